@@ -1,0 +1,197 @@
+"""Mixtures for training: stems of different songs, or one song as it is, changed and summed.
+
+Batch `i` depends on the seed and on `i` alone, so that a resumed run sees what an uninterrupted one would.
+Per stem: speed (pitch and tempo together), equaliser, reverb and level in one pass over the crop's spectrum, then
+width, channel swap and polarity. Axis letters: n stem, s audio channel, t sample.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import scipy.fft
+import torch
+
+from prepare import SAMPLE_RATE, STEMS
+
+# Semitones a stem may be shifted by resampling; the voices of the pool are high, so theirs go down further.
+SHIFT = {"drums": (-3, 3), "bass": (-4, 4), "other": (-4, 4), "vocals": (-7, 2)}
+LEVEL_DB = {"drums": (-22, 4), "bass": (-23, 4), "other": (-22, 4), "vocals": (-22, 4)}
+ACTIVE = 10 ** (-45 / 20)
+
+
+class Track:
+    """One stem of one song: int16 [t, s] on disk, with its level while it sounds."""
+
+    def __init__(self, path):
+        self.path = path
+        self.audio = np.load(path, mmap_mode="r")
+        self.length = len(self.audio)
+        block = SAMPLE_RATE // 2
+        count = self.length // block
+        squares = [
+            np.mean((self.audio[i * block : (i + 1) * block].astype(np.float32) / 32768) ** 2) for i in range(count)
+        ]
+        rms = np.sqrt(squares)
+        self.blocks = np.flatnonzero(rms > ACTIVE)
+        self.level = float(np.sqrt(np.mean(rms[self.blocks] ** 2))) if len(self.blocks) else 0.0
+
+    def read(self, start, length):
+        return self.audio[start : start + length].astype(np.float32).T / 32768
+
+
+class Pool:
+    """Every track below a folder but the held-out songs, with a weight a kind of source."""
+
+    def __init__(self, root, holdout, weights):
+        self.songs = []
+        self.tracks = {stem: [] for stem in STEMS}
+        self.weights = {}
+        for folder in sorted(Path(root).iterdir()):
+            if folder.name in holdout:
+                continue
+            kind = folder.name.split("-")[0]
+            song = {}
+            for stem in STEMS:
+                path = folder / f"{stem}.npy"
+                if path.exists():
+                    track = Track(path)
+                    if len(track.blocks) > 4:
+                        song[stem] = track
+                        self.tracks[stem].append(track)
+                        track.kind = kind if kind in weights else "song"
+            if len(song) >= 3:
+                self.songs.append(song)
+        for stem, tracks in self.tracks.items():
+            seconds, share = {}, np.zeros(len(tracks))
+            for track in tracks:
+                seconds[track.kind] = seconds.get(track.kind, 0) + len(track.blocks)
+            for i, track in enumerate(tracks):
+                share[i] = weights.get(track.kind, 1.0) * len(track.blocks) / seconds[track.kind]
+            self.weights[stem] = share / share.sum()
+
+    def pick(self, rng, stem):
+        tracks = self.tracks[stem]
+        return tracks[rng.choice(len(tracks), p=self.weights[stem])]
+
+
+def equaliser(rng, bins, strength):
+    """Smooth gain over [bins], linear in amplitude: a tilt and two bells on a logarithmic axis."""
+    octave = np.log2(np.linspace(0, SAMPLE_RATE / 2, bins, dtype=np.float32) + 20)
+    gain_db = rng.normal(0, 0.7 * strength) * (octave - 10)
+    for _ in range(2):
+        centre, width = rng.uniform(6, 14), rng.uniform(0.4, 1.5)
+        gain_db = gain_db + rng.normal(0, 3 * strength) * np.exp(-0.5 * ((octave - centre) / width) ** 2)
+    return 10 ** (np.clip(gain_db, -15, 12) / 20)
+
+
+def reverb(rng, length):
+    """Spectrum [s, bins] of the direct sound and a decaying, independent tail a channel."""
+    seconds = rng.uniform(0.15, 0.8)
+    t = np.arange(length, dtype=np.float32) / SAMPLE_RATE
+    tail = rng.standard_normal((2, length), dtype=np.float32) * np.exp(-6.9 * t / seconds)
+    tail *= 10 ** rng.uniform(-1.2, -0.4) / np.sqrt(np.sum(tail**2, -1, keepdims=True))
+    tail[:, 0] += 1
+    return scipy.fft.rfft(tail)
+
+
+def crop(rng, track, stem, length, start=None, ratio=None):
+    """[s, t] of `length` samples from a place where the track sounds, resampled, equalised, perhaps in a room."""
+    if ratio is None:
+        low, high = SHIFT[stem]
+        ratio = 2 ** (rng.uniform(low, high) / 12) if rng.random() < 0.6 else 1.0
+    need = int(round(length * ratio / 60)) * 60
+    if start is None:
+        block = int(track.blocks[rng.integers(len(track.blocks))]) * (SAMPLE_RATE // 2)
+        start = block - int(rng.integers(0, need))
+        start = max(0, min(start, track.length - need))
+    audio = track.read(start, need)
+    if audio.shape[-1] < need:
+        audio = np.pad(audio, ((0, 0), (0, need - audio.shape[-1])))
+    if need == length and rng.random() < 0.25:
+        return audio
+    spectrum = scipy.fft.rfft(audio, workers=1)
+    bins = length // 2 + 1
+    if spectrum.shape[-1] < bins:
+        spectrum = np.pad(spectrum, ((0, 0), (0, bins - spectrum.shape[-1])))
+    spectrum = spectrum[:, :bins] * (length / need)
+    if rng.random() < 0.7:
+        spectrum = spectrum * equaliser(rng, bins, 1.0 if stem != "bass" else 0.7)
+    if stem in ("vocals", "other", "drums") and rng.random() < (0.25 if stem == "vocals" else 0.1):
+        spectrum = spectrum * reverb(rng, length)
+    return scipy.fft.irfft(spectrum, length, workers=1)
+
+
+def place(rng, audio, stem):
+    """Width, side and polarity."""
+    width = 1.0
+    draw = rng.random()
+    if draw < 0.25:
+        width = rng.uniform(0.0, 0.7)
+    elif draw < 0.4:
+        width = rng.uniform(1.0, 1.6)
+    if stem == "bass" and rng.random() < 0.5:
+        width = 0.0
+    mid, side = (audio[0] + audio[1]) / 2, (audio[0] - audio[1]) / 2 * width
+    left, right = mid + side, mid - side
+    if rng.random() < 0.2 and stem in ("other", "vocals"):
+        pan = rng.uniform(-0.6, 0.6)
+        left, right = left * (1 - max(0, pan)), right * (1 + min(0, pan))
+    if rng.random() < 0.5:
+        left, right = right, left
+    audio = np.stack((left, right))
+    return -audio if rng.random() < 0.5 else audio
+
+
+def example(rng, pool, length):
+    """Stems [n, s, t]; their sum is the mixture."""
+    stems = np.zeros((len(STEMS), 2, length), np.float32)
+    if pool.songs and rng.random() < 0.25:
+        song = pool.songs[rng.integers(len(pool.songs))]
+        tracks = list(song.values())
+        guide = tracks[rng.integers(len(tracks))]
+        ratio = 2 ** (rng.uniform(-3, 3) / 12) if rng.random() < 0.5 else 1.0
+        block = int(guide.blocks[rng.integers(len(guide.blocks))]) * (SAMPLE_RATE // 2)
+        start = max(0, min(block, min(t.length for t in tracks) - 2 * length))
+        for n, stem in enumerate(STEMS):
+            if stem in song and rng.random() > 0.05:
+                gain = 10 ** (rng.normal(0, 3) / 20)
+                audio = crop(rng, song[stem], stem, length, start, ratio)
+                stems[n] = gain * (audio if rng.random() < 0.5 else audio[::-1])
+    else:
+        keep = rng.random(len(STEMS)) > np.array([0.12, 0.15, 0.1, 0.2])
+        if not keep.any():
+            keep[rng.integers(len(STEMS))] = True
+        for n, stem in enumerate(STEMS):
+            if not keep[n]:
+                continue
+            mean, deviation = LEVEL_DB[stem]
+            extra = rng.random() < {"drums": 0.1, "bass": 0.0, "other": 0.4, "vocals": 0.2}[stem]
+            for layer in range(2 if extra else 1):
+                track = pool.pick(rng, stem)
+                level = mean + rng.normal(0, deviation) - 4 * layer
+                gain = 10 ** (level / 20) / max(track.level, 1e-4)
+                stems[n] += gain * place(rng, crop(rng, track, stem, length), stem)
+    peak = np.abs(stems.sum(0)).max()
+    return stems * (10 ** (rng.uniform(-12, -0.3) / 20) / max(peak, 1e-3))
+
+
+class Batches(torch.utils.data.IterableDataset):
+    """Endless batches [b, n, s, t] from number `first` on."""
+
+    def __init__(self, root, holdout, weights, batch, length, first=0, seed=0):
+        self.pool = Pool(root, holdout, weights)
+        self.batch, self.length, self.first, self.seed = batch, length, first, seed
+
+    def make(self, index):
+        rng = np.random.default_rng([self.seed, index])
+        stems = np.stack([example(rng, self.pool, self.length) for _ in range(self.batch)])
+        return torch.from_numpy(stems.astype(np.float32))
+
+    def __iter__(self):
+        torch.set_num_threads(1)
+        index = self.first
+        while True:
+            yield self.make(index)
+            index += 1
+
+

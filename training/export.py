@@ -1,0 +1,41 @@
+"""Write the averaged weights as f16 safetensors with the configuration inside, and print the sha256.
+
+    python export.py --state STATE --out ../assets/nullsum-preview.safetensors
+"""
+
+import argparse
+import hashlib
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from model import CONFIG
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+
+    saved = torch.load(args.state, weights_only=True)
+    # Both rotary embeddings are one frozen vector, which the reference stores once a layer.
+    tensors = {k: v.to(torch.float16).contiguous().clone() for k, v in saved["average"].items()}
+    metadata = {
+        "config": CONFIG.read_text(),
+        "name": "nullsum-preview",
+        "model_type": "bs_roformer",
+        "license": "CC0-1.0",
+        "steps": str(saved["step"]),
+    }
+    data = save(tensors, metadata)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_bytes(data)
+    parameters = sum(v.numel() for v in tensors.values())
+    print(f"{args.out.name}: {len(tensors)} tensors, {parameters} values, {len(data)} bytes, step {saved['step']}")
+    print(f"sha256 {hashlib.sha256(data).hexdigest()}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Train the preview model within a box of time.
+
+    python train.py --pool POOL --state STATE --minutes 100
+
+An existing state file is continued: weights, moments, average, and the number of the next batch. The rate rises over the
+first steps of a new run, stays, and falls to zero over the last part (`--decay`) of the box. `--loop-minutes` saves.
+"""
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import torch
+
+import fused
+from augment import Batches
+from loss import balance, loss
+from model import build, read_config
+from optimizer import optimizers
+from prepare import STEMS
+
+
+def initialise(net):
+    """Start every stem near a quarter of the mixture: mask = 0.5 · sigmoid(0), imaginary part 0."""
+    with torch.no_grad():
+        for estimator in net.mask_estimators:
+            for mlp in estimator.to_freqs:
+                linear = mlp[0][-1]
+                half = linear.bias.shape[0] // 2
+                linear.weight.mul_(0.5)
+                linear.bias.zero_()
+                linear.bias[0:half:2] = 0.5
+        for layer in net.layers:
+            for block in layer:
+                for attend, feed in block.layers:
+                    attend.to_out[0].weight.mul_(0.3)
+                    feed.net[4].weight.mul_(0.3)
+
+
+class State:
+    """All that continues a run."""
+
+    def __init__(self, config, muon_lr, adam_lr):
+        torch.manual_seed(0)
+        self.config = config
+        self.net = build(config)
+        initialise(self.net)
+        self.average = copy.deepcopy(self.net)
+        self.optimizers = optimizers(self.net, muon_lr, adam_lr)
+        self.step, self.seconds = 0, 0.0
+
+    def save(self, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_suffix(".tmp")
+        torch.save(
+            dict(
+                config=self.config,
+                net=self.net.state_dict(),
+                average=self.average.state_dict(),
+                optimizers=[o.state_dict() for o in self.optimizers],
+                step=self.step,
+                seconds=self.seconds,
+            ),
+            temporary,
+        )
+        temporary.replace(path)
+
+    def load(self, path):
+        saved = torch.load(path, weights_only=True)
+        self.net.load_state_dict(saved["net"])
+        self.average.load_state_dict(saved["average"])
+        for optimizer, state in zip(self.optimizers, saved.get("optimizers", [])):
+            optimizer.load_state_dict(state)
+        self.step, self.seconds = saved["step"], saved["seconds"]
+
+    @torch.no_grad()
+    def update_average(self, momentum):
+        weight = 1 - min(momentum, (1 + self.step) / (20 + self.step))
+        for a, p in zip(self.average.parameters(), self.net.parameters()):
+            a.lerp_(p, weight)
+
+
+def rate(progress, step, decay, warmup=100):
+    """Factor of the learning rate at `progress` (0 to 1) of the box."""
+    return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (1 - progress) / decay))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--minutes", type=float, required=True)
+    parser.add_argument("--decay", type=float, default=0.35, help="share of the box over which the rate falls to zero")
+    parser.add_argument("--holdout", default="sodium,mdn-multitrack")
+    parser.add_argument("--weights", default="song=1,loose=0.5,sectoid=0.4,synth=1.2", help="shares by kind of source")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--frames", type=int, default=86, help="crop length in hops")
+    parser.add_argument("--muon-lr", type=float, default=0.015)
+    parser.add_argument("--adam-lr", type=float, default=2e-3)
+    parser.add_argument("--momentum", type=float, default=0.998, help="of the average")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--save-minutes", type=float, default=5)
+    args = parser.parse_args()
+
+    start = time.monotonic()
+    torch.set_num_threads(args.threads)
+    state = State(read_config(), args.muon_lr, args.adam_lr)
+    if args.state.exists():
+        state.load(args.state)
+    for optimizer, lr in zip(state.optimizers, (args.muon_lr, args.adam_lr)):
+        for group in optimizer.param_groups:
+            group["peak"] = lr
+    weights = {k: float(v) for k, v in (pair.split("=") for pair in args.weights.split(","))}
+    length = args.frames * state.net.stft_kwargs["hop_length"]
+    data = Batches(args.pool, args.holdout.split(","), weights, args.batch, length, state.step)
+    loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
+    compiled = torch.compile if args.compile else lambda function: function
+    masks, terms = compiled(fused.masks), compiled(balance)
+
+    parameters = [p for p in state.net.parameters() if p.requires_grad]
+    saved, seen = start, []
+    offset, first = state.seconds, state.step
+    while (elapsed := time.monotonic() - start) < 60 * args.minutes:
+        factor = rate(elapsed / (60 * args.minutes), state.step, args.decay)
+        for optimizer in state.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * group["peak"]
+        target = next(loader)
+        mixture = fused.spectrum(state.net, target.sum(1))
+        estimate = fused.separate(state.net, mixture, masks)
+        value, decibels = loss(state.net, estimate, target, mixture, state.step, terms)
+        value.backward()
+        norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        for optimizer in state.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        state.step += 1
+        state.seconds = offset + elapsed
+        state.update_average(args.momentum)
+        seen.append(torch.cat((value.detach()[None], norm[None], decibels)))
+        if state.step % 50 == 0 or state.step == first + 1:
+            mean = torch.stack(seen).mean(0).tolist()
+            seen.clear()
+            audio = (state.step - first) * args.batch * length / 44100
+            stems = " ".join(f"{name} {db:6.2f}" for name, db in zip(STEMS, mean[2:]))
+            print(
+                f"{elapsed / 60:6.1f} min step {state.step:6d} rate {factor:.2f} loss {mean[0]:.4f} norm {mean[1]:.2f}"
+                f" dB {stems} | {audio / elapsed:.2f} s of audio a second",
+                flush=True,
+            )
+        if time.monotonic() - saved > 60 * args.save_minutes:
+            saved = time.monotonic()
+            state.save(args.state)
+    state.save(args.state)
+
+
+if __name__ == "__main__":
+    main()
