@@ -1,0 +1,215 @@
+//! Short-time Fourier transform and its inverse, with the conventions of `torch.stft` and `torch.istft`: centred, reflect
+//! padding of n_fft/2, periodic Hann window, one-sided spectrum.
+//!
+//! Spectra are kept frame by frame with the channels interleaved inside a bin, `[frames, freqs, channels]`: this is the
+//! feature layout that a RoFormer's band split reads, `(f s) c` per frame, so nothing is ever transposed.
+
+use std::sync::Arc;
+
+use realfft::num_complex::Complex32;
+use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
+
+use super::window::hann_centred;
+
+/// Parameters of the transform, named as in `torch.stft`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StftConfig {
+    /// Length of the Fourier transform in samples.
+    pub n_fft: usize,
+    /// Distance of two frames in samples.
+    pub hop_length: usize,
+    /// Length of the Hann window in samples, at most `n_fft`.
+    pub win_length: usize,
+    /// Whether spectra are divided by sqrt(n_fft).
+    pub normalized: bool,
+}
+
+impl StftConfig {
+    /// Bins of the one-sided spectrum.
+    pub fn freqs(&self) -> usize {
+        self.n_fft / 2 + 1
+    }
+
+    /// Frames of a signal of `samples` samples.
+    pub fn frames(&self, samples: usize) -> usize {
+        1 + samples / self.hop_length
+    }
+
+    /// Fewest samples that reflect padding can extend.
+    pub fn min_samples(&self) -> usize {
+        self.n_fft / 2 + 1
+    }
+}
+
+/// Planned transforms of one configuration. Cheap to clone: the plans are shared.
+#[derive(Clone)]
+pub struct Stft {
+    config: StftConfig,
+    window: Vec<f32>,
+    forward: Arc<dyn RealToComplex<f32>>,
+    inverse: Arc<dyn ComplexToReal<f32>>,
+}
+
+impl Stft {
+    /// Plans the transforms. `config` must have passed the model's validation: `n_fft`, `hop_length`, `win_length` > 0 and
+    /// `win_length` ≤ `n_fft`.
+    pub fn new(config: StftConfig) -> Self {
+        let mut planner = RealFftPlanner::new();
+        Self {
+            window: hann_centred(config.win_length, config.n_fft),
+            forward: planner.plan_fft_forward(config.n_fft),
+            inverse: planner.plan_fft_inverse(config.n_fft),
+            config,
+        }
+    }
+
+    /// The configuration planned for.
+    pub fn config(&self) -> &StftConfig {
+        &self.config
+    }
+
+    /// Spectrum of one channel, written into `spec`: `[frames, freqs, channels]` at `channel`.
+    ///
+    /// `signal` needs at least [`StftConfig::min_samples`] samples.
+    pub fn forward(&self, signal: &[f32], channel: usize, channels: usize, spec: &mut [Complex32]) {
+        let StftConfig { n_fft, hop_length, normalized, .. } = self.config;
+        let freqs = self.config.freqs();
+        let mut frame = self.forward.make_input_vec();
+        let mut bins = self.forward.make_output_vec();
+        let mut scratch = self.forward.make_scratch_vec();
+        let scale = if normalized { 1.0 / (n_fft as f32).sqrt() } else { 1.0 };
+        for (t, row) in spec.chunks_exact_mut(freqs * channels).enumerate() {
+            // Position of the frame's first sample in the unpadded signal.
+            let start = (t * hop_length) as isize - (n_fft / 2) as isize;
+            for (i, (x, w)) in frame.iter_mut().zip(&self.window).enumerate() {
+                *x = signal[reflect(start + i as isize, signal.len())] * w;
+            }
+            // The buffers come from the plan, so their lengths are right and the call cannot fail.
+            let done = self.forward.process_with_scratch(&mut frame, &mut bins, &mut scratch);
+            debug_assert!(done.is_ok());
+            for (f, bin) in bins.iter().enumerate() {
+                row[f * channels + channel] = bin * scale;
+            }
+        }
+    }
+
+    /// Signal of one channel of `spec`, `[frames, freqs, channels]`, written into all of `signal`: windowed overlap-add over
+    /// the sum of squared windows. Samples that no frame reaches become 0.
+    pub fn inverse(&self, spec: &[Complex32], channel: usize, channels: usize, signal: &mut [f32]) {
+        let StftConfig { n_fft, hop_length, normalized, .. } = self.config;
+        let freqs = self.config.freqs();
+        let mut frame = self.inverse.make_output_vec();
+        let mut bins = self.inverse.make_input_vec();
+        let mut scratch = self.inverse.make_scratch_vec();
+        // realfft's inverse is unnormalised.
+        let scale = if normalized { 1.0 / (n_fft as f32).sqrt() } else { 1.0 / n_fft as f32 };
+        let mut envelope = vec![0.0f32; signal.len()];
+        signal.fill(0.0);
+        for (t, row) in spec.chunks_exact(freqs * channels).enumerate() {
+            for (f, bin) in bins.iter_mut().enumerate() {
+                *bin = row[f * channels + channel];
+            }
+            // A real signal has real first and last bins; masks don't keep them so, and torch drops the imaginary part.
+            bins[0].im = 0.0;
+            if n_fft % 2 == 0 {
+                bins[freqs - 1].im = 0.0;
+            }
+            let done = self.inverse.process_with_scratch(&mut bins, &mut frame, &mut scratch);
+            debug_assert!(done.is_ok());
+            let start = (t * hop_length) as isize - (n_fft / 2) as isize;
+            let from = (-start).clamp(0, n_fft as isize) as usize;
+            let to = (signal.len() as isize - start).clamp(0, n_fft as isize) as usize;
+            for i in from..to.max(from) {
+                let at = (start + i as isize) as usize;
+                let w = self.window[i];
+                signal[at] += frame[i] * w;
+                envelope[at] += w * w;
+            }
+        }
+        for (x, e) in signal.iter_mut().zip(&envelope) {
+            *x = if *e > 1e-11 { *x * scale / e } else { 0.0 };
+        }
+    }
+}
+
+/// Index into a signal of `len` samples reflected at both ends, the ends not repeated.
+fn reflect(index: isize, len: usize) -> usize {
+    let last = len as isize - 1;
+    if last <= 0 {
+        return 0;
+    }
+    let period = 2 * last;
+    let i = index.rem_euclid(period);
+    (if i > last { period - i } else { i }) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noise(n: usize) -> Vec<f32> {
+        let mut state = 0x2545_f491_4f6c_dd1du64;
+        (0..n)
+            .map(|_| {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+            })
+            .collect()
+    }
+
+    fn snr_db(reference: &[f32], other: &[f32]) -> f64 {
+        let signal: f64 = reference.iter().map(|x| f64::from(*x).powi(2)).sum();
+        let error: f64 = reference.iter().zip(other).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+        10.0 * (signal / error.max(1e-300)).log10()
+    }
+
+    #[test]
+    fn inverse_of_forward_is_the_signal() {
+        for (n_fft, hop_length, win_length, normalized, samples) in [
+            (2048, 441, 2048, false, 9999),
+            (2048, 512, 2048, true, 8192),
+            (256, 64, 200, false, 1001),
+            (255, 60, 255, false, 777),
+            (64, 16, 33, true, 33),
+        ] {
+            let stft = Stft::new(StftConfig { n_fft, hop_length, win_length, normalized });
+            let config = *stft.config();
+            let channels = 2;
+            let signals = [noise(samples), noise(samples + 7)[7..].to_vec()];
+            let mut spec = vec![Complex32::default(); config.frames(samples) * config.freqs() * channels];
+            for (c, signal) in signals.iter().enumerate() {
+                stft.forward(signal, c, channels, &mut spec);
+            }
+            for (c, signal) in signals.iter().enumerate() {
+                let mut back = vec![f32::NAN; samples];
+                stft.inverse(&spec, c, channels, &mut back);
+                // The last samples past the final frame's half window are unreachable only where hop > win/2.
+                let snr = snr_db(signal, &back);
+                assert!(snr > 120.0, "n_fft {n_fft} hop {hop_length} win {win_length}: {snr:.1} dB");
+            }
+        }
+    }
+
+    #[test]
+    fn a_bin_centred_tone_lands_in_its_bin() {
+        let config = StftConfig { n_fft: 64, hop_length: 16, win_length: 64, normalized: false };
+        let signal: Vec<f32> =
+            (0..640).map(|n| (std::f64::consts::TAU * 5.0 * n as f64 / 64.0).cos() as f32).collect();
+        let stft = Stft::new(config);
+        let mut spec = vec![Complex32::default(); config.frames(640) * config.freqs()];
+        stft.forward(&signal, 0, 1, &mut spec);
+        let middle = &spec[20 * config.freqs()..21 * config.freqs()];
+        // Half the window's sum, 32/2, and half of that in each neighbour.
+        assert!((middle[5].norm() - 16.0).abs() < 1e-3);
+        assert!((middle[4].norm() - 8.0).abs() < 1e-3);
+        assert!(middle[10].norm() < 1e-3);
+    }
+
+    #[test]
+    fn reflection_does_not_repeat_the_ends() {
+        let got: Vec<usize> = (-3..7).map(|i| reflect(i, 4)).collect();
+        assert_eq!(got, [3, 2, 1, 0, 1, 2, 3, 2, 1, 0]);
+    }
+}

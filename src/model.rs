@@ -1,0 +1,23 @@
+//! BS-RoFormer and Mel-Band RoFormer on candle: what a checkpoint and its YAML say, checked and built.
+//!
+//! One file a block of the network. [`architecture`] resolves configuration and tensor shapes into one description and
+//! lists every disagreement; [`roformer`] is the network; [`inspect`] reports on a file without running it.
+
+pub mod architecture;
+mod attention;
+mod band_split;
+pub mod bands;
+pub mod checkpoint;
+pub mod config;
+pub mod convert;
+pub mod device;
+mod feed_forward;
+mod hyper_connections;
+pub mod inspect;
+mod linear_attention;
+mod mask_estimator;
+mod norm;
+mod position;
+pub mod roformer;
+mod transformer;
+pub mod weights;

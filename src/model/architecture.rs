@@ -1,0 +1,241 @@
+//! One description of a network, resolved from what a YAML says and what a checkpoint holds.
+//!
+//! What the YAML states counts, and is checked against the tensors; what it leaves out is read off their shapes. Some
+//! facts are always read off the tensors, because the YAML cannot be trusted with them: the number of Linears in a mask
+//! estimator, its width, and the dialect of the trainer that wrote the file.
+
+mod expected;
+mod mismatch;
+mod resolve;
+
+use crate::dsp::stft::StftConfig;
+
+pub use expected::Expected;
+pub use mismatch::{Mismatch, Misshapen};
+pub use resolve::{ArchitectureError, TensorShapes};
+
+/// Family of a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Band-Split RoFormer (arXiv 2309.02612).
+    BsRoformer,
+    /// Mel-Band RoFormer (arXiv 2310.01809).
+    MelBandRoformer,
+}
+
+impl std::fmt::Display for Family {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::BsRoformer => "BS-RoFormer",
+            Self::MelBandRoformer => "Mel-Band RoFormer",
+        })
+    }
+}
+
+/// How positions enter the attention.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    /// Rotary embedding of interleaved pairs.
+    Rotary,
+    /// Polar embedding, PoPE (`use_pope`).
+    Polar,
+}
+
+/// How a layer's values are mixed with the first layer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ValueResidual {
+    /// `to_value_residual_mix` (`bs-roformer`'s BSRoformer): `v + mix · (v₁ − v)`.
+    ToValueResidualMix,
+    /// `learned_value_residual_mix.0` (`bs-roformer`'s MelBandRoformer). Its softmax attention calls
+    /// `v.lerp(mix, v₁)`, with the arguments exchanged: `v + v₁ · (mix − v)`; its linear attention has them in order.
+    /// Checkpoints were trained with that, so it is computed here.
+    LearnedValueResidualMix,
+}
+
+/// Manifold-constrained hyper-connections of `bs-roformer` 1.2 (arXiv 2409.19606, frac-connections arXiv 2503.14125).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HyperConnections {
+    /// Residual streams.
+    pub streams: usize,
+    /// Fractions that the feature axis is cut into.
+    pub fracs: usize,
+    /// Rounds of Sinkhorn-Knopp normalisation of the mixing matrix.
+    pub sinkhorn_iters: usize,
+}
+
+/// Everything needed to build a network and to say what it costs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Architecture {
+    /// Family of the network.
+    pub family: Family,
+    /// Features of a token.
+    pub dim: usize,
+    /// Layers; each has a time and a frequency transformer, and a linear one before them where
+    /// `linear_transformer_depth` > 0.
+    pub depth: usize,
+    /// Blocks in the linear-attention transformer of a layer.
+    pub linear_transformer_depth: usize,
+    /// Blocks in the time transformer of a layer.
+    pub time_transformer_depth: usize,
+    /// Blocks in the frequency transformer of a layer.
+    pub freq_transformer_depth: usize,
+    /// Position of the linear, time and frequency transformers in a layer's module list, as in the tensor names.
+    pub transformer_indices: [usize; 3],
+    /// Attention heads.
+    pub heads: usize,
+    /// Features of a head.
+    pub dim_head: usize,
+    /// Hidden features of the feed-forward.
+    pub ff_inner: usize,
+    /// Audio channels: 1 or 2.
+    pub channels: usize,
+    /// Stems, one mask estimator each.
+    pub num_stems: usize,
+    /// Bins of each band, ascending. The bands of BS-RoFormer are disjoint, mel bands overlap.
+    pub bands: Vec<Vec<usize>>,
+    /// Linear layers in each band's mask MLP.
+    pub mask_linears: usize,
+    /// Hidden features of a mask MLP (unused where it has one Linear).
+    pub mask_hidden: usize,
+    /// The transform.
+    pub stft: StftConfig,
+    /// Whether bin 0 of every output is set to 0.
+    pub zero_dc: bool,
+    /// Whether each layer's input gets the sum of all earlier layers' outputs.
+    pub skip_connection: bool,
+    /// Position embedding.
+    pub position: Position,
+    /// Value residuals, in every layer but the first.
+    pub value_residual: Option<ValueResidual>,
+    /// Hyper-connections; none means the plain residual.
+    pub hyper_connections: Option<HyperConnections>,
+    /// Whether attention and feed-forward sit under `.branch` in the tensor names (`bs-roformer` 1.x).
+    pub branch_names: bool,
+}
+
+impl Architecture {
+    /// Whether a norm follows every transformer (`norm.gamma`, Mel-Band RoFormer).
+    pub fn transformer_norm(&self) -> bool {
+        self.family == Family::MelBandRoformer
+    }
+
+    /// Whether one norm follows all layers (`final_norm.gamma`, BS-RoFormer).
+    pub fn final_norm(&self) -> bool {
+        self.family == Family::BsRoformer
+    }
+
+    /// Features of a band's input, (f s) c.
+    pub fn band_features(&self) -> Vec<usize> {
+        self.bands.iter().map(|bins| bins.len() * self.channels * 2).collect()
+    }
+
+    /// Features of a frame's spectrum, (f s) c.
+    pub fn frame_features(&self) -> usize {
+        self.stft.freqs() * self.channels * 2
+    }
+
+    /// Parameters of the network.
+    pub fn parameters(&self) -> usize {
+        self.tensors().iter().filter(|t| !t.optional).map(|t| t.shape.iter().product::<usize>()).sum()
+    }
+
+    /// Floating-point operations of one pass over a chunk of `samples` samples: two for every multiply-add of the matrix
+    /// products, which are all but a few per cent of the work.
+    pub fn flops(&self, samples: usize) -> f64 {
+        let frames = self.stft.frames(samples) as f64;
+        let bands = self.bands.len() as f64;
+        let inner = (self.heads * self.dim_head) as f64;
+        let dim = self.dim as f64;
+        let tokens = frames * bands;
+        let streams = self.hyper_connections.map_or(1.0, |h| h.streams as f64);
+        let block = |sequence: f64| {
+            2.0 * tokens * (dim * 4.0 * inner + 2.0 * dim * self.ff_inner as f64 + 2.0 * inner * sequence)
+        };
+        let linear = self.linear_transformer_depth as f64 * block(self.dim_head as f64);
+        let time = self.time_transformer_depth as f64 * block(frames);
+        let freq = self.freq_transformer_depth as f64 * block(bands);
+        let hyper = if streams > 1.0 { 2.0 * tokens * streams * streams * dim * 4.0 } else { 0.0 };
+        let features: f64 = self.band_features().iter().map(|&f| f as f64).sum();
+        let split = 2.0 * frames * features * dim;
+        let masks: f64 = self.num_stems as f64
+            * self
+                .band_features()
+                .iter()
+                .map(|&features| {
+                    let sizes = self.mask_sizes(features);
+                    sizes.windows(2).map(|w| 2.0 * frames * (w[0] * w[1]) as f64).sum::<f64>()
+                })
+                .sum::<f64>();
+        self.depth as f64 * (linear + time + freq + hyper) + split + masks
+    }
+
+    /// Sizes along a band's mask MLP: input, hidden…, and twice the band's features for the gated linear unit.
+    pub(crate) fn mask_sizes(&self, features: usize) -> Vec<usize> {
+        let mut sizes = vec![self.dim];
+        sizes.extend(std::iter::repeat_n(self.mask_hidden, self.mask_linears - 1));
+        sizes.push(2 * features);
+        sizes
+    }
+
+    /// The seed's default checkpoint: dim 384, depth 8, 62 bands, 4 stems, 131.7 M parameters.
+    pub fn seed_default() -> Self {
+        Self {
+            family: Family::BsRoformer,
+            dim: 384,
+            depth: 8,
+            linear_transformer_depth: 0,
+            time_transformer_depth: 1,
+            freq_transformer_depth: 1,
+            transformer_indices: [0, 0, 1],
+            heads: 8,
+            dim_head: 64,
+            ff_inner: 1536,
+            channels: 2,
+            num_stems: 4,
+            bands: contiguous_bands(&super::bands::default_freqs_per_bands(), 0),
+            mask_linears: 2,
+            mask_hidden: 768,
+            stft: StftConfig { n_fft: 2048, hop_length: 441, win_length: 2048, normalized: false },
+            zero_dc: false,
+            skip_connection: false,
+            position: Position::Rotary,
+            value_residual: None,
+            hyper_connections: None,
+            branch_names: false,
+        }
+    }
+}
+
+/// Disjoint bands of the given sizes, beginning at bin `first`.
+fn contiguous_bands(sizes: &[usize], first: usize) -> Vec<Vec<usize>> {
+    let mut start = first;
+    sizes
+        .iter()
+        .map(|&size| {
+            let bins = (start..start + size).collect();
+            start += size;
+            bins
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_seed_default_has_its_published_size() {
+        let arch = Architecture::seed_default();
+        assert_eq!(arch.tensors().len(), 1355);
+        assert!((131.6e6..131.8e6).contains(&(arch.parameters() as f64)), "{}", arch.parameters());
+    }
+
+    #[test]
+    fn the_seed_default_costs_what_was_measured() {
+        // About 460 GFLOP per second of audio in 2 s chunks, 520 in 8 s.
+        let arch = Architecture::seed_default();
+        let per_second = |seconds: usize| arch.flops(44_100 * seconds) / seconds as f64 / 1e9;
+        assert!((440.0..480.0).contains(&per_second(2)), "{}", per_second(2));
+        assert!((500.0..540.0).contains(&per_second(8)), "{}", per_second(8));
+    }
+}

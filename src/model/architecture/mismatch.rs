@@ -1,0 +1,176 @@
+//! What a checkpoint holds against what its configuration calls for.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::Expected;
+
+/// One tensor of the wrong shape.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Misshapen {
+    /// Name without prefix.
+    pub name: String,
+    /// Shape that the configuration calls for.
+    pub expected: Vec<usize>,
+    /// Shape in the file.
+    pub found: Vec<usize>,
+}
+
+/// Every difference between a configuration and a checkpoint. Displays as a report, like tensors grouped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mismatch {
+    /// Likely causes, most telling first: `the YAML says depth 12, the file holds 6 layers`.
+    pub causes: Vec<String>,
+    /// Tensors called for and not there, with the shape called for.
+    pub missing: Vec<(String, Vec<usize>)>,
+    /// Tensors there and not called for.
+    pub unexpected: Vec<(String, Vec<usize>)>,
+    /// Tensors of another shape.
+    pub misshapen: Vec<Misshapen>,
+}
+
+impl Mismatch {
+    /// Compares `expected` with the tensors of a file.
+    pub fn between<'a>(expected: &[Expected], found: impl Iterator<Item = (&'a str, &'a [usize])>) -> Self {
+        let mut rest: BTreeMap<&str, &[usize]> = found.collect();
+        let mut mismatch = Self::default();
+        for Expected { name, shape, optional } in expected {
+            match rest.remove(name.as_str()) {
+                Some(found) if found == shape => {}
+                // PyTorch stores scalars both as [] and as [1].
+                Some([1]) if shape.is_empty() => {}
+                Some(found) => mismatch.misshapen.push(Misshapen {
+                    name: name.clone(),
+                    expected: shape.clone(),
+                    found: found.into(),
+                }),
+                None if *optional => {}
+                None => mismatch.missing.push((name.clone(), shape.clone())),
+            }
+        }
+        mismatch.unexpected = rest.into_iter().map(|(name, shape)| (name.into(), shape.into())).collect();
+        mismatch
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.causes.is_empty()
+            && self.missing.is_empty()
+            && self.unexpected.is_empty()
+            && self.misshapen.is_empty()
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "the configuration and the checkpoint do not belong together")?;
+        for cause in &self.causes {
+            writeln!(f, "  likely cause: {cause}")?;
+        }
+        let names = |list: &[(String, Vec<usize>)]| -> Vec<(String, String)> {
+            list.iter().map(|(name, shape)| (name.clone(), format!("{shape:?}"))).collect()
+        };
+        section(f, "missing", &names(&self.missing))?;
+        section(f, "unexpected", &names(&self.unexpected))?;
+        let misshapen: Vec<_> = self
+            .misshapen
+            .iter()
+            .map(|m| (m.name.clone(), format!("expected {:?}, found {:?}", m.expected, m.found)))
+            .collect();
+        section(f, "misshapen", &misshapen)
+    }
+}
+
+/// Writes one group of tensors, those that differ only in their indices on one line.
+fn section(f: &mut fmt::Formatter<'_>, title: &str, tensors: &[(String, String)]) -> fmt::Result {
+    if tensors.is_empty() {
+        return Ok(());
+    }
+    writeln!(f, "  {title}: {} tensor{}", tensors.len(), if tensors.len() == 1 { "" } else { "s" })?;
+    let mut groups: BTreeMap<(String, &str), Vec<Vec<usize>>> = BTreeMap::new();
+    for (name, detail) in tensors {
+        let (pattern, indices) = split_indices(name);
+        groups.entry((pattern, detail)).or_default().push(indices);
+    }
+    for ((pattern, detail), members) in groups {
+        let mut parts = pattern.split('*');
+        let mut line = parts.next().unwrap_or_default().to_string();
+        for (axis, part) in parts.enumerate() {
+            line += &ranges(members.iter().filter_map(|m| m.get(axis).copied()));
+            line += part;
+        }
+        writeln!(f, "    {line} {detail}")?;
+    }
+    Ok(())
+}
+
+/// `layers.3.0.weight` → (`layers.*.*.weight`, [3, 0]).
+fn split_indices(name: &str) -> (String, Vec<usize>) {
+    let mut indices = Vec::new();
+    let pattern: Vec<&str> = name
+        .split('.')
+        .map(|part| match part.parse() {
+            Ok(index) => {
+                indices.push(index);
+                "*"
+            }
+            Err(_) => part,
+        })
+        .collect();
+    (pattern.join("."), indices)
+}
+
+/// `0, 1, 2, 5` → `{0-2,5}`; a single index stands alone.
+fn ranges(indices: impl Iterator<Item = usize>) -> String {
+    let mut sorted: Vec<usize> = indices.collect();
+    sorted.sort_unstable();
+    sorted.dedup();
+    let mut runs: Vec<(usize, usize)> = Vec::new();
+    for i in sorted {
+        match runs.last_mut() {
+            Some((_, end)) if *end + 1 == i => *end = i,
+            _ => runs.push((i, i)),
+        }
+    }
+    let text: Vec<String> =
+        runs.iter().map(|&(a, b)| if a == b { a.to_string() } else { format!("{a}-{b}") }).collect();
+    if runs.len() == 1 && runs[0].0 == runs[0].1 { text.concat() } else { format!("{{{}}}", text.join(",")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn expected(name: &str, shape: &[usize]) -> Expected {
+        Expected { name: name.into(), shape: shape.into(), optional: false }
+    }
+
+    #[test]
+    fn every_difference_is_listed_and_like_ones_share_a_line() {
+        let called: Vec<_> =
+            (0..12).map(|i| expected(&format!("layers.{i}.0.norm.gamma"), &[8])).collect();
+        let held: Vec<(String, Vec<usize>)> = (0..6)
+            .map(|i| (format!("layers.{i}.0.norm.gamma"), vec![if i == 3 { 9 } else { 8 }]))
+            .chain([("extra.bias".into(), vec![2])])
+            .collect();
+        let mut mismatch =
+            Mismatch::between(&called, held.iter().map(|(n, s)| (n.as_str(), s.as_slice())));
+        assert_eq!((mismatch.missing.len(), mismatch.unexpected.len(), mismatch.misshapen.len()), (6, 1, 1));
+        mismatch.causes.push("the YAML says depth 12, the file holds 6 layers".into());
+        let report = mismatch.to_string();
+        for line in [
+            "likely cause: the YAML says depth 12, the file holds 6 layers",
+            "layers.{6-11}.0.norm.gamma [8]",
+            "extra.bias [2]",
+            "layers.3.0.norm.gamma expected [8], found [9]",
+        ] {
+            assert!(report.contains(line), "{line} is not in\n{report}");
+        }
+    }
+
+    #[test]
+    fn equal_sets_have_no_mismatch() {
+        let called = [expected("a", &[2, 3]), Expected { optional: true, ..expected("b", &[1]) }];
+        assert!(Mismatch::between(&called, [("a", [2usize, 3].as_slice())].into_iter()).is_empty());
+    }
+}

@@ -1,0 +1,105 @@
+//! Gated softmax attention, the references' `Attention`.
+
+use candle_core::{Result, Tensor};
+use candle_nn::ops::{sigmoid, softmax_last_dim};
+use candle_nn::{Linear, Module, VarBuilder, linear, linear_no_bias};
+
+use super::architecture::{Architecture, ValueResidual};
+use super::norm::RmsNorm;
+use super::position::{PositionEmbed, Tables};
+
+/// Attention over the tokens of a sequence: norm, q k v, positions, softmax, per-head gate, output.
+pub(super) struct Attention {
+    norm: RmsNorm,
+    /// Output features laid out (qkv h d).
+    to_qkv: Linear,
+    to_gates: Linear,
+    to_out: Linear,
+    value_residual: Option<(ValueResidual, Linear)>,
+    position: PositionEmbed,
+    heads: usize,
+    dim_head: usize,
+}
+
+impl Attention {
+    /// `mixes_values` where the block mixes its values with the first layer's.
+    pub fn new(arch: &Architecture, mixes_values: bool, vb: VarBuilder) -> Result<Self> {
+        let inner = arch.heads * arch.dim_head;
+        Ok(Self {
+            norm: RmsNorm::new(arch.dim, vb.pp("norm"))?,
+            to_qkv: linear_no_bias(arch.dim, 3 * inner, vb.pp("to_qkv"))?,
+            to_gates: linear(arch.dim, arch.heads, vb.pp("to_gates"))?,
+            to_out: linear_no_bias(inner, arch.dim, vb.pp("to_out.0"))?,
+            value_residual: value_residual(arch, mixes_values, &vb)?,
+            position: PositionEmbed::new(arch, vb)?,
+            heads: arch.heads,
+            dim_head: arch.dim_head,
+        })
+    }
+
+    /// The tables that [`Attention::forward`] wants for sequences of `len` tokens.
+    pub fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Tables> {
+        self.position.tables(len, device)
+    }
+
+    /// The position embedding.
+    pub fn position(&self) -> &PositionEmbed {
+        &self.position
+    }
+
+    /// x: [sequences, len, dim] → output [sequences, len, dim] and this block's values [sequences, heads, len, dim_head].
+    /// `first_values` are the first layer's.
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        tables: &Tables,
+        first_values: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        let (sequences, len, _) = x.dims3()?;
+        let x = self.norm.forward(x)?;
+        let qkv = self.to_qkv.forward(&x)?.reshape((sequences, len, 3, self.heads, self.dim_head))?;
+        let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+        let (q, k, own_values) = (part(0)?, part(1)?, part(2)?);
+        let v = match (&self.value_residual, first_values) {
+            (Some((kind, to_mix)), Some(first)) => {
+                // mix: [sequences, heads, len, 1]
+                let mix = sigmoid(&to_mix.forward(&x)?)?.transpose(1, 2)?.unsqueeze(3)?;
+                match kind {
+                    ValueResidual::ToValueResidualMix => lerp(&own_values, first, &mix)?,
+                    ValueResidual::LearnedValueResidualMix => {
+                        (&own_values + mix.broadcast_sub(&own_values)?.mul(first)?)?
+                    }
+                }
+            }
+            _ => own_values.clone(),
+        };
+        let (q, k) = tables.apply(&q, &k)?;
+        let scale = (self.dim_head as f64).powf(-0.5);
+        let scores = (q * scale)?.matmul(&k.t()?)?;
+        let out = softmax_last_dim(&scores)?.matmul(&v)?;
+        drop(scores);
+        // gates: [sequences, heads, len, 1]
+        let gates = sigmoid(&self.to_gates.forward(&x)?)?.transpose(1, 2)?.unsqueeze(3)?;
+        let out = out.broadcast_mul(&gates)?.transpose(1, 2)?.reshape((sequences, len, ()))?;
+        Ok((self.to_out.forward(&out)?, own_values))
+    }
+}
+
+/// The layer that says how much of the first layer's values comes in, where the block has one.
+pub(super) fn value_residual(
+    arch: &Architecture,
+    mixes_values: bool,
+    vb: &VarBuilder,
+) -> Result<Option<(ValueResidual, Linear)>> {
+    let Some(kind) = arch.value_residual.filter(|_| mixes_values) else { return Ok(None) };
+    let name = match kind {
+        ValueResidual::ToValueResidualMix => "to_value_residual_mix",
+        ValueResidual::LearnedValueResidualMix => "learned_value_residual_mix.0",
+    };
+    Ok(Some((kind, linear(arch.dim, arch.heads, vb.pp(name))?)))
+}
+
+/// a + weight · (b − a), weight broadcast.
+pub(super) fn lerp(a: &Tensor, b: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    a + (b - a)?.broadcast_mul(weight)?
+}

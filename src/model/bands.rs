@@ -1,0 +1,99 @@
+//! Which frequency bins belong to which band.
+
+/// The default split of BS-RoFormer: 62 bands over 1025 bins (arXiv 2309.02612, section 4.1, as trained by the community).
+pub fn default_freqs_per_bands() -> Vec<usize> {
+    let mut bands = vec![2; 24];
+    bands.extend([4; 12]);
+    bands.extend([12; 8]);
+    bands.extend([24; 8]);
+    bands.extend([48; 8]);
+    bands.extend([128, 129]);
+    bands
+}
+
+/// Bins of each mel band, ascending: element `k` lists the bins that band `k` owns. Bands overlap.
+///
+/// A band owns every bin with a positive weight in the Slaney mel filter bank of `librosa.filters.mel` (its defaults:
+/// 0 Hz to Nyquist); the first band also owns bin 0 and the last one the Nyquist bin (arXiv 2310.01809, section 2).
+pub fn mel_bands(sample_rate: u32, n_fft: usize, num_bands: usize) -> Vec<Vec<usize>> {
+    let freqs = n_fft / 2 + 1;
+    let nyquist = f64::from(sample_rate) / 2.0;
+    let top = hz_to_mel(nyquist);
+    // numpy.linspace: start + i·step, the last point exact.
+    let points: Vec<f64> = (0..num_bands + 2)
+        .map(|i| mel_to_hz(if i == num_bands + 1 { top } else { i as f64 * (top / (num_bands + 1) as f64) }))
+        .collect();
+    // numpy.fft.rfftfreq: i / (n·d) with d = 1 / sample_rate.
+    let bin_hz = |f: usize| f as f64 * (1.0 / (n_fft as f64 * (1.0 / f64::from(sample_rate))));
+    let mut bands: Vec<Vec<usize>> = points
+        .windows(3)
+        .map(|edge| {
+            let (rise, fall) = (edge[1] - edge[0], edge[2] - edge[1]);
+            let scale = 2.0 / (edge[2] - edge[0]);
+            (0..freqs)
+                .filter(|&f| {
+                    let lower = (bin_hz(f) - edge[0]) / rise;
+                    let upper = (edge[2] - bin_hz(f)) / fall;
+                    // librosa keeps the triangle in f32 before it scales it: a weight that underflows there is no weight.
+                    let triangle = lower.min(upper).max(0.0) as f32;
+                    (f64::from(triangle) * scale) as f32 > 0.0
+                })
+                .collect()
+        })
+        .collect();
+    if let Some(first) = bands.first_mut()
+        && first.first() != Some(&0)
+    {
+        first.insert(0, 0);
+    }
+    if let Some(last) = bands.last_mut()
+        && last.last() != Some(&(freqs - 1))
+    {
+        last.push(freqs - 1);
+    }
+    bands
+}
+
+/// Slaney's mel scale: linear below 1 kHz, logarithmic above.
+fn hz_to_mel(hz: f64) -> f64 {
+    let (step, corner) = (200.0 / 3.0, 1000.0);
+    if hz < corner { hz / step } else { corner / step + (hz / corner).ln() / (6.4f64.ln() / 27.0) }
+}
+
+fn mel_to_hz(mel: f64) -> f64 {
+    let (step, corner) = (200.0 / 3.0, 1000.0);
+    let corner_mel = corner / step;
+    if mel < corner_mel { mel * step } else { corner * ((6.4f64.ln() / 27.0) * (mel - corner_mel)).exp() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_bands_cover_1025_bins_in_62_bands() {
+        let bands = default_freqs_per_bands();
+        assert_eq!((bands.len(), bands.iter().sum::<usize>()), (62, 1025));
+    }
+
+    #[test]
+    fn mel_bands_cover_every_bin_and_overlap() {
+        let bands = mel_bands(44_100, 2048, 60);
+        assert_eq!(bands.len(), 60);
+        let mut owners = vec![0; 1025];
+        for band in &bands {
+            assert!(band.windows(2).all(|w| w[0] < w[1]));
+            band.iter().for_each(|&f| owners[f] += 1);
+        }
+        assert!(owners.iter().all(|&n| (1..=2).contains(&n)), "{owners:?}");
+        // Sizes given by librosa 0.10 filters.mel(sr=44100, n_fft=2048, n_mels=60) > 0, with both corners forced.
+        assert_eq!(bands.iter().map(Vec::len).sum::<usize>(), 1979);
+    }
+
+    #[test]
+    fn mel_scale_inverts() {
+        for hz in [0.0, 440.0, 1000.0, 5000.0, 22_050.0] {
+            assert!((mel_to_hz(hz_to_mel(hz)) - hz).abs() < 1e-9 * hz.max(1.0));
+        }
+    }
+}

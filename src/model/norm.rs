@@ -1,0 +1,39 @@
+//! Root-mean-square norm: x / max(‖x‖₂, 1e-12) · sqrt(dim) · gamma, over the last axis.
+
+use candle_core::{D, Result, Tensor};
+use candle_nn::VarBuilder;
+
+/// RMSNorm with a learned gain.
+pub(super) struct RmsNorm {
+    /// gamma: [dim]
+    gamma: Tensor,
+    eps: f32,
+}
+
+impl RmsNorm {
+    pub fn new(dim: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self::with_gamma(vb.get(dim, "gamma")?, dim))
+    }
+
+    /// The variant of hyper-connections, whose gain is 1 + gamma.
+    pub fn one_plus(dim: usize, vb: VarBuilder) -> Result<Self> {
+        Ok(Self::with_gamma((vb.get(dim, "gamma")? + 1.0)?, dim))
+    }
+
+    fn with_gamma(gamma: Tensor, dim: usize) -> Self {
+        // candle's fused norm divides by sqrt(mean(x²) + eps): with this eps the two agree to the last bits unless
+        // ‖x‖ is near 1e-12, and zeros stay zeros.
+        Self { gamma, eps: 1e-24 / dim as f32 }
+    }
+
+    /// x: [..., dim]
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        candle_nn::ops::rms_norm(&x.contiguous()?, &self.gamma, self.eps)
+    }
+}
+
+/// `torch.nn.functional.normalize(x, p=2, dim=-1)`.
+pub(super) fn l2_normalize(x: &Tensor) -> Result<Tensor> {
+    let norm = x.sqr()?.sum_keepdim(D::Minus1)?.sqrt()?;
+    x.broadcast_div(&norm.maximum(1e-12)?)
+}

@@ -1,0 +1,135 @@
+//! Positions inside the attention: rotary embedding (arXiv 2104.09864) or PoPE, polar embedding (arXiv 2509.10534).
+
+use std::f64::consts::TAU;
+
+use candle_core::{DType, Device, Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::architecture::{Architecture, Position};
+
+/// Position embedding of one attention.
+pub(super) enum PositionEmbed {
+    /// Rotates interleaved pairs of q and k. freqs: [dim_head / 2]
+    Rotary { freqs: Vec<f32> },
+    /// Puts q and k in polar form. inv_freqs: [dim_head], bias: [heads, dim_head]
+    Polar { inv_freqs: Vec<f32>, bias: Vec<f32>, heads: usize },
+}
+
+impl PositionEmbed {
+    pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+        let dim = arch.dim_head;
+        // The constants are stored in checkpoints, and taken from there: training may have learned them.
+        let stored = |vb: &VarBuilder, name: &str, default: Vec<f32>| -> Result<Vec<f32>> {
+            if vb.contains_tensor(name) {
+                vb.get(default.len(), name)?.to_device(&Device::Cpu)?.to_vec1()
+            } else {
+                Ok(default)
+            }
+        };
+        match arch.position {
+            Position::Rotary => {
+                let default =
+                    (0..dim / 2).map(|i| 10_000f64.powf(-2.0 * i as f64 / dim as f64) as f32).collect();
+                Ok(Self::Rotary { freqs: stored(&vb.pp("rotary_embed"), "freqs", default)? })
+            }
+            Position::Polar => {
+                let vb = vb.pp("pope_embed");
+                let default = (0..dim).map(|i| 10_000f64.powf(-(i as f64) / dim as f64) as f32).collect();
+                let bias = vb.get((arch.heads, dim), "bias")?.to_device(&Device::Cpu)?;
+                let bias = bias.flatten_all()?.to_vec1::<f32>()?;
+                Ok(Self::Polar {
+                    inv_freqs: stored(&vb, "inv_freqs", default)?,
+                    bias: bias.into_iter().map(|b| b.clamp(-TAU as f32, 0.0)).collect(),
+                    heads: arch.heads,
+                })
+            }
+        }
+    }
+
+    /// Frequencies of the rotary embedding; none for the polar one.
+    pub fn rotary_freqs(&self) -> Option<&[f32]> {
+        match self {
+            Self::Rotary { freqs } => Some(freqs),
+            Self::Polar { .. } => None,
+        }
+    }
+
+    /// The tables for sequences of `len` tokens.
+    pub fn tables(&self, len: usize, device: &Device) -> Result<Tables> {
+        match self {
+            Self::Rotary { freqs } => {
+                let (cos, sin) = table(len, freqs, None)?;
+                Ok(Tables::Rotary { cos: cos.to_device(device)?, sin: sin.to_device(device)? })
+            }
+            Self::Polar { inv_freqs, bias, heads } => {
+                let (q_cos, q_sin) = table(len, inv_freqs, None)?;
+                let per_head: Vec<_> = bias
+                    .chunks_exact(inv_freqs.len())
+                    .map(|bias| table(len, inv_freqs, Some(bias)))
+                    .collect::<Result<_>>()?;
+                debug_assert_eq!(per_head.len(), *heads);
+                let stack = |tensors: Vec<&Tensor>| Tensor::stack(&tensors, 0)?.to_device(device);
+                Ok(Tables::Polar {
+                    q: [q_cos.to_device(device)?, q_sin.to_device(device)?],
+                    k: [
+                        stack(per_head.iter().map(|t| &t.0).collect())?,
+                        stack(per_head.iter().map(|t| &t.1).collect())?,
+                    ],
+                })
+            }
+        }
+    }
+}
+
+/// Cosines and sines of `pos · freq + bias`: [len, freqs] each. The angle is taken in f32, as the references take it; its
+/// cosine is exact.
+fn table(len: usize, freqs: &[f32], bias: Option<&[f32]>) -> Result<(Tensor, Tensor)> {
+    let angles = |f: fn(f64) -> f64| -> Result<Tensor> {
+        let values: Vec<f32> = (0..len)
+            .flat_map(|pos| {
+                freqs.iter().enumerate().map(move |(i, freq)| {
+                    let angle = pos as f32 * freq + bias.map_or(0.0, |bias| bias[i]);
+                    f(f64::from(angle)) as f32
+                })
+            })
+            .collect();
+        Tensor::from_vec(values, (len, freqs.len()), &Device::Cpu)
+    };
+    Ok((angles(f64::cos)?, angles(f64::sin)?))
+}
+
+/// Cosines and sines for one sequence length, on the device.
+pub(super) enum Tables {
+    /// [len, dim_head / 2] each.
+    Rotary { cos: Tensor, sin: Tensor },
+    /// q: [len, dim_head], k: [heads, len, dim_head], cosine and sine.
+    Polar { q: [Tensor; 2], k: [Tensor; 2] },
+}
+
+impl Tables {
+    /// q and k with their positions: [batch, heads, len, dim_head], for the polar form with twice the features.
+    pub fn apply(&self, q: &Tensor, k: &Tensor) -> Result<(Tensor, Tensor)> {
+        match self {
+            Self::Rotary { cos, sin } => {
+                let rotate = |x: &Tensor| candle_nn::rotary_emb::rope_i(&x.contiguous()?, cos, sin);
+                Ok((rotate(q)?, rotate(k)?))
+            }
+            Self::Polar { q: q_table, k: k_table } => {
+                // Magnitude softplus(x), phase from the table; real and imaginary parts side by side. The order of the
+                // features does not matter to the dot product.
+                let polar = |x: &Tensor, [cos, sin]: &[Tensor; 2]| -> Result<Tensor> {
+                    let magnitude = softplus(x)?;
+                    Tensor::cat(&[magnitude.broadcast_mul(cos)?, magnitude.broadcast_mul(sin)?], 3)
+                };
+                Ok((polar(q, q_table)?, polar(k, k_table)?))
+            }
+        }
+    }
+}
+
+/// `torch.nn.functional.softplus`: ln(1 + eˣ), x itself above 20.
+fn softplus(x: &Tensor) -> Result<Tensor> {
+    let linear = x.gt(20f64)?.to_dtype(DType::U8)?;
+    let curved = (x.minimum(20f64)?.exp()? + 1.0)?.log()?;
+    linear.where_cond(x, &curved)
+}

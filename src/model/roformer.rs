@@ -1,0 +1,173 @@
+//! The network: a mixture's spectrum in, one complex mask a stem out.
+
+use candle_core::{Device, Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::architecture::Architecture;
+use super::band_split::{BandFeatures, BandSplit};
+use super::mask_estimator::MaskEstimator;
+use super::norm::RmsNorm;
+use super::transformer::{Axis, Transformer};
+
+/// BS-RoFormer or Mel-Band RoFormer, whichever its [`Architecture`] describes.
+pub struct Roformer {
+    architecture: Architecture,
+    device: Device,
+    features: BandFeatures,
+    band_split: BandSplit,
+    layers: Vec<Layer>,
+    final_norm: Option<RmsNorm>,
+    mask_estimators: Vec<MaskEstimator>,
+}
+
+/// The transformers of one layer.
+struct Layer {
+    linear: Option<Transformer>,
+    time: Transformer,
+    freq: Transformer,
+}
+
+/// The first layer's values of each transformer, for value residuals.
+#[derive(Default)]
+struct FirstValues {
+    linear: Option<Tensor>,
+    time: Option<Tensor>,
+    freq: Option<Tensor>,
+}
+
+impl Roformer {
+    /// Builds the network on the device of `vb`, whose names and shapes must be those of
+    /// [`Architecture::tensors`].
+    ///
+    /// # Errors
+    /// A candle error where a tensor is missing or misshapen, or the device is out of memory.
+    pub fn new(architecture: &Architecture, vb: VarBuilder) -> Result<Self> {
+        let arch = architecture;
+        let layers = (0..arch.depth)
+            .map(|i| {
+                let vb = vb.pp(format!("layers.{i}"));
+                let [linear_at, time_at, freq_at] = arch.transformer_indices;
+                let transformer = |axis, depth, at: usize| Transformer::new(arch, axis, depth, i, vb.pp(at));
+                Ok(Layer {
+                    linear: if arch.linear_transformer_depth > 0 {
+                        Some(transformer(Axis::Linear, arch.linear_transformer_depth, linear_at)?)
+                    } else {
+                        None
+                    },
+                    time: transformer(Axis::Time, arch.time_transformer_depth, time_at)?,
+                    freq: transformer(Axis::Freq, arch.freq_transformer_depth, freq_at)?,
+                })
+            })
+            .collect::<Result<_>>()?;
+        Ok(Self {
+            features: BandFeatures::new(arch, vb.device())?,
+            band_split: BandSplit::new(arch, vb.pp("band_split"))?,
+            layers,
+            final_norm: if arch.final_norm() {
+                Some(RmsNorm::new(arch.dim, vb.pp("final_norm"))?)
+            } else {
+                None
+            },
+            mask_estimators: (0..arch.num_stems)
+                .map(|n| MaskEstimator::new(arch, vb.pp(format!("mask_estimators.{n}"))))
+                .collect::<Result<_>>()?,
+            device: vb.device().clone(),
+            architecture: architecture.clone(),
+        })
+    }
+
+    /// What was built.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Where it runs.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c]. Bins that no band owns get the mask 0.
+    ///
+    /// # Errors
+    /// A candle error, such as a device out of memory.
+    pub fn forward(&self, spec: &Tensor) -> Result<Tensor> {
+        let (batch, frames, _) = spec.dims3()?;
+        let mut x = self.band_split.forward(spec, &self.features)?;
+        let bands = x.dim(2)?;
+        let streams = self.architecture.hyper_connections.map_or(1, |h| h.streams);
+        if streams > 1 {
+            let dim = x.dim(3)?;
+            x = x
+                .unsqueeze(1)?
+                .broadcast_as((batch, streams, frames, bands, dim))?
+                .reshape((batch * streams, frames, bands, dim))?;
+        }
+        let mut first = FirstValues::default();
+        let mut earlier: Option<Tensor> = None;
+        for layer in &self.layers {
+            x = layer.forward(x, &mut first, &mut earlier, self.architecture.skip_connection)?;
+        }
+        if streams > 1 {
+            let dim = x.dim(3)?;
+            x = x.reshape((batch, streams, frames, bands, dim))?.sum(1)?;
+        }
+        if let Some(norm) = &self.final_norm {
+            x = norm.forward(&x)?;
+        }
+        let masks = self
+            .mask_estimators
+            .iter()
+            .map(|estimator| self.onto_frame(&estimator.forward(&x)?))
+            .collect::<Result<Vec<_>>>()?;
+        Tensor::stack(&masks, 1)
+    }
+
+    /// Masks of all bands laid onto the frame; where bands share a bin, their mean. [b, t, band features] → [b, t, (f s) c]
+    fn onto_frame(&self, masks: &Tensor) -> Result<Tensor> {
+        if self.features.whole {
+            return Ok(masks.clone());
+        }
+        let (batch, frames, _) = masks.dims3()?;
+        let frame = self.architecture.frame_features();
+        let zeros = Tensor::zeros((batch, frames, frame), masks.dtype(), masks.device())?;
+        zeros.index_add(&self.features.indices, masks, 2)?.broadcast_mul(&self.features.weights)
+    }
+}
+
+impl Layer {
+    /// x: [batch · streams, frames, bands, dim] → same shape.
+    fn forward(
+        &self,
+        mut x: Tensor,
+        first: &mut FirstValues,
+        earlier: &mut Option<Tensor>,
+        skip_connection: bool,
+    ) -> Result<Tensor> {
+        let (leading, frames, bands, dim) = x.dims4()?;
+        let run = |transformer: &Transformer, x: Tensor, first: &mut Option<Tensor>| -> Result<Tensor> {
+            let (x, values) = transformer.forward(&x, first.as_ref())?;
+            if first.is_none() {
+                *first = values;
+            }
+            Ok(x)
+        };
+        if let Some(linear) = &self.linear {
+            let joined = x.reshape((leading, frames * bands, dim))?;
+            x = run(linear, joined, &mut first.linear)?.reshape((leading, frames, bands, dim))?;
+        }
+        if skip_connection && let Some(earlier) = earlier.as_ref() {
+            x = (x + earlier)?;
+        }
+        let by_band = x.transpose(1, 2)?.contiguous()?.reshape((leading * bands, frames, dim))?;
+        let by_band = run(&self.time, by_band, &mut first.time)?.reshape((leading, bands, frames, dim))?;
+        let by_frame = by_band.transpose(1, 2)?.contiguous()?.reshape((leading * frames, bands, dim))?;
+        let x = run(&self.freq, by_frame, &mut first.freq)?.reshape((leading, frames, bands, dim))?;
+        if skip_connection {
+            *earlier = Some(match earlier.take() {
+                Some(earlier) => (earlier + &x)?,
+                None => x.clone(),
+            });
+        }
+        Ok(x)
+    }
+}

@@ -1,0 +1,182 @@
+//! A stack of attention and feed-forward blocks over one axis, the references' `Transformer`.
+
+use candle_core::{Result, Tensor};
+use candle_nn::VarBuilder;
+
+use super::architecture::Architecture;
+use super::attention::Attention;
+use super::feed_forward::FeedForward;
+use super::hyper_connections::HyperConnections;
+use super::linear_attention::LinearAttention;
+use super::norm::RmsNorm;
+use super::position::Tables;
+
+/// Most bytes that the temporaries of one slice of sequences may take. Attention scores of a whole 11 s chunk would take
+/// gigabytes; the slices are independent, so cutting changes no result.
+const SLICE_BYTES: usize = 96 << 20;
+
+/// Which axis a transformer attends over, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Axis {
+    /// Linear attention over the joined (t k) sequence.
+    Linear,
+    /// Over frames.
+    Time,
+    /// Over bands.
+    Freq,
+}
+
+/// Attention of either kind.
+enum AnyAttention {
+    Softmax(Box<Attention>),
+    Linear(Box<LinearAttention>),
+}
+
+/// One block: attention and feed-forward, each with its residual.
+struct Block {
+    attention: AnyAttention,
+    feed_forward: FeedForward,
+    /// Around attention and feed-forward; none means the plain residual.
+    hyper: Option<[HyperConnections; 2]>,
+}
+
+/// `depth` blocks and, for Mel-Band RoFormer, a norm.
+pub(super) struct Transformer {
+    blocks: Vec<Block>,
+    norm: Option<RmsNorm>,
+    streams: usize,
+    /// Bytes that one sequence of `len` tokens takes: a·len² + b·len.
+    bytes: [usize; 2],
+    keeps_values: bool,
+}
+
+impl Transformer {
+    /// `depth` blocks of layer `layer`, which stands at `vb`.
+    pub fn new(arch: &Architecture, axis: Axis, depth: usize, layer: usize, vb: VarBuilder) -> Result<Self> {
+        let blocks = (0..depth)
+            .map(|i| Block::new(arch, axis, layer, vb.pp(format!("layers.{i}"))))
+            .collect::<Result<_>>()?;
+        let inner = arch.heads * arch.dim_head;
+        Ok(Self {
+            blocks,
+            norm: if arch.transformer_norm() { Some(RmsNorm::new(arch.dim, vb.pp("norm"))?) } else { None },
+            streams: arch.hyper_connections.map_or(1, |h| h.streams),
+            bytes: [2 * 4 * arch.heads, 4 * (8 * inner + 3 * arch.ff_inner + 4 * arch.dim)],
+            keeps_values: arch.value_residual.is_some() && layer == 0,
+        })
+    }
+
+    /// x: [sequences, len, dim] → same shape, and the first block's values where later layers mix with them.
+    pub fn forward(&self, x: &Tensor, first_values: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
+        let (sequences, len, _) = x.dims3()?;
+        let tables = self.blocks.iter().map(|b| b.tables(len, x.device())).collect::<Result<Vec<_>>>()?;
+        let per_sequence = self.bytes[0].saturating_mul(len).saturating_add(self.bytes[1]).saturating_mul(len);
+        let step = (SLICE_BYTES / per_sequence.max(1)).max(1) * self.streams;
+        if step >= sequences {
+            return self.forward_slice(x, &tables, first_values);
+        }
+        let out = x.zeros_like()?;
+        let mut values = Vec::new();
+        for start in (0..sequences).step_by(step) {
+            let count = step.min(sequences - start);
+            let first = match first_values {
+                // The branches see one sequence for every group of streams.
+                Some(values) => Some(values.narrow(0, start / self.streams, count / self.streams)?),
+                None => None,
+            };
+            let slice = x.narrow(0, start, count)?;
+            let (slice, own) = self.forward_slice(&slice, &tables, first.as_ref())?;
+            out.slice_set(&slice.contiguous()?, 0, start)?;
+            values.extend(own);
+        }
+        let values = if values.is_empty() { None } else { Some(Tensor::cat(&values, 0)?) };
+        Ok((out, values))
+    }
+
+    fn forward_slice(
+        &self,
+        x: &Tensor,
+        tables: &[Option<Tables>],
+        first_values: Option<&Tensor>,
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let mut x = x.clone();
+        let mut values = None;
+        for (block, tables) in self.blocks.iter().zip(tables) {
+            let own;
+            (x, own) = block.forward(&x, tables.as_ref(), first_values)?;
+            if self.keeps_values && values.is_none() {
+                values = Some(own);
+            }
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x)?;
+        }
+        Ok((x, values))
+    }
+}
+
+impl Block {
+    fn new(arch: &Architecture, axis: Axis, layer: usize, vb: VarBuilder) -> Result<Self> {
+        let branch = |vb: VarBuilder<'_>| if arch.branch_names { vb.pp("branch") } else { vb };
+        let attention = match axis {
+            Axis::Linear => {
+                AnyAttention::Linear(Box::new(LinearAttention::new(arch, layer > 0, branch(vb.pp("0")))?))
+            }
+            Axis::Time | Axis::Freq => {
+                AnyAttention::Softmax(Box::new(Attention::new(arch, layer > 0, branch(vb.pp("0")))?))
+            }
+        };
+        let hyper = match arch.hyper_connections {
+            Some(sizes) => Some([
+                HyperConnections::new(arch, sizes, vb.pp("0"))?,
+                HyperConnections::new(arch, sizes, vb.pp("1"))?,
+            ]),
+            None => None,
+        };
+        Ok(Self { attention, feed_forward: FeedForward::new(arch, branch(vb.pp("1")))?, hyper })
+    }
+
+    fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Option<Tables>> {
+        match &self.attention {
+            AnyAttention::Softmax(attention) => Ok(Some(attention.tables(len, device)?)),
+            AnyAttention::Linear(_) => Ok(None),
+        }
+    }
+
+    fn attend(
+        &self,
+        x: &Tensor,
+        tables: Option<&Tables>,
+        first_values: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        match (&self.attention, tables) {
+            (AnyAttention::Linear(attention), _) => attention.forward(x, first_values),
+            (AnyAttention::Softmax(attention), Some(tables)) => attention.forward(x, tables, first_values),
+            (AnyAttention::Softmax(_), None) => candle_core::bail!("softmax attention without its tables"),
+        }
+    }
+
+    /// x: [sequences, len, dim] → same shape, and this block's values.
+    fn forward(
+        &self,
+        x: &Tensor,
+        tables: Option<&Tables>,
+        first_values: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
+        match &self.hyper {
+            None => {
+                let (out, values) = self.attend(x, tables, first_values)?;
+                let x = (out + x)?;
+                Ok(((self.feed_forward.forward(&x)? + x)?, values))
+            }
+            Some([around_attention, around_feed_forward]) => {
+                let (input, streams) = around_attention.width(x)?;
+                let (out, values) = self.attend(&input, tables, first_values)?;
+                let x = around_attention.depth(&out, streams)?;
+                let (input, streams) = around_feed_forward.width(&x)?;
+                let out = self.feed_forward.forward(&input)?;
+                Ok((around_feed_forward.depth(&out, streams)?, values))
+            }
+        }
+    }
+}

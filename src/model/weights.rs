@@ -1,0 +1,89 @@
+//! Where a network's tensors come from: a checkpoint, or seeded random numbers for benchmarks.
+
+use candle_core::{DType, Device, Result, Shape, Tensor};
+use candle_nn::VarBuilder;
+use candle_nn::var_builder::SimpleBackend;
+
+use super::architecture::TensorShapes;
+use super::checkpoint::Checkpoint;
+
+impl TensorShapes for Checkpoint {
+    fn shapes(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_> {
+        Box::new(self.names().filter_map(|name| Some((name, self.shape(name)?))))
+    }
+
+    fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.shape_of(name)
+    }
+}
+
+/// A builder over the tensors of `checkpoint`, converted to f32 one by one as they are asked for.
+pub fn from_checkpoint<'a>(checkpoint: &'a Checkpoint, device: &Device) -> VarBuilder<'a> {
+    VarBuilder::from_backend(Box::new(CheckpointBackend(checkpoint)), DType::F32, device.clone())
+}
+
+/// A builder of random tensors, the same for the same seed, name and shape: Linears uniform within ±1/sqrt(inputs), gains 1.
+/// They separate nothing and cost exactly what trained ones cost.
+pub fn seeded(seed: u64, device: &Device) -> VarBuilder<'static> {
+    VarBuilder::from_backend(Box::new(SeededBackend(seed)), DType::F32, device.clone())
+}
+
+struct CheckpointBackend<'a>(&'a Checkpoint);
+
+impl SimpleBackend for CheckpointBackend<'_> {
+    fn get(&self, shape: Shape, name: &str, _: candle_nn::Init, dtype: DType, dev: &Device) -> Result<Tensor> {
+        let tensor = self.get_unchecked(name, dtype, dev)?;
+        if tensor.elem_count() != shape.elem_count() {
+            candle_core::bail!("{name}: expected shape {shape:?}, found {:?}", tensor.shape())
+        }
+        tensor.reshape(shape)
+    }
+
+    fn get_unchecked(&self, name: &str, dtype: DType, dev: &Device) -> Result<Tensor> {
+        let Some(view) = self.0.get(name) else { candle_core::bail!("{}: no tensor {name}", self.0.origin()) };
+        let values = view.to_f32().map_err(candle_core::Error::wrap)?;
+        Tensor::from_vec(values, view.shape(), dev)?.to_dtype(dtype)
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        self.0.get(name).is_some()
+    }
+}
+
+struct SeededBackend(u64);
+
+impl SimpleBackend for SeededBackend {
+    fn get(&self, shape: Shape, name: &str, _: candle_nn::Init, dtype: DType, dev: &Device) -> Result<Tensor> {
+        // FNV-1a over the name, so that every tensor draws its own numbers.
+        let mut state = name.bytes().fold(self.0 ^ 0xcbf2_9ce4_8422_2325, |h, b| {
+            (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let dims = shape.dims();
+        let (centre, spread) = if name.ends_with("gamma") {
+            (1.0, 0.0)
+        } else {
+            (0.0, 1.0 / (dims.last().copied().unwrap_or(1).max(1) as f32).sqrt())
+        };
+        let values: Vec<f32> = (0..shape.elem_count())
+            .map(|_| {
+                // SplitMix64.
+                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+                let mut z = state;
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                let unit = ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+                centre + spread * unit
+            })
+            .collect();
+        Tensor::from_vec(values, shape, dev)?.to_dtype(dtype)
+    }
+
+    fn get_unchecked(&self, name: &str, _: DType, _: &Device) -> Result<Tensor> {
+        candle_core::bail!("{name}: a random tensor needs a shape")
+    }
+
+    fn contains_tensor(&self, name: &str) -> bool {
+        // Constants that follow from the architecture are computed, not drawn.
+        !name.ends_with("freqs")
+    }
+}

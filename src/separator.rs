@@ -1,0 +1,371 @@
+//! A loaded model with its transform: a chunk of the mixture in, stems out. Knows nothing of songs, files or threads.
+
+mod mask;
+
+use std::time::{Duration, Instant};
+
+use candle_core::Tensor;
+use num_complex::Complex32;
+use rayon::prelude::*;
+
+use crate::dsp::stft::Stft;
+use crate::model::architecture::{Architecture, ArchitectureError, Family};
+use crate::model::checkpoint::{Checkpoint, CheckpointError};
+use crate::model::config::Config;
+use crate::model::device::{DeviceChoice, DeviceError, device_name};
+use crate::model::roformer::Roformer;
+use crate::model::weights;
+
+pub use mask::MaskRule;
+
+/// Why a model cannot be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The checkpoint cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// Checkpoint and configuration give no network.
+    #[error("{origin}: {source}")]
+    Architecture {
+        /// The checkpoint.
+        origin: String,
+        /// What is wrong.
+        source: ArchitectureError,
+    },
+    /// The stems that the YAML names are not those that the network has.
+    #[error("{origin}: the network has {found} stems, the YAML names {named} (training.instruments: {names}); give a YAML that belongs to the checkpoint")]
+    Stems {
+        /// The checkpoint.
+        origin: String,
+        /// Mask estimators of the network.
+        found: usize,
+        /// Names in the YAML.
+        named: usize,
+        /// The names.
+        names: String,
+    },
+    /// The device cannot be had.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
+    /// The chunk is too short for the transform.
+    #[error("a chunk of {chunk} samples is too short: n_fft {n_fft} needs at least {min}")]
+    ChunkTooShort {
+        /// Samples asked for.
+        chunk: usize,
+        /// Length of the Fourier transform.
+        n_fft: usize,
+        /// Fewest samples.
+        min: usize,
+    },
+    /// candle failed.
+    #[error("the network does not build: {0}")]
+    Network(#[from] candle_core::Error),
+}
+
+/// Why a chunk cannot be separated.
+#[derive(Debug, thiserror::Error)]
+pub enum SeparateError {
+    /// A chunk has the wrong shape.
+    #[error("expected chunks of {channels} channels of equal length, at least {min} samples, found {found} values")]
+    Shape {
+        /// Channels of the model.
+        channels: usize,
+        /// Fewest samples.
+        min: usize,
+        /// Values in the chunk.
+        found: usize,
+    },
+    /// The network failed, for instance for want of memory.
+    #[error("the network failed on {device}: {source}; try a smaller --batch or --chunk")]
+    Network {
+        /// Where it ran.
+        device: String,
+        /// What candle said.
+        source: candle_core::Error,
+    },
+}
+
+/// Time spent in each stage since the last [`Separator::take_stages`].
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Stages {
+    /// Forward transform.
+    pub stft: Duration,
+    /// The network: band split, transformers, mask estimators.
+    pub network: Duration,
+    /// Masks completed and multiplied with the mixture.
+    pub mask: Duration,
+    /// Inverse transform.
+    pub istft: Duration,
+}
+
+/// What a model is and how its configuration wants it run.
+#[derive(Clone, Debug)]
+pub struct ModelInfo {
+    /// The checkpoint's path or name.
+    pub origin: String,
+    /// The network.
+    pub architecture: Architecture,
+    /// Names of the stems, in the network's order.
+    pub stems: Vec<String>,
+    /// Name for what is left of the mixture when the only stem is taken out, for models of one stem.
+    pub complement: Option<String>,
+    /// Samples per second that the model was trained for.
+    pub sample_rate: u32,
+    /// Samples of a chunk.
+    pub chunk: usize,
+    /// Chunks that cover a sample.
+    pub overlap: usize,
+    /// Chunks per pass.
+    pub batch: usize,
+    /// Whether the mixture is standardised first.
+    pub normalize: bool,
+}
+
+impl ModelInfo {
+    /// Resolves what a checkpoint and its YAML say together.
+    ///
+    /// # Errors
+    /// [`LoadError::Architecture`], [`LoadError::Stems`], [`LoadError::ChunkTooShort`].
+    pub fn resolve(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        family: Option<Family>,
+    ) -> Result<Self, LoadError> {
+        let origin = checkpoint.origin().to_string();
+        let architecture = Architecture::resolve(config, checkpoint, family)
+            .map_err(|source| LoadError::Architecture { origin: origin.clone(), source })?;
+        let (stems, complement) = name_stems(config, architecture.num_stems).ok_or_else(|| {
+            let names = config.stems();
+            LoadError::Stems {
+                origin: origin.clone(),
+                found: architecture.num_stems,
+                named: names.len(),
+                names: names.join(", "),
+            }
+        })?;
+        let sample_rate = config.audio.sample_rate.unwrap_or(44_100);
+        let chunk = config.chunk_size().unwrap_or(8 * sample_rate as usize);
+        check_chunk(chunk, &architecture)?;
+        Ok(Self {
+            origin,
+            stems,
+            complement,
+            sample_rate,
+            chunk,
+            overlap: config.inference.num_overlap.unwrap_or(2).max(1),
+            batch: config.inference.batch_size.unwrap_or(1).max(1),
+            normalize: config.inference.normalize.unwrap_or(false),
+            architecture,
+        })
+    }
+
+    /// A model of random weights with `architecture`, for benchmarks.
+    pub fn random(name: &str, architecture: Architecture, chunk: usize) -> Self {
+        Self {
+            origin: name.into(),
+            stems: (0..architecture.num_stems).map(|n| format!("stem{n}")).collect(),
+            complement: None,
+            sample_rate: 44_100,
+            chunk,
+            overlap: 1,
+            batch: 1,
+            normalize: false,
+            architecture,
+        }
+    }
+}
+
+/// Fails where `chunk` samples are too few for the transform of `architecture`.
+///
+/// # Errors
+/// [`LoadError::ChunkTooShort`].
+pub fn check_chunk(chunk: usize, architecture: &Architecture) -> Result<(), LoadError> {
+    let (n_fft, min) = (architecture.stft.n_fft, architecture.stft.min_samples());
+    if chunk < min { Err(LoadError::ChunkTooShort { chunk, n_fft, min }) } else { Ok(()) }
+}
+
+/// Names for the network's stems and, for a single one, for what it leaves.
+fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<String>)> {
+    let mut names = config.stems();
+    if names.is_empty() {
+        names = if count == 1 { vec!["vocals".into()] } else { (0..count).map(|n| format!("stem{n}")).collect() };
+    }
+    // A network of one stem whose YAML lists the others too estimates the first.
+    if count == 1 {
+        names.truncate(1);
+    }
+    if names.len() != count {
+        return None;
+    }
+    let complement = (count == 1).then(|| {
+        let others: Vec<_> = config.training.instruments.iter().filter(|name| **name != names[0]).collect();
+        match (others[..].first(), names[0].as_str()) {
+            (Some(only), _) if others.len() == 1 => only.to_string(),
+            (_, "vocals") => "instrumental".into(),
+            (_, "instrumental") => "vocals".into(),
+            _ => "residual".into(),
+        }
+    });
+    Some((names, complement))
+}
+
+/// A model ready to run. Chunks of any length from [`StftConfig::min_samples`](crate::dsp::stft::StftConfig::min_samples) up.
+pub struct Separator {
+    info: ModelInfo,
+    network: Roformer,
+    stft: Stft,
+    stages: Stages,
+}
+
+impl Separator {
+    /// Loads a checkpoint.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load(
+        checkpoint: &Checkpoint,
+        config: &Config,
+        family: Option<Family>,
+        device: DeviceChoice,
+    ) -> Result<Self, LoadError> {
+        let info = ModelInfo::resolve(checkpoint, config, family)?;
+        let device = device.open()?;
+        let network = Roformer::new(&info.architecture, weights::from_checkpoint(checkpoint, &device))?;
+        Ok(Self::with_network(info, network))
+    }
+
+    /// A network of seeded random weights.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn random(info: ModelInfo, seed: u64, device: DeviceChoice) -> Result<Self, LoadError> {
+        let device = device.open()?;
+        let network = Roformer::new(&info.architecture, weights::seeded(seed, &device))?;
+        Ok(Self::with_network(info, network))
+    }
+
+    fn with_network(info: ModelInfo, network: Roformer) -> Self {
+        Self { stft: Stft::new(info.architecture.stft), network, info, stages: Stages::default() }
+    }
+
+    /// What was loaded.
+    pub fn info(&self) -> &ModelInfo {
+        &self.info
+    }
+
+    /// Name of the device it runs on.
+    pub fn device(&self) -> String {
+        device_name(self.network.device())
+    }
+
+    /// The network alone, for tests of parity.
+    pub fn network(&self) -> &Roformer {
+        &self.network
+    }
+
+    /// Time spent since the last call.
+    pub fn take_stages(&mut self) -> Stages {
+        std::mem::take(&mut self.stages)
+    }
+
+    /// Separates a batch of chunks of one length. `chunks[i]` is planar, [channels, samples] flat; the result holds one
+    /// [stems, channels, samples] for each, flat. Values that are not finite become 0.
+    ///
+    /// # Errors
+    /// [`SeparateError`].
+    pub fn separate(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
+        let channels = self.info.architecture.channels;
+        let Some(first) = chunks.first() else { return Ok(Vec::new()) };
+        let samples = first.len() / channels;
+        let min = self.info.architecture.stft.min_samples();
+        for chunk in chunks {
+            if chunk.len() != samples * channels || samples < min {
+                return Err(SeparateError::Shape { channels, min, found: chunk.len() });
+            }
+        }
+        let config = *self.stft.config();
+        let (frames, bins) = (config.frames(samples), config.freqs() * channels);
+        let spectrum = frames * bins;
+
+        let started = Instant::now();
+        let mut spec = vec![Complex32::default(); chunks.len() * spectrum];
+        spec.par_chunks_exact_mut(spectrum).zip(chunks).for_each(|(spec, chunk)| {
+            for (c, signal) in chunk.chunks_exact(samples).enumerate() {
+                self.stft.forward(signal, c, channels, spec);
+            }
+        });
+        self.stages.stft += started.elapsed();
+
+        let started = Instant::now();
+        let mut masks = self.masks(&spec, chunks.len(), frames).map_err(|source| {
+            SeparateError::Network { device: device_name(self.network.device()), source }
+        })?;
+        self.stages.network += started.elapsed();
+
+        let started = Instant::now();
+        let stems = self.info.architecture.num_stems;
+        if self.info.architecture.zero_dc {
+            for row in masks.chunks_exact_mut(bins) {
+                row[..channels].fill(Complex32::default());
+            }
+        }
+        for (spec, masks) in spec.chunks_exact(spectrum).zip(masks.chunks_exact_mut(stems * spectrum)) {
+            mask::apply(rule, spec, masks, stems);
+        }
+        self.stages.mask += started.elapsed();
+
+        let started = Instant::now();
+        let out = masks
+            .chunks_exact(stems * spectrum)
+            .map(|spectra| {
+                let mut out = vec![0.0; stems * channels * samples];
+                out.par_chunks_exact_mut(samples).enumerate().for_each(|(i, signal)| {
+                    let spectrum = &spectra[i / channels * spectrum..][..spectrum];
+                    self.stft.inverse(spectrum, i % channels, channels, signal);
+                    signal.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = 0.0);
+                });
+                out
+            })
+            .collect();
+        self.stages.istft += started.elapsed();
+        Ok(out)
+    }
+
+    /// Masks of a batch of spectra: [batch, stems, frames, (f s)], flat.
+    fn masks(&self, spec: &[Complex32], batch: usize, frames: usize) -> candle_core::Result<Vec<Complex32>> {
+        let features = self.info.architecture.frame_features();
+        let values: &[f32] = bytemuck::cast_slice(spec);
+        let spec = Tensor::from_slice(values, (batch, frames, features), self.network.device())?;
+        let masks = self.network.forward(&spec)?.flatten_all()?.to_vec1::<f32>()?;
+        Ok(bytemuck::cast_slice(&masks).to_vec())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(yaml: &str) -> Config {
+        Config::from_yaml(yaml, "test.yaml").unwrap()
+    }
+
+    #[test]
+    fn a_single_stem_gets_a_named_complement() {
+        for (yaml, stem, complement) in [
+            ("training:\n  instruments: [vocals, other]\n  target_instrument: vocals\n", "vocals", "other"),
+            ("training:\n  instruments: [vocals]\n", "vocals", "instrumental"),
+            ("training:\n  instruments: [drums]\n", "drums", "residual"),
+            ("training:\n  instruments: [a, b, c]\n", "a", "residual"),
+        ] {
+            let (stems, rest) = name_stems(&config(yaml), 1).unwrap();
+            assert_eq!((stems[0].as_str(), rest.as_deref()), (stem, Some(complement)), "{yaml}");
+        }
+    }
+
+    #[test]
+    fn stems_must_be_as_many_as_the_network_has() {
+        let four = config("training:\n  instruments: [drums, bass, other, vocals]\n");
+        assert!(name_stems(&four, 3).is_none());
+        assert_eq!(name_stems(&four, 4).unwrap().1, None);
+    }
+}
