@@ -1,0 +1,178 @@
+//! What the calls of a pickle mean, without calling.
+
+use super::machine::Machine;
+use super::{Handle, Node, Storage, Tensor};
+use crate::model::checkpoint::Dtype;
+
+/// Modules that weights never need and that programs are run with. Everything is inert here anyway; the list only makes it certain
+/// that such a file is called what it is. Training checkpoints do name others (numpy, pathlib, their own classes).
+const HOSTILE_MODULES: [&str; 24] = [
+    "os", "posix", "nt", "subprocess", "sys", "runpy", "socket", "shutil", "pty", "ctypes", "importlib", "webbrowser", "code",
+    "codeop", "pdb", "bdb", "timeit", "commands", "popen2", "platform", "http", "urllib", "requests", "asyncio",
+];
+const HOSTILE_BUILTINS: [&str; 11] = [
+    "eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint", "globals", "setattr", "delattr",
+];
+
+/// Longest list that `OrderedDict(list)` is followed for; Python 2 wrote dicts so, of some hundred entries.
+const MAX_COPIED: usize = 4096;
+
+/// Whether a Python name can only be there to do harm.
+pub(super) fn is_hostile(module: &str, name: &str) -> bool {
+    let top = module.split('.').next().unwrap_or(module);
+    match top {
+        "builtins" | "__builtin__" => HOSTILE_BUILTINS.contains(&name.split('.').next().unwrap_or(name)),
+        _ => HOSTILE_MODULES.contains(&top),
+    }
+}
+
+/// Number type of a storage class; none for other names.
+fn storage_dtype(module: &str, name: &str) -> Option<Dtype> {
+    if !matches!(module, "torch" | "torch.cuda" | "torch.storage") {
+        return None;
+    }
+    let dtype = match name.strip_suffix("Storage")? {
+        "Float" => Dtype::F32,
+        "Half" => Dtype::F16,
+        "BFloat16" => Dtype::Bf16,
+        "Double" => Dtype::F64,
+        "Char" => Dtype::I8,
+        "Byte" | "Untyped" => Dtype::U8,
+        "Short" => Dtype::I16,
+        "Int" => Dtype::I32,
+        "Long" => Dtype::I64,
+        "Bool" => Dtype::Bool,
+        "ComplexFloat" => Dtype::Other("complex64"),
+        "ComplexDouble" => Dtype::Other("complex128"),
+        "QInt8" | "QUInt8" | "QInt32" | "QUInt4x2" | "QUInt2x4" => Dtype::Other("quantised"),
+        _ => Dtype::Other("unknown"),
+    };
+    Some(dtype)
+}
+
+/// The type a dtype global (`torch.float32`) stands for.
+fn named_dtype(name: &str) -> Dtype {
+    match name {
+        "float32" | "float" => Dtype::F32,
+        "float16" | "half" => Dtype::F16,
+        "bfloat16" => Dtype::Bf16,
+        "float64" | "double" => Dtype::F64,
+        "int8" => Dtype::I8,
+        "uint8" => Dtype::U8,
+        "int16" => Dtype::I16,
+        "uint16" => Dtype::U16,
+        "int32" => Dtype::I32,
+        "uint32" => Dtype::U32,
+        "int64" => Dtype::I64,
+        "uint64" => Dtype::U64,
+        "bool" => Dtype::Bool,
+        _ => Dtype::Other("float8 or other new types"),
+    }
+}
+
+/// What a call gives: a value that is already there, or a new one.
+enum Outcome<'a> {
+    Same(Handle),
+    New(Node<'a>),
+}
+
+impl<'a> Machine<'a> {
+    /// The value of `callee(*args)`: a known constructor's, or an opaque one.
+    pub(super) fn call(&mut self, callee: Handle, args: Handle) -> Handle {
+        let outcome = match *self.node(callee) {
+            Node::Global(module, name) => {
+                let items = match self.node(args) {
+                    Node::Tuple(items) => &items[..],
+                    Node::List(items) => &items[..],
+                    _ => &[],
+                };
+                self.construct(module, name, items).unwrap_or(Outcome::New(Node::Object(module, name)))
+            }
+            Node::Object(module, name) => Outcome::New(Node::Object(module, name)),
+            _ => Outcome::New(Node::Opaque("a call of something that is no name")),
+        };
+        match outcome {
+            Outcome::Same(handle) => handle,
+            Outcome::New(node) => self.add(node),
+        }
+    }
+
+    fn construct(&self, module: &str, name: &str, args: &[Handle]) -> Option<Outcome<'a>> {
+        match (module, name) {
+            // Filled afterwards, key by key; defaultdict's one argument is the factory.
+            ("collections", "OrderedDict" | "Counter") if args.is_empty() => Some(Outcome::New(Node::Dict(Vec::new()))),
+            ("collections", "defaultdict") => Some(Outcome::New(Node::Dict(Vec::new()))),
+            ("builtins" | "__builtin__", "dict") if args.is_empty() => Some(Outcome::New(Node::Dict(Vec::new()))),
+            ("collections", "OrderedDict" | "Counter") => self.dict_of(*args.first()?),
+            ("torch", "Size") => {
+                let items = *args.first()?;
+                matches!(self.node(items), Node::Tuple(_) | Node::List(_)).then_some(Outcome::Same(items))
+            }
+            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => tensor(args),
+            ("torch._utils", "_rebuild_tensor_v3") => self.retyped_tensor(args),
+            ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
+                let data = *args.first()?;
+                matches!(self.node(data), Node::Tensor(_)).then_some(Outcome::Same(data))
+            }
+            ("torch._tensor", "_rebuild_from_type_v2") => {
+                // A tensor with Python attributes: (rebuild function, class, its arguments, attributes).
+                let &[function, _, inner, ..] = args else { return None };
+                match (self.node(function), self.node(inner)) {
+                    (
+                        Node::Global("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2"),
+                        Node::Tuple(inner),
+                    ) => tensor(inner),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    /// `OrderedDict(items)` for another dict or a list of pairs.
+    fn dict_of(&self, items: Handle) -> Option<Outcome<'a>> {
+        let items = match self.node(items) {
+            Node::Dict(_) => return Some(Outcome::Same(items)),
+            // Each call copies: long lists, called for again and again, would fill the memory.
+            Node::List(items) if items.len() <= MAX_COPIED => &items[..],
+            _ => return None,
+        };
+        let pair = |item: &Handle| match self.node(*item) {
+            Node::Tuple(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
+            Node::List(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
+            _ => None,
+        };
+        items.iter().map(pair).collect::<Option<Vec<_>>>().map(|pairs| Outcome::New(Node::Dict(pairs)))
+    }
+
+    /// `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`, whose storage counts bytes.
+    fn retyped_tensor(&self, args: &[Handle]) -> Option<Outcome<'a>> {
+        let &[storage, offset, size, stride, _, _, dtype, ..] = args else { return None };
+        let Node::Global("torch", dtype) = self.node(dtype) else { return None };
+        let dtype = Some(named_dtype(dtype));
+        Some(Outcome::New(Node::Tensor(Box::new(Tensor { storage, offset, size, stride, dtype }))))
+    }
+
+    /// The value a persistent id stands for: `("storage", class, key, device, elements)`.
+    pub(super) fn persistent(&self, id: Handle) -> Node<'a> {
+        let Node::Tuple(parts) = self.node(id) else { return Node::Opaque("an unknown persistent id") };
+        let &[kind, class, key, _, elements, ..] = &parts[..] else {
+            return Node::Opaque("an unknown persistent id");
+        };
+        match (self.node(kind), self.node(class), self.node(key), self.node(elements)) {
+            (Node::Text("storage"), Node::Global(module, name), Node::Text(key), Node::Int(elements)) => {
+                match storage_dtype(module, name) {
+                    Some(dtype) => Node::Storage(Box::new(Storage { dtype, key, elements: *elements })),
+                    None => Node::Object(module, name),
+                }
+            }
+            _ => Node::Opaque("an unknown persistent id"),
+        }
+    }
+}
+
+/// `(storage, offset, size, stride, …)`.
+fn tensor<'a>(args: &[Handle]) -> Option<Outcome<'a>> {
+    let &[storage, offset, size, stride, ..] = args else { return None };
+    Some(Outcome::New(Node::Tensor(Box::new(Tensor { storage, offset, size, stride, dtype: None }))))
+}
