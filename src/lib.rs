@@ -7,5 +7,6 @@
 //! `ARCHITECTURE.md` has the picture.
 
 pub mod dsp;
+pub mod lossless;
 pub mod model;
 pub mod separator;

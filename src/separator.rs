@@ -135,7 +135,7 @@ impl ModelInfo {
         let architecture = Architecture::resolve(config, checkpoint, family)
             .map_err(|source| LoadError::Architecture { origin: origin.clone(), source })?;
         let (stems, complement) = name_stems(config, architecture.num_stems).ok_or_else(|| {
-            let names = config.stems();
+            let names = config.stems().to_vec();
             LoadError::Stems {
                 origin: origin.clone(),
                 found: architecture.num_stems,
@@ -186,7 +186,7 @@ pub fn check_chunk(chunk: usize, architecture: &Architecture) -> Result<(), Load
 
 /// Names for the network's stems and, for a single one, for what it leaves.
 fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<String>)> {
-    let mut names = config.stems();
+    let mut names = config.stems().to_vec();
     if names.is_empty() {
         names = if count == 1 { vec!["vocals".into()] } else { (0..count).map(|n| format!("stem{n}")).collect() };
     }

@@ -117,13 +117,13 @@ impl Transformer {
 
 impl Block {
     fn new(arch: &Architecture, axis: Axis, layer: usize, vb: VarBuilder) -> Result<Self> {
-        let branch = |vb: VarBuilder<'_>| if arch.branch_names { vb.pp("branch") } else { vb };
+        let at = |part: &str| if arch.branch_names { vb.pp(part).pp("branch") } else { vb.pp(part) };
         let attention = match axis {
             Axis::Linear => {
-                AnyAttention::Linear(Box::new(LinearAttention::new(arch, layer > 0, branch(vb.pp("0")))?))
+                AnyAttention::Linear(Box::new(LinearAttention::new(arch, layer > 0, at("0"))?))
             }
             Axis::Time | Axis::Freq => {
-                AnyAttention::Softmax(Box::new(Attention::new(arch, layer > 0, branch(vb.pp("0")))?))
+                AnyAttention::Softmax(Box::new(Attention::new(arch, layer > 0, at("0"))?))
             }
         };
         let hyper = match arch.hyper_connections {
@@ -133,7 +133,7 @@ impl Block {
             ]),
             None => None,
         };
-        Ok(Self { attention, feed_forward: FeedForward::new(arch, branch(vb.pp("1")))?, hyper })
+        Ok(Self { attention, feed_forward: FeedForward::new(arch, at("1"))?, hyper })
     }
 
     fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Option<Tables>> {

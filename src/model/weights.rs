@@ -9,11 +9,11 @@ use super::checkpoint::Checkpoint;
 
 impl TensorShapes for Checkpoint {
     fn shapes(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_> {
-        Box::new(self.names().filter_map(|name| Some((name, self.shape(name)?))))
+        Box::new(self.names().filter_map(|name| Some((name, self.get(name).map(|view| view.shape())?))))
     }
 
     fn shape(&self, name: &str) -> Option<&[usize]> {
-        self.shape_of(name)
+        self.get(name).map(|view| view.shape())
     }
 }
 
