@@ -13,6 +13,7 @@ pub mod convert;
 pub mod device;
 mod feed_forward;
 mod hyper_connections;
+pub mod inspect;
 mod linear_attention;
 mod mask_estimator;
 mod norm;

@@ -346,7 +346,7 @@ mod tests {
     use super::*;
 
     fn config(yaml: &str) -> Config {
-        Config::from_yaml(yaml, "test.yaml").unwrap()
+        Config::from_yaml(&format!("model:\n  dim: 8\n{yaml}"), "test.yaml").unwrap()
     }
 
     #[test]

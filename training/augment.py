@@ -61,6 +61,7 @@ class Pool:
                         track.kind = kind if kind in weights else "song"
             if len(song) >= 3:
                 self.songs.append(song)
+        self.sung = [song for song in self.songs if "vocals" in song]
         for stem, tracks in self.tracks.items():
             seconds, share = {}, np.zeros(len(tracks))
             for track in tracks:
@@ -146,7 +147,8 @@ def example(rng, pool, length):
     """Stems [n, s, t]; their sum is the mixture."""
     stems = np.zeros((len(STEMS), 2, length), np.float32)
     if pool.songs and rng.random() < 0.25:
-        song = pool.songs[rng.integers(len(pool.songs))]
+        group = pool.sung if pool.sung and rng.random() < 0.6 else pool.songs
+        song = group[rng.integers(len(group))]
         tracks = list(song.values())
         guide = tracks[rng.integers(len(tracks))]
         ratio = 2 ** (rng.uniform(-3, 3) / 12) if rng.random() < 0.5 else 1.0
@@ -157,6 +159,11 @@ def example(rng, pool, length):
                 gain = 10 ** (rng.normal(0, 3) / 20)
                 audio = crop(rng, song[stem], stem, length, start, ratio)
                 stems[n] = gain * (audio if rng.random() < 0.5 else audio[::-1])
+        voice = STEMS.index("vocals")
+        if "vocals" not in song and rng.random() < 0.8:
+            audio = place(rng, crop(rng, pool.pick(rng, "vocals"), "vocals", length), "vocals")
+            level = np.sqrt(np.mean(stems**2) / np.mean(audio**2 + 1e-9)) * len(STEMS) ** 0.5
+            stems[voice] = audio * level * 10 ** (rng.normal(-5, 4) / 20)
     else:
         keep = rng.random(len(STEMS)) > np.array([0.12, 0.15, 0.1, 0.2])
         if not keep.any():

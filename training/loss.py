@@ -1,9 +1,12 @@
-"""The seed's loss, L1 of the waveform and of the complex STFT at several windows, balanced over stems.
+"""An energy term a stem, in the manner of SDR, and the seed's loss: L1 of the waveform and of the complex STFT.
+
+The seed's loss alone, on a small model, has a trap: silence is nearly the best answer while nothing is known, and a gated mask
+that has reached silence hardly learns. So the leading term is the logarithm of the error's level against the stem's (plus
+a share of the mixture's, for silent stems), and L1 has a quarter of the weight, each term divided by the same measure
+of the stem, so that a quiet stem counts as much as a loud one.
 
 Windows: the model's own in every step; 4096 and 512 in turn, at half a window's hop. They stand for the seed's five at hop
-147, which would cost more than the model on a CPU. The STFT is linear, so that one transform of the difference
-serves. Each term is divided by the same measure of the stem (plus a tenth of the mixture's, for silent stems), so that a
-quiet stem counts as much as a loud one; a term in decibels, close to SDR, is added.
+147, which would cost more than the model on a CPU. The STFT is linear, so that one transform of the difference serves.
 """
 
 import torch
@@ -24,9 +27,10 @@ def balance(difference, goal, mixture, audio, target, whole, other, ratio):
     wave_floor = target.abs().mean(1) + 0.1 * whole.abs().mean(1) + 1e-5
     terms = mean_magnitude(difference) / floor + audio.abs().mean(1) / wave_floor
     terms = (terms + mean_magnitude(other) / (floor * ratio)) / 3
-    energy = target.square().mean(1) + 0.01 * whole.square().mean(1) + 1e-9
-    decibels = 10 * torch.log10(audio.square().mean(1) / energy + 0.003)
-    return terms, decibels
+    error, energy, mixed = (x.square().mean(1) + 1e-10 for x in (audio, target, whole))
+    level = 0.5 * torch.log(error / (energy + 0.03 * mixed) + 0.01)
+    decibels = torch.where(energy > 1e-3 * mixed, 10 * torch.log10(energy / error), torch.nan)
+    return level + 0.25 * terms, decibels
 
 
 def loss(net, estimate, target, mixture, step, balance=balance):
@@ -52,4 +56,4 @@ def loss(net, estimate, target, mixture, step, balance=balance):
     waves = [x.reshape(b * n, -1) for x in (audio, target, whole)]
     ratio = torch.tensor((window / net.stft_kwargs["n_fft"]) ** 0.5)
     terms, decibels = balance(*spectra, *waves, other, ratio)
-    return (terms + 0.05 * decibels).mean(), decibels.detach().view(b, n).mean(0)
+    return terms.mean(), decibels.detach().view(b, n).nanmean(0)

@@ -94,10 +94,10 @@ def main():
     parser.add_argument("--decay", type=float, default=0.35, help="share of the box over which the rate falls to zero")
     parser.add_argument("--holdout", default="sodium,mdn-multitrack")
     parser.add_argument("--weights", default="song=1,loose=0.5,sectoid=0.4,synth=1.2", help="shares by kind of source")
-    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--frames", type=int, default=86, help="crop length in hops")
-    parser.add_argument("--muon-lr", type=float, default=0.015)
-    parser.add_argument("--adam-lr", type=float, default=2e-3)
+    parser.add_argument("--muon-lr", type=float, default=0.01)
+    parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--momentum", type=float, default=0.998, help="of the average")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--compile", action="store_true")
@@ -140,14 +140,14 @@ def main():
         state.seconds = offset + elapsed
         state.update_average(args.momentum)
         seen.append(torch.cat((value.detach()[None], norm[None], decibels)))
-        if state.step % 50 == 0 or state.step == first + 1:
-            mean = torch.stack(seen).mean(0).tolist()
+        if state.step % 25 == 0 or state.step == first + 1:
+            mean = torch.stack(seen).nanmean(0).tolist()
             seen.clear()
             audio = (state.step - first) * args.batch * length / 44100
             stems = " ".join(f"{name} {db:6.2f}" for name, db in zip(STEMS, mean[2:]))
             print(
                 f"{elapsed / 60:6.1f} min step {state.step:6d} rate {factor:.2f} loss {mean[0]:.4f} norm {mean[1]:.2f}"
-                f" dB {stems} | {audio / elapsed:.2f} s of audio a second",
+                f" SDR {stems} | {audio / elapsed:.2f} s of audio a second",
                 flush=True,
             )
         if time.monotonic() - saved > 60 * args.save_minutes:

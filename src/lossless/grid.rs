@@ -152,17 +152,12 @@ mod tests {
             bits in prop_oneof![Just(COARSE_BITS), Just(FINE_BITS)],
             carrier in 0usize..4,
             bounded: bool,
-            raw in prop::collection::vec((-1f32..1.0, prop::array::uniform4(-0.45f32..0.45)), 1..64),
+            raw in prop::collection::vec((-1f32..1.0, prop::array::uniform4(-0.24f32..0.24)), 1..64),
         ) {
             let scale = 2f32.powi(bits as i32);
             let mixture: Vec<f32> = raw.iter().map(|r| (r.0 * scale).trunc() / scale).collect();
             let mut stems: Vec<Vec<f32>> =
                 (0..4).map(|n| raw.iter().map(|r| r.1[n]).collect()).collect();
-            // Partial sums stay within what a float holds exactly: |carrier| ≤ 1 + 3·0.45 needs a clamp below 2.
-            prop_assume!(mixture.iter().enumerate().all(|(i, m)| {
-                let others: f32 = (0..4).filter(|&n| n != carrier).map(|n| stems[n][i]).sum();
-                (m - others).abs() < 1.0
-            }));
             let report = settle(Grid::new(bits, carrier, bounded), &mixture, &mut stems);
             prop_assert_eq!(report.out_of_range, 0);
             prop_assert!(sums_exact_in_every_order(&mixture, &stems));

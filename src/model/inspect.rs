@@ -1,0 +1,165 @@
+//! What a checkpoint file is, without running it.
+
+use std::fmt;
+
+use super::architecture::{Architecture, ArchitectureError, Family};
+use super::checkpoint::Checkpoint;
+use super::config::Config;
+
+/// A report on a checkpoint and its configuration. Displays as text.
+#[derive(Debug)]
+pub struct Inspection {
+    /// The checkpoint's path.
+    pub origin: String,
+    /// Container: PyTorch archive or safetensors.
+    pub format: String,
+    /// Keys that led to the weights, where they were wrapped.
+    pub wrapper: Option<String>,
+    /// Prefix taken off every name.
+    pub prefix: String,
+    /// Size of the file.
+    pub file_bytes: u64,
+    /// Tensors in the file.
+    pub tensors: usize,
+    /// Their elements.
+    pub elements: usize,
+    /// Element types and how many tensors have each.
+    pub dtypes: Vec<(String, usize)>,
+    /// The network, or why there is none.
+    pub architecture: Result<Architecture, ArchitectureError>,
+    /// Names of the stems in the YAML.
+    pub stems: Vec<String>,
+    /// Samples per second.
+    pub sample_rate: u32,
+    /// Samples of a chunk, where the YAML says.
+    pub chunk: Option<usize>,
+    /// Keys under `model` in the YAML that mean nothing here.
+    pub unknown_options: Vec<String>,
+}
+
+impl Inspection {
+    /// Looks at `checkpoint` in the light of `config`.
+    pub fn new(checkpoint: &Checkpoint, config: &Config, family: Option<Family>) -> Self {
+        let mut dtypes: Vec<(String, usize)> = Vec::new();
+        let mut elements = 0;
+        for view in checkpoint.tensors() {
+            elements += view.elements();
+            let name = view.dtype().to_string();
+            match dtypes.iter_mut().find(|(dtype, _)| *dtype == name) {
+                Some((_, count)) => *count += 1,
+                None => dtypes.push((name, 1)),
+            }
+        }
+        Self {
+            origin: checkpoint.origin().into(),
+            format: checkpoint.format().to_string(),
+            wrapper: checkpoint.wrapper().map(Into::into),
+            prefix: checkpoint.prefix().into(),
+            file_bytes: checkpoint.file_bytes(),
+            tensors: checkpoint.len(),
+            elements,
+            dtypes,
+            architecture: Architecture::resolve(config, checkpoint, family),
+            stems: config.stems().to_vec(),
+            sample_rate: config.audio.sample_rate.unwrap_or(44_100),
+            chunk: config.chunk_size(),
+            unknown_options: config.model.unknown.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Inspection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.origin)?;
+        let dtypes: Vec<String> = self.dtypes.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+        writeln!(
+            f,
+            "  file          {}, {:.1} MB, {} tensors ({})",
+            self.format,
+            self.file_bytes as f64 / 1e6,
+            self.tensors,
+            dtypes.join(", ")
+        )?;
+        if let Some(wrapper) = &self.wrapper {
+            writeln!(f, "  weights under `{wrapper}`")?;
+        }
+        if !self.prefix.is_empty() {
+            writeln!(f, "  prefix        `{}` taken off every name", self.prefix)?;
+        }
+        match &self.architecture {
+            Ok(arch) => self.network(f, arch)?,
+            Err(error) => {
+                writeln!(f, "  does not load:")?;
+                for line in error.to_string().lines() {
+                    writeln!(f, "    {line}")?;
+                }
+            }
+        }
+        if !self.unknown_options.is_empty() {
+            writeln!(f, "  not understood in the YAML's model section: {}", self.unknown_options.join(", "))?;
+        }
+        Ok(())
+    }
+}
+
+impl Inspection {
+    fn network(&self, f: &mut fmt::Formatter<'_>, arch: &Architecture) -> fmt::Result {
+        writeln!(f, "  architecture  {}, {:.1} M parameters", arch.family, arch.parameters() as f64 / 1e6)?;
+        let stems = if self.stems.is_empty() { "not named".into() } else { self.stems.join(", ") };
+        writeln!(f, "  stems         {} ({stems})", arch.num_stems)?;
+        writeln!(
+            f,
+            "  audio         {}, {} Hz",
+            if arch.channels == 2 { "stereo" } else { "mono" },
+            self.sample_rate
+        )?;
+        writeln!(
+            f,
+            "  transformers  dim {}, depth {}, {} heads of {}, feed-forward {}; blocks per layer: {} time, {} frequency, {} linear",
+            arch.dim,
+            arch.depth,
+            arch.heads,
+            arch.dim_head,
+            arch.ff_inner,
+            arch.time_transformer_depth,
+            arch.freq_transformer_depth,
+            arch.linear_transformer_depth
+        )?;
+        writeln!(
+            f,
+            "  transform     n_fft {}, hop {}, window {}, {} bands over {} bins",
+            arch.stft.n_fft,
+            arch.stft.hop_length,
+            arch.stft.win_length,
+            arch.bands.len(),
+            arch.stft.freqs()
+        )?;
+        writeln!(f, "  masks         {} Linears, hidden {}", arch.mask_linears, arch.mask_hidden)?;
+        let mut options = Vec::new();
+        if arch.zero_dc {
+            options.push("zero_dc".to_string());
+        }
+        if arch.skip_connection {
+            options.push("skip_connection".into());
+        }
+        if arch.position == super::architecture::Position::Polar {
+            options.push("PoPE".into());
+        }
+        if arch.value_residual.is_some() {
+            options.push("value residuals".into());
+        }
+        if let Some(hyper) = arch.hyper_connections {
+            options.push(format!("hyper-connections ({} streams, {} fractions)", hyper.streams, hyper.fracs));
+        }
+        if !options.is_empty() {
+            writeln!(f, "  options       {}", options.join(", "))?;
+        }
+        let chunk = self.chunk.unwrap_or(8 * self.sample_rate as usize);
+        let seconds = chunk as f64 / f64::from(self.sample_rate);
+        writeln!(
+            f,
+            "  cost          {:.0} GFLOP per second of audio, a pass, in chunks of {seconds:.1} s",
+            arch.flops(chunk) / seconds / 1e9
+        )
+    }
+}

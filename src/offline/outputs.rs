@@ -1,0 +1,248 @@
+//! The files that a song becomes: stems put on the exact grid beside the mixture, and what is made of them.
+
+use std::path::{Path, PathBuf};
+
+use super::error::OfflineError;
+use super::mix::remix;
+use super::render::RenderOptions;
+use super::source::clean;
+use crate::audio::{AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec};
+use crate::lossless::LosslessMode;
+use crate::lossless::grid::{COARSE_BITS, FINE_BITS, Grid, GridReport, NullMeter};
+use crate::separator::ModelInfo;
+
+/// What one file holds.
+enum Content {
+    /// The stem of that index.
+    Stem(usize),
+    /// The mixture without the stem of that index.
+    Without(usize),
+    /// Each stem with its gain.
+    Remix(Vec<f32>),
+}
+
+/// The outputs of one song, at the source's rate.
+pub(super) struct Outputs {
+    /// The input a second time, for the mixture as it was.
+    decoder: Decoder,
+    mixture: Planar,
+    channels: usize,
+    /// Stems of the network, and one more where the network's only stem has a complement.
+    stems: usize,
+    complement: bool,
+    grid: Option<Grid>,
+    files: Vec<(Content, AudioWriter)>,
+    null: NullMeter,
+    grid_report: GridReport,
+    samples: u64,
+}
+
+/// What [`Finisher::finish`] gives.
+pub(super) struct Finished {
+    pub files: Vec<PathBuf>,
+    pub samples: u64,
+    pub null: NullMeter,
+    pub warnings: Vec<String>,
+}
+
+impl Outputs {
+    /// Creates all files of `input` in `folder`, none of them visible before [`Outputs::finish`].
+    pub fn create(
+        decoder: Decoder,
+        input: &Path,
+        folder: &Path,
+        model: &ModelInfo,
+        options: &RenderOptions,
+    ) -> Result<Self, OfflineError> {
+        let source = decoder.info().clone();
+        let container = options.container.unwrap_or(Container::Wav);
+        let format = options.format.unwrap_or_else(|| default_format(source.sample_format, container));
+        let spec = WriterSpec { container, format, channels: source.channels, sample_rate: source.sample_rate };
+
+        let lossless = options.lossless != LosslessMode::Off;
+        let complement = model.complement.as_ref().filter(|_| lossless);
+        let mut names = model.stems.clone();
+        names.extend(complement.cloned());
+        // What rounding and resampling leave goes where it is heard least.
+        let carrier = match complement {
+            Some(_) => names.len() - 1,
+            None => names.iter().position(|name| name == "other").unwrap_or(names.len() - 1),
+        };
+        let grid = lossless.then(|| match format {
+            SampleFormat::Pcm16 => Grid::new(COARSE_BITS, carrier, true),
+            SampleFormat::Pcm24 => Grid::new(FINE_BITS, carrier, true),
+            SampleFormat::Float32 => Grid::new(FINE_BITS, carrier, false),
+        });
+
+        let mut contents: Vec<(String, Content)> = Vec::new();
+        let wanted = options.stems.clone().unwrap_or_else(|| names.clone());
+        for name in &wanted {
+            let Some(i) = names.iter().position(|stem| stem == name) else {
+                return Err(OfflineError::UnknownStem { name: name.clone(), known: names.join(", ") });
+            };
+            contents.push((name.clone(), Content::Stem(i)));
+        }
+        if options.extract_instrumental && !wanted.iter().any(|name| name == "instrumental") {
+            let vocals = names.iter().position(|name| name == "vocals").unwrap_or(0);
+            contents.push(("instrumental".into(), Content::Without(vocals)));
+        }
+        if let Some(mix) = &options.mix {
+            contents.push(("mix".into(), Content::Remix(mix.gains(&names)?)));
+        }
+
+        let template = options.template.as_deref().unwrap_or("{name}_{stem}");
+        if !template.contains("{stem}") && contents.len() > 1 {
+            return Err(OfflineError::Options {
+                what: format!("the name template `{template}` gives every stem the same name; put {{stem}} in it"),
+            });
+        }
+        let name = input.file_stem().unwrap_or_default().to_string_lossy();
+        let files = contents
+            .into_iter()
+            .map(|(stem, content)| {
+                let file = template.replace("{name}", &name).replace("{stem}", &stem);
+                let path = folder.join(format!("{file}.{}", container.extension()));
+                Ok((content, AudioWriter::create(path, spec)?))
+            })
+            .collect::<Result<_, OfflineError>>()?;
+        Ok(Self {
+            mixture: Planar::new(source.channels),
+            channels: source.channels,
+            stems: names.len(),
+            complement: complement.is_some(),
+            decoder,
+            grid,
+            files,
+            null: NullMeter::default(),
+            grid_report: GridReport::default(),
+            samples: 0,
+        })
+    }
+
+    /// Takes a block of stems · channels planes at the source's rate.
+    fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
+        let count = self.read_mixture(stems.samples())?;
+        self.settle(stems.slice(0..count))
+    }
+
+    /// Reads the next samples of the mixture, at most `count`, and returns how many there were.
+    fn read_mixture(&mut self, count: usize) -> Result<usize, OfflineError> {
+        self.mixture.clear();
+        while self.mixture.samples() < count {
+            if self.decoder.read(count - self.mixture.samples(), &mut self.mixture)? == 0 {
+                break;
+            }
+        }
+        clean(&mut self.mixture);
+        Ok(self.mixture.samples())
+    }
+
+    /// Puts stems beside the mixture just read, and writes all files.
+    fn settle(&mut self, stems: Planar) -> Result<(), OfflineError> {
+        let (channels, samples) = (self.channels, self.mixture.samples());
+        let mut planes = stems.into_planes();
+        if self.complement {
+            planes.extend(std::iter::repeat_n(vec![0.0; samples], channels));
+        }
+        for c in 0..channels {
+            if let Some(grid) = self.grid {
+                let mut views: Vec<&mut [f32]> =
+                    planes.iter_mut().skip(c).step_by(channels).map(Vec::as_mut_slice).collect();
+                self.grid_report.add(grid.settle(self.mixture.channel(c), &mut views));
+            }
+            let stems = planes.iter().skip(c).step_by(channels).map(Vec::as_slice);
+            self.null.add(self.mixture.channel(c), stems);
+        }
+        let stem = |n: usize, c: usize| planes[n * channels + c].as_slice();
+        for (content, writer) in &mut self.files {
+            let block: Vec<Vec<f32>> = (0..channels)
+                .map(|c| match content {
+                    Content::Stem(n) => stem(*n, c).to_vec(),
+                    Content::Without(n) => {
+                        self.mixture.channel(c).iter().zip(stem(*n, c)).map(|(m, s)| m - s).collect()
+                    }
+                    Content::Remix(gains) => {
+                        let stems = gains.iter().enumerate().map(|(n, gain)| (*gain, stem(n, c)));
+                        remix(self.mixture.channel(c), stems)
+                    }
+                })
+                .collect();
+            writer.write(&Planar::from_planes(block).unwrap_or_default())?;
+        }
+        self.samples += samples as u64;
+        Ok(())
+    }
+
+    /// Writes what of the mixture lies past the stems, and makes all files visible.
+    fn finish(mut self) -> Result<Finished, OfflineError> {
+        let model_stems = self.stems - usize::from(self.complement);
+        loop {
+            let count = self.read_mixture(1 << 14)?;
+            if count == 0 {
+                break;
+            }
+            self.settle(Planar::zeros(model_stems * self.channels, count))?;
+        }
+        let mut warnings = self.decoder.warnings().to_vec();
+        if self.grid_report.handed_over > 0 {
+            warnings.push(format!(
+                "{} samples of stems passed full scale; the excess went to the other stems (write float to keep it)",
+                self.grid_report.handed_over
+            ));
+        }
+        if self.grid_report.out_of_range > 0 {
+            warnings.push(format!(
+                "{} samples of the mixture are past full scale and cannot be summed from PCM stems (write float)",
+                self.grid_report.out_of_range
+            ));
+        }
+        let clipped: u64 = self.files.iter().map(|(_, writer)| writer.clipped()).sum();
+        if clipped > 0 {
+            warnings.push(format!("{clipped} samples were clipped at full scale (write float to keep them)"));
+        }
+        let files = self.files.into_iter().map(|(_, writer)| writer.finish()).collect::<Result<_, _>>()?;
+        Ok(Finished { files, samples: self.samples, null: self.null, warnings })
+    }
+}
+
+/// The type that keeps a source's depth.
+fn default_format(source: SourceFormat, container: Container) -> SampleFormat {
+    let float_container = container == Container::Wav;
+    match source {
+        SourceFormat::Int8 | SourceFormat::Int16 => SampleFormat::Pcm16,
+        SourceFormat::Int24 | SourceFormat::Lossy => SampleFormat::Pcm24,
+        _ if float_container => SampleFormat::Float32,
+        _ => SampleFormat::Pcm24,
+    }
+}
+
+/// Brings stems from the model's rate to the source's and hands them to [`Outputs`].
+pub(super) struct Finisher {
+    resampler: Resampler,
+    block: Planar,
+    outputs: Outputs,
+}
+
+impl Finisher {
+    /// `stems` of the network at `model_rate`.
+    pub fn new(outputs: Outputs, model_rate: u32, stems: usize) -> Result<Self, OfflineError> {
+        let planes = stems * outputs.channels;
+        let resampler = Resampler::new(model_rate, outputs.decoder.info().sample_rate, planes)?;
+        Ok(Self { resampler, block: Planar::new(planes), outputs })
+    }
+
+    /// Takes a block of stems · channels planes at the model's rate.
+    pub fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
+        self.block.clear();
+        self.resampler.push(stems, &mut self.block)?;
+        self.outputs.push(&self.block)
+    }
+
+    /// Ends the stems and makes all files visible.
+    pub fn finish(mut self) -> Result<Finished, OfflineError> {
+        self.block.clear();
+        self.resampler.finish(&mut self.block)?;
+        self.outputs.push(&self.block)?;
+        self.outputs.finish()
+    }
+}
