@@ -1,1 +1,256 @@
-//! placeholder
+//! The YAML file that comes with a checkpoint, in the dialect of Music-Source-Separation-Training.
+//!
+//! Only what separation needs is read; training settings are legal and listed in [`Config::unknown`]. Values are what PyYAML would
+//! make of them (`True`, `yes`, `1_000`), sequences may carry the tag `!!python/tuple`, and no tag constructs anything. A model argument
+//! that is absent or `null` is `None`: its default differs between model libraries, so whoever builds the model chooses it.
+
+mod error;
+mod section;
+mod yaml;
+
+use std::path::Path;
+
+pub use error::ConfigError;
+use section::Section;
+use yaml::Document;
+
+/// A checkpoint's configuration.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Config {
+    /// What the model was trained to hear.
+    pub audio: AudioConfig,
+    /// Arguments of the model's constructor.
+    pub model: ModelOptions,
+    /// The stems, and what else of training matters for use.
+    pub training: TrainingConfig,
+    /// How a song is cut into chunks.
+    pub inference: InferenceConfig,
+    /// Dotted names of keys outside `model` that play no part, such as `training.lr`.
+    pub unknown: Vec<String>,
+    text: String,
+}
+
+/// The section `audio`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AudioConfig {
+    /// Samples a chunk.
+    pub chunk_size: Option<usize>,
+    /// In Hz.
+    pub sample_rate: Option<u32>,
+    /// 1 or 2 in practice.
+    pub num_channels: Option<usize>,
+}
+
+/// The section `training`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TrainingConfig {
+    /// Every stem of the data set, in the order of the model's outputs.
+    pub instruments: Vec<String>,
+    /// When set, the model's only stem.
+    pub target_instrument: Option<String>,
+    /// Trained and run in mixed precision.
+    pub use_amp: Option<bool>,
+}
+
+/// The section `inference`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct InferenceConfig {
+    /// Chunks that cover each sample.
+    pub num_overlap: Option<usize>,
+    /// Chunks that run at once.
+    pub batch_size: Option<usize>,
+    /// Samples a chunk; wins over `audio.chunk_size`.
+    pub chunk_size: Option<usize>,
+    /// Standardise the mixture before separation.
+    pub normalize: Option<bool>,
+}
+
+/// The section `model`: arguments of `BSRoformer` and `MelBandRoformer` under the names they have there.
+#[derive(Debug, Clone, Default, PartialEq)]
+#[allow(
+    missing_docs,
+    reason = "the names are the reference's; SPEC-level meaning stands with the layers that use them"
+)]
+pub struct ModelOptions {
+    pub dim: Option<usize>,
+    pub depth: Option<usize>,
+    pub stereo: Option<bool>,
+    pub num_stems: Option<usize>,
+    pub time_transformer_depth: Option<usize>,
+    pub freq_transformer_depth: Option<usize>,
+    pub linear_transformer_depth: Option<usize>,
+    pub freqs_per_bands: Option<Vec<usize>>,
+    /// Lowest and highest frequency in Hz; -1 leaves an end open.
+    pub freq_range: Option<(i64, i64)>,
+    pub num_bands: Option<usize>,
+    pub dim_head: Option<usize>,
+    pub heads: Option<usize>,
+    pub attn_dropout: Option<f64>,
+    pub ff_dropout: Option<f64>,
+    pub flash_attn: Option<bool>,
+    pub linear_flash_attn: Option<bool>,
+    pub dim_freqs_in: Option<usize>,
+    pub sample_rate: Option<u32>,
+    pub stft_n_fft: Option<usize>,
+    pub stft_hop_length: Option<usize>,
+    pub stft_win_length: Option<usize>,
+    pub stft_normalized: Option<bool>,
+    pub mask_estimator_depth: Option<usize>,
+    pub mlp_expansion_factor: Option<usize>,
+    pub zero_dc: Option<bool>,
+    pub skip_connection: Option<bool>,
+    pub use_pope: Option<bool>,
+    pub match_input_audio_length: Option<bool>,
+    pub add_value_residual: Option<bool>,
+    pub num_residual_streams: Option<usize>,
+    pub num_residual_fracs: Option<usize>,
+    pub mc_hyper_conn_sinkhorn_iters: Option<usize>,
+    pub use_torch_checkpoint: Option<bool>,
+    pub multi_stft_resolution_loss_weight: Option<f64>,
+    pub multi_stft_resolutions_window_sizes: Option<Vec<usize>>,
+    pub multi_stft_hop_size: Option<usize>,
+    pub multi_stft_normalized: Option<bool>,
+    /// Names of arguments that are none of these, in the order of the file.
+    pub unknown: Vec<String>,
+}
+
+const MAX_SAMPLES: usize = 1 << 30;
+const MAX_N_FFT: usize = 1 << 20;
+const MAX_DIM: usize = 65_536;
+const MAX_DEPTH: usize = 1024;
+const MAX_BANDS: usize = 65_536;
+const MAX_STEMS: usize = 256;
+
+impl Config {
+    /// Reads a configuration from a file.
+    ///
+    /// # Errors
+    /// When the file cannot be read or [`Config::from_yaml`] refuses its text.
+    pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
+        let origin = path.display().to_string();
+        let io = |source| ConfigError::Io { file: origin.clone(), source };
+        let about = std::fs::metadata(path).map_err(io)?;
+        if about.is_dir() {
+            return Err(ConfigError::Folder { file: origin });
+        }
+        if about.len() > yaml::MAX_BYTES as u64 {
+            return Err(ConfigError::TooLarge { file: origin, bytes: about.len() });
+        }
+        let bytes = std::fs::read(path).map_err(io)?;
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { file: origin.clone() })?;
+        Self::from_yaml(&text, &origin)
+    }
+
+    /// Reads a configuration from its text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// For text that is no YAML, beyond the limits for untrusted files, without a `model` section, or with a value of the wrong
+    /// type or outside any sensible range. The message names file, line, column, key, what was expected and what was found.
+    pub fn from_yaml(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let document = Document::parse(text, origin)?;
+        let mut top = Section::top(&document, origin)?;
+        let mut audio = top.section("audio")?;
+        let mut model = top.section("model")?;
+        let mut training = top.section("training")?;
+        let mut inference = top.section("inference")?;
+        if !model.is_there() {
+            return Err(ConfigError::Missing { file: origin.to_owned(), key: "model".to_owned() });
+        }
+        let mut config = Self {
+            audio: AudioConfig {
+                chunk_size: audio.count("chunk_size", 1, MAX_SAMPLES)?,
+                sample_rate: audio.sample_rate("sample_rate")?,
+                num_channels: audio.count("num_channels", 1, 64)?,
+            },
+            model: model_options(&mut model)?,
+            training: TrainingConfig {
+                instruments: training.names("instruments", MAX_STEMS)?,
+                target_instrument: training.name("target_instrument")?,
+                use_amp: training.truth("use_amp")?,
+            },
+            inference: InferenceConfig {
+                num_overlap: inference.count("num_overlap", 1, 1024)?,
+                batch_size: inference.count("batch_size", 1, 65_536)?,
+                chunk_size: inference.count("chunk_size", 1, MAX_SAMPLES)?,
+                normalize: inference.truth("normalize")?,
+            },
+            unknown: Vec::new(),
+            text: text.to_owned(),
+        };
+        for section in [&top, &audio, &training, &inference] {
+            config.unknown.extend(section.unread().map(|key| section.dotted(key)));
+        }
+        Ok(config)
+    }
+
+    /// Samples a chunk: `inference.chunk_size`, else `audio.chunk_size`.
+    #[must_use]
+    pub fn chunk_size(&self) -> Option<usize> {
+        self.inference.chunk_size.or(self.audio.chunk_size)
+    }
+
+    /// The names of the model's outputs: the target alone when one is set, else all instruments.
+    #[must_use]
+    pub fn stems(&self) -> &[String] {
+        match &self.training.target_instrument {
+            Some(target) => std::slice::from_ref(target),
+            None => &self.training.instruments,
+        }
+    }
+
+    /// The text it was read from.
+    #[must_use]
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+}
+
+fn model_options(model: &mut Section<'_>) -> Result<ModelOptions, ConfigError> {
+    let mut options = ModelOptions {
+        dim: model.count("dim", 1, MAX_DIM)?,
+        depth: model.count("depth", 1, MAX_DEPTH)?,
+        stereo: model.truth("stereo")?,
+        num_stems: model.count("num_stems", 1, MAX_STEMS)?,
+        time_transformer_depth: model.count("time_transformer_depth", 0, MAX_DEPTH)?,
+        freq_transformer_depth: model.count("freq_transformer_depth", 0, MAX_DEPTH)?,
+        linear_transformer_depth: model.count("linear_transformer_depth", 0, MAX_DEPTH)?,
+        freqs_per_bands: model.counts("freqs_per_bands", 1, MAX_N_FFT, MAX_BANDS)?,
+        freq_range: model.range("freq_range")?,
+        num_bands: model.count("num_bands", 1, MAX_BANDS)?,
+        dim_head: model.count("dim_head", 1, MAX_DIM)?,
+        heads: model.count("heads", 1, 4096)?,
+        attn_dropout: model.number("attn_dropout", 0.0, 1.0)?,
+        ff_dropout: model.number("ff_dropout", 0.0, 1.0)?,
+        flash_attn: model.truth("flash_attn")?,
+        linear_flash_attn: model.truth("linear_flash_attn")?,
+        dim_freqs_in: model.count("dim_freqs_in", 1, MAX_N_FFT)?,
+        sample_rate: model.sample_rate("sample_rate")?,
+        stft_n_fft: model.count("stft_n_fft", 2, MAX_N_FFT)?,
+        stft_hop_length: model.count("stft_hop_length", 1, MAX_N_FFT)?,
+        stft_win_length: model.count("stft_win_length", 1, MAX_N_FFT)?,
+        stft_normalized: model.truth("stft_normalized")?,
+        mask_estimator_depth: model.count("mask_estimator_depth", 1, 64)?,
+        mlp_expansion_factor: model.count("mlp_expansion_factor", 1, 1024)?,
+        zero_dc: model.truth("zero_dc")?,
+        skip_connection: model.truth("skip_connection")?,
+        use_pope: model.truth("use_pope")?,
+        match_input_audio_length: model.truth("match_input_audio_length")?,
+        add_value_residual: model.truth("add_value_residual")?,
+        num_residual_streams: model.count("num_residual_streams", 1, 1024)?,
+        num_residual_fracs: model.count("num_residual_fracs", 1, 1024)?,
+        mc_hyper_conn_sinkhorn_iters: model.count("mc_hyper_conn_sinkhorn_iters", 0, 1024)?,
+        use_torch_checkpoint: model.truth("use_torch_checkpoint")?,
+        multi_stft_resolution_loss_weight: model.number("multi_stft_resolution_loss_weight", 0.0, 1e9)?,
+        multi_stft_resolutions_window_sizes: model.counts(
+            "multi_stft_resolutions_window_sizes",
+            1,
+            MAX_N_FFT,
+            1024,
+        )?,
+        multi_stft_hop_size: model.count("multi_stft_hop_size", 1, MAX_N_FFT)?,
+        multi_stft_normalized: model.truth("multi_stft_normalized")?,
+        unknown: Vec::new(),
+    };
+    options.unknown = model.unread().map(str::to_owned).collect();
+    Ok(options)
+}

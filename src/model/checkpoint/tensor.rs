@@ -168,7 +168,11 @@ impl<'a> TensorView<'a> {
     /// As [`TensorView::to_f32`], and for a slice of another length.
     pub fn copy_f32_into(&self, out: &mut [f32]) -> Result<(), CheckpointError> {
         if out.len() != self.elements() {
-            return Err(self.error(format!("{} elements do not fit a buffer of {}", self.elements(), out.len())));
+            return Err(self.error(format!(
+                "{} elements do not fit a buffer of {}",
+                self.elements(),
+                out.len()
+            )));
         }
         match self.entry.dtype {
             Dtype::F32 => self.fill(out, f32::from_le_bytes),
@@ -197,7 +201,9 @@ impl<'a> TensorView<'a> {
             Dtype::I64 => self.fill(out, |b| i64::from_le_bytes(b) as f32),
             Dtype::U64 => self.fill(out, |b| u64::from_le_bytes(b) as f32),
             Dtype::Other(name) => {
-                return Err(self.error(format!("numbers of type {name} cannot be converted; save it as float32")));
+                return Err(
+                    self.error(format!("numbers of type {name} cannot be converted; save it as float32"))
+                );
             }
         }
         Ok(())

@@ -1,0 +1,178 @@
+//! A YAML document as an arena of nodes that know where they stand.
+//!
+//! `saphyr-parser` turns the text into events, without recursion; composing them here rather than through serde keeps three
+//! things in hand: an alias is one more index to a node, so "billion laughs" documents cost nothing; depth and size are limited; and
+//! every value knows its line and column for messages. Tags are kept by name and construct nothing.
+
+use std::collections::HashMap;
+
+use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
+
+use super::ConfigError;
+
+/// Largest text; configurations have some kilobytes.
+pub(super) const MAX_BYTES: usize = 4 << 20;
+const MAX_NODES: usize = 1 << 18;
+const MAX_DEPTH: usize = 64;
+
+/// Index of a node in its document.
+pub(super) type Index = usize;
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Scalar {
+        text: String,
+        plain: bool,
+        tag: Option<String>,
+    },
+    Sequence(Vec<Index>),
+    /// Keys and values; of equal keys the last counts.
+    Mapping(Vec<(Index, Index)>),
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    pub kind: Kind,
+    /// From 1.
+    pub line: usize,
+    /// From 1.
+    pub column: usize,
+}
+
+/// The first document of a text.
+#[derive(Debug)]
+pub(super) struct Document {
+    nodes: Vec<Node>,
+    root: Index,
+}
+
+impl Document {
+    pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+        if text.len() > MAX_BYTES {
+            return Err(ConfigError::TooLarge { file: origin.to_owned(), bytes: text.len() as u64 });
+        }
+        if text.contains('\0') {
+            return Err(ConfigError::NotText { file: origin.to_owned() });
+        }
+        let mut composer =
+            Composer { nodes: Vec::new(), open: Vec::new(), anchors: HashMap::new(), root: None };
+        for event in Parser::new_from_str(text) {
+            let (event, span) = match event {
+                Ok(event) => event,
+                Err(error) => return Err(syntax(origin, *error.marker(), error.info().to_owned())),
+            };
+            if matches!(event, Event::DocumentEnd) {
+                break;
+            }
+            composer.take(event, span.start).map_err(|reason| syntax(origin, span.start, reason))?;
+        }
+        match composer.root {
+            Some(root) => Ok(Self { nodes: composer.nodes, root }),
+            None => Err(ConfigError::Empty { file: origin.to_owned() }),
+        }
+    }
+
+    pub fn root(&self) -> &Node {
+        self.node(self.root)
+    }
+
+    pub fn node(&self, index: Index) -> &Node {
+        &self.nodes[index]
+    }
+}
+
+fn syntax(origin: &str, at: Marker, reason: String) -> ConfigError {
+    ConfigError::Syntax { file: origin.to_owned(), line: at.line(), column: at.col() + 1, reason }
+}
+
+/// A collection whose end has not come yet.
+struct Open {
+    index: Index,
+    /// A mapping's key that waits for its value.
+    key: Option<Index>,
+}
+
+struct Composer {
+    nodes: Vec<Node>,
+    open: Vec<Open>,
+    anchors: HashMap<usize, Index>,
+    root: Option<Index>,
+}
+
+impl Composer {
+    fn take(&mut self, event: Event<'_>, at: Marker) -> Result<(), String> {
+        match event {
+            Event::Scalar(text, style, anchor, tag) => {
+                let plain = style == ScalarStyle::Plain;
+                let tag = tag.map(|tag| name(&tag));
+                self.add(Kind::Scalar { text: text.into_owned(), plain, tag }, anchor, at)?;
+            }
+            Event::SequenceStart(anchor, _) => {
+                let index = self.add(Kind::Sequence(Vec::new()), anchor, at)?;
+                self.descend(index)?;
+            }
+            Event::MappingStart(anchor, _) => {
+                let index = self.add(Kind::Mapping(Vec::new()), anchor, at)?;
+                self.descend(index)?;
+            }
+            Event::SequenceEnd | Event::MappingEnd => _ = self.open.pop(),
+            Event::Alias(anchor) => {
+                let index = self.anchors.get(&anchor).copied();
+                self.place(index.ok_or_else(|| "an alias to nothing".to_owned())?);
+            }
+            Event::Nothing
+            | Event::StreamStart
+            | Event::StreamEnd
+            | Event::DocumentStart(_)
+            | Event::DocumentEnd => {}
+        }
+        Ok(())
+    }
+
+    fn add(&mut self, kind: Kind, anchor: usize, at: Marker) -> Result<Index, String> {
+        if self.nodes.len() >= MAX_NODES {
+            return Err(format!("more than {MAX_NODES} values; this is no configuration"));
+        }
+        let index = self.nodes.len();
+        self.nodes.push(Node { kind, line: at.line(), column: at.col() + 1 });
+        if anchor != 0 {
+            self.anchors.insert(anchor, index);
+        }
+        self.place(index);
+        Ok(index)
+    }
+
+    fn descend(&mut self, index: Index) -> Result<(), String> {
+        if self.open.len() >= MAX_DEPTH {
+            return Err(format!("nested deeper than {MAX_DEPTH} levels; this is no configuration"));
+        }
+        self.open.push(Open { index, key: None });
+        Ok(())
+    }
+
+    /// Hangs a node into the innermost open collection, or makes it the root.
+    fn place(&mut self, index: Index) {
+        let Some(open) = self.open.last_mut() else {
+            self.root.get_or_insert(index);
+            return;
+        };
+        match &mut self.nodes[open.index].kind {
+            Kind::Sequence(items) => items.push(index),
+            Kind::Mapping(pairs) => match open.key.take() {
+                Some(key) => pairs.push((key, index)),
+                None => open.key = Some(index),
+            },
+            Kind::Scalar { .. } => {}
+        }
+    }
+}
+
+/// A tag as people write it: `!!int`, `!!python/tuple`, `!mine`.
+fn name(tag: &Tag) -> String {
+    if tag.is_yaml_core_schema() {
+        format!("!!{}", tag.suffix)
+    } else {
+        format!("{}{}", tag.handle, tag.suffix)
+    }
+}
