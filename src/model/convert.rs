@@ -1,1 +1,199 @@
-//! placeholder
+//! Writing any checkpoint as one safetensors file that carries its configuration.
+//!
+//! The result holds the floating-point tensors under their tidy names, all in one number type, and the YAML text as metadata, so
+//! that a single file is a model. Tensors are converted one at a time, straight from the map of the source to the file.
+
+use std::fmt::Write as _;
+use std::io::{BufWriter, Write};
+use std::path::Path;
+
+use half::f16;
+use sha2::{Digest, Sha256};
+
+use super::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView};
+use super::config::{Config, ConfigError};
+
+/// Number type of the written weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Exact for every source but `f64`.
+    F32,
+    /// Half the size; about three decimal digits.
+    F16,
+}
+
+/// What was written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// Tensors in the new file.
+    pub tensors: usize,
+    /// Their elements.
+    pub parameters: u64,
+    /// Size of the new file.
+    pub bytes: u64,
+    /// Tensors that hold no weights, such as integer buffers, and were left out.
+    pub left_out: Vec<String>,
+    /// SHA-256 of the source, in hexadecimal.
+    pub source_sha256: String,
+}
+
+/// A checkpoint that was not converted; no file is left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConvertError {
+    /// A tensor of the source cannot be read.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The configuration would be refused when the new file is opened.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The new file cannot be written.
+    #[error("{file}: cannot write the converted checkpoint: {source}")]
+    Io {
+        /// Path of the new file.
+        file: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A weight that half precision cannot hold.
+    #[error("{file}: tensor `{name}` holds {value:e}, beyond the 65504 of f16; convert to f32 instead")]
+    BeyondF16 {
+        /// Path of the source.
+        file: String,
+        /// Name of the tensor.
+        name: String,
+        /// The weight.
+        value: f32,
+    },
+    /// Nothing to write.
+    #[error("{file}: none of its tensors holds floating-point numbers, so there are no weights to convert")]
+    NoWeights {
+        /// Path of the source.
+        file: String,
+    },
+}
+
+/// Writes `checkpoint` to `out` as safetensors with `config_yaml` inside. An existing file is replaced, in one step at the end.
+///
+/// # Errors
+/// When a tensor cannot be read or does not fit the number type, the configuration is no valid one, or the disk refuses. The
+/// message names file and tensor; nothing is left at `out` or beside it.
+pub fn convert(
+    checkpoint: &Checkpoint,
+    config_yaml: &str,
+    out: &Path,
+    precision: Precision,
+) -> Result<Report, ConvertError> {
+    Config::from_yaml(config_yaml, "the configuration")?;
+    let (weights, rest): (Vec<_>, Vec<_>) =
+        checkpoint.tensors().partition(|tensor| tensor.dtype().is_float());
+    if weights.is_empty() {
+        return Err(ConvertError::NoWeights { file: checkpoint.origin().to_owned() });
+    }
+    let source_sha256 = hex(&Sha256::digest(checkpoint.raw()));
+    let header = header(&weights, checkpoint, config_yaml, &source_sha256, precision);
+
+    let io = |source| ConvertError::Io { file: out.display().to_string(), source };
+    if out.is_dir() {
+        return Err(io(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
+    }
+    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // Removed when dropped, whatever goes wrong below.
+    let temporary = temporary_in(folder).map_err(io)?;
+    let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
+    writer.write_all(header.as_bytes()).map_err(io)?;
+    let mut parameters = 0;
+    let mut bytes = (8 + header.len()) as u64;
+    for tensor in &weights {
+        let converted;
+        let data = match (tensor.dtype(), precision, tensor.bytes()) {
+            (Dtype::F32, Precision::F32, Some(bytes)) | (Dtype::F16, Precision::F16, Some(bytes)) => bytes,
+            _ => {
+                converted = encode(tensor, checkpoint.origin(), precision)?;
+                &converted
+            }
+        };
+        writer.write_all(data).map_err(io)?;
+        parameters += tensor.elements() as u64;
+        bytes += data.len() as u64;
+    }
+    writer.flush().map_err(io)?;
+    drop(writer);
+    temporary.as_file().sync_all().map_err(io)?;
+    temporary.persist(out).map_err(|error| io(error.error))?;
+    let left_out = rest.iter().map(|tensor| tensor.name().to_owned()).collect();
+    Ok(Report { tensors: weights.len(), parameters, bytes, left_out, source_sha256 })
+}
+
+/// A temporary file beside the target, with the rights an ordinary new file would have.
+fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".nullsum-").suffix(".partial");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        builder.permissions(std::fs::Permissions::from_mode(0o666));
+    }
+    builder.tempfile_in(folder)
+}
+
+fn encode(tensor: &TensorView<'_>, origin: &str, precision: Precision) -> Result<Vec<u8>, ConvertError> {
+    let values = tensor.to_f32()?;
+    match precision {
+        Precision::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Precision::F16 => {
+            let limit = f16::MAX.to_f32();
+            if let Some(value) = values.iter().find(|value| value.abs() > limit) {
+                let (file, name) = (origin.to_owned(), tensor.name().to_owned());
+                return Err(ConvertError::BeyondF16 { file, name, value: *value });
+            }
+            Ok(values.iter().flat_map(|value| f16::from_f32(*value).to_le_bytes()).collect())
+        }
+    }
+}
+
+/// The JSON text in front of the data: metadata, then every tensor in the order it will be written.
+fn header(
+    weights: &[TensorView<'_>],
+    checkpoint: &Checkpoint,
+    config_yaml: &str,
+    sha256: &str,
+    precision: Precision,
+) -> String {
+    let (dtype, width) = match precision {
+        Precision::F32 => ("F32", 4),
+        Precision::F16 => ("F16", 2),
+    };
+    let source =
+        Path::new(checkpoint.origin()).file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let metadata = serde_json::json!({
+        "format": "pt",
+        "config": config_yaml,
+        "source": source,
+        "source_sha256": sha256,
+    });
+    let mut text = format!("{{\"__metadata__\":{metadata}");
+    let mut offset = 0;
+    for tensor in weights {
+        let end = offset + tensor.elements() * width;
+        let info =
+            serde_json::json!({ "dtype": dtype, "shape": tensor.shape(), "data_offsets": [offset, end] });
+        // Writing to a string cannot fail.
+        _ = write!(text, ",{}:{info}", serde_json::Value::from(tensor.name()));
+        offset = end;
+    }
+    text.push('}');
+    // Readers map the file: keep the numbers aligned.
+    while text.len() % 8 != 0 {
+        text.push(' ');
+    }
+    text
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        _ = write!(text, "{byte:02x}");
+        text
+    })
+}

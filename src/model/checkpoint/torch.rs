@@ -282,9 +282,6 @@ impl Storages {
     fn view(&mut self, archive: &mut Archive<'_>, tensor: &Described<'_>) -> Result<Entry, Problem> {
         let broken = |reason: String| Problem::Tensor(reason);
         let storage = tensor.storage;
-        let width = storage.dtype.bytes().ok_or_else(|| {
-            broken(format!("its numbers are of type {}; save the weights as float32", storage.dtype))
-        })?;
         let overflow =
             || broken(format!("its shape {:?} has more elements than can be counted", tensor.shape));
         // In elements: how many there are, and how far into the storage the last one lies.
@@ -295,6 +292,11 @@ impl Storages {
             let step = length.saturating_sub(1).checked_mul(*stride).ok_or_else(overflow)?;
             reach = reach.checked_add(step).ok_or_else(overflow)?;
         }
+        let Some(width) = storage.dtype.bytes() else {
+            // Listed with its shape, never converted: whoever needs it as a weight refuses it by name.
+            let (dtype, shape) = (storage.dtype, tensor.shape.clone());
+            return Ok(Entry { dtype, shape, strides: None, place: Place::File(0..0) });
+        };
         let end = if elements == 0 { tensor.offset } else { reach.checked_add(1).ok_or_else(overflow)? };
         let claimed = usize::try_from(storage.elements)
             .map_err(|_| broken(format!("its storage claims {} elements", storage.elements)))?;
