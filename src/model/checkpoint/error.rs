@@ -25,7 +25,9 @@ pub enum CheckpointError {
         file: String,
     },
     /// Something else altogether.
-    #[error("{file}: not a checkpoint but {found}; expected a PyTorch archive (.ckpt, .pt, .pth) or .safetensors")]
+    #[error(
+        "{file}: not a checkpoint but {found}; expected a PyTorch archive (.ckpt, .pt, .pth) or .safetensors"
+    )]
     NotACheckpoint {
         /// Path of the file.
         file: String,
@@ -33,7 +35,9 @@ pub enum CheckpointError {
         found: String,
     },
     /// The file ends early.
-    #[error("{file}: {what} needs {needed} bytes and {available} are there; the file is incomplete, download or copy it again")]
+    #[error(
+        "{file}: {what} needs {needed} bytes and {available} are there; the file is incomplete, download or copy it again"
+    )]
     Truncated {
         /// Path of the file.
         file: String,
@@ -86,7 +90,9 @@ pub enum CheckpointError {
         global: String,
     },
     /// No weights where they should be.
-    #[error("{file}: no weights found: {found}; save the model's `state_dict()` with torch.save, or as safetensors")]
+    #[error(
+        "{file}: no weights found: {found}; save the model's `state_dict()` with torch.save, or as safetensors"
+    )]
     NoWeights {
         /// Path of the file.
         file: String,

@@ -77,7 +77,8 @@ fn wrong_length(file: &[u8], header: usize, origin: &str) -> CheckpointError {
     let needed = serde_json::from_slice::<serde_json::Value>(&file[LENGTH_BYTES..start])
         .ok()
         .and_then(|value| {
-            let ends = value.as_object()?.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
+            let ends =
+                value.as_object()?.values().filter_map(|tensor| tensor.get("data_offsets")?.get(1)?.as_u64());
             ends.max()
         })
         .unwrap_or(0);

@@ -78,7 +78,10 @@ pub(super) fn sniff(bytes: &[u8], origin: &str) -> Result<Content, CheckpointErr
                 advice: RESAVE,
             });
         }
-        return Err(CheckpointError::NotACheckpoint { file: file(), found: "a bare Python pickle".to_owned() });
+        return Err(CheckpointError::NotACheckpoint {
+            file: file(),
+            found: "a bare Python pickle".to_owned(),
+        });
     }
     if bytes.get(257..262) == Some(b"ustar") {
         return Err(CheckpointError::Unsupported {
@@ -94,7 +97,10 @@ fn describe(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(512)];
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
     let known: [(bool, &str); 12] = [
-        (text.starts_with("version https://git-lfs"), "a Git LFS pointer (fetch the file itself: git lfs pull)"),
+        (
+            text.starts_with("version https://git-lfs"),
+            "a Git LFS pointer (fetch the file itself: git lfs pull)",
+        ),
         (
             text.starts_with("<!doctype html") || text.starts_with("<html"),
             "a web page (the download failed; use the file's direct link)",
@@ -114,8 +120,10 @@ fn describe(bytes: &[u8]) -> String {
         return (*name).to_owned();
     }
     let start: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    if std::str::from_utf8(head).is_ok_and(|text| text.chars().all(|c| !c.is_control() || c.is_whitespace())) {
-        let line: String = String::from_utf8_lossy(head).lines().next().unwrap_or("").chars().take(40).collect();
+    if std::str::from_utf8(head).is_ok_and(|text| text.chars().all(|c| !c.is_control() || c.is_whitespace()))
+    {
+        let line: String =
+            String::from_utf8_lossy(head).lines().next().unwrap_or("").chars().take(40).collect();
         return format!("a text file that begins with {line:?}");
     }
     format!("a file that begins with the bytes {}", start.join(" "))

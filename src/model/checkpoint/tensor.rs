@@ -146,9 +146,11 @@ impl<'a> TensorView<'a> {
         self.entry.shape.iter().product()
     }
 
-    /// The elements as they lie in the file, little-endian and in order; none for a transposed or strided tensor.
+    /// The elements as they lie in the file, little-endian and in order; none for a transposed or strided tensor,
+    /// and for types that are only listed. Not aligned.
     #[must_use]
     pub fn bytes(&self) -> Option<&'a [u8]> {
+        self.entry.dtype.bytes()?;
         self.entry.strides.is_none().then_some(self.bytes)
     }
 
@@ -157,6 +159,10 @@ impl<'a> TensorView<'a> {
     /// # Errors
     /// For number types that have no such meaning, and for an `f64` beyond the range of `f32`.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
+        if let Dtype::Other(name) = self.entry.dtype {
+            return Err(self.unconvertible(name));
+        }
+        // Bounded: the reader holds the number of elements against the bytes that are there.
         let mut out = vec![0.0; self.elements()];
         self.copy_f32_into(&mut out)?;
         Ok(out)
@@ -168,7 +174,11 @@ impl<'a> TensorView<'a> {
     /// As [`TensorView::to_f32`], and for a slice of another length.
     pub fn copy_f32_into(&self, out: &mut [f32]) -> Result<(), CheckpointError> {
         if out.len() != self.elements() {
-            return Err(self.error(format!("{} elements do not fit a buffer of {}", self.elements(), out.len())));
+            return Err(self.error(format!(
+                "{} elements do not fit a buffer of {}",
+                self.elements(),
+                out.len()
+            )));
         }
         match self.entry.dtype {
             Dtype::F32 => self.fill(out, f32::from_le_bytes),
@@ -197,7 +207,9 @@ impl<'a> TensorView<'a> {
             Dtype::I64 => self.fill(out, |b| i64::from_le_bytes(b) as f32),
             Dtype::U64 => self.fill(out, |b| u64::from_le_bytes(b) as f32),
             Dtype::Other(name) => {
-                return Err(self.error(format!("numbers of type {name} cannot be converted; save it as float32")));
+                return Err(
+                    self.error(format!("numbers of type {name} cannot be converted; save it as float32"))
+                );
             }
         }
         Ok(())
@@ -222,7 +234,11 @@ impl<'a> TensorView<'a> {
         }
     }
 
-    pub(crate) fn error(&self, reason: String) -> CheckpointError {
+    fn unconvertible(&self, dtype: &str) -> CheckpointError {
+        self.error(format!("numbers of type {dtype} cannot be used; save it as float32"))
+    }
+
+    fn error(&self, reason: String) -> CheckpointError {
         CheckpointError::Tensor { file: self.origin.to_owned(), name: self.name.to_owned(), reason }
     }
 }

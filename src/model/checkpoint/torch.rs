@@ -24,7 +24,8 @@ const MAX_INFLATION: u64 = 16;
 /// A tensor with more elements than its storage (a broadcast view) may have this many.
 const MAX_BROADCAST: usize = 1 << 20;
 
-const NO_TORCHSCRIPT: &str = "TorchScript holds programs; save the model's `state_dict()` with torch.save instead";
+const NO_TORCHSCRIPT: &str =
+    "TorchScript holds programs; save the model's `state_dict()` with torch.save instead";
 const LITTLE_ENDIAN: &str = "save it again on a little-endian machine";
 
 type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
@@ -35,7 +36,9 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
     let index = archive.load(&format!("{}data.pkl", archive.root), pickle::MAX_BYTES as u64)?;
     let index = index.as_bytes(file);
     let pickle = pickle::read(index).map_err(|error| match error {
-        PickleError::Broken { offset, reason } => CheckpointError::Pickle { file: origin.to_owned(), offset, reason },
+        PickleError::Broken { offset, reason } => {
+            CheckpointError::Pickle { file: origin.to_owned(), offset, reason }
+        }
         PickleError::Hostile { global } => CheckpointError::Hostile { file: origin.to_owned(), global },
     })?;
     let weights = layout::find(&pickle).ok_or_else(|| no_weights(&pickle, origin))?;
@@ -43,7 +46,8 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
     let mut skipped = Vec::new();
     let mut tensors = BTreeMap::new();
     if weights.pairs.len() > MAX_TENSORS {
-        return Err(archive.damaged(format!("{} entries where weights are, more than {MAX_TENSORS}", weights.pairs.len())));
+        return Err(archive
+            .damaged(format!("{} entries where weights are, more than {MAX_TENSORS}", weights.pairs.len())));
     }
     for (key, value) in weights.pairs {
         let Some(name) = pickle.text(*key) else {
@@ -59,7 +63,9 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
                     .map_err(|problem| problem.of(name, origin))?;
                 tensors.insert(name.to_owned(), entry);
             }
-            Node::Object(module, function) if module.starts_with("torch") && function.starts_with("_rebuild") => {
+            Node::Object(module, function)
+                if module.starts_with("torch") && function.starts_with("_rebuild") =>
+            {
                 let reason = format!("built by {module}.{function}, a kind of tensor that is not supported");
                 return Err(Problem::Tensor(reason).of(name, origin));
             }
@@ -90,7 +96,9 @@ enum Problem {
 impl Problem {
     fn of(self, name: &str, origin: &str) -> CheckpointError {
         match self {
-            Self::Tensor(reason) => CheckpointError::Tensor { file: origin.to_owned(), name: name.to_owned(), reason },
+            Self::Tensor(reason) => {
+                CheckpointError::Tensor { file: origin.to_owned(), name: name.to_owned(), reason }
+            }
             Self::File(error) => error,
         }
     }
@@ -128,10 +136,15 @@ impl Loaded {
 
 impl<'a> Archive<'a> {
     fn open(file: &'a [u8], origin: &'a str) -> Result<Self, CheckpointError> {
-        let damaged = |reason: String| CheckpointError::Damaged { file: origin.to_owned(), container: "zip archive", reason };
+        let damaged = |reason: String| CheckpointError::Damaged {
+            file: origin.to_owned(),
+            container: "zip archive",
+            reason,
+        };
         match directory_entries(file) {
             None => {
-                let reason = "its directory is missing at the end; the file is incomplete, download or copy it again";
+                let reason =
+                    "its directory is missing at the end; the file is incomplete, download or copy it again";
                 return Err(damaged(reason.to_owned()));
             }
             Some(entries) if entries > MAX_ENTRIES => {
@@ -150,7 +163,9 @@ impl<'a> Archive<'a> {
                 return Err(torchscript(origin));
             }
             let names: Vec<&str> = zip.file_names().take(4).collect();
-            let found = format!("a zip archive without data.pkl that holds {names:?} (unpack it, if a checkpoint is inside)");
+            let found = format!(
+                "a zip archive without data.pkl that holds {names:?} (unpack it, if a checkpoint is inside)"
+            );
             return Err(CheckpointError::NotACheckpoint { file: origin.to_owned(), found });
         };
         Ok(Self { file, origin, zip, root })
@@ -184,7 +199,11 @@ impl<'a> Archive<'a> {
     /// Finds an entry; unpacks it when it is compressed and at most `limit` bytes.
     fn load(&mut self, name: &str, limit: u64) -> Result<Loaded, CheckpointError> {
         let (file, origin) = (self.file, self.origin);
-        let damaged = |reason: String| CheckpointError::Damaged { file: origin.to_owned(), container: "zip archive", reason };
+        let damaged = |reason: String| CheckpointError::Damaged {
+            file: origin.to_owned(),
+            container: "zip archive",
+            reason,
+        };
         let mut entry = self.zip.by_name(name).map_err(|error| match error {
             ZipError::FileNotFound => damaged(format!("the entry {name:?} is missing")),
             error => damaged(format!("entry {name:?}: {error}")),
@@ -195,11 +214,15 @@ impl<'a> Archive<'a> {
             let end = start.and_then(|start| start.checked_add(usize::try_from(size).ok()?));
             return match start.zip(end) {
                 Some((start, end)) if end <= file.len() => Ok(Loaded::Stored(start..end)),
-                _ => Err(damaged(format!("entry {name:?} of {size} bytes reaches beyond the end of the file"))),
+                _ => {
+                    Err(damaged(format!("entry {name:?} of {size} bytes reaches beyond the end of the file")))
+                }
             };
         }
         if size > limit {
-            return Err(damaged(format!("entry {name:?} unpacks to {size} bytes, more than the limit of {limit}")));
+            return Err(damaged(format!(
+                "entry {name:?} unpacks to {size} bytes, more than the limit of {limit}"
+            )));
         }
         // Not reserved by the claimed size, which may be a lie; read to it and one byte beyond.
         let mut bytes = Vec::new();
@@ -209,7 +232,9 @@ impl<'a> Archive<'a> {
             .read_to_end(&mut bytes)
             .map_err(|error| damaged(format!("entry {name:?} does not unpack: {error}")))?;
         if bytes.len() as u64 != size {
-            return Err(damaged(format!("entry {name:?} unpacks to another size than the {size} bytes it claims")));
+            return Err(damaged(format!(
+                "entry {name:?} unpacks to another size than the {size} bytes it claims"
+            )));
         }
         Ok(Loaded::Inflated(bytes))
     }
@@ -257,10 +282,8 @@ impl Storages {
     fn view(&mut self, archive: &mut Archive<'_>, tensor: &Described<'_>) -> Result<Entry, Problem> {
         let broken = |reason: String| Problem::Tensor(reason);
         let storage = tensor.storage;
-        let width = storage.dtype.bytes().ok_or_else(|| {
-            broken(format!("its numbers are of type {}; save the weights as float32", storage.dtype))
-        })?;
-        let overflow = || broken(format!("its shape {:?} has more elements than can be counted", tensor.shape));
+        let overflow =
+            || broken(format!("its shape {:?} has more elements than can be counted", tensor.shape));
         // In elements: how many there are, and how far into the storage the last one lies.
         let mut elements = 1_usize;
         let mut reach = tensor.offset;
@@ -269,10 +292,14 @@ impl Storages {
             let step = length.saturating_sub(1).checked_mul(*stride).ok_or_else(overflow)?;
             reach = reach.checked_add(step).ok_or_else(overflow)?;
         }
+        let Some(width) = storage.dtype.bytes() else {
+            // Listed with its shape, never converted: whoever needs it as a weight refuses it by name.
+            let (dtype, shape) = (storage.dtype, tensor.shape.clone());
+            return Ok(Entry { dtype, shape, strides: None, place: Place::File(0..0) });
+        };
         let end = if elements == 0 { tensor.offset } else { reach.checked_add(1).ok_or_else(overflow)? };
-        let claimed = usize::try_from(storage.elements).map_err(|_| {
-            broken(format!("its storage claims {} elements", storage.elements))
-        })?;
+        let claimed = usize::try_from(storage.elements)
+            .map_err(|_| broken(format!("its storage claims {} elements", storage.elements)))?;
         if elements > 0 && end > claimed {
             return Err(broken(format!(
                 "its shape {:?} reaches element {end} of a storage of {claimed}",
@@ -288,7 +315,10 @@ impl Storages {
             return Err(broken(format!("it needs {end} elements of a storage that holds {available}")));
         }
         if elements > available.max(MAX_BROADCAST) {
-            return Err(broken(format!("its shape {:?} repeats a storage of {available} elements", tensor.shape)));
+            return Err(broken(format!(
+                "its shape {:?} repeats a storage of {available} elements",
+                tensor.shape
+            )));
         }
         let from = range.start + tensor.offset.min(available) * width;
         let to = range.start + end.min(available) * width;
@@ -303,7 +333,8 @@ impl Storages {
 
     fn place(&mut self, archive: &mut Archive<'_>, key: &str) -> Result<&Place, CheckpointError> {
         if !self.places.contains_key(key) {
-            let limit = MAX_INFLATION.saturating_mul(archive.file.len() as u64).saturating_sub(self.inflated_bytes);
+            let limit =
+                MAX_INFLATION.saturating_mul(archive.file.len() as u64).saturating_sub(self.inflated_bytes);
             let place = match archive.load(&format!("{}data/{key}", archive.root), limit)? {
                 Loaded::Stored(range) => Place::File(range),
                 Loaded::Inflated(bytes) => {

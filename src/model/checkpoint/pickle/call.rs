@@ -7,11 +7,43 @@ use crate::model::checkpoint::Dtype;
 /// Modules that weights never need and that programs are run with. Everything is inert here anyway; the list only makes it certain
 /// that such a file is called what it is. Training checkpoints do name others (numpy, pathlib, their own classes).
 const HOSTILE_MODULES: [&str; 24] = [
-    "os", "posix", "nt", "subprocess", "sys", "runpy", "socket", "shutil", "pty", "ctypes", "importlib", "webbrowser", "code",
-    "codeop", "pdb", "bdb", "timeit", "commands", "popen2", "platform", "http", "urllib", "requests", "asyncio",
+    "os",
+    "posix",
+    "nt",
+    "subprocess",
+    "sys",
+    "runpy",
+    "socket",
+    "shutil",
+    "pty",
+    "ctypes",
+    "importlib",
+    "webbrowser",
+    "code",
+    "codeop",
+    "pdb",
+    "bdb",
+    "timeit",
+    "commands",
+    "popen2",
+    "platform",
+    "http",
+    "urllib",
+    "requests",
+    "asyncio",
 ];
 const HOSTILE_BUILTINS: [&str; 11] = [
-    "eval", "exec", "execfile", "compile", "__import__", "open", "input", "breakpoint", "globals", "setattr", "delattr",
+    "eval",
+    "exec",
+    "execfile",
+    "compile",
+    "__import__",
+    "open",
+    "input",
+    "breakpoint",
+    "globals",
+    "setattr",
+    "delattr",
 ];
 
 /// Longest list that `OrderedDict(list)` is followed for; Python 2 wrote dicts so, of some hundred entries.
@@ -100,9 +132,13 @@ impl<'a> Machine<'a> {
     fn construct(&self, module: &str, name: &str, args: &[Handle]) -> Option<Outcome<'a>> {
         match (module, name) {
             // Filled afterwards, key by key; defaultdict's one argument is the factory.
-            ("collections", "OrderedDict" | "Counter") if args.is_empty() => Some(Outcome::New(Node::Dict(Vec::new()))),
+            ("collections", "OrderedDict" | "Counter") if args.is_empty() => {
+                Some(Outcome::New(Node::Dict(Vec::new())))
+            }
             ("collections", "defaultdict") => Some(Outcome::New(Node::Dict(Vec::new()))),
-            ("builtins" | "__builtin__", "dict") if args.is_empty() => Some(Outcome::New(Node::Dict(Vec::new()))),
+            ("builtins" | "__builtin__", "dict") if args.is_empty() => {
+                Some(Outcome::New(Node::Dict(Vec::new())))
+            }
             ("collections", "OrderedDict" | "Counter") => self.dict_of(*args.first()?),
             ("torch", "Size") => {
                 let items = *args.first()?;

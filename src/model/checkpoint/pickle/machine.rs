@@ -48,7 +48,9 @@ impl<'a> Machine<'a> {
     /// `start` is left at the instruction that failed.
     fn run(mut self, start: &mut usize) -> Result<Pickle<'a>, Stop> {
         if self.code.len() > MAX_BYTES {
-            return Err(format!("it has {} bytes, more than the limit of {MAX_BYTES}", self.code.len()).into());
+            return Err(
+                format!("it has {} bytes, more than the limit of {MAX_BYTES}", self.code.len()).into()
+            );
         }
         for _ in 0..MAX_INSTRUCTIONS {
             *start = self.at;
@@ -236,7 +238,8 @@ impl<'a> Machine<'a> {
             0x82..=0x84 => return Err("extension codes have no meaning in a checkpoint".to_owned().into()),
             0x97 | 0x98 => return Err("out-of-band buffers are not part of a file".to_owned().into()),
             b'I' | b'L' | b'F' | b'S' | b'V' | b'g' | b'p' | b'P' => {
-                let reason = format!("instruction `{}` of protocol 0, which torch.save never writes", opcode as char);
+                let reason =
+                    format!("instruction `{}` of protocol 0, which torch.save never writes", opcode as char);
                 return Err(reason.into());
             }
             _ => return Err(format!("unknown instruction {opcode:#04x}").into()),
@@ -304,7 +307,8 @@ impl<'a> Machine<'a> {
     }
 
     fn recall(&mut self, slot: u32) -> Step<()> {
-        let value = self.memo.get(&slot).ok_or_else(|| format!("it recalls value {slot}, which was never stored"))?;
+        let value =
+            self.memo.get(&slot).ok_or_else(|| format!("it recalls value {slot}, which was never stored"))?;
         self.stack.push(*value);
         Ok(())
     }
@@ -393,7 +397,10 @@ impl<'a> Machine<'a> {
     }
 
     fn short(&self, needed: u64) -> String {
-        format!("it ends early: {needed} more bytes are needed and {} are left", self.code.len().saturating_sub(self.at))
+        format!(
+            "it ends early: {needed} more bytes are needed and {} are left",
+            self.code.len().saturating_sub(self.at)
+        )
     }
 }
 
