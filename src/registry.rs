@@ -277,7 +277,10 @@ fn near(wanted: &str) -> Vec<String> {
     // A name may come from anywhere; nobody's name is longer than this.
     let wanted: String = wanted.chars().take(64).collect();
     let words = |text: &str| -> BTreeSet<String> {
-        text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_owned).collect()
+        text.split(|c: char| !c.is_ascii_alphanumeric())
+            .filter(|w| !w.is_empty())
+            .map(str::to_owned)
+            .collect()
     };
     let wanted_words = words(&wanted);
     let mut scored: Vec<(usize, &str)> = entries()

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use nullsum::registry::{Architecture, Remote, RegistryError, default_entry, entries, find};
+use nullsum::registry::{Architecture, RegistryError, Remote, default_entry, entries, find};
 
 fn remotes() -> impl Iterator<Item = (&'static str, &'static Remote)> {
     entries().iter().flat_map(|e| [(e.name.as_str(), &e.checkpoint), (e.name.as_str(), &e.config)])
@@ -13,7 +13,11 @@ fn names_are_unique_and_easy_to_type() {
     let mut seen = HashSet::new();
     for e in entries() {
         assert!(seen.insert(&e.name), "{} twice", e.name);
-        assert!(e.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'), "{}", e.name);
+        assert!(
+            e.name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-'),
+            "{}",
+            e.name
+        );
         assert!((3..=40).contains(&e.name.len()), "{}", e.name);
         assert_ne!(e.name, "default");
     }
@@ -35,7 +39,11 @@ fn checkpoints_are_unique() {
 fn urls_are_https_and_name_a_file_of_the_right_kind() {
     for (name, remote) in remotes() {
         assert!(remote.url.starts_with("https://"), "{name}: {}", remote.url);
-        assert!(remote.url.is_ascii() && !remote.url.contains([' ', '?', '#', '%']), "{name}: {}", remote.url);
+        assert!(
+            remote.url.is_ascii() && !remote.url.contains([' ', '?', '#', '%']),
+            "{name}: {}",
+            remote.url
+        );
         assert!(remote.url.ends_with(&remote.file_name()), "{name}: {}", remote.url);
     }
     for e in entries() {
@@ -101,7 +109,10 @@ fn the_default_is_the_four_stem_checkpoint_with_its_published_figures() {
     assert!(e.checkpoint.sha256.is_some() && e.config.sha256.is_some());
     assert_eq!(e.size_text(), "527 MB");
     assert_eq!(e.sdr_text(), "9.65 dB (MUSDB18-HQ)");
-    assert_eq!(e.sdr_lines()[0], "MUSDB18-HQ: bass 8.48 dB, drums 11.61 dB, vocals 11.08 dB, other 7.44 dB, mean 9.65 dB");
+    assert_eq!(
+        e.sdr_lines()[0],
+        "MUSDB18-HQ: bass 8.48 dB, drums 11.61 dB, vocals 11.08 dB, other 7.44 dB, mean 9.65 dB"
+    );
 }
 
 #[test]

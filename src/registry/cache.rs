@@ -58,8 +58,11 @@ pub fn cache_dir() -> Result<PathBuf, RegistryError> {
 /// The folder of one entry below `cache`.
 pub fn folder_in(cache: &Path, entry: &Entry) -> PathBuf {
     // Names in the registry need no cleaning; an entry from elsewhere might.
-    let name: String =
-        entry.name.chars().map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' }).collect();
+    let name: String = entry
+        .name
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '-' | '_') { c } else { '_' })
+        .collect();
     cache.join(if name.is_empty() { "_".to_owned() } else { name })
 }
 

@@ -141,8 +141,12 @@ pub fn fetch(
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(FetchError::Cancelled { name: entry.name.clone() }),
     };
-    let waiting =
-        Progress { what: What::Checkpoint, stage: Stage::Waiting, done_bytes: 0, total_bytes: entry.checkpoint.size };
+    let waiting = Progress {
+        what: What::Checkpoint,
+        stage: Stage::Waiting,
+        done_bytes: 0,
+        total_bytes: entry.checkpoint.size,
+    };
     let lock = Lock::acquire(&folder, &entry.name, options.timeouts.lock, &mut || notify(waiting))?;
 
     // The small file first: when it is gone, nobody has waited for the large one.
@@ -183,7 +187,8 @@ fn fetch_file(
         What::Config => CONFIG_LIMIT,
         What::Checkpoint => CHECKPOINT_LIMIT,
     };
-    let mut report = |stage, done_bytes, total_bytes| notify(Progress { what, stage, done_bytes, total_bytes });
+    let mut report =
+        |stage, done_bytes, total_bytes| notify(Progress { what, stage, done_bytes, total_bytes });
     Transfer { url, remote, part, limit, options, notify: &mut report }.run(&target)?;
     Ok(target)
 }

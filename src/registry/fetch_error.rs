@@ -24,7 +24,9 @@ pub enum FetchError {
         folder: PathBuf,
     },
     /// The progress callback asked to stop.
-    #[error("the download of {name} was cancelled; the part that arrived is kept, the next download continues it")]
+    #[error(
+        "the download of {name} was cancelled; the part that arrived is kept, the next download continues it"
+    )]
     Cancelled {
         /// The entry.
         name: String,
@@ -83,7 +85,8 @@ pub enum FetchError {
     },
     /// The body stopped coming.
     #[error(
-        "{url} sent nothing for {seconds} s after {} bytes; they are kept, the next download continues there", got
+        "{url} sent nothing for {seconds} s after {} bytes; they are kept, the next download continues there",
+        got
     )]
     Stalled {
         /// The URL.
@@ -202,7 +205,9 @@ impl FetchError {
 
     pub(super) fn status(url: &str, status: u16) -> Self {
         let advice = match status {
-            401 | 403 => "the host refuses access; the file may have been made private, or your network blocks it",
+            401 | 403 => {
+                "the host refuses access; the file may have been made private, or your network blocks it"
+            }
             404 | 410 => "the file is gone from there; look for it on the model's page and pass its path",
             407 => "your proxy asks for a password; put it into HTTPS_PROXY",
             429 => "too many downloads from your address; try again in a while",
@@ -228,8 +233,16 @@ mod tests {
         );
         assert!(matches!(e, FetchError::DiskFull { .. }));
         let text = e.to_string();
-        assert!(text.contains("/c/m.ckpt.part is full") || text.contains("is full (527 MB needed)"), "{text}");
-        let e = FetchError::from_io(Path::new("x"), "write", None, io::Error::from(io::ErrorKind::PermissionDenied));
+        assert!(
+            text.contains("/c/m.ckpt.part is full") || text.contains("is full (527 MB needed)"),
+            "{text}"
+        );
+        let e = FetchError::from_io(
+            Path::new("x"),
+            "write",
+            None,
+            io::Error::from(io::ErrorKind::PermissionDenied),
+        );
         assert!(e.to_string().starts_with("cannot write x: "), "{e}");
     }
 

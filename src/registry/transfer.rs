@@ -9,10 +9,10 @@ use ureq::http::{HeaderMap, StatusCode, header};
 use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
 use ureq::{Agent, Body, http::Response};
 
+use super::Remote;
 use super::cache::{Record, sha256_of};
 use super::download::{FetchOptions, Stage, Timeouts};
 use super::fetch_error::FetchError;
-use super::Remote;
 
 const MAX_REDIRECTS: u32 = 10;
 const BUFFER: usize = 256 << 10;
@@ -142,10 +142,13 @@ impl Transfer<'_> {
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => return Ok(None),
             (status, _) => return Err(FetchError::status(&self.url, status.as_u16())),
         };
-        if text(headers, header::CONTENT_TYPE).is_some_and(|t| t.trim().to_ascii_lowercase().starts_with("text/html")) {
+        if text(headers, header::CONTENT_TYPE)
+            .is_some_and(|t| t.trim().to_ascii_lowercase().starts_with("text/html"))
+        {
             return Err(self.web_page());
         }
-        if text(headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity")) {
+        if text(headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity"))
+        {
             let (what, advice) = ("a compressed form", "report this link as broken");
             return Err(FetchError::NotAModel { url: self.url.clone(), what, advice });
         }
@@ -212,7 +215,9 @@ impl Transfer<'_> {
             (self.notify)(Stage::Downloading, done, total)?;
         }
         match total {
-            Some(t) if done < t => Err(FetchError::Truncated { url: self.url.clone(), got: done, expected: total }),
+            Some(t) if done < t => {
+                Err(FetchError::Truncated { url: self.url.clone(), got: done, expected: total })
+            }
             _ => Ok(()),
         }
     }
@@ -339,9 +344,14 @@ fn agent(url: &str, options: &FetchOptions) -> Result<Agent, FetchError> {
     if is_loopback(url) {
         config = config.proxy(None);
     }
-    if let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|p| url.starts_with("https://") && !p.is_empty()) {
+    if let Some(path) =
+        std::env::var_os("SSL_CERT_FILE").filter(|p| url.starts_with("https://") && !p.is_empty())
+    {
         let path = PathBuf::from(path);
-        let pem = fs::read(&path).map_err(|e| FetchError::from_io(&path, "read SSL_CERT_FILE", None, e))?;
+        let pem = fs::read(&path).map_err(|e| FetchError::Unreachable {
+            url: url.to_owned(),
+            reason: format!("SSL_CERT_FILE names {}, which cannot be read: {e}", path.display()),
+        })?;
         let certs: Vec<_> = parse_pem(&pem)
             .filter_map(|item| match item {
                 Ok(PemItem::Certificate(cert)) => Some(cert),
@@ -349,7 +359,8 @@ fn agent(url: &str, options: &FetchOptions) -> Result<Agent, FetchError> {
             })
             .collect();
         if !certs.is_empty() {
-            config = config.tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certs)).build());
+            config =
+                config.tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certs)).build());
         }
     }
     Ok(config.build().new_agent())
@@ -357,9 +368,9 @@ fn agent(url: &str, options: &FetchOptions) -> Result<Agent, FetchError> {
 
 fn is_loopback(url: &str) -> bool {
     let host = url.split("://").nth(1).unwrap_or_default();
-    ["127.0.0.1", "localhost", "[::1]"].iter().any(|own| {
-        host.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':']))
-    })
+    ["127.0.0.1", "localhost", "[::1]"]
+        .iter()
+        .any(|own| host.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':'])))
 }
 
 fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
@@ -386,7 +397,9 @@ mod tests {
     fn content_range_reads_well_formed_ranges_only() {
         assert_eq!(content_range("bytes 200-1023/146515"), Some((200, Some(146_515))));
         assert_eq!(content_range("bytes 0-9/*"), Some((0, None)));
-        for bad in ["", "bytes", "bytes */100", "bytes 9-0/10", "bytes 0-10/10", "items 0-1/2", "bytes -1-2/3"] {
+        for bad in
+            ["", "bytes", "bytes */100", "bytes 9-0/10", "bytes 0-10/10", "items 0-1/2", "bytes -1-2/3"]
+        {
             assert_eq!(content_range(bad), None, "{bad}");
         }
     }
@@ -400,7 +413,9 @@ mod tests {
 
     #[test]
     fn urls_that_name_no_file_are_refused() {
-        for bad in ["", "file:///etc/passwd", "https://host.org", "https:///a", "https://host.org/", "ftp://h/a"] {
+        for bad in
+            ["", "file:///etc/passwd", "https://host.org", "https:///a", "https://host.org/", "ftp://h/a"]
+        {
             assert!(matches!(transferable(bad, None), Err(FetchError::BadUrl { .. })), "{bad}");
         }
     }
