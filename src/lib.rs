@@ -9,4 +9,5 @@
 pub mod dsp;
 pub mod lossless;
 pub mod model;
+pub mod registry;
 pub mod separator;

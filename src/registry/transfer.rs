@@ -1,0 +1,431 @@
+//! One file over HTTP: resumed where possible, checked, renamed into place.
+
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ureq::http::{HeaderMap, StatusCode, header};
+use ureq::tls::{PemItem, RootCerts, TlsConfig, parse_pem};
+use ureq::{Agent, Body, http::Response};
+
+use super::Remote;
+use super::cache::{Record, sha256_of};
+use super::download::{FetchOptions, Stage, Timeouts};
+use super::fetch_error::FetchError;
+
+const MAX_REDIRECTS: u32 = 10;
+const BUFFER: usize = 256 << 10;
+
+/// Checks the URL and puts `base` in the place of its scheme and host.
+pub(super) fn transferable(url: &str, base: Option<&str>) -> Result<String, FetchError> {
+    let bad = |reason| FetchError::BadUrl { url: url.to_owned(), reason };
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"))
+        .ok_or_else(|| bad("only http and https URLs can be fetched"))?;
+    let (host, path) = rest.split_once('/').ok_or_else(|| bad("it names no file"))?;
+    if host.is_empty() || path.is_empty() {
+        return Err(bad("it names no file"));
+    }
+    Ok(match base {
+        Some(base) => format!("{}/{path}", base.trim().trim_end_matches('/')),
+        None => url.to_owned(),
+    })
+}
+
+/// A transfer of one file into `part`, then under its final name.
+pub(super) struct Transfer<'a> {
+    pub(super) url: String,
+    pub(super) remote: &'a Remote,
+    pub(super) part: PathBuf,
+    /// No more bytes than this, whatever the server says.
+    pub(super) limit: u64,
+    pub(super) options: &'a FetchOptions,
+    /// Stage, bytes done, bytes in all.
+    pub(super) notify: &'a mut dyn FnMut(Stage, u64, Option<u64>) -> Result<(), FetchError>,
+}
+
+/// Where a body continues.
+struct Plan {
+    start: u64,
+    total: Option<u64>,
+}
+
+impl Transfer<'_> {
+    pub(super) fn run(mut self, target: &Path) -> Result<(), FetchError> {
+        let agent = agent(&self.url, self.options)?;
+        let mut retries = self.options.retries;
+        let mut may_resume = true;
+        loop {
+            let before = self.part_len();
+            match self.receive(&agent, may_resume) {
+                Ok(()) => {}
+                Err(e) if e.is_interruption() && retries > 0 && self.part_len() > before => {
+                    retries -= 1;
+                    continue;
+                }
+                Err(e) => return Err(e),
+            }
+            match self.finish(target) {
+                // The part of an earlier day may be to blame: once more, from the beginning.
+                Err(FetchError::WrongHash { .. }) if may_resume && before > 0 => may_resume = false,
+                done => return done,
+            }
+        }
+    }
+
+    /// Brings the part to its full length.
+    fn receive(&mut self, agent: &Agent, mut may_resume: bool) -> Result<(), FetchError> {
+        loop {
+            let earlier = Record::beside(&self.part).filter(|r| may_resume && r.url == self.url);
+            let have = earlier.as_ref().map_or(0, |_| self.part_len());
+            let size = self.remote.size.or(earlier.as_ref().map(|r| r.size).filter(|&n| n > 0));
+            if have > 0 && size == Some(have) {
+                return Ok(());
+            }
+            (self.notify)(Stage::Connecting, have, size)?;
+            // Two halves may only be joined when something proves that they belong together.
+            let resume = earlier.filter(|r| {
+                let provable = r.validator().is_some() || self.remote.sha256.is_some();
+                provable && have > 0 && size.is_none_or(|n| have < n)
+            });
+            let mut response = self.request(agent, resume.as_ref().map(|r| (r, have)))?;
+            match self.plan(&response, resume.as_ref(), have)? {
+                Some(plan) => return self.copy(&mut response, &plan),
+                // The part does not fit what the server has now.
+                None if may_resume => may_resume = false,
+                None => return Err(FetchError::status(&self.url, response.status().as_u16())),
+            }
+        }
+    }
+
+    fn request(&self, agent: &Agent, resume: Option<(&Record, u64)>) -> Result<Response<Body>, FetchError> {
+        // Sizes and ranges are those of the file, not of a compressed form.
+        let mut request = agent.get(&self.url).header(header::ACCEPT_ENCODING, "identity");
+        if let Some((record, have)) = resume {
+            request = request.header(header::RANGE, format!("bytes={have}-"));
+            if let Some(validator) = record.validator() {
+                request = request.header(header::IF_RANGE, validator);
+            }
+        }
+        request.call().map_err(|e| self.no_response(e))
+    }
+
+    /// Reads the headers: where the body goes, or `None` when the part must be given up.
+    fn plan(
+        &self,
+        response: &Response<Body>,
+        resume: Option<&Record>,
+        have: u64,
+    ) -> Result<Option<Plan>, FetchError> {
+        let headers = response.headers();
+        let plan = match (response.status(), resume) {
+            (StatusCode::OK, _) => {
+                Plan { start: 0, total: text(headers, header::CONTENT_LENGTH).and_then(|v| v.parse().ok()) }
+            }
+            (StatusCode::PARTIAL_CONTENT, Some(record)) => {
+                let range = text(headers, header::CONTENT_RANGE).and_then(content_range);
+                let etag = text(headers, header::ETAG);
+                let same_tag = etag.is_none() || record.etag.is_none() || etag == record.etag.as_deref();
+                match range {
+                    Some((start, total)) if start == have && same_tag => {
+                        let fits = record.size == 0 || total.is_none_or(|n| n == record.size);
+                        if !fits {
+                            return Ok(None);
+                        }
+                        Plan { start, total: total.or(Some(record.size).filter(|&n| n > 0)) }
+                    }
+                    _ => return Ok(None),
+                }
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => return Ok(None),
+            (status, _) => return Err(FetchError::status(&self.url, status.as_u16())),
+        };
+        if text(headers, header::CONTENT_TYPE)
+            .is_some_and(|t| t.trim().to_ascii_lowercase().starts_with("text/html"))
+        {
+            return Err(self.web_page());
+        }
+        if text(headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity"))
+        {
+            let (what, advice) = ("a compressed form", "report this link as broken");
+            return Err(FetchError::NotAModel { url: self.url.clone(), what, advice });
+        }
+        match (plan.total, self.remote.size) {
+            (Some(found), Some(expected)) if found != expected => {
+                Err(FetchError::WrongSize { url: self.url.clone(), expected, found })
+            }
+            (Some(found), _) if found > self.limit => {
+                Err(FetchError::TooLarge { url: self.url.clone(), limit: self.limit })
+            }
+            _ => Ok(Some(plan)),
+        }
+    }
+
+    /// Writes the body behind `plan.start`.
+    fn copy(&mut self, response: &mut Response<Body>, plan: &Plan) -> Result<(), FetchError> {
+        let headers = response.headers();
+        let owned = |name| text(headers, name).map(str::to_owned);
+        let total = plan.total.or(self.remote.size);
+        let record = Record {
+            url: self.url.clone(),
+            size: total.unwrap_or(0),
+            sha256: String::new(),
+            etag: owned(header::ETAG),
+            last_modified: owned(header::LAST_MODIFIED),
+        };
+        let part = self.part.clone();
+        let cannot = |action| {
+            let part = &part;
+            move |e: io::Error| FetchError::from_io(part, action, total, e)
+        };
+        // The old part goes first: a new record must never stand beside old bytes.
+        let mut file = File::options()
+            .create(true)
+            .truncate(plan.start == 0)
+            .append(plan.start > 0)
+            .write(true)
+            .open(&part)
+            .map_err(cannot("write"))?;
+        record.write_beside(&part).map_err(cannot("write"))?;
+
+        let mut body = response.body_mut().as_reader();
+        let mut buffer = vec![0; BUFFER];
+        let mut done = plan.start;
+        (self.notify)(Stage::Downloading, done, total)?;
+        loop {
+            let n = match body.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(n) => n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) => return Err(self.broken_body(e, done, total)),
+            };
+            let after = done + n as u64;
+            if let Some(expected) = total.filter(|&t| after > t) {
+                self.discard();
+                return Err(FetchError::WrongSize { url: self.url.clone(), expected, found: after });
+            }
+            if after > self.limit {
+                self.discard();
+                return Err(FetchError::TooLarge { url: self.url.clone(), limit: self.limit });
+            }
+            file.write_all(&buffer[..n]).map_err(cannot("write"))?;
+            done = after;
+            (self.notify)(Stage::Downloading, done, total)?;
+        }
+        match total {
+            Some(t) if done < t => {
+                Err(FetchError::Truncated { url: self.url.clone(), got: done, expected: total })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the whole part and gives it its final name.
+    fn finish(&mut self, target: &Path) -> Result<(), FetchError> {
+        let part = self.part.clone();
+        let cannot = |action| {
+            let (part, size) = (&part, self.remote.size);
+            move |e: io::Error| FetchError::from_io(part, action, size, e)
+        };
+        // Opened for writing, which syncing needs on some systems.
+        let file = File::options().read(true).write(true).open(&part).map_err(cannot("read"))?;
+        let size = file.metadata().map_err(cannot("read"))?.len();
+        file.sync_all().map_err(cannot("write"))?;
+        let mut head = Vec::new();
+        (&file).take(512).read_to_end(&mut head).map_err(cannot("read"))?;
+        if let Some(e) = self.judge_head(&head) {
+            self.discard();
+            return Err(e);
+        }
+
+        let file = File::open(&part).map_err(cannot("read"))?;
+        let mut cancelled = Ok(());
+        let hash = sha256_of(file, &mut |done| {
+            cancelled = (self.notify)(Stage::Verifying, done, Some(size));
+            cancelled.is_ok()
+        });
+        let found = hash.map_err(cannot("read"))?;
+        cancelled?;
+        let found = found.unwrap_or_default();
+        if let Some(expected) = self.remote.sha256.as_ref().filter(|s| !s.eq_ignore_ascii_case(&found)) {
+            let e = FetchError::WrongHash { url: self.url.clone(), expected: expected.clone(), found };
+            self.discard();
+            return Err(e);
+        }
+
+        let received = Record::beside(&part).unwrap_or_default();
+        let record = Record { url: self.url.clone(), size, sha256: found, ..received };
+        record.write_beside(target).map_err(cannot("write"))?;
+        fs::rename(&part, target).map_err(|e| FetchError::from_io(target, "write", Some(size), e))?;
+        // A leftover record says nothing without its part.
+        let _ = fs::remove_file(Record::path(&part));
+        Ok(())
+    }
+
+    /// What is plainly no model.
+    fn judge_head(&self, head: &[u8]) -> Option<FetchError> {
+        let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().to_ascii_lowercase();
+        let starts = |prefix: &str| text.starts_with(prefix.as_bytes());
+        let url = self.url.clone();
+        if starts("<!doctype") || starts("<html") || starts("<head") || starts("<?xml") {
+            Some(self.web_page())
+        } else if starts("version https://git-lfs") {
+            let (what, advice) = ("a Git LFS pointer", "report this link as broken");
+            Some(FetchError::NotAModel { url, what, advice })
+        } else if head.is_empty() {
+            let (what, advice) = ("an empty file", "try again later");
+            Some(FetchError::NotAModel { url, what, advice })
+        } else {
+            None
+        }
+    }
+
+    fn web_page(&self) -> FetchError {
+        let advice = "if your network has a login page, log in with a browser first; else the link is broken";
+        FetchError::NotAModel { url: self.url.clone(), what: "a web page", advice }
+    }
+
+    fn part_len(&self) -> u64 {
+        fs::metadata(&self.part).map_or(0, |m| m.len())
+    }
+
+    /// Removes what must not be continued. That it cannot be removed is no second error: the next call sees it fail
+    /// the same check.
+    fn discard(&self) {
+        let _ = fs::remove_file(&self.part);
+        let _ = fs::remove_file(Record::path(&self.part));
+    }
+
+    fn no_response(&self, error: ureq::Error) -> FetchError {
+        let url = self.url.clone();
+        let limits = &self.options.timeouts;
+        let timeout = |phase, limit: Duration| FetchError::Timeout {
+            url: self.url.clone(),
+            phase,
+            seconds: limit.as_secs_f64(),
+        };
+        match error {
+            ureq::Error::Timeout(ureq::Timeout::Resolve) => timeout("looking up the host", limits.connect),
+            ureq::Error::Timeout(ureq::Timeout::Connect) => timeout("connecting", limits.connect),
+            ureq::Error::Timeout(_) => timeout("waiting for the response", limits.response.min(limits.stall)),
+            ureq::Error::TooManyRedirects => FetchError::TooManyRedirects { url, limit: MAX_REDIRECTS },
+            ureq::Error::StatusCode(status) => FetchError::status(&url, status),
+            other => FetchError::Unreachable { url, reason: other.to_string() },
+        }
+    }
+
+    fn broken_body(&self, error: io::Error, got: u64, expected: Option<u64>) -> FetchError {
+        let url = self.url.clone();
+        match ureq::Error::from(error) {
+            ureq::Error::Timeout(_) => {
+                FetchError::Stalled { url, got, seconds: self.options.timeouts.stall.as_secs_f64() }
+            }
+            _ => FetchError::Truncated { url, got, expected },
+        }
+    }
+}
+
+/// An agent with our patience. A secure URL is never left for an insecure one, and the own machine needs no proxy.
+fn agent(url: &str, options: &FetchOptions) -> Result<Agent, FetchError> {
+    let Timeouts { connect, response, stall, .. } = options.timeouts;
+    let mut config = Agent::config_builder()
+        .user_agent(concat!("nullsum/", env!("CARGO_PKG_VERSION")))
+        .http_status_as_error(false)
+        .max_redirects(MAX_REDIRECTS)
+        .max_redirects_will_error(true)
+        .https_only(url.starts_with("https://"))
+        .timeout_resolve(Some(connect))
+        .timeout_connect(Some(connect))
+        .timeout_send_request(Some(connect))
+        .timeout_recv_response(Some(response))
+        .timeout_per_read(Some(stall));
+    if is_loopback(url) {
+        config = config.proxy(None);
+    }
+    if let Some(path) =
+        std::env::var_os("SSL_CERT_FILE").filter(|p| url.starts_with("https://") && !p.is_empty())
+    {
+        let path = PathBuf::from(path);
+        let pem = fs::read(&path).map_err(|e| FetchError::Unreachable {
+            url: url.to_owned(),
+            reason: format!("SSL_CERT_FILE names {}, which cannot be read: {e}", path.display()),
+        })?;
+        let certs: Vec<_> = parse_pem(&pem)
+            .filter_map(|item| match item {
+                Ok(PemItem::Certificate(cert)) => Some(cert),
+                _ => None,
+            })
+            .collect();
+        if !certs.is_empty() {
+            config =
+                config.tls_config(TlsConfig::builder().root_certs(RootCerts::new_with_certs(&certs)).build());
+        }
+    }
+    Ok(config.build().new_agent())
+}
+
+fn is_loopback(url: &str) -> bool {
+    let host = url.split("://").nth(1).unwrap_or_default();
+    ["127.0.0.1", "localhost", "[::1]"]
+        .iter()
+        .any(|own| host.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':'])))
+}
+
+fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+    headers.get(name)?.to_str().ok()
+}
+
+/// `bytes 200-1023/146515` → (200, Some(146515)); `*` as the total → `None`.
+fn content_range(value: &str) -> Option<(u64, Option<u64>)> {
+    let (range, total) = value.trim().strip_prefix("bytes ")?.split_once('/')?;
+    let (start, end) = range.trim().split_once('-')?;
+    let (start, end): (u64, u64) = (start.parse().ok()?, end.parse().ok()?);
+    let total = match total.trim() {
+        "*" => None,
+        n => Some(n.parse().ok()?),
+    };
+    (start <= end && total.is_none_or(|n: u64| end < n)).then_some((start, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn content_range_reads_well_formed_ranges_only() {
+        assert_eq!(content_range("bytes 200-1023/146515"), Some((200, Some(146_515))));
+        assert_eq!(content_range("bytes 0-9/*"), Some((0, None)));
+        for bad in
+            ["", "bytes", "bytes */100", "bytes 9-0/10", "bytes 0-10/10", "items 0-1/2", "bytes -1-2/3"]
+        {
+            assert_eq!(content_range(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_mirror_replaces_the_host_and_keeps_the_path() {
+        let url = |base| transferable("https://host.org/a/b.ckpt?x=1", base);
+        assert_eq!(url(None).unwrap(), "https://host.org/a/b.ckpt?x=1");
+        assert_eq!(url(Some("http://m:8/x/")).unwrap(), "http://m:8/x/a/b.ckpt?x=1");
+    }
+
+    #[test]
+    fn urls_that_name_no_file_are_refused() {
+        for bad in
+            ["", "file:///etc/passwd", "https://host.org", "https:///a", "https://host.org/", "ftp://h/a"]
+        {
+            assert!(matches!(transferable(bad, None), Err(FetchError::BadUrl { .. })), "{bad}");
+        }
+    }
+
+    #[test]
+    fn only_the_own_machine_skips_the_proxy() {
+        assert!(is_loopback("http://127.0.0.1:80/a"));
+        assert!(is_loopback("http://localhost/a"));
+        assert!(is_loopback("http://[::1]:9/a"));
+        assert!(!is_loopback("http://127.0.0.1.evil.org/a"));
+        assert!(!is_loopback("https://host.org/127.0.0.1"));
+    }
+}
