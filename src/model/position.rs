@@ -111,8 +111,7 @@ impl Tables {
     pub fn apply(&self, q: &Tensor, k: &Tensor) -> Result<(Tensor, Tensor)> {
         match self {
             Self::Rotary { cos, sin } => {
-                let rotate = |x: &Tensor| candle_nn::rotary_emb::rope_i(&x.contiguous()?, cos, sin);
-                Ok((rotate(q)?, rotate(k)?))
+                Ok((rotate(q, cos, sin)?, rotate(k, cos, sin)?))
             }
             Self::Polar { q: q_table, k: k_table } => {
                 // Magnitude softplus(x), phase from the table; real and imaginary parts side by side. The order of the
@@ -125,6 +124,19 @@ impl Tables {
             }
         }
     }
+}
+
+/// Rotates the interleaved pairs of x: [batch, heads, len, dim_head]. An odd last feature stays as it is.
+fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
+    let (dim, pairs) = (x.dim(3)?, cos.dim(1)?);
+    if dim == 2 * pairs {
+        return candle_nn::rotary_emb::rope_i(&x.contiguous()?, cos, sin);
+    }
+    if pairs == 0 {
+        return Ok(x.clone());
+    }
+    let rotated = candle_nn::rotary_emb::rope_i(&x.narrow(3, 0, 2 * pairs)?.contiguous()?, cos, sin)?;
+    Tensor::cat(&[rotated, x.narrow(3, 2 * pairs, dim - 2 * pairs)?], 3)
 }
 
 /// `torch.nn.functional.softplus`: ln(1 + eˣ), x itself above 20.

@@ -149,14 +149,6 @@ impl Architecture {
         {
             positive(key, value)?;
         }
-        if dim_head % 2 == 1 && !evidence.polar() {
-            return Err(ArchitectureError::Invalid {
-                key: "dim_head",
-                expected: "an even number, for the rotary embedding".into(),
-                found: dim_head.to_string(),
-            });
-        }
-
         let held_features = evidence.band_features();
         let (channels, bands, min_freq) =
             resolve_bands(config, resolved_family, &stft, &held_features, &mut causes)?;
