@@ -6,8 +6,10 @@
 //! Layers import one way: [`audio`] and [`dsp`] → [`model`] → [`separator`] → [`lossless`] → [`offline`].
 //! `ARCHITECTURE.md` has the picture.
 
+pub mod audio;
 pub mod dsp;
 pub mod lossless;
 pub mod model;
+pub mod offline;
 pub mod registry;
 pub mod separator;

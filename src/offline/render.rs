@@ -216,7 +216,8 @@ impl<'a> Job<'a> {
             demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| report(pass, done, expected))?;
         }
         if self.hybrid {
-            self.distribute_residual(&mut mixture, &mut stems, &mut |done| report(self.shifts, done, expected))?;
+            let pass = self.shifts;
+            self.distribute_residual(&mut mixture, &mut stems, &mut |done| report(pass, done, expected))?;
         }
         let mut block = Planar::new(stems.channels());
         for at in (0..stems.samples()).step_by(BLOCK) {

@@ -1,0 +1,258 @@
+//! Reading of audio files as a stream of planar `f32`.
+//!
+//! WAV and AIFF with integer or float samples are parsed here, which gives exact values, exact byte counts in the
+//! errors, RF64 and streamed headers. Everything compressed goes through symphonia, and Opus through a Rust
+//! translation of libopus.
+//!
+//! Policy for damage: in a lossless file it is an error, since its samples would be wrong without a sign. In a lossy
+//! one the undecodable packet becomes silence of its length, so that the rest stays in time, and is recorded in
+//! [`Decoder::warnings`].
+
+mod aiff;
+mod opus;
+mod packets;
+mod pcm;
+mod wav;
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+pub use symphonia::core::io::MediaSource;
+
+use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
+
+/// How the source stores its samples, which says what a bit-exact output needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceFormat {
+    /// Integers of up to 8 bits: multiples of 2⁻⁷.
+    Int8,
+    /// Integers of 9 to 16 bits: multiples of 2⁻¹⁵.
+    Int16,
+    /// Integers of 17 to 24 bits: multiples of 2⁻²³.
+    Int24,
+    /// Integers of 25 to 32 bits, each rounded to the nearest `f32`.
+    Int32,
+    /// 32-bit floats, as they are.
+    Float32,
+    /// 64-bit floats, each rounded to the nearest `f32`.
+    Float64,
+    /// A lossy codec, which has no sample format of its own.
+    Lossy,
+}
+
+impl SourceFormat {
+    fn from_int_bits(bits: u32) -> Self {
+        match bits {
+            0..=8 => Self::Int8,
+            9..=16 => Self::Int16,
+            17..=24 => Self::Int24,
+            _ => Self::Int32,
+        }
+    }
+
+    /// Whether every sample is exact in `f32`.
+    pub fn is_exact(self) -> bool {
+        matches!(self, Self::Int8 | Self::Int16 | Self::Int24 | Self::Float32)
+    }
+}
+
+/// What a file says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceInfo {
+    /// The container, in short: `WAV`, `FLAC`, `Ogg`.
+    pub container: String,
+    /// The codec, in short: `PCM`, `FLAC`, `MP3`.
+    pub codec: String,
+    /// Sample rate in Hz, 1 to [`MAX_SAMPLE_RATE`].
+    pub sample_rate: u32,
+    /// Channels, 1 to [`MAX_CHANNELS`].
+    pub channels: usize,
+    /// Samples per channel, without encoder delay and padding; `None` when the file does not tell. Exact for
+    /// lossless files, an announcement for lossy ones.
+    pub samples: Option<u64>,
+    /// How the samples are stored.
+    pub sample_format: SourceFormat,
+}
+
+/// One file's samples in the natural blocks of its container.
+trait Blocks: Send {
+    fn info(&self) -> &SourceInfo;
+    /// Appends one block to `out`, which has the file's channels. `false` at the end.
+    fn next(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError>;
+}
+
+/// What went wrong without being an error. Bounded: a broken file can have a million broken packets.
+#[derive(Default)]
+struct Warnings {
+    kept: Vec<String>,
+    total: u64,
+}
+
+impl Warnings {
+    const KEPT: usize = 16;
+
+    fn push(&mut self, warning: String) {
+        self.total += 1;
+        if self.kept.len() < Self::KEPT {
+            self.kept.push(warning);
+        }
+    }
+}
+
+/// An open audio file.
+///
+/// ```no_run
+/// use nullsum::audio::{Decoder, Planar};
+///
+/// let mut decoder = Decoder::open("song.flac")?;
+/// println!("{} Hz", decoder.info().sample_rate);
+/// let mut block = Planar::default();
+/// while decoder.read(4096, &mut block)? > 0 {
+///     // block: [channels][up to 4096 samples]
+/// }
+/// # Ok::<(), nullsum::audio::AudioError>(())
+/// ```
+pub struct Decoder {
+    blocks: Box<dyn Blocks>,
+    /// Decoded, not yet read: `pending[at..]`.
+    pending: Planar,
+    at: usize,
+    ended: bool,
+    position: u64,
+    non_finite: u64,
+    warnings: Warnings,
+}
+
+impl Decoder {
+    /// Opens a file and reads its header. The content decides on the format, the name's extension does not.
+    ///
+    /// # Errors
+    /// Everything that can be known before decoding: a missing or unreadable file, a folder, 0 bytes, an unknown
+    /// format, an impossible header, a WAV or AIFF file that is shorter than it says.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self, AudioError> {
+        let path = path.as_ref();
+        let open = |source| AudioError::Open { path: path.to_path_buf(), source };
+        let not_a_file = |kind| AudioError::NotAFile { path: path.to_path_buf(), kind };
+        let meta = std::fs::metadata(path).map_err(open)?;
+        if meta.is_dir() {
+            return Err(not_a_file("a folder"));
+        }
+        // A pipe or device has no length to check a header against, and may never end.
+        if !meta.is_file() {
+            return Err(not_a_file("a device or pipe"));
+        }
+        Self::from_source(Box::new(File::open(path).map_err(open)?), path)
+    }
+
+    /// Like [`open`](Self::open) for bytes that are already at hand. `path` only names them in errors.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn from_source(mut source: Box<dyn MediaSource>, path: &Path) -> Result<Self, AudioError> {
+        let read = |source| AudioError::Read { path: path.to_path_buf(), source };
+        let length = source.seek(SeekFrom::End(0)).map_err(read)?;
+        if length == 0 {
+            return Err(AudioError::Empty { path: path.to_path_buf() });
+        }
+        source.seek(SeekFrom::Start(0)).map_err(read)?;
+        let mut magic = Vec::with_capacity(12);
+        source.by_ref().take(12).read_to_end(&mut magic).map_err(read)?;
+
+        let mut warnings = Warnings::default();
+        let header = match (magic.get(..4), magic.get(8..12)) {
+            (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => {
+                wav::parse(&mut source, length, path, &mut warnings)?
+            }
+            (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => aiff::parse(&mut source, length, path, &mut warnings)?,
+            _ => None,
+        };
+        let blocks: Box<dyn Blocks> = match header {
+            Some(layout) => Box::new(pcm::PcmBlocks::new(source, layout, path)?),
+            None => {
+                source.seek(SeekFrom::Start(0)).map_err(read)?;
+                Box::new(packets::PacketBlocks::open(source, path, &magic, &mut warnings)?)
+            }
+        };
+        let channels = blocks.info().channels;
+        Ok(Self {
+            blocks,
+            pending: Planar::new(channels),
+            at: 0,
+            ended: false,
+            position: 0,
+            non_finite: 0,
+            warnings,
+        })
+    }
+
+    /// What the file says of itself.
+    pub fn info(&self) -> &SourceInfo {
+        self.blocks.info()
+    }
+
+    /// Replaces the content of `out` by the next samples: exactly `max_samples` per channel, fewer only at the end
+    /// of the file. Returns how many; 0 is the end.
+    ///
+    /// # Errors
+    /// [`AudioError::Damaged`] or [`AudioError::Truncated`] where a lossless stream breaks, [`AudioError::Read`]
+    /// when the system does not deliver. After an error the stream is at its end.
+    pub fn read(&mut self, max_samples: usize, out: &mut Planar) -> Result<usize, AudioError> {
+        out.reset(self.pending.channels());
+        while out.samples() < max_samples {
+            if self.at == self.pending.samples() {
+                self.pending.clear();
+                self.at = 0;
+                if self.ended {
+                    break;
+                }
+                // An error ends the stream: what follows it cannot be trusted.
+                self.ended = true;
+                self.ended = !self.blocks.next(&mut self.pending, &mut self.warnings)?;
+                continue;
+            }
+            let count = (max_samples - out.samples()).min(self.pending.samples() - self.at);
+            out.append_range(&self.pending, self.at..self.at + count);
+            self.at += count;
+        }
+        for plane in out.iter() {
+            self.non_finite += plane.iter().filter(|sample| !sample.is_finite()).count() as u64;
+        }
+        self.position += out.samples() as u64;
+        Ok(out.samples())
+    }
+
+    /// Samples per channel read so far.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// NaN and infinite samples read so far, over all channels. They are handed out as they are: refusing or
+    /// cleaning them is the caller's choice.
+    pub fn non_finite(&self) -> u64 {
+        self.non_finite
+    }
+
+    /// What was wrong with the file so far without being an error, in words; the first 16 of
+    /// [`warning_count`](Self::warning_count).
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings.kept
+    }
+
+    /// How many warnings there were.
+    pub fn warning_count(&self) -> u64 {
+        self.warnings.total
+    }
+}
+
+/// Refuses a channel count or sample rate that no real file has.
+fn check_shape(path: &Path, channels: usize, sample_rate: u32) -> Result<(), AudioError> {
+    let header = |what| Err(AudioError::Header { path: PathBuf::from(path), what });
+    if channels == 0 || channels > MAX_CHANNELS {
+        return header(format!("{channels} channels, expected 1 to {MAX_CHANNELS}"));
+    }
+    if sample_rate == 0 || sample_rate > MAX_SAMPLE_RATE {
+        return header(format!("a sample rate of {sample_rate} Hz, expected 1 to {MAX_SAMPLE_RATE} Hz"));
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! The headers of AIFF and of uncompressed AIFF-C.
+
+use std::io::SeekFrom;
+use std::path::Path;
+
+use super::pcm::{Encoding, Layout, Stop, array};
+use super::{AudioError, MediaSource, Warnings, check_shape};
+
+/// More chunks than any real file has.
+const MAX_CHUNKS: usize = 4096;
+
+struct Common {
+    encoding: Encoding,
+    big_endian: bool,
+    channels: usize,
+    samples: u64,
+    sample_rate: u32,
+}
+
+/// Reads the header. `None` for compressed AIFF-C, which symphonia may know.
+pub(super) fn parse(
+    source: &mut Box<dyn MediaSource>,
+    length: u64,
+    path: &Path,
+    warnings: &mut Warnings,
+) -> Result<Option<Layout>, AudioError> {
+    let Some((common, sound)) = chunks(source.as_mut(), length).map_err(|stop| stop.at(path))? else {
+        return Ok(None);
+    };
+    check_shape(path, common.channels, common.sample_rate)?;
+    let frame = common.encoding.bytes() * common.channels as u64;
+    let expected = common.samples * frame;
+    let (data_at, announced) = match sound {
+        Some(sound) => sound,
+        None if expected == 0 => (length, 0),
+        None => return Err(Stop::Header("no `SSND` chunk up to the end of the file".to_owned()).at(path)),
+    };
+    let there = length.saturating_sub(data_at);
+    if expected > there {
+        return Err(AudioError::Truncated { path: path.to_path_buf(), expected, found: there });
+    }
+    if announced < expected {
+        warnings.push(format!(
+            "the sound chunk announces {announced} bytes, the header {expected}; the header was followed"
+        ));
+    }
+    Ok(Some(Layout {
+        container: "AIFF",
+        encoding: common.encoding,
+        big_endian: common.big_endian,
+        channels: common.channels,
+        sample_rate: common.sample_rate,
+        data_at,
+        samples: common.samples,
+    }))
+}
+
+/// Walks the chunks: the common chunk, and where the samples begin and how many bytes are announced.
+#[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
+fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Common, Option<(u64, u64)>)>, Stop> {
+    source.seek(SeekFrom::Start(8))?;
+    let compressed = array::<4>(source)? == *b"AIFC";
+    let mut common = None;
+    let mut sound = None;
+    let mut at = 12_u64;
+    // A limit, since a hostile file could be made of empty chunks alone.
+    for _ in 0..MAX_CHUNKS {
+        if at + 8 > length {
+            break;
+        }
+        source.seek(SeekFrom::Start(at))?;
+        let id: [u8; 4] = array(source)?;
+        let size = u64::from(u32::from_be_bytes(array(source)?));
+        at += 8;
+        match &id {
+            b"COMM" => match read_common(source, size, compressed)? {
+                Some(read) => common = Some(read),
+                None => return Ok(None),
+            },
+            b"SSND" => {
+                let offset = u64::from(u32::from_be_bytes(array(source)?));
+                let _block_size = array::<4>(source)?;
+                sound = Some((at + 8 + offset, size.saturating_sub(8 + offset)));
+            }
+            _ => {}
+        }
+        if common.is_some() && sound.is_some() {
+            break;
+        }
+        at += size + size % 2;
+    }
+    match common {
+        Some(common) => Ok(Some((common, sound))),
+        None => Err(Stop::Header("no `COMM` chunk up to the end of the file".to_owned())),
+    }
+}
+
+fn read_common(source: &mut dyn MediaSource, size: u64, compressed: bool) -> Result<Option<Common>, Stop> {
+    let channels = u16::from_be_bytes(array(source)?);
+    let samples = u64::from(u32::from_be_bytes(array(source)?));
+    let bits = u16::from_be_bytes(array(source)?);
+    let sample_rate = extended(array(source)?);
+    let kind: [u8; 4] = if compressed && size >= 22 { array(source)? } else { *b"NONE" };
+    let signed = match bits {
+        1..=32 => Some(Encoding::Signed { bytes: bits.div_ceil(8), valid_bits: bits }),
+        _ => None,
+    };
+    let (encoding, big_endian) = match &kind {
+        b"NONE" | b"twos" => (signed, true),
+        b"sowt" => (signed, false),
+        b"raw " => (Some(Encoding::Unsigned8), true),
+        b"in24" => (Some(Encoding::Signed { bytes: 3, valid_bits: 24 }), true),
+        b"in32" => (Some(Encoding::Signed { bytes: 4, valid_bits: 32 }), true),
+        b"fl32" | b"FL32" => (Some(Encoding::Float32), true),
+        b"fl64" | b"FL64" => (Some(Encoding::Float64), true),
+        _ => return Ok(None),
+    };
+    let Some(encoding) = encoding else {
+        return Err(Stop::Header(format!("{bits}-bit samples, expected 1 to 32 bits")));
+    };
+    // A rate that is no whole number of Hz is rounded; one that is no rate at all becomes 0 and is refused.
+    Ok(Some(Common { encoding, big_endian, channels: usize::from(channels), samples, sample_rate }))
+}
+
+/// An 80-bit IEEE float as a rounded positive integer; 0 for what is negative, tiny, huge or NaN.
+fn extended(bytes: [u8; 10]) -> u32 {
+    // Above 2^31 Hz, below 1 Hz, or with the sign bit: no rate.
+    let exponent = u32::from(u16::from_be_bytes([bytes[0], bytes[1]]));
+    if !(16_383..16_383 + 32).contains(&exponent) {
+        return 0;
+    }
+    let mut mantissa = [0; 8];
+    mantissa.copy_from_slice(&bytes[2..]);
+    // Value: mantissa · 2^(exponent − 16383 − 63).
+    let shift = 63 - (exponent - 16_383);
+    let half = 1_u128 << (shift - 1);
+    u32::try_from((u128::from(u64::from_be_bytes(mantissa)) + half) >> shift).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::extended;
+
+    #[test]
+    fn eighty_bit_rates_are_read_and_nonsense_becomes_zero() {
+        let rate = |exponent: u16, mantissa: u64| {
+            let mut bytes = [0; 10];
+            bytes[..2].copy_from_slice(&exponent.to_be_bytes());
+            bytes[2..].copy_from_slice(&mantissa.to_be_bytes());
+            extended(bytes)
+        };
+        assert_eq!(rate(0x400E, 0xAC44_0000_0000_0000), 44_100);
+        assert_eq!(rate(0x400F, 0xBB80_0000_0000_0000), 96_000);
+        assert_eq!(rate(0x3FFF, 0x8000_0000_0000_0000), 1);
+        assert_eq!(rate(0x400D, 0xAC44_8000_0000_0000), 22_050 + 1 / 4);
+        for nonsense in [(0, 0), (0x7FFF, u64::MAX), (0xC00E, 1 << 63), (0x3FFE, u64::MAX), (0x401F, 1 << 63)] {
+            assert_eq!(rate(nonsense.0, nonsense.1), 0);
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Uncompressed samples at a known place of a file: what WAV and AIFF come down to.
+
+use std::io::{Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+
+use super::{AudioError, Blocks, MediaSource, Planar, SourceFormat, SourceInfo, Warnings};
+
+/// Samples per channel of one block.
+const BLOCK: u64 = 4096;
+
+/// How one sample is stored. Bytes are 1 to 4 for integers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Encoding {
+    /// Unsigned bytes around 128.
+    Unsigned8,
+    /// Signed, left-justified in its bytes; the lowest `8 · bytes − valid_bits` bits mean nothing.
+    Signed { bytes: u16, valid_bits: u16 },
+    /// IEEE float of 4 bytes.
+    Float32,
+    /// IEEE float of 8 bytes.
+    Float64,
+}
+
+impl Encoding {
+    pub(super) fn bytes(self) -> u64 {
+        match self {
+            Self::Unsigned8 => 1,
+            Self::Signed { bytes, .. } => u64::from(bytes),
+            Self::Float32 => 4,
+            Self::Float64 => 8,
+        }
+    }
+
+    fn format(self) -> SourceFormat {
+        match self {
+            Self::Unsigned8 => SourceFormat::Int8,
+            Self::Signed { valid_bits, .. } => SourceFormat::from_int_bits(u32::from(valid_bits)),
+            Self::Float32 => SourceFormat::Float32,
+            Self::Float64 => SourceFormat::Float64,
+        }
+    }
+}
+
+/// Where a header says that the samples are, checked against the file's length.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) container: &'static str,
+    pub(super) encoding: Encoding,
+    pub(super) big_endian: bool,
+    pub(super) channels: usize,
+    pub(super) sample_rate: u32,
+    /// Position of the first sample.
+    pub(super) data_at: u64,
+    /// Whole frames, one sample of each channel, that follow.
+    pub(super) samples: u64,
+}
+
+pub(super) struct PcmBlocks {
+    source: Box<dyn MediaSource>,
+    path: PathBuf,
+    layout: Layout,
+    info: SourceInfo,
+    done: u64,
+    bytes: Vec<u8>,
+}
+
+impl PcmBlocks {
+    pub(super) fn new(mut source: Box<dyn MediaSource>, layout: Layout, path: &Path) -> Result<Self, AudioError> {
+        source
+            .seek(SeekFrom::Start(layout.data_at))
+            .map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
+        let info = SourceInfo {
+            container: layout.container.to_owned(),
+            codec: "PCM".to_owned(),
+            sample_rate: layout.sample_rate,
+            channels: layout.channels,
+            samples: Some(layout.samples),
+            sample_format: layout.encoding.format(),
+        };
+        Ok(Self { source, path: path.to_path_buf(), layout, info, done: 0, bytes: Vec::new() })
+    }
+}
+
+impl Blocks for PcmBlocks {
+    fn info(&self) -> &SourceInfo {
+        &self.info
+    }
+
+    fn next(&mut self, out: &mut Planar, _warnings: &mut Warnings) -> Result<bool, AudioError> {
+        let samples = BLOCK.min(self.layout.samples - self.done);
+        if samples == 0 {
+            return Ok(false);
+        }
+        let width = self.layout.encoding.bytes() as usize;
+        let frame = width * self.layout.channels;
+        self.bytes.resize(samples as usize * frame, 0);
+        // The length was checked when the file was opened, so an early end means that it shrank since.
+        self.source
+            .read_exact(&mut self.bytes)
+            .map_err(|source| AudioError::Read { path: self.path.clone(), source })?;
+        if self.layout.big_endian && width > 1 {
+            self.bytes.chunks_exact_mut(width).for_each(<[u8]>::reverse);
+        }
+        for (channel, plane) in out.planes_mut().iter_mut().enumerate() {
+            let stored = self.bytes.chunks_exact(frame).map(|frame| &frame[channel * width..(channel + 1) * width]);
+            match self.layout.encoding {
+                Encoding::Unsigned8 => plane.extend(stored.map(|byte| (f32::from(byte[0]) - 128.0) / 128.0)),
+                Encoding::Signed { valid_bits, .. } => {
+                    let mask = u32::MAX << (32 - u32::from(valid_bits).clamp(1, 32));
+                    plane.extend(stored.map(|bytes| {
+                        let mut word = [0; 4];
+                        word[4 - width..].copy_from_slice(bytes);
+                        from_i32((u32::from_le_bytes(word) & mask) as i32)
+                    }));
+                }
+                Encoding::Float32 => plane.extend(stored.map(|bytes| {
+                    let mut word = [0; 4];
+                    word.copy_from_slice(bytes);
+                    f32::from_le_bytes(word)
+                })),
+                Encoding::Float64 => plane.extend(stored.map(|bytes| {
+                    let mut word = [0; 8];
+                    word.copy_from_slice(bytes);
+                    f64::from_le_bytes(word) as f32
+                })),
+            }
+        }
+        self.done += samples;
+        Ok(true)
+    }
+}
+
+/// Full scale 2³¹ to ±1: exact when the lowest 8 bits are 0, else the nearest `f32`.
+pub(super) fn from_i32(sample: i32) -> f32 {
+    sample as f32 / 2_147_483_648.0
+}
+
+/// Why reading a header stopped.
+pub(super) enum Stop {
+    /// The system did not deliver.
+    Io(std::io::Error),
+    /// The header is not what it should be.
+    Header(String),
+}
+
+impl Stop {
+    pub(super) fn at(self, path: &Path) -> AudioError {
+        match self {
+            Self::Io(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => AudioError::Header {
+                path: path.to_path_buf(),
+                what: "the file ends within its header; copy or export it again".to_owned(),
+            },
+            Self::Io(source) => AudioError::Read { path: path.to_path_buf(), source },
+            Self::Header(what) => AudioError::Header { path: path.to_path_buf(), what },
+        }
+    }
+}
+
+impl From<std::io::Error> for Stop {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+/// Reads an array of bytes.
+pub(super) fn array<const N: usize>(source: &mut dyn MediaSource) -> std::io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    source.read_exact(&mut bytes)?;
+    Ok(bytes)
+}

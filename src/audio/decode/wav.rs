@@ -1,0 +1,154 @@
+//! The headers of WAV: RIFF, RF64 and BW64, plain and extensible, finished and streamed.
+
+use std::io::SeekFrom;
+use std::path::Path;
+
+use super::pcm::{Encoding, Layout, Stop, array};
+use super::{AudioError, MediaSource, Warnings, check_shape};
+
+/// More chunks before the samples than any real file has.
+const MAX_CHUNKS: usize = 4096;
+
+const TAG_PCM: u16 = 1;
+const TAG_FLOAT: u16 = 3;
+const TAG_EXTENSIBLE: u16 = 0xFFFE;
+
+/// Writers that cannot go back to correct the header leave sizes like these: 2³² − 1 (ffmpeg) or a little below
+/// 2³¹ (SoX).
+fn is_placeholder(size: u64) -> bool {
+    size == u64::from(u32::MAX) || (0x7FFF_F000..=0x7FFF_FFFF).contains(&size)
+}
+
+struct Format {
+    encoding: Encoding,
+    channels: usize,
+    sample_rate: u32,
+}
+
+/// Reads the header. `None` for codecs other than plain PCM and float, which symphonia may know.
+pub(super) fn parse(
+    source: &mut Box<dyn MediaSource>,
+    length: u64,
+    path: &Path,
+    warnings: &mut Warnings,
+) -> Result<Option<Layout>, AudioError> {
+    let Some(found) = chunks(source.as_mut(), length).map_err(|stop| stop.at(path))? else { return Ok(None) };
+    let (format, data_at, announced) = found;
+    check_shape(path, format.channels, format.sample_rate)?;
+    let frame = format.encoding.bytes() * format.channels as u64;
+    let there = length.saturating_sub(data_at);
+    let bytes = match announced {
+        Some(bytes) if bytes > there => {
+            return Err(AudioError::Truncated { path: path.to_path_buf(), expected: bytes, found: there });
+        }
+        Some(bytes) => bytes,
+        None => there,
+    };
+    if bytes % frame != 0 {
+        warnings.push(format!("the last {} bytes are no whole sample and were left out", bytes % frame));
+    }
+    Ok(Some(Layout {
+        container: "WAV",
+        encoding: format.encoding,
+        big_endian: false,
+        channels: format.channels,
+        sample_rate: format.sample_rate,
+        data_at,
+        samples: bytes / frame,
+    }))
+}
+
+/// Walks the chunks to the samples: the format, where they begin, how many bytes are announced (`None`: to the
+/// end of the file).
+#[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
+fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Format, u64, Option<u64>)>, Stop> {
+    source.seek(SeekFrom::Start(0))?;
+    let long = array::<4>(source)? != *b"RIFF";
+    let riff_size = u64::from(u32::from_le_bytes(array(source)?));
+    let mut format = None;
+    let mut long_data_size = None;
+    let mut at = 12_u64;
+    // A limit, since a hostile file could be made of empty chunks alone.
+    for _ in 0..MAX_CHUNKS {
+        if at.saturating_add(8) > length {
+            let missing = if format.is_some() { "data" } else { "fmt" };
+            return Err(Stop::Header(format!("no `{missing}` chunk up to the end of the file")));
+        }
+        source.seek(SeekFrom::Start(at))?;
+        let id: [u8; 4] = array(source)?;
+        let size = u64::from(u32::from_le_bytes(array(source)?));
+        at += 8;
+        match &id {
+            b"fmt " => match read_format(source, size)? {
+                Some(read) => format = Some(read),
+                None => return Ok(None),
+            },
+            b"ds64" if long && size >= 16 => {
+                let _riff_size = array::<8>(source)?;
+                long_data_size = Some(u64::from_le_bytes(array(source)?));
+            }
+            b"data" => {
+                let Some(format) = format else {
+                    return Err(Stop::Header("the `data` chunk comes before any `fmt` chunk".to_owned()));
+                };
+                let announced = match (size, long_data_size) {
+                    (size, Some(long_size)) if size == u64::from(u32::MAX) => Some(long_size),
+                    (size, _) if is_placeholder(size) && size > length - at => None,
+                    // 0 is legal for an empty file, and what a writer leaves that was stopped or could not
+                    // seek. The size of the whole tells them apart: it then stops at the data, or is one of
+                    // those placeholders itself.
+                    (0, _) if riff_size <= at - 8 || is_placeholder(riff_size) => None,
+                    (size, _) => Some(size),
+                };
+                return Ok(Some((format, at, announced)));
+            }
+            _ => {}
+        }
+        // Chunks begin at even positions.
+        at = at.saturating_add(size).saturating_add(size % 2);
+    }
+    Err(Stop::Header(format!("no samples within the first {MAX_CHUNKS} chunks")))
+}
+
+fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>, Stop> {
+    if size < 16 {
+        return Err(Stop::Header(format!("a `fmt` chunk of {size} bytes, expected 16 or more")));
+    }
+    let mut tag = u16::from_le_bytes(array(source)?);
+    let channels = u16::from_le_bytes(array(source)?);
+    let sample_rate = u32::from_le_bytes(array(source)?);
+    let _bytes_per_second = array::<4>(source)?;
+    let block_align = u16::from_le_bytes(array(source)?);
+    let bits = u16::from_le_bytes(array(source)?);
+    let mut valid_bits = bits;
+    if tag == TAG_EXTENSIBLE && size >= 40 {
+        let _extension_size = array::<2>(source)?;
+        let valid = u16::from_le_bytes(array(source)?);
+        let _speakers = array::<4>(source)?;
+        tag = u16::from_le_bytes(array(source)?);
+        // Writers leave 0 where all bits are valid.
+        if (1..bits).contains(&valid) {
+            valid_bits = valid;
+        }
+    }
+    let encoding = match (tag, bits) {
+        (TAG_PCM, 1..=8) => Encoding::Unsigned8,
+        (TAG_PCM, 9..=32) => Encoding::Signed { bytes: bits.div_ceil(8), valid_bits },
+        (TAG_FLOAT, 32) => Encoding::Float32,
+        (TAG_FLOAT, 64) => Encoding::Float64,
+        (TAG_PCM | TAG_FLOAT, _) => {
+            let kind = if tag == TAG_PCM { "integer" } else { "float" };
+            return Err(Stop::Header(format!(
+                "{bits}-bit {kind} samples, expected integers of 1 to 32 bits or floats of 32 or 64"
+            )));
+        }
+        _ => return Ok(None),
+    };
+    let expected = u64::from(channels) * encoding.bytes();
+    if channels > 0 && u64::from(block_align) != expected {
+        return Err(Stop::Header(format!(
+            "{block_align} bytes for {channels} channels of {bits} bits, expected {expected}"
+        )));
+    }
+    Ok(Some(Format { encoding, channels: usize::from(channels), sample_rate }))
+}

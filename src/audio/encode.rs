@@ -1,0 +1,317 @@
+//! Writing of WAV and FLAC as a stream, bit for bit what the caller put on the integer grid.
+//!
+//! The samples go to a hidden temporary file in the destination folder. Only [`AudioWriter::finish`] gives it its
+//! name, by an atomic rename, so that a reader never meets half a file; a writer dropped before (an error, a
+//! cancelled run) removes it.
+
+mod flac;
+mod wav;
+
+use std::fs;
+use std::io::{self, BufWriter, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use tempfile::NamedTempFile;
+
+use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
+
+/// How a sample is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SampleFormat {
+    /// 16-bit integers, steps of 2⁻¹⁵.
+    Pcm16,
+    /// 24-bit integers, steps of 2⁻²³.
+    Pcm24,
+    /// 32-bit floats as they are, without clipping. WAV only.
+    Float32,
+}
+
+impl SampleFormat {
+    /// Bytes of one stored sample.
+    pub fn bytes(self) -> usize {
+        match self {
+            Self::Pcm16 => 2,
+            Self::Pcm24 => 3,
+            Self::Float32 => 4,
+        }
+    }
+
+    /// Bits of one stored sample.
+    pub fn bits(self) -> usize {
+        8 * self.bytes()
+    }
+}
+
+/// The file around the samples.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Container {
+    /// RIFF WAVE; becomes RF64 when it outgrows 4 GiB.
+    Wav,
+    /// Native FLAC.
+    Flac,
+}
+
+impl Container {
+    /// The usual file name extension, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Wav => "wav",
+            Self::Flac => "flac",
+        }
+    }
+}
+
+/// All that an output file needs to know beforehand. Its length it learns at the end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WriterSpec {
+    /// The file around the samples.
+    pub container: Container,
+    /// How a sample is stored.
+    pub format: SampleFormat,
+    /// Channels, 1 to [`MAX_CHANNELS`] (FLAC: 8).
+    pub channels: usize,
+    /// Sample rate in Hz.
+    pub sample_rate: u32,
+}
+
+impl WriterSpec {
+    fn check(&self) -> Result<(), String> {
+        let (channels, rate) = (self.channels, self.sample_rate);
+        if channels == 0 || channels > MAX_CHANNELS {
+            return Err(format!("{channels} channels, but a file has 1 to {MAX_CHANNELS}"));
+        }
+        if rate == 0 || rate > MAX_SAMPLE_RATE {
+            return Err(format!("a sample rate of {rate} Hz, but 1 to {MAX_SAMPLE_RATE} Hz are possible"));
+        }
+        if self.container == Container::Flac {
+            if self.format == SampleFormat::Float32 {
+                return Err("FLAC stores integers only; choose 16 or 24 bits, or WAV for float".to_owned());
+            }
+            if channels > flac::MAX_CHANNELS {
+                return Err(format!("{channels} channels, but FLAC has at most {}; use WAV", flac::MAX_CHANNELS));
+            }
+            if rate > flac::MAX_SAMPLE_RATE {
+                return Err(format!("{rate} Hz, but FLAC goes to {} Hz; use WAV", flac::MAX_SAMPLE_RATE));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The temporary file behind a buffer: what the two containers write to.
+type Out = BufWriter<NamedTempFile>;
+
+/// One container's view of a stream: blocks in, a header corrected at the end.
+trait Sink: Send {
+    /// Writes whole blocks; `block` has the channels of the specification. Returns how many samples saturated.
+    fn write(&mut self, out: &mut Out, block: &Planar) -> io::Result<u64>;
+    /// Writes what is still held, then the header as it must be in the end.
+    fn finish(&mut self, out: &mut Out) -> io::Result<()>;
+}
+
+/// An output file in the making.
+///
+/// ```no_run
+/// use nullsum::audio::{AudioWriter, Container, Planar, SampleFormat, WriterSpec};
+///
+/// let spec = WriterSpec {
+///     container: Container::Wav,
+///     format: SampleFormat::Pcm24,
+///     channels: 2,
+///     sample_rate: 44_100,
+/// };
+/// let mut writer = AudioWriter::create("vocals.wav", spec)?;
+/// writer.write(&Planar::zeros(2, 4096))?;
+/// let path = writer.finish()?;
+/// # Ok::<(), nullsum::audio::AudioError>(())
+/// ```
+pub struct AudioWriter {
+    path: PathBuf,
+    spec: WriterSpec,
+    // None once a write has failed: the temporary file is gone then.
+    out: Option<Out>,
+    sink: Box<dyn Sink>,
+    written: u64,
+    clipped: u64,
+}
+
+impl AudioWriter {
+    /// Starts a file that [`finish`](Self::finish) will put at `path`, replacing a file that is there.
+    ///
+    /// # Errors
+    /// [`AudioError::Spec`] when the specification cannot be stored, [`AudioError::NotAFile`] when a folder is at
+    /// `path`, [`AudioError::Create`] when its folder is missing or may not be written.
+    pub fn create(path: impl AsRef<Path>, spec: WriterSpec) -> Result<Self, AudioError> {
+        let path = path.as_ref().to_path_buf();
+        if let Err(what) = spec.check() {
+            return Err(AudioError::Spec { path, what });
+        }
+        if fs::metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            return Err(AudioError::NotAFile { path, kind: "a folder" });
+        }
+        if path.file_name().is_none() {
+            return Err(AudioError::Spec { path, what: "the path names no file".to_owned() });
+        }
+        let mut out = match temporary(&path) {
+            Ok(file) => BufWriter::with_capacity(1 << 16, file),
+            Err(source) => return Err(AudioError::Create { path, source }),
+        };
+        let sink: io::Result<Box<dyn Sink>> = match spec.container {
+            Container::Wav => wav::WavSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>),
+            Container::Flac => flac::FlacSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>),
+        };
+        match sink {
+            Ok(sink) => Ok(Self { path, spec, out: Some(out), sink, written: 0, clipped: 0 }),
+            Err(source) => {
+                discard(out);
+                Err(AudioError::Write { path, written: 0, source })
+            }
+        }
+    }
+
+    /// The specification that the file was started with.
+    pub fn spec(&self) -> WriterSpec {
+        self.spec
+    }
+
+    /// Where the file will be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Samples per channel taken so far.
+    pub fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Samples, over all channels, that an integer format could not hold: beyond full scale (stored as the
+    /// largest value of their sign) or NaN (stored as 0). Always 0 for float.
+    pub fn clipped(&self) -> u64 {
+        self.clipped
+    }
+
+    /// Appends a block.
+    ///
+    /// For integers a sample is rounded to the nearest step, so what lies on the grid of the format is stored
+    /// exactly, and saturates at full scale (see [`clipped`](Self::clipped)).
+    ///
+    /// # Errors
+    /// [`AudioError::Channels`] for a block of other channels, [`AudioError::Write`] when the disk refuses; the
+    /// temporary file is then removed and every later call fails.
+    pub fn write(&mut self, block: &Planar) -> Result<(), AudioError> {
+        if block.channels() != self.spec.channels {
+            return Err(AudioError::Channels { expected: self.spec.channels, found: block.channels() });
+        }
+        let Some(out) = self.out.as_mut() else { return Err(self.failed(gone())) };
+        match self.sink.write(out, block) {
+            Ok(clipped) => {
+                self.clipped += clipped;
+                self.written += block.samples() as u64;
+                Ok(())
+            }
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    /// Completes the file and moves it to its name. Returns the path.
+    ///
+    /// # Errors
+    /// [`AudioError::Write`] when the rest cannot be written or the rename fails; nothing stays behind.
+    pub fn finish(mut self) -> Result<PathBuf, AudioError> {
+        let Some(out) = self.out.as_mut() else { return Err(self.failed(gone())) };
+        if let Err(source) = self.sink.finish(out).and_then(|()| out.flush()) {
+            return Err(self.failed(source));
+        }
+        let Some(out) = self.out.take() else { return Err(self.failed(gone())) };
+        let file = match out.into_inner() {
+            Ok(file) => file,
+            Err(error) => {
+                let (source, out) = error.into_parts();
+                discard(out);
+                return Err(self.failed(source));
+            }
+        };
+        match file.persist(&self.path) {
+            Ok(_) => Ok(std::mem::take(&mut self.path)),
+            // The error carries the temporary file and removes it.
+            Err(error) => Err(self.failed(error.error)),
+        }
+    }
+
+    fn failed(&mut self, source: io::Error) -> AudioError {
+        if let Some(out) = self.out.take() {
+            discard(out);
+        }
+        AudioError::Write { path: self.path.clone(), written: self.written, source }
+    }
+}
+
+impl Drop for AudioWriter {
+    fn drop(&mut self) {
+        if let Some(out) = self.out.take() {
+            discard(out);
+        }
+    }
+}
+
+/// Closes without writing what the buffer holds, which would fail again; the temporary file removes itself.
+fn discard(out: Out) {
+    drop(out.into_parts());
+}
+
+fn gone() -> io::Error {
+    io::Error::other("an earlier write failed")
+}
+
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        _ => Path::new("."),
+    };
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".nullsum-").suffix(".part");
+    // Temporary files are private by default; the result shall have the rights of any new file.
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
+    builder.tempfile_in(folder)
+}
+
+/// Nearest integer step of `bits` bits and whether the sample did not fit.
+fn quantise(sample: f32, bits: usize) -> (i32, bool) {
+    let scale = (1_i32 << (bits - 1)) as f32;
+    // Exact: the product only moves the exponent.
+    let steps = (sample * scale).round_ties_even();
+    let (lowest, highest) = (-scale, scale - 1.0);
+    let clipped = !(lowest..=highest).contains(&steps);
+    // The cast takes NaN to 0; both limits are exact in f32 up to 24 bits.
+    (steps.clamp(lowest, highest) as i32, clipped)
+}
+
+/// Overwrites `bytes` at `position` and returns to the end.
+fn patch(out: &mut Out, position: u64, bytes: &[u8]) -> io::Result<()> {
+    out.seek(io::SeekFrom::Start(position))?;
+    out.write_all(bytes)?;
+    out.seek(io::SeekFrom::End(0))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quantise;
+
+    #[test]
+    fn grid_values_are_stored_exactly_and_the_rest_rounds_to_nearest() {
+        for bits in [16, 24] {
+            let full = 1_i32 << (bits - 1);
+            for step in [-full, 1 - full, -1, 0, 1, full / 3, full - 1] {
+                assert_eq!(quantise(step as f32 / full as f32, bits), (step, false));
+            }
+            assert_eq!(quantise(1.0, bits), (full - 1, true));
+            assert_eq!(quantise(-1.5, bits), (-full, true));
+            assert_eq!(quantise(f32::INFINITY, bits), (full - 1, true));
+            assert_eq!(quantise(f32::NAN, bits), (0, true));
+        }
+        assert_eq!(quantise(1.4 / 32768.0, 16), (1, false));
+        assert_eq!(quantise(-1.6 / 32768.0, 16), (-2, false));
+    }
+}

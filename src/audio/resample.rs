@@ -1,0 +1,212 @@
+//! Sample-rate conversion of a stream, aligned and of exact length.
+//!
+//! The engine is rubato's synchronous FFT resampler in `f64`: a sinc under a squared Blackman-Harris window,
+//! whose stop band lies below 120 dB, applied as a linear-phase filter. Its block (and so the length of the
+//! filter) is chosen long, [`FILTER_SAMPLES`] at the slower rate, which keeps the pass band flat to about
+//! 99 % of the slower Nyquist frequency.
+
+use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;
+use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
+
+use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
+
+/// Shortest filter, in samples of the slower rate. The transition band is about 13.7 / `FILTER_SAMPLES` of
+/// the band, 74 Hz at 44.1 kHz on either side of the cutoff.
+const FILTER_SAMPLES: usize = 4096;
+
+/// Converts a stream of blocks of any size between two fixed rates.
+///
+/// What comes out is aligned with what went in (the filter's delay is taken off) and has exactly
+/// `round(samples · to / from)` samples once [`finish`](Self::finish) was called. Equal rates pass through bit for
+/// bit. The result does not depend on how the input is cut into blocks.
+pub struct Resampler {
+    from: u32,
+    to: u32,
+    channels: usize,
+    // None when the rates are equal.
+    engine: Option<Engine>,
+    /// Samples per channel taken in.
+    taken: u64,
+    /// Samples per channel given out.
+    given: u64,
+}
+
+struct Engine {
+    fft: Fft<f64>,
+    /// `[channels][0..block_in]`, filled to `held`.
+    input: Vec<Vec<f64>>,
+    held: usize,
+    /// `[channels][block_out]`.
+    output: Vec<Vec<f64>>,
+    /// Samples of the filter's delay still to be dropped.
+    skip: usize,
+    block_in: usize,
+    block_out: usize,
+}
+
+impl Resampler {
+    /// Prepares the conversion of `channels` channels from `from` Hz to `to` Hz.
+    ///
+    /// # Errors
+    /// [`AudioError::Resample`] when a rate is 0 or above [`MAX_SAMPLE_RATE`], or the channels are none or more
+    /// than [`MAX_CHANNELS`].
+    pub fn new(from: u32, to: u32, channels: usize) -> Result<Self, AudioError> {
+        let refuse = |what: String| AudioError::Resample { from, to, what };
+        if [from, to].iter().any(|&rate| rate == 0 || rate > MAX_SAMPLE_RATE) {
+            return Err(refuse(format!("rates from 1 to {MAX_SAMPLE_RATE} Hz are possible")));
+        }
+        if channels == 0 || channels > MAX_CHANNELS {
+            return Err(refuse(format!("{channels} channels, expected 1 to {MAX_CHANNELS}")));
+        }
+        let engine = match from == to {
+            true => None,
+            false => Some(Engine::new(from, to, channels).map_err(|error| refuse(error.to_string()))?),
+        };
+        Ok(Self { from, to, channels, engine, taken: 0, given: 0 })
+    }
+
+    /// Rate of the input, in Hz.
+    pub fn from_rate(&self) -> u32 {
+        self.from
+    }
+
+    /// Rate of the output, in Hz.
+    pub fn to_rate(&self) -> u32 {
+        self.to
+    }
+
+    /// Samples per channel that `samples` of input become: `round(samples · to / from)`, halves upwards.
+    pub fn output_samples(&self, samples: u64) -> u64 {
+        let (from, to) = (u128::from(self.from), u128::from(self.to));
+        ((u128::from(samples) * to * 2 + from) / (2 * from)) as u64
+    }
+
+    /// Takes a block and appends to `out` what is ready. `out` must have the stream's channels.
+    ///
+    /// # Errors
+    /// [`AudioError::Channels`] when either block has another number of channels.
+    pub fn push(&mut self, block: &Planar, out: &mut Planar) -> Result<(), AudioError> {
+        for found in [block.channels(), out.channels()] {
+            if found != self.channels {
+                return Err(AudioError::Channels { expected: self.channels, found });
+            }
+        }
+        let (from, to) = (self.from, self.to);
+        let refuse = |what| AudioError::Resample { from, to, what };
+        self.taken += block.samples() as u64;
+        let Some(engine) = &mut self.engine else {
+            out.append(block);
+            self.given = self.taken;
+            return Ok(());
+        };
+        let mut at = 0;
+        while at < block.samples() {
+            at += engine.hold(block, at);
+            if engine.held == engine.block_in {
+                self.given += engine.run(out, u64::MAX).map_err(refuse)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends the rest to `out`, then starts over for another stream of the same kind.
+    ///
+    /// # Errors
+    /// [`AudioError::Channels`] when `out` has another number of channels.
+    pub fn finish(&mut self, out: &mut Planar) -> Result<(), AudioError> {
+        if out.channels() != self.channels {
+            return Err(AudioError::Channels { expected: self.channels, found: out.channels() });
+        }
+        let total = self.output_samples(self.taken);
+        if let Some(engine) = &mut self.engine {
+            while self.given < total {
+                engine.pad();
+                self.given += engine.run(out, total - self.given).map_err(|what| {
+                    AudioError::Resample { from: self.from, to: self.to, what }
+                })?;
+            }
+            engine.reset();
+        }
+        (self.taken, self.given) = (0, 0);
+        Ok(())
+    }
+}
+
+impl Engine {
+    fn new(from: u32, to: u32, channels: usize) -> Result<Self, rubato::ResamplerConstructionError> {
+        let divisor = gcd(from, to);
+        let (unit_in, unit_out) = ((from / divisor) as usize, (to / divisor) as usize);
+        // An even number of units makes the filter's centre, and with it the delay, a whole number of
+        // samples at both rates.
+        let units = FILTER_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2);
+        let fft = Fft::new_custom(
+            from as usize,
+            to as usize,
+            units * unit_in,
+            1,
+            channels,
+            WindowFunction::BlackmanHarris2,
+            FixedSync::Both,
+        )?;
+        let (block_in, block_out) = (fft.input_frames_next(), fft.output_frames_next());
+        Ok(Self {
+            skip: fft.output_delay(),
+            fft,
+            input: vec![vec![0.0; block_in]; channels],
+            held: 0,
+            output: vec![vec![0.0; block_out]; channels],
+            block_in,
+            block_out,
+        })
+    }
+
+    /// Copies samples of `block` from `at` on into the input block; returns how many there was room for.
+    fn hold(&mut self, block: &Planar, at: usize) -> usize {
+        let count = (self.block_in - self.held).min(block.samples() - at);
+        for (to, from) in self.input.iter_mut().zip(block.planes()) {
+            for (to, &from) in to[self.held..].iter_mut().zip(&from[at..at + count]) {
+                *to = f64::from(from);
+            }
+        }
+        self.held += count;
+        count
+    }
+
+    /// Fills the input block with zeros.
+    fn pad(&mut self) {
+        for plane in &mut self.input {
+            plane[self.held..].fill(0.0);
+        }
+        self.held = self.block_in;
+    }
+
+    /// Converts the full input block and appends at most `limit` samples; returns how many.
+    fn run(&mut self, out: &mut Planar, limit: u64) -> Result<u64, String> {
+        let channels = self.input.len();
+        let input = SequentialSliceOfVecs::new(&self.input, channels, self.block_in).map_err(|e| e.to_string())?;
+        let mut output =
+            SequentialSliceOfVecs::new_mut(&mut self.output, channels, self.block_out).map_err(|e| e.to_string())?;
+        self.fft.process_into_buffer(&input, &mut output, None).map_err(|e| e.to_string())?;
+        self.held = 0;
+        let skipped = self.skip.min(self.block_out);
+        self.skip -= skipped;
+        let ready = (self.block_out - skipped).min(usize::try_from(limit).unwrap_or(usize::MAX));
+        for (to, from) in out.planes_mut().iter_mut().zip(&self.output) {
+            to.extend(from[skipped..skipped + ready].iter().map(|&sample| sample as f32));
+        }
+        Ok(ready as u64)
+    }
+
+    fn reset(&mut self) {
+        self.fft.reset();
+        self.held = 0;
+        self.skip = self.fft.output_delay();
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    match b {
+        0 => a,
+        b => gcd(b, a % b),
+    }
+}

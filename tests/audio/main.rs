@@ -1,0 +1,9 @@
+//! The audio layer against files: made in code, or a few encoded ones in `tests/fixtures/audio`.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+mod decode;
+mod encode;
+mod errors;
+mod make;
+mod resample;
