@@ -24,7 +24,7 @@ use serde_json::Value;
 /// What the generator wrote for one case. Axis letters: n stem, s channel, f bin, t frame, c complex.
 struct Case {
     folder: PathBuf,
-    facts: HashMap<String, String>,
+    facts: Value,
     tensors: HashMap<String, (Vec<usize>, Vec<f32>)>,
 }
 
@@ -41,17 +41,23 @@ impl Case {
     fn read(folder: &Path) -> Self {
         let bytes = std::fs::read(folder.join("case.safetensors")).unwrap();
         let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+        let facts = serde_json::from_str(&header.metadata().as_ref().unwrap()["facts"]).unwrap();
         let tensors = SafeTensors::deserialize(&bytes).unwrap();
         let tensors = tensors.iter().map(|(name, view)| {
             let values =
                 view.data().chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect();
             (name.to_string(), (view.shape().to_vec(), values))
         });
-        Self { folder: folder.into(), facts: header.metadata().clone().unwrap(), tensors: tensors.collect() }
+        Self { folder: folder.into(), facts, tensors: tensors.collect() }
     }
 
     fn name(&self) -> &str {
-        &self.facts["case"]
+        self.text("case")
+    }
+
+    /// A fact that is a text.
+    fn text(&self, key: &str) -> &str {
+        self.facts[key].as_str().unwrap()
     }
 
     fn values(&self, name: &str) -> &[f32] {
@@ -62,12 +68,8 @@ impl Case {
         self.tensors[name].0.as_slice().try_into().unwrap()
     }
 
-    fn fact(&self, name: &str) -> Value {
-        serde_json::from_str(&self.facts[name]).unwrap()
-    }
-
     fn number(&self, name: &str) -> f64 {
-        self.fact(name).as_f64().unwrap()
+        self.facts[name].as_f64().unwrap()
     }
 
     fn checkpoint(&self) -> Checkpoint {
@@ -111,7 +113,7 @@ impl Case {
         let mask = separator.network().forward(&spec).unwrap();
         let [n, rows, _, _] = self.shape("mask");
         // The reference's rows are those of the bins that the network sees.
-        let first = self.fact("bins")[0].as_u64().unwrap() as usize * s;
+        let first = self.facts["bins"][0].as_u64().unwrap() as usize * s;
         let mask =
             mask.reshape((n, t, f * s, 2)).unwrap().narrow(2, first, rows).unwrap().transpose(1, 2).unwrap();
         snr_db(self.values("mask"), &mask.flatten_all().unwrap().to_vec1().unwrap(), |_| true)
@@ -172,7 +174,7 @@ impl Case {
     }
 
     fn songs(&self) -> Vec<Value> {
-        self.facts.get("demix").map_or(Vec::new(), |_| self.fact("demix").as_array().unwrap().clone())
+        self.facts["demix"].as_array().cloned().unwrap_or_default()
     }
 
     fn compare(&self) -> Closeness {
@@ -241,7 +243,7 @@ fn all_match(folder: &Path) {
             println!(
                 "{:34} {:26} {:7.1} {:7.1} {:7.1} {song:>7}",
                 case.name(),
-                case.facts["installed"],
+                case.text("installed"),
                 found.spec,
                 found.mask,
                 found.output
@@ -273,9 +275,9 @@ fn cases_of_the_environment_equal_their_references() {
 #[test]
 fn wrappers_and_prefixes_are_found_and_named() {
     for case in cases(&fixtures()) {
-        let (checkpoint, wrap) = (case.checkpoint(), &case.facts["wrap"]);
-        assert_eq!(checkpoint.wrapper().unwrap_or(""), wrap, "{}", case.name());
-        assert_eq!(checkpoint.prefix(), case.facts["prefix"], "{}", case.name());
+        let checkpoint = case.checkpoint();
+        assert_eq!(checkpoint.wrapper().unwrap_or(""), case.text("wrap"), "{}", case.name());
+        assert_eq!(checkpoint.prefix(), case.text("prefix"), "{}", case.name());
     }
 }
 

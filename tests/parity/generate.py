@@ -60,7 +60,6 @@ def write_case(case, modules, folder):
     import reference
     from safetensors.torch import save_file
 
-    torch.manual_seed(case["seed"])
     model = reference.build(case, modules)
     samples = case["samples"]
     chunk = signal(case, samples)
@@ -73,11 +72,14 @@ def write_case(case, modules, folder):
                  tolerance_db=case["tolerance_db"], demix_tolerance_db=80, valid_samples=valid, bins=read.bins,
                  wrap=case["weights"]["wrap"], prefix=case["weights"]["prefix"], dtype=case["weights"]["dtype"])
     tensors = dict(chunk=chunk, spec=read.spec, mask=read.mask, output=torch.nn.functional.pad(read.output, (0, samples - valid)))
-    if case.get("check", True):
+    if case["check"] != "none":
         exact = reference.Reading(reference.in_double(model), chunk.double())
-        facts["reference_mask_db"] = round(reference.snr_db(exact.mask, read.mask), 1)
-        facts["reference_output_db"] = round(reference.snr_db(exact.output, read.output), 1)
-        assert facts["reference_mask_db"] > case["tolerance_db"] + 10, f"{case['name']} is ill-conditioned: {facts}"
+        noise = [reference.snr_db(exact.mask, read.mask), reference.snr_db(exact.output, read.output)]
+        facts["reference_mask_db"], facts["reference_output_db"] = (round(db, 1) for db in noise)
+        # What single precision costs the reference, nobody else can do better by design.
+        facts["tolerance_db"] = min(case["tolerance_db"], math.floor(min(noise)) - 6)
+    if case["check"] == "all":
+        assert facts["tolerance_db"] == case["tolerance_db"], f"{case['name']} is ill-conditioned: {facts}"
         name, change = reference.deafest_tensor(model, chunk, read.mask, case.get("inert"))
         facts["deafest_tensor"], facts["deafest_change_db"] = name, round(change, 1)
         assert change > -case["tolerance_db"] + 15, f"{case['name']}: {name} does not matter ({change:.0f} dB)"
@@ -91,7 +93,8 @@ def write_case(case, modules, folder):
         old.unlink()
     write_weights(case, model, folder)
     (folder / "model.yaml").write_text(yaml_text(case))
-    metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in facts.items()}
+    # One entry: the order of several is not reproducible.
+    metadata = {"facts": json.dumps(facts, sort_keys=True)}
     save_file({k: v.contiguous().float() for k, v in tensors.items()}, folder / "case.safetensors", metadata)
     print(f"{case['name']:32} {case['package']:20} mask rms {size:5.2f}"
           f"  reference against itself in f64: mask {facts.get('reference_mask_db', math.nan):5.1f} dB,"

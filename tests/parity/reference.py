@@ -7,6 +7,7 @@ Axis letters: b batch, n stem, s audio channel, f frequency bin, t frame, c comp
 import copy
 import importlib
 import math
+import random
 import sys
 import types
 from pathlib import Path
@@ -53,6 +54,9 @@ def use(package, references):
 
 def build(case, modules):
     """The reference model of a case, with seeded weights rounded to the case's storage type, in evaluation mode."""
+    # Hyper-connections draw their first stream from Python's generator.
+    random.seed(case["seed"])
+    torch.manual_seed(case["seed"])
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in case["model"].items()}
     bs, mel = modules
     if case["package"] == "msst":
