@@ -190,7 +190,7 @@ class Batches(torch.utils.data.IterableDataset):
         self.batch, self.length, self.first, self.seed = batch, length, first, seed
 
     def make(self, index):
-        rng = np.random.default_rng([self.seed, index])
+        rng = np.random.default_rng([self.seed, index % 2**32])
         stems = np.stack([example(rng, self.pool, self.length) for _ in range(self.batch)])
         return torch.from_numpy(stems.astype(np.float32))
 
