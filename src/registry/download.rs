@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use super::cache::{cache_dir, cached_in, complete, folder_in};
 use super::fetch_error::FetchError;
+use super::http::transferable;
 use super::lock::Lock;
-use super::transfer::{Transfer, transferable};
+use super::transfer::Transfer;
 use super::{Entry, Files, Remote};
 
 /// The environment variable that names a mirror: see [`FetchOptions::base_url`].
