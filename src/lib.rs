@@ -1,1 +1,3 @@
-//! skeleton
+//! Music source separation that loses nothing.
+
+pub mod kernels;
