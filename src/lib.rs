@@ -8,6 +8,7 @@
 
 pub mod audio;
 pub mod dsp;
+pub mod kernels;
 pub mod lossless;
 pub mod model;
 pub mod offline;
