@@ -98,7 +98,7 @@ class State:
             a.lerp_(p, weight)
 
 
-def rate(progress, step, decay, warmup=100):
+def rate(progress, step, decay, warmup=40):
     """Factor of the learning rate at `progress` (0 to 1) of the box."""
     return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (1 - progress) / decay))
 
