@@ -105,8 +105,20 @@ impl<'a> Pickle<'a> {
         }
     }
 
+    /// Whether a pair of a dict is a tensor under its name, of a supported kind or not.
     pub fn is_named_tensor(&self, key: Handle, value: Handle) -> bool {
-        matches!((self.node(key), self.node(value)), (Node::Text(_), Node::Tensor(_)))
+        let tensor = matches!(self.node(value), Node::Tensor(_)) || self.foreign_tensor(value).is_some();
+        tensor && matches!(self.node(key), Node::Text(_))
+    }
+
+    /// The name of PyTorch's function that would have built this tensor, when it is of a kind that is not supported.
+    pub fn foreign_tensor(&self, value: Handle) -> Option<Dotted<'a>> {
+        match self.node(value) {
+            Node::Object(module, name) if module.starts_with("torch") && name.starts_with("_rebuild") => {
+                Some(Dotted(module, name))
+            }
+            _ => None,
+        }
     }
 
     /// Resolves a tensor's arguments; the error says which is wrong.

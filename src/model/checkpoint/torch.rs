@@ -63,13 +63,14 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
                     .map_err(|problem| problem.of(name, origin))?;
                 tensors.insert(name.to_owned(), entry);
             }
-            Node::Object(module, function)
-                if module.starts_with("torch") && function.starts_with("_rebuild") =>
-            {
-                let reason = format!("built by {module}.{function}, a kind of tensor that is not supported");
-                return Err(Problem::Tensor(reason).of(name, origin));
-            }
-            _ => skipped.push(name.to_owned()),
+            _ => match pickle.foreign_tensor(*value) {
+                Some(function) => {
+                    let reason =
+                        format!("built by {function}, a kind of tensor that is not supported; save it dense");
+                    return Err(Problem::Tensor(reason).of(name, origin));
+                }
+                None => skipped.push(name.to_owned()),
+            },
         }
     }
     let wrapper = (!weights.path.is_empty()).then(|| weights.path.join("."));

@@ -98,7 +98,9 @@ fn named_dtype(name: &str) -> Dtype {
         "int64" => Dtype::I64,
         "uint64" => Dtype::U64,
         "bool" => Dtype::Bool,
-        _ => Dtype::Other("float8 or other new types"),
+        "float8_e4m3fn" => Dtype::Other("float8_e4m3fn"),
+        "float8_e5m2" => Dtype::Other("float8_e5m2"),
+        _ => Dtype::Other("unknown"),
     }
 }
 
