@@ -1,5 +1,7 @@
 //! What checkpoints are read as. Those that must not be read are in `checkpoint/refused.rs`.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in helpers as well")]
+
 #[path = "checkpoint/build.rs"]
 mod build;
 #[path = "checkpoint/convert.rs"]

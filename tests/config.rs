@@ -1,5 +1,7 @@
 //! What configurations are read as, and how wrong ones are refused.
 
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in helpers as well")]
+
 use nullsum::model::config::{Config, ConfigError};
 
 /// With every trait of the files people share: tagged and flow lists, comments, capital truth values, sections of training.
