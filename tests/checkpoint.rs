@@ -284,3 +284,9 @@ fn content_decides_not_the_extension_and_names_may_be_unicode() {
     let index = Pickle::new().dict(&[("слой.вес", Tensor::new("FloatStorage", "0", &[6]))]).stop();
     assert_eq!(read(archive(&index, &[six()])).names().collect::<Vec<_>>(), ["слой.вес"]);
 }
+
+#[test]
+fn checkpoints_are_shared_between_threads() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Checkpoint>();
+}

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking, in helpers as well")]
 
+use std::time::{Duration, Instant};
+
 use nullsum::model::config::{Config, ConfigError};
 
 /// With every trait of the files people share: tagged and flow lists, comments, capital truth values, sections of training.
@@ -149,7 +151,7 @@ fn number_spellings_of_python_are_understood() {
 
 #[test]
 fn wrong_value_is_named_with_its_place_and_what_would_do() {
-    let cases: [(&str, &[&str]); 24] = [
+    let cases: [(&str, &[&str]); 25] = [
         ("dim: large", &["test.yaml:2:8: model.dim: expected a positive whole number, found \"large\""]),
         ("dim: \"384\"", &["positive whole number", "found \"384\""]),
         ("dim: 0", &["from 1 to 65536", "found 0"]),
@@ -163,7 +165,7 @@ fn wrong_value_is_named_with_its_place_and_what_would_do() {
         ("dim: [1, 2]", &["found a list of 2"]),
         ("dim: {a: 1}", &["found a section of 1 keys"]),
         ("dim: true", &["found \"true\""]),
-        ("dim: !!python/object/apply:os.system [ls]", &["model.dim", "found a list of 1"]),
+        ("dim: !!python/object/apply:os.system [ls]", &["model.dim", "os.system a list of 1"]),
         ("dim: !!python/name:os.system x", &["python/name:os.system"]),
         ("depth: 4000", &["model.depth", "from 1 to 1024"]),
         ("stft_n_fft: 2097152", &["model.stft_n_fft", "1048576"]),
@@ -173,6 +175,10 @@ fn wrong_value_is_named_with_its_place_and_what_would_do() {
         ("freqs_per_bands: 62", &["a list of whole numbers, found 62"]),
         ("freqs_per_bands: []", &["model.freqs_per_bands", "found a list of 0"]),
         ("freqs_per_bands: [2, x, 4]", &["test.yaml:2:24", "found \"x\""]),
+        (
+            "freqs_per_bands: !!python/object/apply:os.system [1]",
+            &["found !!python/object/apply:os.system a list of 1"],
+        ),
         ("freq_range: [1, 2, 3]", &["two whole numbers, found a list of 3"]),
     ];
     for (line, parts) in cases {
@@ -245,6 +251,30 @@ fn bombs_end_in_a_message() {
     }
     assert!(refusal(&format!("x: [{}]", "a,".repeat(300_000))).contains("values"));
     assert!(refusal(&"#".repeat(5 << 20)).contains("too many"));
+    // Whatever fills the largest text is read or refused in little time.
+    for unit in [
+        "a",
+        "a\n",
+        " a:\n",
+        "- a\n",
+        "a: &b c\n",
+        "? a\n",
+        "'a\n",
+        "\"\\\n",
+        "# a\n",
+        "!a ",
+        "%TAG !a! b\n",
+        "*a ",
+        "a: |\n a\n",
+        "[a,",
+        "{",
+        "\t",
+        "---\n",
+    ] {
+        let start = Instant::now();
+        let _ = Config::from_yaml(&unit.repeat((1 << 20) / unit.len()), "long.yaml");
+        assert!(start.elapsed() < Duration::from_secs(10), "{unit:?}: {:?}", start.elapsed());
+    }
     let merged = "m: &m {<<: *m}\nmodel: {<<: *m}";
     assert!(
         Config::from_yaml(merged, "test.yaml").is_ok_and(|config| config.model.dim.is_none())

@@ -26,9 +26,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use error::CheckpointError;
+pub(super) use error::printable;
 use source::{Content, Source};
 use tensor::Entry;
 pub use tensor::{Dtype, TensorView};
+
+/// Longest name of a tensor.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// The container a checkpoint came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +92,15 @@ impl Checkpoint {
             Content::Zip => (Format::Torch, torch::read(&source, &origin)?),
             Content::SafeTensors => (Format::SafeTensors, safetensors::read(&source, &origin)?),
         };
+        if let Some(name) = contents.tensors.keys().find(|name| !is_sane(name)) {
+            return Err(CheckpointError::Tensor {
+                file: origin,
+                name: printable(name),
+                reason: format!(
+                    "its name is empty, longer than {MAX_NAME_BYTES} bytes or has control characters"
+                ),
+            });
+        }
         let (prefix, tensors) = layout::strip_prefixes(contents.tensors);
         Ok(Self {
             origin,
@@ -195,6 +208,11 @@ impl std::fmt::Debug for Checkpoint {
             .field("tensors", &self.tensors.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Names go to terminals, reports and JSON: no real one would trouble them.
+fn is_sane(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control)
 }
 
 /// What a container held, before names are tidied.

@@ -8,6 +8,7 @@ mod error;
 mod section;
 mod yaml;
 
+use std::io::Read as _;
 use std::path::Path;
 
 pub use error::ConfigError;
@@ -129,14 +130,14 @@ impl Config {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
         let io = |source| ConfigError::Io { file: origin.clone(), source };
-        let about = std::fs::metadata(path).map_err(io)?;
-        if about.is_dir() {
+        // Asked of the path first: opening a folder fails on some systems with a message about permissions.
+        if std::fs::metadata(path).map_err(io)?.is_dir() {
             return Err(ConfigError::Folder { file: origin });
         }
-        if about.len() > yaml::MAX_BYTES as u64 {
-            return Err(ConfigError::TooLarge { file: origin, bytes: about.len() });
-        }
-        let bytes = std::fs::read(path).map_err(io)?;
+        let file = std::fs::File::open(path).map_err(io)?;
+        let mut bytes = Vec::new();
+        // Bounded here rather than by the file's size: a pipe has none.
+        file.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { file: origin.clone() })?;
         Self::from_yaml(&text, &origin)
     }

@@ -171,6 +171,20 @@ fn weights_in_no_readable_form_are_refused() {
 }
 
 #[test]
+fn names_no_terminal_should_see_are_refused() {
+    for name in ["", "a\x1b[2Jb", "a\nb", &"long".repeat(300)] {
+        let index = Pickle::new().dict(&[(name, Tensor::new("FloatStorage", "0", &[6]))]).stop();
+        let message = refusal(archive(&index, &[six()]));
+        assert!(message.contains("its name") && !message.contains(char::is_control), "{message:?}");
+        assert!(message.len() < 300, "{message}");
+    }
+    let key = "9".repeat(200);
+    let index = Pickle::new().op(b"}(").text("w").global("torch._utils", "_rebuild_tensor_v2").op(b"(");
+    let index = index.storage("FloatStorage", &key, 6).int(0).ints(&[6]).ints(&[1]).op(b"tRu").stop();
+    assert_says("long key", archive(&index, &[six()]), &["200 bytes"]);
+}
+
+#[test]
 fn broken_pickles_are_refused_with_their_place() {
     let cases: [(&str, Vec<u8>, &str); 18] = [
         ("stack underflow", b"0".to_vec(), "empty stack"),
