@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use nullsum::model::config::{Config, ConfigError};
 
-/// With every trait of the files people share: tagged and flow lists, comments, capital truth values, sections of training.
+/// With every trait of the files people share: tagged and flow lists, comments, capital truth values,
+/// sections of training.
 const TYPICAL: &str = "\
 audio:
   chunk_size: 352800

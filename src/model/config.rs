@@ -1,8 +1,9 @@
 //! The YAML file that comes with a checkpoint, in the dialect of Music-Source-Separation-Training.
 //!
-//! Only what separation needs is read; training settings are legal and listed in [`Config::unknown`]. Values are what PyYAML would
-//! make of them (`True`, `yes`, `1_000`), sequences may carry the tag `!!python/tuple`, and no tag constructs anything. A model argument
-//! that is absent or `null` is `None`: its default differs between model libraries, so whoever builds the model chooses it.
+//! Only what separation needs is read; training settings are legal and listed in [`Config::unknown`]. Values
+//! are what PyYAML would make of them (`True`, `yes`, `1_000`), sequences may carry the tag `!!python/tuple`,
+//! and no tag constructs anything. A model argument that is absent or `null` is `None`: its default differs
+//! between model libraries, so whoever builds the model chooses it.
 
 mod error;
 mod section;
@@ -145,8 +146,9 @@ impl Config {
     /// Reads a configuration from its text; `origin` names it in errors.
     ///
     /// # Errors
-    /// For text that is no YAML, beyond the limits for untrusted files, without a `model` section, or with a value of the wrong
-    /// type or outside any sensible range. The message names file, line, column, key, what was expected and what was found.
+    /// For text that is no YAML, beyond the limits for untrusted files, without a `model` section, or with a
+    /// value of the wrong type or outside any sensible range. The message names file, line, column, key, what
+    /// was expected and what was found.
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let document = Document::parse(text, origin)?;
         let mut top = Section::top(&document, origin)?;

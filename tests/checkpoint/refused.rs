@@ -1,4 +1,5 @@
-//! Files that must be refused, each with a message that says what is wrong, and none with a panic or a flood of memory.
+//! Files that must be refused, each with a message that says what is wrong, and none with a panic or a flood
+//! of memory.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

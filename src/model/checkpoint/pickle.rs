@@ -1,11 +1,12 @@
 //! A reader for the pickles of `torch.save`, which follows the program without ever running anything.
 //!
-//! A pickle is a program for a stack machine; two of its instructions import a Python name and call it. Here a call of one of the
-//! few functions that build tensors becomes a [`Node`], a call of anything else an opaque node which is never looked into, and a
-//! name that only malware needs (`os.system`) ends the reading.
+//! A pickle is a program for a stack machine; two of its instructions import a Python name and call it. Here
+//! a call of one of the few functions that build tensors becomes a [`Node`], a call of anything else an
+//! opaque node which is never looked into, and a name that only malware needs (`os.system`) ends the reading.
 //!
-//! Values live in an arena and refer to each other by index, so shared and even circular values cost nothing and nothing here
-//! recurses. The arena grows by at most one node an instruction, and instructions, stack and text are limited.
+//! Values live in an arena and refer to each other by index, so shared and even circular values cost nothing
+//! and nothing here recurses. The arena grows by at most one node an instruction, and instructions, stack and
+//! text are limited.
 
 mod call;
 mod machine;
@@ -111,7 +112,8 @@ impl<'a> Pickle<'a> {
         tensor && matches!(self.node(key), Node::Text(_))
     }
 
-    /// The name of PyTorch's function that would have built this tensor, when it is of a kind that is not supported.
+    /// The name of PyTorch's function that would have built this tensor, when it is of a kind that is not
+    /// supported.
     pub fn foreign_tensor(&self, value: Handle) -> Option<Dotted<'a>> {
         match self.node(value) {
             Node::Object(module, name) if module.starts_with("torch") && name.starts_with("_rebuild") => {

@@ -32,9 +32,10 @@ impl Source {
         if file.metadata().map_err(io)?.len() == 0 {
             return Err(CheckpointError::Empty { file: origin.to_owned() });
         }
-        // SAFETY: the map is read-only and private. Its content is treated as untrusted bytes: nothing relies on it staying the
-        // same between two reads, except that the file keeps its length, which the documentation of `Checkpoint::open` asks for
-        // (a file truncated under any reader's map ends the process with SIGBUS; no undefined value is ever read).
+        // SAFETY: the map is read-only and private. Its content is treated as untrusted bytes: nothing relies
+        // on it staying the same between two reads, except that the file keeps its length, which the
+        // documentation of `Checkpoint::open` asks for (a file truncated under any reader's map ends the
+        // process with SIGBUS; no undefined value is ever read).
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Self::Mapped(map))
     }

@@ -1,8 +1,8 @@
 //! Reading the zip archives of `torch.save`.
 //!
-//! An archive holds, in one folder, `data.pkl` (the objects), `data/{key}` (the numbers of each storage) and `byteorder`. PyTorch
-//! stores the numbers uncompressed, so they are used where they lie in the file; re-packed archives with compressed entries are
-//! unpacked to memory.
+//! An archive holds, in one folder, `data.pkl` (the objects), `data/{key}` (the numbers of each storage) and
+//! `byteorder`. PyTorch stores the numbers uncompressed, so they are used where they lie in the file;
+//! re-packed archives with compressed entries are unpacked to memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Read};

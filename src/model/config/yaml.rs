@@ -1,8 +1,9 @@
 //! A YAML document as an arena of nodes that know where they stand.
 //!
-//! `saphyr-parser` turns the text into events, without recursion; composing them here rather than through serde keeps three
-//! things in hand: an alias is one more index to a node, so "billion laughs" documents cost nothing; depth and size are limited; and
-//! every value knows its line and column for messages. Tags are kept by name and construct nothing.
+//! `saphyr-parser` turns the text into events, without recursion; composing them here rather than through
+//! serde keeps three things in hand: an alias is one more index to a node, so "billion laughs" documents cost
+//! nothing; depth and size are limited; and every value knows its line and column for messages. Tags are kept
+//! by name and construct nothing.
 
 use std::collections::HashMap;
 
