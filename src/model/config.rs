@@ -69,10 +69,7 @@ pub struct InferenceConfig {
 
 /// The section `model`: arguments of `BSRoformer` and `MelBandRoformer` under the names they have there.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(
-    missing_docs,
-    reason = "the names are the reference's; SPEC-level meaning stands with the layers that use them"
-)]
+#[allow(missing_docs, reason = "the names are the reference's; the layers that use them say what they do")]
 pub struct ModelOptions {
     pub dim: Option<usize>,
     pub depth: Option<usize>,
