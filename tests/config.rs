@@ -35,7 +35,7 @@ model:
   stft_normalized: False
   multi_stft_resolutions_window_sizes: !!python/tuple [4096, 2048, 256]
   num_residual_streams: 1. # off
-  freq_range: [-1, 8000]
+  freq_range: [-1, 500]
   mlp_expansion_factor: 4 # large
   sage_attention: yes
 
@@ -80,7 +80,7 @@ fn typical_file_is_read_in_full() {
     assert_eq!(model.stft_normalized, Some(false));
     assert_eq!(model.multi_stft_resolutions_window_sizes.as_deref(), Some(&[4096, 2048, 256][..]));
     assert_eq!(model.num_residual_streams, Some(1));
-    assert_eq!(model.freq_range, Some((-1, 8000)));
+    assert_eq!(model.freq_range, Some((-1, 500)));
     assert_eq!(model.mlp_expansion_factor, Some(4));
     assert_eq!(model.unknown, ["sage_attention"]);
     assert_eq!(config.training.use_amp, Some(true));

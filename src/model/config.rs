@@ -79,7 +79,7 @@ pub struct ModelOptions {
     pub freq_transformer_depth: Option<usize>,
     pub linear_transformer_depth: Option<usize>,
     pub freqs_per_bands: Option<Vec<usize>>,
-    /// Lowest and highest frequency in Hz; -1 leaves an end open.
+    /// First bin, and the one after the last; -1 leaves an end open.
     pub freq_range: Option<(i64, i64)>,
     pub num_bands: Option<usize>,
     pub dim_head: Option<usize>,
@@ -215,7 +215,7 @@ fn model_options(model: &mut Section<'_>) -> Result<ModelOptions, ConfigError> {
         freq_transformer_depth: model.count("freq_transformer_depth", 0, MAX_DEPTH)?,
         linear_transformer_depth: model.count("linear_transformer_depth", 0, MAX_DEPTH)?,
         freqs_per_bands: model.counts("freqs_per_bands", 1, MAX_N_FFT, MAX_BANDS)?,
-        freq_range: model.range("freq_range")?,
+        freq_range: model.range("freq_range", MAX_N_FFT)?,
         num_bands: model.count("num_bands", 1, MAX_BANDS)?,
         dim_head: model.count("dim_head", 1, MAX_DIM)?,
         heads: model.count("heads", 1, 4096)?,

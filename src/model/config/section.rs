@@ -89,11 +89,11 @@ impl<'a> Section<'a> {
         items.iter().map(number).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Two whole numbers of at least -1.
-    pub fn range(&mut self, key: &'static str) -> Result<Option<(i64, i64)>, ConfigError> {
+    /// Two whole numbers from -1 to `max`.
+    pub fn range(&mut self, key: &'static str, max: usize) -> Result<Option<(i64, i64)>, ConfigError> {
         let Some(node) = self.value(key) else { return Ok(None) };
         let items = self.list(key, node, "two whole numbers", 2, 2)?;
-        let end = |item: Index| self.whole(key, self.document.node(item), -1, 1 << 32);
+        let end = |item: Index| self.whole(key, self.document.node(item), -1, max as i64);
         Ok(Some((end(items[0])?, end(items[1])?)))
     }
 
