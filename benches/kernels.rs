@@ -178,7 +178,8 @@ impl Bench {
     fn small(&self) {
         let x = values(1536, 3.0);
         let mut y = x.clone();
-        let ops: [(&str, fn(&Ops, &mut [f32])); 4] =
+        type Op = fn(&Ops, &mut [f32]);
+        let ops: [(&str, Op); 4] =
             [("gelu", Ops::gelu), ("tanh", Ops::tanh), ("sigmoid", Ops::sigmoid), ("exp", Ops::exp)];
         for (name, op) in ops {
             if name.contains(&self.filter) {

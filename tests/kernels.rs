@@ -1,5 +1,11 @@
 //! The fused kernels against a plain f64 reference, for every instruction set this processor has.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy.toml exempts only inside #[test]"
+)]
+
 #[path = "kernels/reference.rs"]
 mod reference;
 
@@ -140,16 +146,19 @@ fn expected(layer: &Layer, x: &[f32], seq: Sequences, freqs: &[f32]) -> Vec<f64>
     out
 }
 
-/// Bits of x after `layer` on `threads` threads with poisoned scratch, twice, which must agree; `offset` misaligns x.
+/// x after `block` on `threads` threads, with fresh and with poisoned scratch, which must agree; `offset` misaligns x.
 fn run(block: &TransformerBlock, x: &[f32], seq: Sequences, threads: usize, offset: usize) -> Vec<f32> {
     let pool = Pool::new(threads).unwrap();
     let once = |poison: bool| {
         let mut buffer = vec![f32::NAN; offset];
         buffer.extend_from_slice(x);
+        buffer.push(f32::NAN);
         if poison {
             pool.poison_scratch();
         }
-        block.forward(&pool, &mut buffer[offset..], seq).unwrap();
+        let end = offset + x.len();
+        block.forward(&pool, &mut buffer[offset..end], seq).unwrap();
+        assert_eq!(buffer.pop().map(f32::is_nan), Some(true), "wrote past the end");
         buffer.split_off(offset)
     };
     let (first, second) = (once(false), once(true));
@@ -179,6 +188,11 @@ fn transformer_block_matches_f64_over_shapes_and_instruction_sets() {
         (520, 1, 12, 530, 1, 3, 2),
     ];
     let mut r = Random::new(1);
+    let random = (0..20).map(|_| {
+        let mut up_to = |n: usize| 1 + r.below(n);
+        (8 * up_to(6), up_to(3), 2 * up_to(16), up_to(90), up_to(2), up_to(24), up_to(12))
+    });
+    let shapes: Vec<_> = shapes.into_iter().chain(random).collect();
     for (dim, heads, dim_head, inner, batch, frames, bands) in shapes {
         let layer = Layer::random(&mut r, dim, heads, dim_head, inner, dim % 16 == 0);
         let freqs = default_freqs(dim_head);

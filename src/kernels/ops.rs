@@ -4,7 +4,10 @@
 //! Each function needs the instruction set of `S` and pointers valid for the lengths it names.
 
 use super::math;
-use super::simd::{MAX_LANES, Simd};
+use super::simd::{MAX_LANES, Pair, Simd};
+
+/// As many vectors at once as hide the latency of a polynomial.
+type Interleaved<S> = Pair<Pair<S>>;
 
 /// Loads `n < LANES` values; the other lanes hold `fill`.
 ///
@@ -90,16 +93,23 @@ map_with!(Gelu => gelu, Tanh => tanh, Sigmoid => sigmoid, Exp => exp, Exp2 => ex
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn map<S: Simd, F: Map<S>>(x: *mut f32, n: usize) {
-    // SAFETY: i + LANES ≤ n in the loop, the tail is n − i < LANES.
+pub(super) unsafe fn map<S: Simd, F: Map<S> + Map<Interleaved<S>>>(x: *mut f32, n: usize) {
+    // SAFETY: i + LANES ≤ n in the loops, the tail is n − i < LANES.
     unsafe {
         let mut i = 0;
+        while i + Interleaved::<S>::LANES <= n {
+            Interleaved::<S>::store(
+                x.add(i),
+                <F as Map<Interleaved<S>>>::map(Interleaved::<S>::load(x.add(i))),
+            );
+            i += Interleaved::<S>::LANES;
+        }
         while i + S::LANES <= n {
-            S::store(x.add(i), F::map(S::load(x.add(i))));
+            S::store(x.add(i), <F as Map<S>>::map(S::load(x.add(i))));
             i += S::LANES;
         }
         if i < n {
-            store_tail::<S>(x.add(i), F::map(load_tail::<S>(x.add(i), n - i, 0.0)), n - i);
+            store_tail::<S>(x.add(i), <F as Map<S>>::map(load_tail::<S>(x.add(i), n - i, 0.0)), n - i);
         }
     }
 }
@@ -263,7 +273,14 @@ pub(super) unsafe fn softmax<S: Simd>(t: &SoftmaxTile) {
             let s = t.scores.add(row * t.ld);
             let old = if t.first { f32::NEG_INFINITY } else { *t.max.add(row) };
             let mut high = S::splat(old);
+            let mut other = high;
             let mut i = 0;
+            while i + 2 * S::LANES <= t.n {
+                high = S::max(high, S::load(s.add(i)));
+                other = S::max(other, S::load(s.add(i + S::LANES)));
+                i += 2 * S::LANES;
+            }
+            high = S::max(high, other);
             while i + S::LANES <= t.n {
                 high = S::max(high, S::load(s.add(i)));
                 i += S::LANES;
@@ -278,6 +295,13 @@ pub(super) unsafe fn softmax<S: Simd>(t: &SoftmaxTile) {
             let shift = S::splat(max);
             let mut total = S::splat(0.0);
             i = 0;
+            while i + 2 * S::LANES <= t.n {
+                let v = Pair::<S>::load(s.add(i));
+                let p = math::exp2::<Pair<S>>(Pair::<S>::sub(v, [shift; 2]));
+                Pair::<S>::store(s.add(i), p);
+                total = S::add(total, S::add(p[0], p[1]));
+                i += 2 * S::LANES;
+            }
             while i + S::LANES <= t.n {
                 let p = math::exp2::<S>(S::sub(S::load(s.add(i)), shift));
                 S::store(s.add(i), p);

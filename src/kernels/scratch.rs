@@ -42,9 +42,15 @@ thread_local! {
     static ARENA: RefCell<AlignedVec> = RefCell::default();
 }
 
+/// Floats after each slice that nobody may write; checked in debug builds.
+const GUARD: usize = if cfg!(debug_assertions) { 16 } else { 0 };
+/// What a guard holds: a NaN that no arithmetic makes.
+const GUARD_BITS: u32 = 0x7fb1_ade5;
+
 /// Slices cut from this thread's arena, in the order of `sizes`, each on a cache line. Their contents are whatever was there.
+/// `f` must not call this again.
 pub(super) fn with_scratch<const N: usize, R>(sizes: [usize; N], f: impl FnOnce([&mut [f32]; N]) -> R) -> R {
-    let total = sizes.iter().map(|n| n.next_multiple_of(16)).sum();
+    let total = sizes.iter().map(|n| n.next_multiple_of(16) + GUARD).sum();
     ARENA.with(|arena| {
         let mut arena = arena.borrow_mut();
         if arena.len() < total {
@@ -53,11 +59,23 @@ pub(super) fn with_scratch<const N: usize, R>(sizes: [usize; N], f: impl FnOnce(
             *arena = AlignedVec::zeroed(total);
         }
         let mut rest: &mut [f32] = &mut arena;
-        f(sizes.map(|n| {
-            let (head, tail) = std::mem::take(&mut rest).split_at_mut(n.next_multiple_of(16));
+        let result = f(sizes.map(|n| {
+            let (head, tail) = std::mem::take(&mut rest).split_at_mut(n.next_multiple_of(16) + GUARD);
             rest = tail;
-            &mut head[..n]
-        }))
+            let (slice, guard) = head.split_at_mut(n);
+            guard.fill(f32::from_bits(GUARD_BITS));
+            slice
+        }));
+        if GUARD > 0 {
+            let mut rest: &[f32] = &arena;
+            for n in sizes {
+                let (head, tail) = rest.split_at(n.next_multiple_of(16) + GUARD);
+                rest = tail;
+                let untouched = head[n..].iter().all(|v| v.to_bits() == GUARD_BITS);
+                debug_assert!(untouched, "a kernel wrote past a scratch slice of {n}");
+            }
+        }
+        result
     })
 }
 

@@ -3,6 +3,8 @@
 //! Generic kernels are `#[inline(always)]` and get compiled inside a function that carries the `target_feature`s (see
 //! `isa`); only then do the intrinsics become single instructions.
 
+use core::marker::PhantomData;
+
 #[cfg(target_arch = "aarch64")]
 pub(super) mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -55,6 +57,62 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn prefetch(_p: *const f32) {}
     /// (x₀, x₁, x₂, x₃, …) → (x₁, x₀, x₃, x₂, …).
     unsafe fn swap_pairs(v: Self::V) -> Self::V;
+}
+
+/// Two vectors at once: long chains of dependent operations, such as polynomials, interleave by twos and hide their latency.
+#[derive(Clone, Copy)]
+pub(super) struct Pair<S>(PhantomData<S>);
+
+macro_rules! pairwise {
+    ($($name:ident($($arg:ident: $ty:ident),*) -> $out:ident;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: [S::$ty; 2]),*) -> [S::$out; 2] {
+            // SAFETY: the caller's.
+            unsafe { [S::$name($($arg[0]),*), S::$name($($arg[1]),*)] }
+        }
+    )*};
+}
+
+impl<S: Simd> Simd for Pair<S> {
+    type V = [S::V; 2];
+    type M = [S::M; 2];
+    const LANES: usize = 2 * S::LANES;
+    const MR: usize = 0;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [S::V; 2] {
+        // SAFETY: the caller's.
+        unsafe { [S::splat(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [S::V; 2] {
+        // SAFETY: the caller gives 2 · LANES readable floats.
+        unsafe { [S::load(p), S::load(p.add(S::LANES))] }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [S::V; 2]) {
+        // SAFETY: the caller gives 2 · LANES writable floats.
+        unsafe {
+            S::store(p, v[0]);
+            S::store(p.add(S::LANES), v[1]);
+        }
+    }
+    pairwise! {
+        add(a: V, b: V) -> V;
+        sub(a: V, b: V) -> V;
+        mul(a: V, b: V) -> V;
+        div(a: V, b: V) -> V;
+        fma(a: V, b: V, c: V) -> V;
+        max(a: V, b: V) -> V;
+        min(a: V, b: V) -> V;
+        lt(a: V, b: V) -> M;
+        select(m: M, a: V, b: V) -> V;
+        round(v: V) -> V;
+        exp2i(v: V) -> V;
+        abs(v: V) -> V;
+        copysign(v: V, sign: V) -> V;
+        swap_pairs(v: V) -> V;
+    }
 }
 
 /// Plain Rust, for processors without a path of their own, and the yardstick of the others.

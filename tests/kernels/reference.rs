@@ -16,6 +16,11 @@ impl Random {
         ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
     }
 
+    /// An integer below `n`.
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.uniform() * n as f64) as usize
+    }
+
     /// `n` values of that deviation, nearly normal.
     pub fn normal(&mut self, n: usize, deviation: f64) -> Vec<f32> {
         (0..n)
