@@ -121,6 +121,8 @@ pub(super) struct Kernels {
     pub glu: unsafe fn(*const f32, *const f32, *mut f32, usize),
     /// (x, y, n): x += y
     pub add_assign: unsafe fn(*mut f32, *const f32, usize),
+    /// (x, n): asks for n values that are about to be used; any address
+    pub prefetch: unsafe fn(*const f32, usize),
     /// (x, n, factor)
     pub scale: unsafe fn(*mut f32, usize, f32),
     /// (rounds) → (FLOPs, a value that keeps them alive)
@@ -150,6 +152,7 @@ macro_rules! compile_for {
                 exp2,
                 glu,
                 add_assign,
+                prefetch,
                 scale,
                 fma_burst,
             };
@@ -169,6 +172,7 @@ macro_rules! compile_for {
                 exp2(x: *mut f32, n: usize) = ops::map::<S, ops::Exp2>(x, n);
                 glu(a: *const f32, b: *const f32, out: *mut f32, n: usize) = ops::glu::<S>(a, b, out, n);
                 add_assign(x: *mut f32, y: *const f32, n: usize) = ops::add_assign::<S>(x, y, n);
+                prefetch(x: *const f32, n: usize) = ops::prefetch::<S>(x, n);
                 scale(x: *mut f32, n: usize, a: f32) = ops::scale::<S>(x, n, a);
             );
             compile_for!(@burst $($feature)?);
