@@ -18,6 +18,8 @@ pub const ENV: &str = "NULLSUM_KERNEL";
 pub enum Isa {
     /// Plain Rust; every processor.
     Portable,
+    /// What every x86-64 processor has.
+    Sse2,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512F.
@@ -28,12 +30,13 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, best last.
-    const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
+    const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Sse2, Self::Avx2, Self::Avx512];
 
     /// The name `NULLSUM_KERNEL` takes and reports show.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Sse2 => "sse2",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
@@ -75,6 +78,8 @@ impl Isa {
     fn find(self) -> Option<&'static Kernels> {
         match self {
             Self::Portable => Some(&portable::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Self::Sse2 => Some(&sse2::KERNELS),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
                 Some(&avx2::KERNELS)
@@ -201,6 +206,8 @@ macro_rules! compile_for {
 }
 
 compile_for!(portable, Isa::Portable, simd::Portable, 2);
+#[cfg(target_arch = "x86_64")]
+compile_for!(sse2, Isa::Sse2, simd::x86::Sse2, 2);
 #[cfg(target_arch = "x86_64")]
 compile_for!(avx2, Isa::Avx2, simd::x86::Avx2, 2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
