@@ -44,18 +44,20 @@ impl Piece {
         self.mixture[0].len()
     }
 
-    /// The track that a model's stem should hold; `instrumental` and other names for what is left without the voice mean
-    /// the mixture without it. None for names that mean nothing here.
+    /// The track that a model's stem should hold: one of [`STEMS`], or `instrumental`, which is all but the voice. None for
+    /// names that mean nothing here.
     pub fn reference(&self, stem: &str) -> Option<Stereo> {
-        if let Some(n) = STEMS.iter().position(|name| *name == stem) {
-            return Some(self.stems[n].clone());
+        if stem == "instrumental" {
+            return self.without("vocals");
         }
-        (stem == "instrumental" || stem == "no_vocals").then(|| {
-            let without = |c: usize| {
-                self.mixture[c].iter().zip(&self.stems[3][c]).map(|(mixture, voice)| mixture - voice).collect()
-            };
-            [without(0), without(1)]
-        })
+        STEMS.iter().position(|name| *name == stem).map(|n| self.stems[n].clone())
+    }
+
+    /// The mixture without a track.
+    pub fn without(&self, stem: &str) -> Option<Stereo> {
+        let track = self.reference(stem)?;
+        let rest = |c: usize| self.mixture[c].iter().zip(&track[c]).map(|(mixture, x)| mixture - x).collect();
+        Some([rest(0), rest(1)])
     }
 }
 

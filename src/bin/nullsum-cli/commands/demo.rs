@@ -66,9 +66,10 @@ pub fn run(args: &DemoArgs) -> Outcome {
     let mut rows = Vec::new();
     let info = separator.info();
     for (name, path) in info.stems.iter().chain(&info.complement).zip(&report.outputs) {
-        // What a model of the voice alone leaves is called `other`, and is all the rest.
-        let track = if info.complement.as_ref() == Some(name) { "instrumental" } else { name };
-        if let Some(reference) = piece.reference(track) {
+        // What a model of the voice alone leaves may be called `other`, and is all the rest.
+        let is_complement = info.complement.as_ref() == Some(name);
+        let reference = if is_complement { piece.without(&info.stems[0]) } else { piece.reference(name) };
+        if let Some(reference) = reference {
             let estimate = read(path).or_fail(Code::Io)?;
             rows.push((name, path, sdr(&reference, &estimate), baseline_sdr(&reference, &piece.mixture)));
         }
