@@ -10,6 +10,7 @@ pub mod audio;
 pub mod demo;
 pub mod dsp;
 pub mod embedded;
+pub mod kernels;
 pub mod lossless;
 pub mod model;
 pub mod offline;

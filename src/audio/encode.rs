@@ -88,7 +88,10 @@ impl WriterSpec {
                 return Err("FLAC stores integers only; choose 16 or 24 bits, or WAV for float".to_owned());
             }
             if channels > flac::MAX_CHANNELS {
-                return Err(format!("{channels} channels, but FLAC has at most {}; use WAV", flac::MAX_CHANNELS));
+                return Err(format!(
+                    "{channels} channels, but FLAC has at most {}; use WAV",
+                    flac::MAX_CHANNELS
+                ));
             }
             if rate > flac::MAX_SAMPLE_RATE {
                 return Err(format!("{rate} Hz, but FLAC goes to {} Hz; use WAV", flac::MAX_SAMPLE_RATE));
@@ -158,7 +161,9 @@ impl AudioWriter {
         };
         let sink: io::Result<Box<dyn Sink>> = match spec.container {
             Container::Wav => wav::WavSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>),
-            Container::Flac => flac::FlacSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>),
+            Container::Flac => {
+                flac::FlacSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>)
+            }
         };
         match sink {
             Ok(sink) => Ok(Self { path, spec, out: Some(out), sink, written: 0, clipped: 0 }),

@@ -257,31 +257,47 @@ fn default_format(source: SourceFormat, container: Container) -> SampleFormat {
 
 /// Brings stems from the model's rate to the source's and hands them to [`Outputs`].
 pub(super) struct Finisher {
-    resampler: Resampler,
-    block: Planar,
+    /// One a stem.
+    resamplers: Vec<Resampler>,
     outputs: Outputs,
 }
 
 impl Finisher {
     /// `stems` of the network at `model_rate`.
     pub fn new(outputs: Outputs, model_rate: u32, stems: usize) -> Result<Self, OfflineError> {
-        let planes = stems * outputs.channels;
-        let resampler = Resampler::new(model_rate, outputs.decoder.info().sample_rate, planes)?;
-        Ok(Self { resampler, block: Planar::new(planes), outputs })
+        let rate = outputs.decoder.info().sample_rate;
+        let resamplers = (0..stems)
+            .map(|_| Resampler::new(model_rate, rate, outputs.channels))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { resamplers, outputs })
     }
 
     /// Takes a block of stems · channels planes at the model's rate.
     pub fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
-        self.block.clear();
-        self.resampler.push(stems, &mut self.block)?;
-        self.outputs.push(&self.block)
+        let channels = self.outputs.channels;
+        self.convert(|n, resampler, out| {
+            let planes = stems.planes()[n * channels..(n + 1) * channels].to_vec();
+            resampler.push(&Planar::from_planes(planes).unwrap_or_default(), out)
+        })
     }
 
     /// Ends the stems and makes all files visible.
     pub fn finish(mut self) -> Result<Finished, OfflineError> {
-        self.block.clear();
-        self.resampler.finish(&mut self.block)?;
-        self.outputs.push(&self.block)?;
+        self.convert(|_, resampler, out| resampler.finish(out))?;
         self.outputs.finish()
+    }
+
+    /// Runs `each` over the stems' resamplers and passes their results on as one block.
+    fn convert(
+        &mut self,
+        each: impl Fn(usize, &mut Resampler, &mut Planar) -> Result<(), AudioError>,
+    ) -> Result<(), OfflineError> {
+        let mut planes = Vec::with_capacity(self.resamplers.len() * self.outputs.channels);
+        for (n, resampler) in self.resamplers.iter_mut().enumerate() {
+            let mut out = Planar::new(self.outputs.channels);
+            each(n, resampler, &mut out)?;
+            planes.extend(out.into_planes());
+        }
+        self.outputs.push(&Planar::from_planes(planes).unwrap_or_default())
     }
 }
