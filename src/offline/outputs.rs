@@ -6,7 +6,9 @@ use super::error::OfflineError;
 use super::mix::remix;
 use super::render::RenderOptions;
 use super::source::clean;
-use crate::audio::{AudioError, AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec};
+use crate::audio::{
+    AudioError, AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec,
+};
 use crate::lossless::LosslessMode;
 use crate::lossless::grid::{COARSE_BITS, FINE_BITS, Grid, GridReport, NullMeter};
 use crate::separator::ModelInfo;
@@ -57,7 +59,8 @@ impl Outputs {
         let source = decoder.info().clone();
         let container = options.container.unwrap_or(Container::Wav);
         let format = options.format.unwrap_or_else(|| default_format(source.sample_format, container));
-        let spec = WriterSpec { container, format, channels: source.channels, sample_rate: source.sample_rate };
+        let spec =
+            WriterSpec { container, format, channels: source.channels, sample_rate: source.sample_rate };
 
         let lossless = options.lossless != LosslessMode::Off;
         let (names, complement) = stem_names(model, options);
@@ -227,7 +230,9 @@ fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, Co
     let template = options.template.as_deref().unwrap_or("{name}_{stem}");
     if !template.contains("{stem}") && contents.len() > 1 {
         return Err(OfflineError::Options {
-            what: format!("the name template `{template}` gives every stem the same name; put {{stem}} in it"),
+            what: format!(
+                "the name template `{template}` gives every stem the same name; put {{stem}} in it"
+            ),
         });
     }
     Ok(contents)

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use nullsum::model::device::DeviceChoice;
 use nullsum::offline::mix::Mix;
+use nullsum::separator::Runtime;
 
 use values::{Bits, FileType, Length, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard};
 
@@ -111,12 +112,19 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
+    /// Device and threads for the separator.
+    pub fn runtime(&self) -> Runtime {
+        Runtime { device: self.device(), threads: self.threads.map_or(0, usize::from) }
+    }
+
     /// The device that the flags together mean.
-    pub fn device(&self) -> DeviceChoice {
+    fn device(&self) -> DeviceChoice {
         match self.device_ids.first() {
             _ if self.force_cpu => DeviceChoice::Cpu,
             // The reference passes 0 on machines without CUDA too.
-            Some(&id) if self.device == DeviceChoice::Auto && cfg!(feature = "cuda") => DeviceChoice::Cuda(id),
+            Some(&id) if self.device == DeviceChoice::Auto && cfg!(feature = "cuda") => {
+                DeviceChoice::Cuda(id)
+            }
             _ => self.device,
         }
     }
@@ -447,9 +455,25 @@ mod tests {
     #[test]
     fn the_references_command_lines_parse() {
         let cli = parse(&[
-            "song.wav", "--model_type", "mel_band_roformer", "--config_path", "a.yaml", "--start_check_point", "a.ckpt",
-            "--output_folder", "out", "--input_folder", "in", "--extract_instrumental", "--disable_detailed_pbar",
-            "--force_cpu", "--flac_file", "--pcm_type", "PCM_24", "--use_tta", "--disable-lossless",
+            "song.wav",
+            "--model_type",
+            "mel_band_roformer",
+            "--config_path",
+            "a.yaml",
+            "--start_check_point",
+            "a.ckpt",
+            "--output_folder",
+            "out",
+            "--input_folder",
+            "in",
+            "--extract_instrumental",
+            "--disable_detailed_pbar",
+            "--force_cpu",
+            "--flac_file",
+            "--pcm_type",
+            "PCM_24",
+            "--use_tta",
+            "--disable-lossless",
         ]);
         let args = cli.separate;
         assert_eq!(args.inputs, [PathBuf::from("song.wav")]);

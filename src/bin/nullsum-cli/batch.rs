@@ -10,7 +10,8 @@ use crate::exit::{Code, Failure, Outcome};
 
 /// Extensions looked for in folders and patterns. A file named by itself may have any.
 const EXTENSIONS: [&str; 17] = [
-    "wav", "wave", "bwf", "rf64", "aif", "aiff", "aifc", "flac", "mp3", "ogg", "oga", "opus", "m4a", "m4b", "mp4", "aac", "caf",
+    "wav", "wave", "bwf", "rf64", "aif", "aiff", "aifc", "flac", "mp3", "ogg", "oga", "opus", "m4a", "m4b",
+    "mp4", "aac", "caf",
 ];
 
 /// One song.
@@ -36,12 +37,7 @@ pub struct Batch {
 }
 
 /// Finds the songs. Every share fails alike where the whole would.
-pub fn gather(
-    inputs: &[PathBuf],
-    output: &Path,
-    template: &str,
-    shard: Option<Shard>,
-) -> Outcome<Batch> {
+pub fn gather(inputs: &[PathBuf], output: &Path, template: &str, shard: Option<Shard>) -> Outcome<Batch> {
     let mut found = Found { output: output.canonicalize().ok(), ..Found::default() };
     for input in inputs {
         found.add(input)?;
@@ -138,7 +134,9 @@ impl Found {
                         && output.is_some()
                         && entry.path().canonicalize().ok() == output)
         };
-        for entry in WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter().filter_entry(wanted) {
+        for entry in
+            WalkDir::new(folder).follow_links(true).sort_by_file_name().into_iter().filter_entry(wanted)
+        {
             match entry {
                 Ok(entry) if entry.file_type().is_file() && is_audio(entry.path()) => {
                     any = true;
@@ -154,7 +152,11 @@ impl Found {
             }
         }
         if !any {
-            self.warnings.push(format!("{}: no audio files in it ({})", folder.display(), EXTENSIONS.join(", ")));
+            self.warnings.push(format!(
+                "{}: no audio files in it ({})",
+                folder.display(),
+                EXTENSIONS.join(", ")
+            ));
         }
         Ok(())
     }
@@ -177,11 +179,7 @@ impl Found {
                 Err(error) => self.warnings.push(format!("not searched: {error}")),
             }
         }
-        if any {
-            Ok(())
-        } else {
-            Err(Failure::new(Code::Io, format!("{pattern}: no audio file matches")))
-        }
+        if any { Ok(()) } else { Err(Failure::new(Code::Io, format!("{pattern}: no audio file matches"))) }
     }
 }
 
@@ -220,7 +218,12 @@ mod tests {
         root
     }
 
-    fn songs(root: &Path, inputs: &[&str], template: &str, shard: Option<&str>) -> Outcome<Vec<(String, String)>> {
+    fn songs(
+        root: &Path,
+        inputs: &[&str],
+        template: &str,
+        shard: Option<&str>,
+    ) -> Outcome<Vec<(String, String)>> {
         let inputs: Vec<PathBuf> = inputs.iter().map(|input| root.join(input)).collect();
         let batch = gather(&inputs, &root.join("out"), template, shard.map(|s| s.parse().unwrap()))?;
         let name = |path: &Path| path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");

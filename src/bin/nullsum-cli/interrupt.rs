@@ -12,6 +12,7 @@ static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 pub fn install() {
     let on_signal = || {
         if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
+            nullsum::audio::remove_unfinished();
             std::process::exit(130);
         }
         crate::report::warn("stopping after the chunks in flight; press Ctrl-C again to stop at once");

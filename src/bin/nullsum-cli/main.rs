@@ -15,10 +15,7 @@ use clap::Parser;
 use serde_json::json;
 
 use args::{Cli, Command};
-use exit::{Code, Failure, OrFail, Outcome};
-
-/// Stack of a worker thread: as large as a main thread's.
-const STACK_BYTES: usize = 8 << 20;
+use exit::{Code, Failure, Outcome};
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(args::tidy(std::env::args_os()));
@@ -30,7 +27,9 @@ fn main() -> ExitCode {
                 let message = format!("{:#}", failure.error);
                 if json {
                     let code = failure.code as u8;
-                    report::say(&json!({"event": "error", "message": message, "exit_code": code}).to_string());
+                    report::say(
+                        &json!({"event": "error", "message": message, "exit_code": code}).to_string(),
+                    );
                 } else {
                     report::warn(&message);
                 }
@@ -52,12 +51,12 @@ fn wants_json(cli: &Cli) -> bool {
 
 fn run(cli: Cli) -> Outcome {
     match cli.command.unwrap_or_else(|| Command::Separate(Box::new(cli.separate))) {
-        Command::Separate(args) => pooled(args.run.threads, || commands::separate::run(&args)),
-        Command::Bench(args) => pooled(args.run.threads, || commands::bench::run(&args)),
-        Command::Demo(args) => pooled(args.run.threads, || commands::demo::run(&args)),
+        Command::Separate(args) => stoppable(|| commands::separate::run(&args)),
+        Command::Bench(args) => stoppable(|| commands::bench::run(&args)),
+        Command::Demo(args) => stoppable(|| commands::demo::run(&args)),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
-        Command::Models(args) => commands::models::run(&args),
+        Command::Models(args) => stoppable(|| commands::models::run(&args)),
         Command::Devices(args) => {
             commands::devices::run(&args);
             Ok(())
@@ -69,18 +68,11 @@ fn run(cli: Cli) -> Outcome {
     }
 }
 
-/// Runs `work` in a pool of `threads` threads of our own, so that --threads holds for all arithmetic.
-fn pooled(threads: Option<u16>, work: impl FnOnce() -> Outcome + Send) -> Outcome {
+/// Runs `work` so that Ctrl-C can stop it.
+fn stoppable(work: impl FnOnce() -> Outcome) -> Outcome {
     interrupt::install();
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(usize::from(threads.unwrap_or(0)))
-        .stack_size(STACK_BYTES)
-        .thread_name(|n| format!("nullsum-{n}"))
-        .build()
-        .or_fail(Code::Failed)?
-        .install(work)
-        .map_err(|failure| match interrupt::requested() {
-            true if !failure.said => Failure { code: Code::Interrupted, ..failure },
-            _ => failure,
-        })
+    work().map_err(|failure| match interrupt::requested() {
+        true if !failure.said => Failure { code: Code::Interrupted, ..failure },
+        _ => failure,
+    })
 }

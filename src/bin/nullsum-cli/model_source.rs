@@ -55,16 +55,19 @@ fn named(model: &Path, args: &ModelArgs, talk: Talk) -> Outcome<Source> {
         Ok(entry) => {
             let files = match registry::cached(entry) {
                 Some(files) => files,
-                None => fetch(entry, FetchOptions { offline: args.offline, ..FetchOptions::from_env() }, talk)
-                    .or_fail(Code::Model)?,
+                None => {
+                    fetch(entry, FetchOptions { offline: args.offline, ..FetchOptions::from_env() }, talk)
+                        .or_fail(Code::Model)?
+                }
             };
             from_registry(entry, &files, args.config.as_deref())
         }
-        Err(_) if is_path => Err(Failure::new(Code::Model, format!("{}: there is no such checkpoint", model.display()))),
-        Err(error) => Err(Failure::new(
-            Code::Model,
-            format!("{}: there is no such file, and {error}", model.display()),
-        )),
+        Err(_) if is_path => {
+            Err(Failure::new(Code::Model, format!("{}: there is no such checkpoint", model.display())))
+        }
+        Err(error) => {
+            Err(Failure::new(Code::Model, format!("{}: there is no such file, and {error}", model.display())))
+        }
     }
 }
 
@@ -89,12 +92,16 @@ fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
                 FetchError::Offline { .. } => format!("{} is not in the cache, and --offline", entry.name),
                 error => error.to_string(),
             };
-            talk.warning(&format!("{why}; using the small model that is built in, which is of lower quality"));
+            talk.warning(&format!(
+                "{why}; using the small model that is built in, which is of lower quality"
+            ));
             built_in(config)
         }
         Err(error) => Err(Failure::new(
             Code::Model,
-            format!("{error}; no model is embedded in this build, so there is none to run. Name one with --model"),
+            format!(
+                "{error}; no model is embedded in this build, so there is none to run. Name one with --model"
+            ),
         )),
     }
 }
@@ -149,10 +156,13 @@ fn with_config(
     let config = match (config, checkpoint.config_yaml(), path) {
         (Some(config), _, _) => Config::from_file(config).or_fail(Code::Model)?,
         (None, Some(yaml), _) => {
-            Config::from_yaml(yaml, &format!("{} (embedded configuration)", checkpoint.origin())).or_fail(Code::Model)?
+            Config::from_yaml(yaml, &format!("{} (embedded configuration)", checkpoint.origin()))
+                .or_fail(Code::Model)?
         }
         (None, None, Some(path)) => Config::from_file(&find_config(path)?).or_fail(Code::Model)?,
-        (None, None, None) => return Err(Failure::new(Code::Model, "the embedded model has no configuration")),
+        (None, None, None) => {
+            return Err(Failure::new(Code::Model, "the embedded model has no configuration"));
+        }
     };
     Ok(Source { name, checkpoint, config })
 }
@@ -163,9 +173,13 @@ fn find_config(checkpoint: &Path) -> Outcome<PathBuf> {
     if let Some(path) = beside.iter().find(|path| path.is_file()) {
         return Ok(path.clone());
     }
-    let folder = checkpoint.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder =
+        checkpoint.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let is_yaml = |path: &PathBuf| {
-        path.is_file() && path.extension().is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"))
+        path.is_file()
+            && path
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"))
     };
     let mut others: Vec<PathBuf> = std::fs::read_dir(folder)
         .map(|entries| entries.flatten().map(|entry| entry.path()).filter(is_yaml).collect())

@@ -31,7 +31,8 @@ impl<'a> SongProgress<'a> {
     pub fn new(talk: Talk, input: &'a Path, place: (usize, usize), passes: usize) -> Self {
         let bar = talk.bars().then(|| {
             let name = input.file_name().unwrap_or(input.as_os_str()).to_string_lossy();
-            let prefix = if place.1 > 1 { format!("[{}/{}] {name}", place.0, place.1) } else { name.into_owned() };
+            let prefix =
+                if place.1 > 1 { format!("[{}/{}] {name}", place.0, place.1) } else { name.into_owned() };
             let bar = ProgressBar::new(STEPS).with_style(style("{prefix} {wide_bar} {percent:>3}% {msg}"));
             bar.set_prefix(prefix);
             bar.set_message("starting");
@@ -140,5 +141,7 @@ pub fn announce(entry: &nullsum::registry::Entry) -> String {
 }
 
 fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("━╸─")
+    ProgressStyle::with_template(template)
+        .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .progress_chars("━╸─")
 }

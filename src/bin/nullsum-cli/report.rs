@@ -34,9 +34,9 @@ impl From<TalkArgs> for Talk {
 }
 
 impl Talk {
-    /// Text or JSON, without progress.
-    pub fn plain(json: bool) -> Self {
-        Self { json, quiet: false, plain: true }
+    /// Text on standard error, for commands whose standard output is one object.
+    pub fn aside() -> Self {
+        Self { json: false, quiet: false, plain: false }
     }
 
     /// Whether JSON is wanted.
@@ -138,13 +138,18 @@ fn is_exact(null_dbfs: f64) -> bool {
 }
 
 fn done_text(report: &RenderReport, lossless: bool) -> String {
-    let mut lines = vec![format!("{}: {}", report.input.display(), describe(&report.source, report.audio_seconds))];
+    let mut lines =
+        vec![format!("{}: {}", report.input.display(), describe(&report.source, report.audio_seconds))];
     lines.extend(report.outputs.iter().map(|path| format!("  {}", path.display())));
     let speed = match rtf(report) {
         Some(rtf) => format!(", RTF {rtf:.3} ({:.2} times real time)", 1.0 / rtf.max(1e-9)),
         None => String::new(),
     };
-    lines.push(format!("  {} in {:.1} s{speed}", null_text(report.null_dbfs, lossless), report.elapsed.as_secs_f64()));
+    lines.push(format!(
+        "  {} in {:.1} s{speed}",
+        null_text(report.null_dbfs, lossless),
+        report.elapsed.as_secs_f64()
+    ));
     lines.extend(report.warnings.iter().map(|warning| format!("  warning: {warning}")));
     lines.join("\n")
 }

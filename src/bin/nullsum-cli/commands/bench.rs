@@ -50,8 +50,8 @@ pub fn run(args: &BenchArgs) -> Outcome {
         ("mask", median_of(&|pass| pass.1.mask)),
         ("istft", median_of(&|pass| pass.1.istft)),
     ];
-    let threads = rayon::current_num_threads();
-    let (kernel, peak) = ("candle", peak_rss_bytes());
+    let threads = separator.threads();
+    let (kernel, peak) = (separator.kernel(), peak_rss_bytes());
     if args.json {
         let stages: serde_json::Map<_, _> =
             stages.iter().map(|(name, seconds)| (format!("{name}_seconds"), json!(seconds))).collect();
@@ -97,18 +97,22 @@ pub fn run(args: &BenchArgs) -> Outcome {
 }
 
 fn load(args: &BenchArgs) -> Outcome<Separator> {
-    let device = args.run.device();
+    let runtime = args.run.runtime();
     let source = match (&args.model.model, args.arch) {
-        (Some(_), _) => model_source::open(&args.model, Talk::plain(args.json))?,
+        (Some(_), _) => model_source::open(&args.model, Talk::aside())?,
         (None, Some(ArchArg::Embedded)) => model_source::built_in(args.model.config.as_deref())?,
         (None, _) => {
             let chunk = (args.seconds * f64::from(SAMPLE_RATE)).round() as usize;
-            let info = ModelInfo::random("default architecture, random weights", Architecture::seed_default(), chunk);
-            return Separator::random(info, args.seed, device).or_fail(Code::Model);
+            let info = ModelInfo::random(
+                "default architecture, random weights",
+                Architecture::seed_default(),
+                chunk,
+            );
+            return Separator::random(info, args.seed, runtime).or_fail(Code::Model);
         }
     };
     let Source { checkpoint, config, .. } = source;
-    Separator::load(&checkpoint, &config, model_source::family(&args.model), device).or_fail(Code::Model)
+    Separator::load(&checkpoint, &config, model_source::family(&args.model), runtime).or_fail(Code::Model)
 }
 
 /// White noise at about the level of music, the same for the same seed.

@@ -29,13 +29,14 @@ pub fn run(args: &DemoArgs) -> Outcome {
     model.model.get_or_insert_with(|| embedded::NAME.into());
     let source = model_source::open(&model, talk)?;
     let family = model_source::family(&model);
-    let mut separator =
-        Separator::load(&source.checkpoint, &source.config, family, args.run.device()).or_fail(Code::Model)?;
+    let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.runtime())
+        .or_fail(Code::Model)?;
 
     let piece = compose(args.seed);
     let references = args.output.join("reference");
-    std::fs::create_dir_all(&references)
-        .map_err(|error| Failure::new(Code::Io, format!("cannot create {}: {error}", references.display())))?;
+    std::fs::create_dir_all(&references).map_err(|error| {
+        Failure::new(Code::Io, format!("cannot create {}: {error}", references.display()))
+    })?;
     let mixture = args.output.join(format!("{NAME}.wav"));
     write(&mixture, &piece.mixture).or_fail(Code::Io)?;
     for (name, stem) in STEMS.iter().zip(&piece.stems) {

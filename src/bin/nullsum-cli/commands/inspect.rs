@@ -1,6 +1,5 @@
 //! `inspect`: what a checkpoint is, without running it.
 
-use nullsum::model::config::Config;
 use nullsum::model::inspect::Inspection;
 use nullsum::separator::ModelInfo;
 
@@ -18,20 +17,10 @@ pub fn run(args: &InspectArgs) -> Outcome {
     if inspection.architecture.is_err() {
         return Err(Failure::said(Code::Model));
     }
-    names(&checkpoint, &config, family)
-}
-
-/// What is wrong beyond the tensors: names of stems, length of the chunk.
-fn names(
-    checkpoint: &nullsum::model::checkpoint::Checkpoint,
-    config: &Config,
-    family: Option<nullsum::model::architecture::Family>,
-) -> Outcome {
-    match ModelInfo::resolve(checkpoint, config, family) {
-        Ok(_) => Ok(()),
-        Err(error) => {
-            say(&format!("  does not load:\n    {error}"));
-            Err(Failure::said(Code::Model))
-        }
+    // What is wrong beyond the tensors: names of stems, length of the chunk.
+    if let Err(error) = ModelInfo::resolve(&checkpoint, &config, family) {
+        say(&format!("  does not load:\n    {error}"));
+        return Err(Failure::said(Code::Model));
     }
+    Ok(())
 }

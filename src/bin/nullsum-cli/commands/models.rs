@@ -5,7 +5,6 @@ use serde_json::json;
 
 use crate::args::{ModelsArgs, ModelsCommand};
 use crate::exit::{Code, Failure, OrFail, Outcome};
-use crate::interrupt;
 use crate::model_source::fetch;
 use crate::report::{Talk, say, text};
 
@@ -41,7 +40,8 @@ fn list(json: bool) {
     let widths: Vec<usize> =
         (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     for row in rows {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        let line: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         say(line.join("  ").trim_end());
     }
     say(&format!(
@@ -56,7 +56,8 @@ fn object(entry: &Entry) -> serde_json::Value {
         .sdr
         .iter()
         .map(|sdr| {
-            let stems: serde_json::Map<_, _> = sdr.stems.iter().map(|s| (s.stem.clone(), rounded(s.db))).collect();
+            let stems: serde_json::Map<_, _> =
+                sdr.stems.iter().map(|s| (s.stem.clone(), rounded(s.db))).collect();
             json!({"benchmark": sdr.benchmark, "average_db": sdr.average_db.map(rounded), "stems": stems})
         })
         .collect();
@@ -85,8 +86,8 @@ fn rounded(db: f32) -> serde_json::Value {
 }
 
 fn download(names: &[String], talk: Talk) -> Outcome {
-    interrupt::install();
-    let entries: Vec<&Entry> = names.iter().map(|name| registry::find(name)).collect::<Result<_, _>>().or_fail(Code::Usage)?;
+    let entries: Vec<&Entry> =
+        names.iter().map(|name| registry::find(name)).collect::<Result<_, _>>().or_fail(Code::Usage)?;
     let mut failed = 0;
     for entry in &entries {
         match fetch_one(entry, talk) {

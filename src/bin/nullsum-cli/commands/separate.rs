@@ -44,20 +44,22 @@ pub fn run(args: &SeparateArgs) -> Outcome {
 
     let source = model_source::open(&args.model, talk)?;
     let family = model_source::family(&args.model);
-    let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.device()).or_fail(Code::Model)?;
+    let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.runtime())
+        .or_fail(Code::Model)?;
     interrupt::check()?;
     let info = separator.info().clone();
     let options = options(args, &info);
     let jobs = jobs(&batch, &source.name, &info, &options)?;
-    talk.note(&headline(&source.name, &info, &separator.device(), precision));
+    talk.note(&headline(&source.name, &separator, precision));
     talk.event(&json!({
         "event": "start",
         "songs": jobs.len(),
         "model": source.name,
         "stems": info.stems,
         "device": separator.device(),
+        "kernel": separator.kernel(),
         "precision": precision,
-        "threads": rayon::current_num_threads(),
+        "threads": separator.threads(),
         "lossless": options.lossless.to_string(),
     }));
     drop(source);
@@ -121,7 +123,10 @@ fn songs(args: &SeparateArgs) -> Outcome<Batch> {
     let mut inputs = args.inputs.clone();
     if let Some(folder) = &args.input_folder {
         if !folder.is_dir() {
-            return Err(Failure::new(Code::Io, format!("--input-folder {}: there is no such folder", folder.display())));
+            return Err(Failure::new(
+                Code::Io,
+                format!("--input-folder {}: there is no such folder", folder.display()),
+            ));
         }
         inputs.push(folder.clone());
     }
@@ -143,10 +148,16 @@ fn check_files(args: &SeparateArgs) -> Outcome {
     let flac = args.files.flac_file || args.files.format == FileType::Flac;
     let float = args.files.bits == Some(Bits::Float) || args.files.pcm_type == Some(PcmType::Float);
     if flac && float {
-        return Err(Failure::new(Code::Usage, "FLAC holds integers only: choose 16 or 24 bits, or --format wav for float"));
+        return Err(Failure::new(
+            Code::Usage,
+            "FLAC holds integers only: choose 16 or 24 bits, or --format wav for float",
+        ));
     }
     if args.output.exists() && !args.output.is_dir() {
-        return Err(Failure::new(Code::Io, format!("--output {}: is a file, not a folder", args.output.display())));
+        return Err(Failure::new(
+            Code::Io,
+            format!("--output {}: is a file, not a folder", args.output.display()),
+        ));
     }
     Ok(())
 }
@@ -182,7 +193,12 @@ fn options(args: &SeparateArgs, info: &ModelInfo) -> RenderOptions {
 }
 
 /// Names all outputs and makes sure that none is another's, or a song.
-fn jobs<'a>(batch: &'a Batch, model: &str, info: &ModelInfo, options: &RenderOptions) -> Outcome<Vec<Job<'a>>> {
+fn jobs<'a>(
+    batch: &'a Batch,
+    model: &str,
+    info: &ModelInfo,
+    options: &RenderOptions,
+) -> Outcome<Vec<Job<'a>>> {
     let jobs: Vec<Job> = batch
         .songs
         .iter()
@@ -194,26 +210,35 @@ fn jobs<'a>(batch: &'a Batch, model: &str, info: &ModelInfo, options: &RenderOpt
         })
         .collect::<Result<_, OfflineError>>()
         .or_fail(Code::Usage)?;
-    check_collisions(jobs.iter().flat_map(|job| job.outputs.iter().map(|out| (out.clone(), job.song.input.as_path()))))?;
+    check_collisions(
+        jobs.iter().flat_map(|job| job.outputs.iter().map(|out| (out.clone(), job.song.input.as_path()))),
+    )?;
     for job in &jobs {
-        if let Some(output) = job.outputs.iter().find(|output| output.exists() && is_same(output, &job.song.input)) {
+        if let Some(output) =
+            job.outputs.iter().find(|output| output.exists() && is_same(output, &job.song.input))
+        {
             return Err(Failure::new(
                 Code::Usage,
-                format!("{} would be overwritten by one of its own stems; choose another --output or --template", output.display()),
+                format!(
+                    "{} would be overwritten by one of its own stems; choose another --output or --template",
+                    output.display()
+                ),
             ));
         }
     }
     Ok(jobs)
 }
 
-fn headline(name: &str, info: &ModelInfo, device: &str, precision: &str) -> String {
+fn headline(name: &str, separator: &Separator, precision: &str) -> String {
+    let info = separator.info();
     format!(
-        "{name}: {}, {:.1} M parameters, {} ({}); {precision} on {device}, {} threads",
+        "{name}: {}, {:.1} M parameters, {} ({}); {precision} on {}, {} threads",
         info.architecture.family,
         info.architecture.parameters() as f64 / 1e6,
         if info.stems.len() == 1 { "one stem".into() } else { format!("{} stems", info.stems.len()) },
         info.stems.join(", "),
-        rayon::current_num_threads()
+        separator.device(),
+        separator.threads()
     )
 }
 
@@ -268,5 +293,9 @@ fn separate_all(
 /// The error, with the song where it does not name it.
 fn explain(input: &Path, error: &OfflineError) -> String {
     let message = error.to_string();
-    if message.contains(&*input.to_string_lossy()) { message } else { format!("{}: {message}", input.display()) }
+    if message.contains(&*input.to_string_lossy()) {
+        message
+    } else {
+        format!("{}: {message}", input.display())
+    }
 }
