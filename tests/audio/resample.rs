@@ -36,10 +36,14 @@ fn plane(samples: Vec<f32>) -> Planar {
 #[test]
 fn the_output_has_the_rounded_length_for_every_input_length() {
     for (from, to) in PAIRS {
-        let resampler = Resampler::new(from, to, 1).unwrap();
+        // One for all lengths: building the filter is what takes time, and finish starts over.
+        let mut resampler = Resampler::new(from, to, 1).unwrap();
         for samples in (0..=100).chain([4095, 4096, 4097, 20_000]) {
             let exact = samples as f64 * f64::from(to) / f64::from(from);
-            let found = convert(from, to, &Planar::zeros(1, samples), 1 << 20).samples();
+            let mut out = Planar::new(1);
+            resampler.push(&Planar::zeros(1, samples), &mut out).unwrap();
+            resampler.finish(&mut out).unwrap();
+            let found = out.samples();
             assert!((found as f64 - exact).abs() <= 0.5, "{samples} at {from} gave {found} at {to}");
             assert_eq!(found as u64, resampler.output_samples(samples as u64));
         }

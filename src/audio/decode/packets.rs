@@ -113,10 +113,16 @@ impl PacketBlocks {
             Trouble::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
                 AudioError::Read { path: path.to_path_buf(), source }
             }
-            trouble if is_known(magic) => {
-                AudioError::Header { path: path.to_path_buf(), what: trouble.text() }
+            _ if !is_known(magic) => {
+                AudioError::Unrecognised { path: path.to_path_buf(), found: describe(magic) }
             }
-            _ => AudioError::Unrecognised { path: path.to_path_buf(), found: describe(magic) },
+            // The probe's own word for "nothing of what I know".
+            Trouble::Unsupported(what) if what.contains("probe") => AudioError::Header {
+                path: path.to_path_buf(),
+                what: "it begins like an audio file, what follows is none that can be read".to_owned(),
+            },
+            Trouble::Unsupported(what) => unsupported(what),
+            trouble => AudioError::Header { path: path.to_path_buf(), what: trouble.text() },
         })?;
         let track = reader
             .default_track(TrackType::Audio)
