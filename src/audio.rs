@@ -15,7 +15,7 @@ pub mod resample;
 
 pub use buffer::Planar;
 pub use decode::{Decoder, SourceFormat, SourceInfo};
-pub use encode::{AudioWriter, Container, SampleFormat, WriterSpec};
+pub use encode::{AudioWriter, Container, SampleFormat, WriterSpec, remove_unfinished};
 pub use error::AudioError;
 pub use resample::Resampler;
 

@@ -7,7 +7,10 @@
 //! `ARCHITECTURE.md` has the picture.
 
 pub mod audio;
+pub mod demo;
 pub mod dsp;
+pub mod embedded;
+pub mod kernels;
 pub mod lossless;
 pub mod model;
 pub mod offline;

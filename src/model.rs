@@ -12,6 +12,7 @@ pub mod config;
 pub mod convert;
 pub mod device;
 mod feed_forward;
+pub mod fused;
 mod hyper_connections;
 pub mod inspect;
 mod linear_attention;

@@ -17,6 +17,8 @@ mod download;
 #[cfg(feature = "download")]
 mod fetch_error;
 #[cfg(feature = "download")]
+mod http;
+#[cfg(feature = "download")]
 mod lock;
 #[cfg(feature = "download")]
 mod transfer;

@@ -1,20 +1,24 @@
 //! A loaded model with its transform: a chunk of the mixture in, stems out. Knows nothing of songs, files or threads.
 
 mod mask;
+mod network;
 
 use std::time::{Duration, Instant};
 
-use candle_core::Tensor;
+use candle_core::Device;
+use candle_nn::VarBuilder;
 use num_complex::Complex32;
 use rayon::prelude::*;
 
 use crate::dsp::stft::Stft;
+use crate::kernels::{KernelError, Pool};
 use crate::model::architecture::{Architecture, ArchitectureError, Family};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config::Config;
-use crate::model::device::{DeviceChoice, DeviceError, device_name};
-use crate::model::roformer::Roformer;
+use crate::model::device::{DeviceChoice, DeviceError};
+use crate::model::fused::FusedError;
 use crate::model::weights;
+use network::Network;
 
 pub use mask::MaskRule;
 
@@ -60,6 +64,12 @@ pub enum LoadError {
     /// candle failed.
     #[error("the network does not build: {0}")]
     Network(#[from] candle_core::Error),
+    /// The CPU kernels cannot be had.
+    #[error("the network does not build: {0}")]
+    Fused(#[from] FusedError),
+    /// The threads cannot be had.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
 }
 
 /// Why a chunk cannot be separated.
@@ -81,8 +91,23 @@ pub enum SeparateError {
         /// Where it ran.
         device: String,
         /// What candle said.
-        source: candle_core::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
+}
+
+/// Where and on how many threads a model runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Runtime {
+    /// The device.
+    pub device: DeviceChoice,
+    /// Threads of the process-wide pool that all separators of this many threads share; 0 takes one a processor.
+    pub threads: usize,
+}
+
+impl From<DeviceChoice> for Runtime {
+    fn from(device: DeviceChoice) -> Self {
+        Self { device, threads: 0 }
+    }
 }
 
 /// Time spent in each stage since the last [`Separator::take_stages`].
@@ -212,7 +237,8 @@ fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<Stri
 /// A model ready to run. Chunks of any length from [`StftConfig::min_samples`](crate::dsp::stft::StftConfig::min_samples) up.
 pub struct Separator {
     info: ModelInfo,
-    network: Roformer,
+    network: Network,
+    pool: Pool,
     stft: Stft,
     stages: Stages,
 }
@@ -226,26 +252,29 @@ impl Separator {
         checkpoint: &Checkpoint,
         config: &Config,
         family: Option<Family>,
-        device: DeviceChoice,
+        runtime: impl Into<Runtime>,
     ) -> Result<Self, LoadError> {
         let info = ModelInfo::resolve(checkpoint, config, family)?;
-        let device = device.open()?;
-        let network = Roformer::new(&info.architecture, weights::from_checkpoint(checkpoint, &device))?;
-        Ok(Self::with_network(info, network))
+        Self::build(info, runtime.into(), |device| weights::from_checkpoint(checkpoint, device))
     }
 
     /// A network of seeded random weights.
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn random(info: ModelInfo, seed: u64, device: DeviceChoice) -> Result<Self, LoadError> {
-        let device = device.open()?;
-        let network = Roformer::new(&info.architecture, weights::seeded(seed, &device))?;
-        Ok(Self::with_network(info, network))
+    pub fn random(info: ModelInfo, seed: u64, runtime: impl Into<Runtime>) -> Result<Self, LoadError> {
+        Self::build(info, runtime.into(), |device| weights::seeded(seed, device))
     }
 
-    fn with_network(info: ModelInfo, network: Roformer) -> Self {
-        Self { stft: Stft::new(info.architecture.stft), network, info, stages: Stages::default() }
+    fn build<'a>(
+        info: ModelInfo,
+        runtime: Runtime,
+        weights: impl FnOnce(&Device) -> VarBuilder<'a>,
+    ) -> Result<Self, LoadError> {
+        let device = runtime.device.open()?;
+        let pool = Pool::shared(runtime.threads)?;
+        let network = Network::new(&info.architecture, weights(&device), &pool)?;
+        Ok(Self { stft: Stft::new(info.architecture.stft), network, pool, info, stages: Stages::default() })
     }
 
     /// What was loaded.
@@ -255,12 +284,34 @@ impl Separator {
 
     /// Name of the device it runs on.
     pub fn device(&self) -> String {
-        device_name(self.network.device())
+        self.network.device()
     }
 
-    /// The network alone, for tests of parity.
-    pub fn network(&self) -> &Roformer {
-        &self.network
+    /// What computes the network: `avx2` and the like for the fused CPU kernels, else `candle`, and why.
+    pub fn kernel(&self) -> String {
+        self.network.kernel()
+    }
+
+    /// Threads of its pool.
+    pub fn threads(&self) -> usize {
+        self.pool.threads()
+    }
+
+    /// The network alone: `spec` [batch, frames, (f s)] → masks [batch, stems, frames, (f s)], flat.
+    ///
+    /// # Errors
+    /// [`SeparateError::Network`].
+    pub fn masks(&mut self, spec: &[Complex32], batch: usize) -> Result<Vec<Complex32>, SeparateError> {
+        let device = self.network.device();
+        let pool = self.pool.clone();
+        let network = &mut self.network;
+        pool.install(|| network.forward(bytemuck::cast_slice(spec), batch))
+            .map(|masks| {
+                // In place: masks are the largest buffer there is. Only an odd capacity would need a copy.
+                bytemuck::allocation::try_cast_vec(masks)
+                    .unwrap_or_else(|(_, masks)| bytemuck::cast_slice(&masks).to_vec())
+            })
+            .map_err(|source| SeparateError::Network { device, source })
     }
 
     /// Time spent since the last call.
@@ -274,6 +325,12 @@ impl Separator {
     /// # Errors
     /// [`SeparateError`].
     pub fn separate(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
+        // All parallel work, candle's included, stays in the pool.
+        let pool = self.pool.clone();
+        pool.install(|| self.separate_here(chunks, rule))
+    }
+
+    fn separate_here(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
         let channels = self.info.architecture.channels;
         let Some(first) = chunks.first() else { return Ok(Vec::new()) };
         let samples = first.len() / channels;
@@ -297,9 +354,7 @@ impl Separator {
         self.stages.stft += started.elapsed();
 
         let started = Instant::now();
-        let mut masks = self.masks(&spec, chunks.len(), frames).map_err(|source| {
-            SeparateError::Network { device: device_name(self.network.device()), source }
-        })?;
+        let mut masks = self.masks(&spec, chunks.len())?;
         self.stages.network += started.elapsed();
 
         let started = Instant::now();
@@ -329,15 +384,6 @@ impl Separator {
             .collect();
         self.stages.istft += started.elapsed();
         Ok(out)
-    }
-
-    /// Masks of a batch of spectra: [batch, stems, frames, (f s)], flat.
-    fn masks(&self, spec: &[Complex32], batch: usize, frames: usize) -> candle_core::Result<Vec<Complex32>> {
-        let features = self.info.architecture.frame_features();
-        let values: &[f32] = bytemuck::cast_slice(spec);
-        let spec = Tensor::from_slice(values, (batch, frames, features), self.network.device())?;
-        let masks = self.network.forward(&spec)?.flatten_all()?.to_vec1::<f32>()?;
-        Ok(bytemuck::cast_slice(&masks).to_vec())
     }
 }
 

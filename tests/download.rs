@@ -1,5 +1,6 @@
 //! Fetching a model from a server that misbehaves in every way we could think of.
 #![cfg(feature = "download")]
+#![allow(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 use std::fs;
 use std::ops::ControlFlow;
@@ -265,6 +266,19 @@ fn a_file_that_changed_meanwhile_starts_over() {
     });
     assert_eq!(requests.len(), 3);
     assert_eq!(requests[2].range, None);
+}
+
+#[test]
+fn a_shorter_new_file_keeps_no_tail_of_the_old_one() {
+    let dir = TempDir::new().unwrap();
+    let server = serve(|n, r| match n {
+        0 => Reply::file(r, &weights(), ETAG).faulty(Fault::CutAfter(70_000)),
+        _ => Reply::file(r, &weights()[..50_000], "\"two\""),
+    });
+    let e = unpublished(&server);
+    assert!(matches!(go(&e, &options(&dir)), Err(FetchError::Truncated { got: 70_000, .. })));
+    let files = go(&e, &options(&dir)).unwrap();
+    assert!(fs::read(files.checkpoint).unwrap() == weights()[..50_000]);
 }
 
 #[test]

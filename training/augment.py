@@ -165,7 +165,7 @@ def example(rng, pool, length):
             level = np.sqrt(np.mean(stems**2) / np.mean(audio**2 + 1e-9)) * len(STEMS) ** 0.5
             stems[voice] = audio * level * 10 ** (rng.normal(-5, 4) / 20)
     else:
-        keep = rng.random(len(STEMS)) > np.array([0.12, 0.15, 0.1, 0.2])
+        keep = rng.random(len(STEMS)) > np.array([0.06, 0.08, 0.06, 0.12])
         if not keep.any():
             keep[rng.integers(len(STEMS))] = True
         for n, stem in enumerate(STEMS):
@@ -190,7 +190,7 @@ class Batches(torch.utils.data.IterableDataset):
         self.batch, self.length, self.first, self.seed = batch, length, first, seed
 
     def make(self, index):
-        rng = np.random.default_rng([self.seed, index])
+        rng = np.random.default_rng([self.seed, index % 2**32])
         stems = np.stack([example(rng, self.pool, self.length) for _ in range(self.batch)])
         return torch.from_numpy(stems.astype(np.float32))
 

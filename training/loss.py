@@ -1,9 +1,10 @@
 """An energy term a stem, in the manner of SDR, and the seed's loss: L1 of the waveform and of the complex STFT.
 
 The seed's loss alone, on a small model, has a trap: silence is nearly the best answer while nothing is known, and a gated mask
-that has reached silence hardly learns. So the leading term is the logarithm of the error's level against the stem's (plus
-a share of the mixture's, for silent stems), and L1 has a quarter of the weight, each term divided by the same measure
-of the stem, so that a quiet stem counts as much as a loud one.
+that has reached silence hardly learns. So the leading term is the logarithm of the error's level against the stem's, both
+lifted by a tenth of the mixture's: the gain for a stem well separated outweighs the one for keeping an absent stem silent,
+which counts half. L1 has a tenth of the weight, each term divided by the same measure of the stem, so that a quiet
+stem counts as much as a loud one.
 
 Windows: the model's own in every step; 4096 and 512 in turn, at half a window's hop. They stand for the seed's five at hop
 147, which would cost more than the model on a CPU. The STFT is linear, so that one transform of the difference serves.
@@ -28,9 +29,10 @@ def balance(difference, goal, mixture, audio, target, whole, other, ratio):
     terms = mean_magnitude(difference) / floor + audio.abs().mean(1) / wave_floor
     terms = (terms + mean_magnitude(other) / (floor * ratio)) / 3
     error, energy, mixed = (x.square().mean(1) + 1e-10 for x in (audio, target, whole))
-    level = 0.5 * torch.log(error / (energy + 0.03 * mixed) + 0.01)
-    decibels = torch.where(energy > 1e-3 * mixed, 10 * torch.log10(energy / error), torch.nan)
-    return level + 0.25 * terms, decibels
+    level = 0.5 * torch.log((error + 0.1 * mixed) / (energy + 0.1 * mixed))
+    present = energy > 1e-3 * mixed
+    decibels = torch.where(present, 10 * torch.log10(energy / error), torch.nan)
+    return (level + 0.1 * terms) * torch.where(present, 1.0, 0.5), decibels
 
 
 def loss(net, estimate, target, mixture, step, balance=balance):

@@ -21,21 +21,39 @@ from optimizer import optimizers
 from prepare import STEMS
 
 
-def initialise(net):
-    """Start every stem near a quarter of the mixture: mask = 0.5 · sigmoid(0), imaginary part 0."""
-    with torch.no_grad():
-        for estimator in net.mask_estimators:
-            for mlp in estimator.to_freqs:
-                linear = mlp[0][-1]
-                half = linear.bias.shape[0] // 2
-                linear.weight.mul_(0.5)
-                linear.bias.zero_()
-                linear.bias[0:half:2] = 0.5
-        for layer in net.layers:
-            for block in layer:
-                for attend, feed in block.layers:
-                    attend.to_out[0].weight.mul_(0.3)
-                    feed.net[4].weight.mul_(0.3)
+@torch.no_grad()
+def static_masks(net, data, batches=24):
+    """The best constant real mask of every stem and bin over some batches, [n, f]."""
+    cross, power = 0.0, 0.0
+    for index in range(batches):
+        target = data.make(-1 - index)
+        b, n, s, length = target.shape
+        stems = fused.spectrum(net, target.reshape(b * n, s, length)).unflatten(0, (b, n))
+        mixture = stems.sum(1, keepdim=True)
+        weight = 1 / (mixture.abs().square().mean((1, 2, 3, 4), keepdim=True) + 1e-6)
+        cross = cross + (weight * (stems * mixture.conj()).real).sum((0, 2, 4))
+        power = power + (weight * mixture.abs().square()).sum((0, 2, 4))
+    return (cross / (power + 1e-6 * power.max())).clamp(0.02, 0.95)
+
+
+@torch.no_grad()
+def initialise(net, data):
+    """Start from the best constant masks (half of the bias, since the gate opens half), with quiet branches."""
+    goal = static_masks(net, data)
+    for mask, estimator in zip(goal, net.mask_estimators):
+        first = 0
+        for width, mlp in zip(net.band_split.dim_inputs, estimator.to_freqs):
+            linear = mlp[0][-1]
+            bins = width // (2 * net.audio_channels)
+            linear.weight.mul_(0.15)
+            linear.bias.zero_()
+            linear.bias[0:width:2] = 2 * mask[first : first + bins].repeat_interleave(net.audio_channels)
+            first += bins
+    for layer in net.layers:
+        for block in layer:
+            for attend, feed in block.layers:
+                attend.to_out[0].weight.mul_(0.3)
+                feed.net[4].weight.mul_(0.3)
 
 
 class State:
@@ -45,7 +63,6 @@ class State:
         torch.manual_seed(0)
         self.config = config
         self.net = build(config)
-        initialise(self.net)
         self.average = copy.deepcopy(self.net)
         self.optimizers = optimizers(self.net, muon_lr, adam_lr)
         self.step, self.seconds = 0, 0.0
@@ -81,7 +98,7 @@ class State:
             a.lerp_(p, weight)
 
 
-def rate(progress, step, decay, warmup=100):
+def rate(progress, step, decay, warmup=40):
     """Factor of the learning rate at `progress` (0 to 1) of the box."""
     return min(1.0, (step + 1) / warmup) * min(1.0, max(0.0, (1 - progress) / decay))
 
@@ -94,12 +111,12 @@ def main():
     parser.add_argument("--decay", type=float, default=0.35, help="share of the box over which the rate falls to zero")
     parser.add_argument("--holdout", default="sodium,mdn-multitrack")
     parser.add_argument("--weights", default="song=1,loose=0.5,sectoid=0.4,synth=1.2", help="shares by kind of source")
-    parser.add_argument("--batch", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=86, help="crop length in hops")
-    parser.add_argument("--muon-lr", type=float, default=0.01)
-    parser.add_argument("--adam-lr", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=64, help="crop length in hops")
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--momentum", type=float, default=0.998, help="of the average")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--save-minutes", type=float, default=5)
     args = parser.parse_args()
@@ -115,6 +132,9 @@ def main():
     weights = {k: float(v) for k, v in (pair.split("=") for pair in args.weights.split(","))}
     length = args.frames * state.net.stft_kwargs["hop_length"]
     data = Batches(args.pool, args.holdout.split(","), weights, args.batch, length, state.step)
+    if not args.state.exists():
+        initialise(state.net, data)
+        state.average.load_state_dict(state.net.state_dict())
     loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     compiled = torch.compile if args.compile else lambda function: function
     masks, terms = compiled(fused.masks), compiled(balance)

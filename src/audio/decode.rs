@@ -9,6 +9,8 @@
 //! [`Decoder::warnings`].
 
 mod aiff;
+mod flac;
+mod mp4;
 mod opus;
 mod packets;
 mod pcm;
@@ -78,7 +80,7 @@ pub struct SourceInfo {
 /// One file's samples in the natural blocks of its container.
 trait Blocks: Send {
     fn info(&self) -> &SourceInfo;
-    /// Appends one block to `out`, which has the file's channels. `false` at the end.
+    /// Puts one block, possibly of no samples, into the empty `out`. `false` at the end.
     fn next(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError>;
 }
 
@@ -164,15 +166,15 @@ impl Decoder {
             (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => {
                 wav::parse(&mut source, length, path, &mut warnings)?
             }
-            (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => aiff::parse(&mut source, length, path, &mut warnings)?,
+            (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => {
+                aiff::parse(&mut source, length, path, &mut warnings)?
+            }
+            (Some(b"fLaC"), _) => flac::parse_empty(source.as_mut(), length, path)?,
             _ => None,
         };
         let blocks: Box<dyn Blocks> = match header {
             Some(layout) => Box::new(pcm::PcmBlocks::new(source, layout, path)?),
-            None => {
-                source.seek(SeekFrom::Start(0)).map_err(read)?;
-                Box::new(packets::PacketBlocks::open(source, path, &magic, &mut warnings)?)
-            }
+            None => Box::new(packets::PacketBlocks::open(source, length, path, &magic, &mut warnings)?),
         };
         let channels = blocks.info().channels;
         Ok(Self {

@@ -11,6 +11,7 @@ use std::fs;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
@@ -88,7 +89,10 @@ impl WriterSpec {
                 return Err("FLAC stores integers only; choose 16 or 24 bits, or WAV for float".to_owned());
             }
             if channels > flac::MAX_CHANNELS {
-                return Err(format!("{channels} channels, but FLAC has at most {}; use WAV", flac::MAX_CHANNELS));
+                return Err(format!(
+                    "{channels} channels, but FLAC has at most {}; use WAV",
+                    flac::MAX_CHANNELS
+                ));
             }
             if rate > flac::MAX_SAMPLE_RATE {
                 return Err(format!("{rate} Hz, but FLAC goes to {} Hz; use WAV", flac::MAX_SAMPLE_RATE));
@@ -130,6 +134,7 @@ pub struct AudioWriter {
     spec: WriterSpec,
     // None once a write has failed: the temporary file is gone then.
     out: Option<Out>,
+    temporary: PathBuf,
     sink: Box<dyn Sink>,
     written: u64,
     clipped: u64,
@@ -158,10 +163,16 @@ impl AudioWriter {
         };
         let sink: io::Result<Box<dyn Sink>> = match spec.container {
             Container::Wav => wav::WavSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>),
-            Container::Flac => flac::FlacSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>),
+            Container::Flac => {
+                flac::FlacSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>)
+            }
         };
         match sink {
-            Ok(sink) => Ok(Self { path, spec, out: Some(out), sink, written: 0, clipped: 0 }),
+            Ok(sink) => {
+                let temporary = out.get_ref().path().to_path_buf();
+                UNFINISHED.lock().push(temporary.clone());
+                Ok(Self { path, spec, out: Some(out), temporary, sink, written: 0, clipped: 0 })
+            }
             Err(source) => {
                 discard(out);
                 Err(AudioError::Write { path, written: 0, source })
@@ -251,6 +262,19 @@ impl Drop for AudioWriter {
         if let Some(out) = self.out.take() {
             discard(out);
         }
+        UNFINISHED.lock().retain(|path| *path != self.temporary);
+    }
+}
+
+/// Temporary files of the writers that are alive.
+static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+
+/// Removes the temporary files of all writers of the process, for a program that is about to exit without dropping them
+/// (a second Ctrl-C). Files that are complete stay.
+pub fn remove_unfinished() {
+    for path in UNFINISHED.lock().drain(..) {
+        // One that was completed meanwhile has another name by now.
+        let _ = fs::remove_file(path);
     }
 }
 

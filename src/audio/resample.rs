@@ -2,7 +2,7 @@
 //!
 //! The engine is rubato's synchronous FFT resampler in `f64`: a sinc under a squared Blackman-Harris window,
 //! whose stop band lies below 120 dB, applied as a linear-phase filter. Its block (and so the length of the
-//! filter) is chosen long, [`FILTER_SAMPLES`] at the slower rate, which keeps the pass band flat to about
+//! filter) is chosen long, 4096 samples of the slower rate, which keeps the pass band flat to about
 //! 99 % of the slower Nyquist frequency.
 
 use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;
@@ -121,8 +121,10 @@ impl Resampler {
         if let Some(engine) = &mut self.engine {
             while self.given < total {
                 engine.pad();
-                self.given += engine.run(out, total - self.given).map_err(|what| {
-                    AudioError::Resample { from: self.from, to: self.to, what }
+                self.given += engine.run(out, total - self.given).map_err(|what| AudioError::Resample {
+                    from: self.from,
+                    to: self.to,
+                    what,
                 })?;
             }
             engine.reset();
@@ -183,9 +185,10 @@ impl Engine {
     /// Converts the full input block and appends at most `limit` samples; returns how many.
     fn run(&mut self, out: &mut Planar, limit: u64) -> Result<u64, String> {
         let channels = self.input.len();
-        let input = SequentialSliceOfVecs::new(&self.input, channels, self.block_in).map_err(|e| e.to_string())?;
-        let mut output =
-            SequentialSliceOfVecs::new_mut(&mut self.output, channels, self.block_out).map_err(|e| e.to_string())?;
+        let input =
+            SequentialSliceOfVecs::new(&self.input, channels, self.block_in).map_err(|e| e.to_string())?;
+        let mut output = SequentialSliceOfVecs::new_mut(&mut self.output, channels, self.block_out)
+            .map_err(|e| e.to_string())?;
         self.fft.process_into_buffer(&input, &mut output, None).map_err(|e| e.to_string())?;
         self.held = 0;
         let skipped = self.skip.min(self.block_out);

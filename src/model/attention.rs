@@ -42,11 +42,6 @@ impl Attention {
         self.position.tables(len, device)
     }
 
-    /// The position embedding.
-    pub fn position(&self) -> &PositionEmbed {
-        &self.position
-    }
-
     /// x: [sequences, len, dim] → output [sequences, len, dim] and this block's values [sequences, heads, len, dim_head].
     /// `first_values` are the first layer's.
     pub fn forward(

@@ -1,17 +1,18 @@
 //! Weights from untrusted files, as named arrays of plain numbers.
 //!
-//! People share checkpoints as PyTorch archives: zip files whose index is a Python pickle, a program that may call anything. It is
-//! read here by a reader which knows the few constructors of tensors and *calls nothing*; any other object it meets stays an
-//! opaque value, and only matters when it stands where a weight should be. `.safetensors` is read as well, and is what
-//! [`convert`](crate::model::convert) writes.
+//! People share checkpoints as PyTorch archives: zip files whose index is a Python pickle, a program that may
+//! call anything. It is read here by a reader which knows the few constructors of tensors and *calls
+//! nothing*; any other object it meets stays an opaque value, and only matters when it stands where a weight
+//! should be. `.safetensors` is read as well, and is what [`convert`](crate::model::convert) writes.
 //!
-//! Which of the two a file is, is told by its content: extensions are often wrong. Files are memory-mapped, and tensors are views
-//! into the map until they are converted.
+//! Which of the two a file is, is told by its content: extensions are often wrong. Files are memory-mapped,
+//! and tensors are views into the map until they are converted.
 //!
-//! Training checkpoints wrap their weights. The dict that holds them is looked for at the top and under `state_dict`,
-//! `model_state_dict`, `state`, `model`, `params`, `module`, nested up to four deep; the one with most tensors is taken, the
-//! earlier in this list when several have as many. The averaged weights (`ema_state_dict`, `ema_model`, `ema`) are taken only when
-//! nothing else holds any, since few trainers evaluate them; [`Checkpoint::wrapper`] says which it was.
+//! Training checkpoints wrap their weights. The dict that holds them is looked for at the top and under
+//! `state_dict`, `model_state_dict`, `state`, `model`, `params`, `module`, nested up to four deep; the one
+//! with most tensors is taken, the earlier in this list when several have as many. The averaged weights
+//! (`ema_state_dict`, `ema_model`, `ema`) are taken only when nothing else holds any, since few trainers
+//! evaluate them; [`Checkpoint::wrapper`] says which it was.
 
 mod error;
 mod layout;
@@ -26,9 +27,13 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 pub use error::CheckpointError;
+pub(super) use error::printable;
 use source::{Content, Source};
 use tensor::Entry;
 pub use tensor::{Dtype, TensorView};
+
+/// Longest name of a tensor.
+const MAX_NAME_BYTES: usize = 1024;
 
 /// The container a checkpoint came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +69,12 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens `.ckpt`, `.pt`, `.pth` or `.safetensors`, told apart by content. The file is memory-mapped: it must not be
-    /// truncated while it is open.
+    /// Opens `.ckpt`, `.pt`, `.pth` or `.safetensors`, told apart by content. The file is memory-mapped: it
+    /// must not be truncated while it is open.
     ///
     /// # Errors
-    /// When the file cannot be read, is no checkpoint, is damaged, or holds what cannot be taken over faithfully. The message
-    /// names the file, what was found and what to do.
+    /// When the file cannot be read, is no checkpoint, is damaged, or holds what cannot be taken over
+    /// faithfully. The message names the file, what was found and what to do.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let origin = path.display().to_string();
         Self::from_source(Source::open(path, &origin)?, origin)
@@ -88,6 +93,15 @@ impl Checkpoint {
             Content::Zip => (Format::Torch, torch::read(&source, &origin)?),
             Content::SafeTensors => (Format::SafeTensors, safetensors::read(&source, &origin)?),
         };
+        if let Some(name) = contents.tensors.keys().find(|name| !is_sane(name)) {
+            return Err(CheckpointError::Tensor {
+                file: origin,
+                name: printable(name),
+                reason: format!(
+                    "its name is empty, longer than {MAX_NAME_BYTES} bytes or has control characters"
+                ),
+            });
+        }
         let (prefix, tensors) = layout::strip_prefixes(contents.tensors);
         Ok(Self {
             origin,
@@ -155,7 +169,8 @@ impl Checkpoint {
         self.format
     }
 
-    /// The keys that led to the weights, such as `state_dict` or `ema.model`; none when they stood at the top.
+    /// The keys that led to the weights, such as `state_dict` or `ema.model`; none when they stood at the
+    /// top.
     #[must_use]
     pub fn wrapper(&self) -> Option<&str> {
         self.wrapper.as_deref()
@@ -195,6 +210,11 @@ impl std::fmt::Debug for Checkpoint {
             .field("tensors", &self.tensors.len())
             .finish_non_exhaustive()
     }
+}
+
+/// Names go to terminals, reports and JSON: no real one would trouble them.
+fn is_sane(name: &str) -> bool {
+    (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control)
 }
 
 /// What a container held, before names are tidied.

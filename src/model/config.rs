@@ -1,13 +1,15 @@
 //! The YAML file that comes with a checkpoint, in the dialect of Music-Source-Separation-Training.
 //!
-//! Only what separation needs is read; training settings are legal and listed in [`Config::unknown`]. Values are what PyYAML would
-//! make of them (`True`, `yes`, `1_000`), sequences may carry the tag `!!python/tuple`, and no tag constructs anything. A model argument
-//! that is absent or `null` is `None`: its default differs between model libraries, so whoever builds the model chooses it.
+//! Only what separation needs is read; training settings are legal and listed in [`Config::unknown`]. Values
+//! are what PyYAML would make of them (`True`, `yes`, `1_000`), sequences may carry the tag `!!python/tuple`,
+//! and no tag constructs anything. A model argument that is absent or `null` is `None`: its default differs
+//! between model libraries, so whoever builds the model chooses it.
 
 mod error;
 mod section;
 mod yaml;
 
+use std::io::Read as _;
 use std::path::Path;
 
 pub use error::ConfigError;
@@ -67,10 +69,7 @@ pub struct InferenceConfig {
 
 /// The section `model`: arguments of `BSRoformer` and `MelBandRoformer` under the names they have there.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(
-    missing_docs,
-    reason = "the names are the reference's; SPEC-level meaning stands with the layers that use them"
-)]
+#[allow(missing_docs, reason = "the names are the reference's; the layers that use them say what they do")]
 pub struct ModelOptions {
     pub dim: Option<usize>,
     pub depth: Option<usize>,
@@ -80,7 +79,7 @@ pub struct ModelOptions {
     pub freq_transformer_depth: Option<usize>,
     pub linear_transformer_depth: Option<usize>,
     pub freqs_per_bands: Option<Vec<usize>>,
-    /// Lowest and highest frequency in Hz; -1 leaves an end open.
+    /// First bin, and the one after the last; -1 leaves an end open.
     pub freq_range: Option<(i64, i64)>,
     pub num_bands: Option<usize>,
     pub dim_head: Option<usize>,
@@ -129,14 +128,14 @@ impl Config {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
         let io = |source| ConfigError::Io { file: origin.clone(), source };
-        let about = std::fs::metadata(path).map_err(io)?;
-        if about.is_dir() {
+        // Asked of the path first: opening a folder fails on some systems with a message about permissions.
+        if std::fs::metadata(path).map_err(io)?.is_dir() {
             return Err(ConfigError::Folder { file: origin });
         }
-        if about.len() > yaml::MAX_BYTES as u64 {
-            return Err(ConfigError::TooLarge { file: origin, bytes: about.len() });
-        }
-        let bytes = std::fs::read(path).map_err(io)?;
+        let file = std::fs::File::open(path).map_err(io)?;
+        let mut bytes = Vec::new();
+        // Bounded here rather than by the file's size: a pipe has none.
+        file.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { file: origin.clone() })?;
         Self::from_yaml(&text, &origin)
     }
@@ -144,8 +143,9 @@ impl Config {
     /// Reads a configuration from its text; `origin` names it in errors.
     ///
     /// # Errors
-    /// For text that is no YAML, beyond the limits for untrusted files, without a `model` section, or with a value of the wrong
-    /// type or outside any sensible range. The message names file, line, column, key, what was expected and what was found.
+    /// For text that is no YAML, beyond the limits for untrusted files, without a `model` section, or with a
+    /// value of the wrong type or outside any sensible range. The message names file, line, column, key, what
+    /// was expected and what was found.
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let document = Document::parse(text, origin)?;
         let mut top = Section::top(&document, origin)?;
@@ -215,7 +215,7 @@ fn model_options(model: &mut Section<'_>) -> Result<ModelOptions, ConfigError> {
         freq_transformer_depth: model.count("freq_transformer_depth", 0, MAX_DEPTH)?,
         linear_transformer_depth: model.count("linear_transformer_depth", 0, MAX_DEPTH)?,
         freqs_per_bands: model.counts("freqs_per_bands", 1, MAX_N_FFT, MAX_BANDS)?,
-        freq_range: model.range("freq_range")?,
+        freq_range: model.range("freq_range", MAX_N_FFT)?,
         num_bands: model.count("num_bands", 1, MAX_BANDS)?,
         dim_head: model.count("dim_head", 1, MAX_DIM)?,
         heads: model.count("heads", 1, 4096)?,

@@ -1,7 +1,8 @@
 //! Writing any checkpoint as one safetensors file that carries its configuration.
 //!
-//! The result holds the floating-point tensors under their tidy names, all in one number type, and the YAML text as metadata, so
-//! that a single file is a model. Tensors are converted one at a time, straight from the map of the source to the file.
+//! The result holds the floating-point tensors under their tidy names, all in one number type, and the YAML
+//! text as metadata, so that a single file is a model. Tensors are converted one at a time, straight from the
+//! map of the source to the file.
 
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
@@ -73,11 +74,12 @@ pub enum ConvertError {
     },
 }
 
-/// Writes `checkpoint` to `out` as safetensors with `config_yaml` inside. An existing file is replaced, in one step at the end.
+/// Writes `checkpoint` to `out` as safetensors with `config_yaml` inside. An existing file is replaced, in
+/// one step at the end.
 ///
 /// # Errors
-/// When a tensor cannot be read or does not fit the number type, the configuration is no valid one, or the disk refuses. The
-/// message names file and tensor; nothing is left at `out` or beside it.
+/// When a tensor cannot be read or does not fit the number type, the configuration is no valid one, or the
+/// disk refuses. The message names file and tensor; nothing is left at `out` or beside it.
 pub fn convert(
     checkpoint: &Checkpoint,
     config_yaml: &str,

@@ -6,7 +6,9 @@ use super::error::OfflineError;
 use super::mix::remix;
 use super::render::RenderOptions;
 use super::source::clean;
-use crate::audio::{AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec};
+use crate::audio::{
+    AudioError, AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec,
+};
 use crate::lossless::LosslessMode;
 use crate::lossless::grid::{COARSE_BITS, FINE_BITS, Grid, GridReport, NullMeter};
 use crate::separator::ModelInfo;
@@ -57,16 +59,15 @@ impl Outputs {
         let source = decoder.info().clone();
         let container = options.container.unwrap_or(Container::Wav);
         let format = options.format.unwrap_or_else(|| default_format(source.sample_format, container));
-        let spec = WriterSpec { container, format, channels: source.channels, sample_rate: source.sample_rate };
+        let spec =
+            WriterSpec { container, format, channels: source.channels, sample_rate: source.sample_rate };
 
         let lossless = options.lossless != LosslessMode::Off;
-        let complement = model.complement.as_ref().filter(|_| lossless);
-        let mut names = model.stems.clone();
-        names.extend(complement.cloned());
+        let (names, complement) = stem_names(model, options);
         // What rounding and resampling leave goes where it is heard least.
         let carrier = match complement {
-            Some(_) => names.len() - 1,
-            None => names.iter().position(|name| name == "other").unwrap_or(names.len() - 1),
+            true => names.len() - 1,
+            false => names.iter().position(|name| name == "other").unwrap_or(names.len() - 1),
         };
         let grid = lossless.then(|| match format {
             SampleFormat::Pcm16 => Grid::new(COARSE_BITS, carrier, true),
@@ -74,34 +75,15 @@ impl Outputs {
             SampleFormat::Float32 => Grid::new(FINE_BITS, carrier, false),
         });
 
-        let mut contents: Vec<(String, Content)> = Vec::new();
-        let wanted = options.stems.clone().unwrap_or_else(|| names.clone());
-        for name in &wanted {
-            let Some(i) = names.iter().position(|stem| stem == name) else {
-                return Err(OfflineError::UnknownStem { name: name.clone(), known: names.join(", ") });
-            };
-            contents.push((name.clone(), Content::Stem(i)));
-        }
-        if options.extract_instrumental && !wanted.iter().any(|name| name == "instrumental") {
-            let vocals = names.iter().position(|name| name == "vocals").unwrap_or(0);
-            contents.push(("instrumental".into(), Content::Without(vocals)));
-        }
-        if let Some(mix) = &options.mix {
-            contents.push(("mix".into(), Content::Remix(mix.gains(&names)?)));
-        }
-
-        let template = options.template.as_deref().unwrap_or("{name}_{stem}");
-        if !template.contains("{stem}") && contents.len() > 1 {
-            return Err(OfflineError::Options {
-                what: format!("the name template `{template}` gives every stem the same name; put {{stem}} in it"),
-            });
-        }
-        let name = input.file_stem().unwrap_or_default().to_string_lossy();
+        let contents = contents(&names, options)?;
         let files = contents
             .into_iter()
             .map(|(stem, content)| {
-                let file = template.replace("{name}", &name).replace("{stem}", &stem);
-                let path = folder.join(format!("{file}.{}", container.extension()));
+                let path = file_path(input, folder, &stem, options);
+                if let Some(parent) = path.parent() {
+                    std::fs::create_dir_all(parent)
+                        .map_err(|source| AudioError::Create { path: path.clone(), source })?;
+                }
                 Ok((content, AudioWriter::create(path, spec)?))
             })
             .collect::<Result<_, OfflineError>>()?;
@@ -109,7 +91,7 @@ impl Outputs {
             mixture: Planar::new(source.channels),
             channels: source.channels,
             stems: names.len(),
-            complement: complement.is_some(),
+            complement,
             decoder,
             grid,
             files,
@@ -205,6 +187,68 @@ impl Outputs {
     }
 }
 
+/// The files that [`render`](super::render::render) would write for `input`, so that a caller can find collisions and what
+/// is there already before any work. Nothing is opened.
+///
+/// # Errors
+/// [`OfflineError::UnknownStem`] and [`OfflineError::Options`], as `render` would have them.
+pub fn output_paths(
+    input: &Path,
+    folder: &Path,
+    model: &ModelInfo,
+    options: &RenderOptions,
+) -> Result<Vec<PathBuf>, OfflineError> {
+    let contents = contents(&stem_names(model, options).0, options)?;
+    Ok(contents.iter().map(|(stem, _)| file_path(input, folder, stem, options)).collect())
+}
+
+/// Names of all stems that are made, and whether the last is a complement.
+fn stem_names(model: &ModelInfo, options: &RenderOptions) -> (Vec<String>, bool) {
+    let complement = model.complement.as_ref().filter(|_| options.lossless != LosslessMode::Off);
+    let names = model.stems.iter().chain(complement).cloned().collect();
+    (names, complement.is_some())
+}
+
+/// What is written, with the name that stands for `{stem}`.
+fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, Content)>, OfflineError> {
+    let mut contents: Vec<(String, Content)> = Vec::new();
+    let wanted = options.stems.clone().unwrap_or_else(|| names.to_vec());
+    for name in &wanted {
+        let Some(i) = names.iter().position(|stem| stem == name) else {
+            return Err(OfflineError::UnknownStem { name: name.clone(), known: names.join(", ") });
+        };
+        contents.push((name.clone(), Content::Stem(i)));
+    }
+    if options.extract_instrumental && !wanted.iter().any(|name| name == "instrumental") {
+        let vocals = names.iter().position(|name| name == "vocals").unwrap_or(0);
+        contents.push(("instrumental".into(), Content::Without(vocals)));
+    }
+    if let Some(mix) = &options.mix {
+        contents.push(("mix".into(), Content::Remix(mix.gains(names)?)));
+    }
+
+    let template = options.template.as_deref().unwrap_or("{name}_{stem}");
+    if !template.contains("{stem}") && contents.len() > 1 {
+        return Err(OfflineError::Options {
+            what: format!(
+                "the name template `{template}` gives every stem the same name; put {{stem}} in it"
+            ),
+        });
+    }
+    Ok(contents)
+}
+
+/// Where the file of `stem` goes. A stem's name comes from a YAML: it cannot lead out of the folder.
+fn file_path(input: &Path, folder: &Path, stem: &str, options: &RenderOptions) -> PathBuf {
+    let template = options.template.as_deref().unwrap_or("{name}_{stem}");
+    let name = input.file_stem().unwrap_or_default().to_string_lossy();
+    let stem: String =
+        stem.chars().map(|c| if c.is_control() || r#"/\:*?"<>|"#.contains(c) { '_' } else { c }).collect();
+    let file = template.replace("{stem}", &stem).replace("{name}", &name);
+    let container = options.container.unwrap_or(Container::Wav);
+    folder.join(format!("{file}.{}", container.extension()))
+}
+
 /// The type that keeps a source's depth.
 fn default_format(source: SourceFormat, container: Container) -> SampleFormat {
     let float_container = container == Container::Wav;
@@ -218,31 +262,47 @@ fn default_format(source: SourceFormat, container: Container) -> SampleFormat {
 
 /// Brings stems from the model's rate to the source's and hands them to [`Outputs`].
 pub(super) struct Finisher {
-    resampler: Resampler,
-    block: Planar,
+    /// One a stem.
+    resamplers: Vec<Resampler>,
     outputs: Outputs,
 }
 
 impl Finisher {
     /// `stems` of the network at `model_rate`.
     pub fn new(outputs: Outputs, model_rate: u32, stems: usize) -> Result<Self, OfflineError> {
-        let planes = stems * outputs.channels;
-        let resampler = Resampler::new(model_rate, outputs.decoder.info().sample_rate, planes)?;
-        Ok(Self { resampler, block: Planar::new(planes), outputs })
+        let rate = outputs.decoder.info().sample_rate;
+        let resamplers = (0..stems)
+            .map(|_| Resampler::new(model_rate, rate, outputs.channels))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { resamplers, outputs })
     }
 
     /// Takes a block of stems · channels planes at the model's rate.
     pub fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
-        self.block.clear();
-        self.resampler.push(stems, &mut self.block)?;
-        self.outputs.push(&self.block)
+        let channels = self.outputs.channels;
+        self.convert(|n, resampler, out| {
+            let planes = stems.planes()[n * channels..(n + 1) * channels].to_vec();
+            resampler.push(&Planar::from_planes(planes).unwrap_or_default(), out)
+        })
     }
 
     /// Ends the stems and makes all files visible.
     pub fn finish(mut self) -> Result<Finished, OfflineError> {
-        self.block.clear();
-        self.resampler.finish(&mut self.block)?;
-        self.outputs.push(&self.block)?;
+        self.convert(|_, resampler, out| resampler.finish(out))?;
         self.outputs.finish()
+    }
+
+    /// Runs `each` over the stems' resamplers and passes their results on as one block.
+    fn convert(
+        &mut self,
+        each: impl Fn(usize, &mut Resampler, &mut Planar) -> Result<(), AudioError>,
+    ) -> Result<(), OfflineError> {
+        let mut planes = Vec::with_capacity(self.resamplers.len() * self.outputs.channels);
+        for (n, resampler) in self.resamplers.iter_mut().enumerate() {
+            let mut out = Planar::new(self.outputs.channels);
+            each(n, resampler, &mut out)?;
+            planes.extend(out.into_planes());
+        }
+        self.outputs.push(&Planar::from_planes(planes).unwrap_or_default())
     }
 }

@@ -5,10 +5,11 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cache::{cache_dir, cached_in, complete, folder_in};
+use super::cache::{cache_dir, cached_in, complete, folder_in, temp_in};
 use super::fetch_error::FetchError;
+use super::http::transferable;
 use super::lock::Lock;
-use super::transfer::{Transfer, transferable};
+use super::transfer::Transfer;
 use super::{Entry, Files, Remote};
 
 /// The environment variable that names a mirror: see [`FetchOptions::base_url`].
@@ -176,9 +177,7 @@ fn fetch_file(
         name.push(".part");
         PathBuf::from(name)
     } else {
-        let temp = tempfile::Builder::new()
-            .suffix(".part")
-            .tempfile_in(folder)
+        let temp = temp_in(folder, ".part")
             .map_err(|e| FetchError::from_io(folder, "write in", remote.size, e))?
             .into_temp_path();
         own.insert(temp).to_path_buf()

@@ -46,6 +46,7 @@ pub(super) fn parse(
     }
     Ok(Some(Layout {
         container: "AIFF",
+        codec: "PCM",
         encoding: common.encoding,
         big_endian: common.big_endian,
         channels: common.channels,
@@ -152,8 +153,9 @@ mod tests {
         assert_eq!(rate(0x400E, 0xAC44_0000_0000_0000), 44_100);
         assert_eq!(rate(0x400F, 0xBB80_0000_0000_0000), 96_000);
         assert_eq!(rate(0x3FFF, 0x8000_0000_0000_0000), 1);
-        assert_eq!(rate(0x400D, 0xAC44_8000_0000_0000), 22_050 + 1 / 4);
-        for nonsense in [(0, 0), (0x7FFF, u64::MAX), (0xC00E, 1 << 63), (0x3FFE, u64::MAX), (0x401F, 1 << 63)] {
+        assert_eq!(rate(0x400D, 0xAC44_8000_0000_0000), 22_050);
+        for nonsense in [(0, 0), (0x7FFF, u64::MAX), (0xC00E, 1 << 63), (0x3FFE, u64::MAX), (0x401F, 1 << 63)]
+        {
             assert_eq!(rate(nonsense.0, nonsense.1), 0);
         }
     }

@@ -44,18 +44,39 @@ impl Head {
             (0, _) | (_, None) => return Err(broken()),
             (_, Some(counts)) => {
                 let mapping = bytes.get(21..21 + usize::from(channels)).ok_or_else(broken)?;
-                (counts[0], counts[1], mapping.to_vec())
+                let mapping = match (family, wave_order(channels)) {
+                    (1, Some(order)) => order.iter().map(|&place| mapping[place]).collect(),
+                    _ => mapping.to_vec(),
+                };
+                (counts[0], counts[1], mapping)
             }
         };
-        let gain_q8 = f32::from(i16::from_le_bytes([bytes[16], bytes[17]]));
+        // Version 0 is the box of an MP4 file, which is the same in the other byte order.
+        let word = |at: usize| match bytes[8] {
+            0 => u16::from_be_bytes([bytes[at], bytes[at + 1]]),
+            _ => u16::from_le_bytes([bytes[at], bytes[at + 1]]),
+        };
+        let gain_q8 = f32::from(word(16) as i16);
         Ok(Self {
             channels,
-            pre_skip: u16::from_le_bytes([bytes[10], bytes[11]]),
+            pre_skip: word(10),
             gain: 10_f32.powf(gain_q8 / (20.0 * 256.0)),
             streams,
             coupled,
             mapping,
         })
+    }
+}
+
+/// Where the channels of a WAV file stand in the surround layouts of Opus, which are Vorbis's.
+fn wave_order(channels: u8) -> Option<&'static [usize]> {
+    match channels {
+        3 => Some(&[0, 2, 1]),
+        5 => Some(&[0, 2, 1, 3, 4]),
+        6 => Some(&[0, 2, 1, 5, 3, 4]),
+        7 => Some(&[0, 2, 1, 6, 5, 3, 4]),
+        8 => Some(&[0, 2, 1, 7, 5, 6, 3, 4]),
+        _ => None,
     }
 }
 
@@ -116,7 +137,12 @@ impl OpusStream {
 
     /// Decodes one packet and appends what it holds to `out`, without the encoder's delay at the front of the
     /// stream and the `trim_end` samples of padding at its end. Returns the samples appended.
-    pub(super) fn decode(&mut self, packet: &[u8], trim_end: usize, out: &mut Planar) -> Result<usize, String> {
+    pub(super) fn decode(
+        &mut self,
+        packet: &[u8],
+        trim_end: usize,
+        out: &mut Planar,
+    ) -> Result<usize, String> {
         // An empty packet would ask the decoder to conceal a loss.
         if packet.is_empty() || packet.len() > MAX_PACKET_BYTES {
             return Err(format!("an Opus packet of {} bytes", packet.len()));
@@ -175,9 +201,19 @@ mod tests {
     fn headers_are_read_and_broken_ones_refused() {
         let read = Head::parse(&head(2, 0, &[])).unwrap();
         assert_eq!((read.channels, read.pre_skip, read.streams, read.coupled), (2, 312, 1, 1));
+        let mut boxed = head(2, 0, &[]);
+        (boxed[8], boxed[10], boxed[11]) = (0, 1, 56);
+        (boxed[16], boxed[17]) = (0xFA, 0);
+        assert_eq!(Head::parse(&boxed).unwrap(), read);
         assert!((20.0 * read.gain.log10() + 6.0).abs() < 1e-4);
         assert!(OpusStream::new(&head(6, 1, &[4, 2, 0, 4, 1, 2, 3, 5])).is_ok_and(|s| s.channels() == 6));
-        for broken in [head(3, 0, &[]), head(0, 0, &[]), head(6, 1, &[4, 2, 0]), head(6, 1, &[]), head(2, 0, &[])[..18].to_vec()] {
+        for broken in [
+            head(3, 0, &[]),
+            head(0, 0, &[]),
+            head(6, 1, &[4, 2, 0]),
+            head(6, 1, &[]),
+            head(2, 0, &[])[..18].to_vec(),
+        ] {
             assert!(OpusStream::new(&broken).is_err());
         }
         // More coupled streams than streams, and a mapping to a stream that does not exist.

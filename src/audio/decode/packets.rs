@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use symphonia::core::audio::{Audio, AudioBuffer, GenericAudioBufferRef};
 use symphonia::core::codecs::audio::well_known::{
     CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_OPUS, CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE,
-    CODEC_ID_PCM_F64LE, CODEC_ID_PCM_F64BE_PLANAR, CODEC_ID_PCM_S32LE,
+    CODEC_ID_PCM_F64BE_PLANAR, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_S32LE,
 };
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as Symphonia;
@@ -18,6 +18,7 @@ use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
 
+use super::mp4;
 use super::opus::OpusStream;
 use super::pcm::from_i32;
 use super::{AudioError, Blocks, Planar, SourceFormat, SourceInfo, Warnings, check_shape};
@@ -51,7 +52,9 @@ impl From<Symphonia> for Trouble {
 impl Trouble {
     fn text(&self) -> String {
         match self {
-            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => "the file ends in the middle".to_owned(),
+            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                "the file ends in the middle".to_owned()
+            }
             Self::Io(error) => error.to_string(),
             Self::Data(what) | Self::Unsupported(what) => what.clone(),
         }
@@ -77,6 +80,8 @@ pub(super) struct PacketBlocks {
     clocked: bool,
     /// Samples of one tick of the track's clock, as a fraction.
     tick: (u64, u64),
+    /// Samples of encoder delay still to be dropped.
+    skip: u64,
     /// Decoded when the file was opened, to learn the channels.
     first: Planar,
     /// Samples per channel handed out.
@@ -87,12 +92,18 @@ pub(super) struct PacketBlocks {
 impl PacketBlocks {
     /// Finds the container and the first audio track, and decodes up to the first samples.
     pub(super) fn open(
-        source: Box<dyn MediaSource>,
+        mut source: Box<dyn MediaSource>,
+        length: u64,
         path: &Path,
         magic: &[u8],
         warnings: &mut Warnings,
     ) -> Result<Self, AudioError> {
         let unsupported = |what: String| AudioError::Unsupported { path: path.to_path_buf(), what };
+        let edit = match magic.get(4..8) {
+            Some(b"ftyp") => mp4::edit(source.as_mut(), length),
+            _ => None,
+        };
+        source.rewind().map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
         let stream = MediaSourceStream::new(source, Default::default());
         let reader = guarded(|| {
             let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
@@ -102,8 +113,16 @@ impl PacketBlocks {
             Trouble::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
                 AudioError::Read { path: path.to_path_buf(), source }
             }
-            trouble if is_known(magic) => AudioError::Header { path: path.to_path_buf(), what: trouble.text() },
-            _ => AudioError::Unrecognised { path: path.to_path_buf(), found: describe(magic) },
+            _ if !is_known(magic) => {
+                AudioError::Unrecognised { path: path.to_path_buf(), found: describe(magic) }
+            }
+            // The probe's own word for "nothing of what I know".
+            Trouble::Unsupported(what) if what.contains("probe") => AudioError::Header {
+                path: path.to_path_buf(),
+                what: "it begins like an audio file, what follows is none that can be read".to_owned(),
+            },
+            Trouble::Unsupported(what) => unsupported(what),
+            trouble => AudioError::Header { path: path.to_path_buf(), what: trouble.text() },
         })?;
         let track = reader
             .default_track(TrackType::Audio)
@@ -141,10 +160,12 @@ impl PacketBlocks {
             path: path.to_path_buf(),
             lossless,
             tick: (1, 1),
+            skip: 0,
             first: Planar::default(),
             done: 0,
             decoded_any: false,
         };
+        blocks.apply(edit);
         // The first samples tell channels and rate where the header does not, and whether it told the truth.
         let mut first = Planar::default();
         while first.is_empty() && blocks.advance(&mut first, warnings)? {}
@@ -157,7 +178,32 @@ impl PacketBlocks {
         Ok(blocks)
     }
 
-    /// Appends the samples of the next packet to `out`; `false` at the end.
+    /// Takes encoder delay and padding from an MP4's edit list, for the lossy codecs that have them and no other
+    /// way to tell.
+    fn apply(&mut self, edit: Option<mp4::Edit>) {
+        let (Some(edit), Some(samples)) = (edit, self.info.samples) else { return };
+        // Opus has told its delay already.
+        if self.lossless || matches!(self.codec, Codec::Opus(_)) {
+            return;
+        }
+        self.skip = edit.delay;
+        let rest = samples.saturating_sub(edit.delay);
+        // The packets' own durations are exact to the sample; the edit is so only in units of its clock.
+        let kept = if edit.samples > 0 && edit.samples + edit.tolerance < rest { edit.samples } else { rest };
+        self.info.samples = Some(kept);
+    }
+
+    /// Drops encoder delay and padding from a block that begins at sample `done`.
+    fn trim(&mut self, out: &mut Planar) {
+        let front = usize::try_from(self.skip).unwrap_or(usize::MAX).min(out.samples());
+        out.drop_front(front);
+        self.skip -= front as u64;
+        if let (true, Some(total)) = (self.indexed, self.info.samples) {
+            out.truncate(usize::try_from(total.saturating_sub(self.done)).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// Puts the samples of the next packet into the empty `out`; `false` at the end.
     fn advance(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
         let packet = loop {
             match guarded(|| Ok(self.reader.next_packet()?)) {
@@ -177,15 +223,15 @@ impl PacketBlocks {
         if self.clocked && packet.pts.get() != self.done as i64 {
             return Err(self.damaged(format!("the next intact frame is that of sample {}", packet.pts.get())));
         }
-        let before = out.samples();
         match guarded(|| self.decode(&packet, out)) {
             Ok(()) => {
                 self.decoded_any = true;
-                self.done += (out.samples() - before) as u64;
+                self.trim(out);
+                self.done += out.samples() as u64;
             }
             Err(trouble) if self.lossless => return Err(self.damaged(trouble.text())),
             Err(trouble) => {
-                out.truncate(before);
+                out.clear();
                 let (numer, denom) = self.tick;
                 let samples = packet.dur.get().saturating_mul(numer) / denom.max(1);
                 // Before the first sound the rate and channels are not settled, and there is nothing to align.
@@ -320,7 +366,10 @@ fn sample_format(params: &AudioCodecParameters, lossless: bool) -> SourceFormat 
         CODEC_ID_PCM_F32LE | CODEC_ID_PCM_F32BE => SourceFormat::Float32,
         CODEC_ID_PCM_F64LE | CODEC_ID_PCM_F64BE => SourceFormat::Float64,
         _ => {
-            let bits = params.bits_per_sample.or(params.bits_per_coded_sample);
+            // ALAC tells its depth only in the decoder's configuration, at its sixth byte.
+            let cookie = params.extra_data.as_deref().filter(|_| params.codec == CODEC_ID_ALAC);
+            let bits = cookie.and_then(|bytes| bytes.get(5)).map(|&bits| u32::from(bits));
+            let bits = bits.or(params.bits_per_sample).or(params.bits_per_coded_sample);
             SourceFormat::from_int_bits(bits.unwrap_or(32))
         }
     }

@@ -45,6 +45,7 @@ impl Encoding {
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) container: &'static str,
+    pub(super) codec: &'static str,
     pub(super) encoding: Encoding,
     pub(super) big_endian: bool,
     pub(super) channels: usize,
@@ -65,13 +66,17 @@ pub(super) struct PcmBlocks {
 }
 
 impl PcmBlocks {
-    pub(super) fn new(mut source: Box<dyn MediaSource>, layout: Layout, path: &Path) -> Result<Self, AudioError> {
+    pub(super) fn new(
+        mut source: Box<dyn MediaSource>,
+        layout: Layout,
+        path: &Path,
+    ) -> Result<Self, AudioError> {
         source
             .seek(SeekFrom::Start(layout.data_at))
             .map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
         let info = SourceInfo {
             container: layout.container.to_owned(),
-            codec: "PCM".to_owned(),
+            codec: layout.codec.to_owned(),
             sample_rate: layout.sample_rate,
             channels: layout.channels,
             samples: Some(layout.samples),
@@ -102,7 +107,8 @@ impl Blocks for PcmBlocks {
             self.bytes.chunks_exact_mut(width).for_each(<[u8]>::reverse);
         }
         for (channel, plane) in out.planes_mut().iter_mut().enumerate() {
-            let stored = self.bytes.chunks_exact(frame).map(|frame| &frame[channel * width..(channel + 1) * width]);
+            let stored =
+                self.bytes.chunks_exact(frame).map(|frame| &frame[channel * width..(channel + 1) * width]);
             match self.layout.encoding {
                 Encoding::Unsigned8 => plane.extend(stored.map(|byte| (f32::from(byte[0]) - 128.0) / 128.0)),
                 Encoding::Signed { valid_bits, .. } => {

@@ -49,6 +49,7 @@ pub(super) fn parse(
     }
     Ok(Some(Layout {
         container: "WAV",
+        codec: "PCM",
         encoding: format.encoding,
         big_endian: false,
         channels: format.channels,

@@ -21,6 +21,8 @@ const MAX_SAMPLES: u64 = (1 << 36) - 1;
 const BLOCK: usize = 4096;
 /// Last frames shorter than this are stored as they are: prediction has nothing to gain there.
 const SHORTEST_PREDICTED: usize = 64;
+/// More than the header, footer and subframe headers of a frame take.
+const FRAME_OVERHEAD_BITS: usize = 1024;
 /// A rate for which a frame header has no code, so that it refers to STREAMINFO, where the true one stands. The
 /// encoder takes rates to 96 kHz only, FLAC goes further.
 const RATE_IN_STREAM_INFO: usize = 70_001;
@@ -55,6 +57,9 @@ impl FlacSink {
         let mut whole = config::Encoder::default();
         whole.block_size = BLOCK;
         whole.multithread = false;
+        // The default estimates the size of a prediction and can be wrong by orders of magnitude for loud 24-bit
+        // noise; this counts it.
+        whole.subframe_coding.fixed.order_sel = config::OrderSel::BitCount;
         let mut stored = whole.clone();
         stored.subframe_coding.use_constant = false;
         stored.subframe_coding.use_fixed = false;
@@ -84,9 +89,13 @@ impl FlacSink {
         }
         self.md5.fill_interleaved(&self.pending).map_err(encoder)?;
         self.frame.fill_interleaved(&self.pending).map_err(encoder)?;
-        let config = if samples < SHORTEST_PREDICTED { &self.stored } else { &self.config };
-        let frame = encode_fixed_size_frame(config, &self.frame, self.frames, &self.info)
-            .map_err(encoder)?;
+        let encode =
+            |config| encode_fixed_size_frame(config, &self.frame, self.frames, &self.info).map_err(encoder);
+        let mut frame = encode(if samples < SHORTEST_PREDICTED { &self.stored } else { &self.config })?;
+        let stored_bits = self.pending.len() * (self.spec.format.bits() + 1) + FRAME_OVERHEAD_BITS;
+        if frame.count_bits() > stored_bits {
+            frame = encode(&self.stored)?;
+        }
         let mut bits = ByteSink::new();
         frame.write(&mut bits).map_err(encoder)?;
         let bytes = bits.as_slice();

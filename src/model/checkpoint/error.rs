@@ -1,5 +1,10 @@
 //! Why a checkpoint cannot be used, and what to do about it.
 
+/// A name from an untrusted file, short and without control characters, for messages.
+pub(crate) fn printable(name: &str) -> String {
+    name.chars().take(100).flat_map(char::escape_debug).collect()
+}
+
 /// A checkpoint that cannot be read. Every message names the file first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -1,11 +1,12 @@
 //! A reader for the pickles of `torch.save`, which follows the program without ever running anything.
 //!
-//! A pickle is a program for a stack machine; two of its instructions import a Python name and call it. Here a call of one of the
-//! few functions that build tensors becomes a [`Node`], a call of anything else an opaque node which is never looked into, and a
-//! name that only malware needs (`os.system`) ends the reading.
+//! A pickle is a program for a stack machine; two of its instructions import a Python name and call it. Here
+//! a call of one of the few functions that build tensors becomes a [`Node`], a call of anything else an
+//! opaque node which is never looked into, and a name that only malware needs (`os.system`) ends the reading.
 //!
-//! Values live in an arena and refer to each other by index, so shared and even circular values cost nothing and nothing here
-//! recurses. The arena grows by at most one node an instruction, and instructions, stack and text are limited.
+//! Values live in an arena and refer to each other by index, so shared and even circular values cost nothing
+//! and nothing here recurses. The arena grows by at most one node an instruction, and instructions, stack and
+//! text are limited.
 
 mod call;
 mod machine;
@@ -105,8 +106,21 @@ impl<'a> Pickle<'a> {
         }
     }
 
+    /// Whether a pair of a dict is a tensor under its name, of a supported kind or not.
     pub fn is_named_tensor(&self, key: Handle, value: Handle) -> bool {
-        matches!((self.node(key), self.node(value)), (Node::Text(_), Node::Tensor(_)))
+        let tensor = matches!(self.node(value), Node::Tensor(_)) || self.foreign_tensor(value).is_some();
+        tensor && matches!(self.node(key), Node::Text(_))
+    }
+
+    /// The name of PyTorch's function that would have built this tensor, when it is of a kind that is not
+    /// supported.
+    pub fn foreign_tensor(&self, value: Handle) -> Option<Dotted<'a>> {
+        match self.node(value) {
+            Node::Object(module, name) if module.starts_with("torch") && name.starts_with("_rebuild") => {
+                Some(Dotted(module, name))
+            }
+            _ => None,
+        }
     }
 
     /// Resolves a tensor's arguments; the error says which is wrong.

@@ -8,7 +8,8 @@ use safetensors::tensor::Metadata;
 use super::tensor::{Entry, Place};
 use super::{CheckpointError, Contents, Dtype};
 
-/// Larger headers are refused: a real one has some hundred bytes a tensor, and parsing takes several times its size.
+/// Larger headers are refused: a real one has some hundred bytes a tensor, and parsing takes several times
+/// its size.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 const LENGTH_BYTES: usize = 8;
 

@@ -19,16 +19,23 @@ impl Source {
     pub fn open(path: &Path, origin: &str) -> Result<Self, CheckpointError> {
         let io = |source| CheckpointError::Io { file: origin.to_owned(), source };
         // Asked of the path first: opening a folder fails on some systems with a message about permissions.
-        if std::fs::metadata(path).map_err(io)?.is_dir() {
+        let about = std::fs::metadata(path).map_err(io)?;
+        if about.is_dir() {
             return Err(CheckpointError::Folder { file: origin.to_owned() });
+        }
+        if !about.is_file() {
+            // Opening a pipe would wait for a writer, and neither it nor a device can be mapped.
+            let found = "a pipe or device (copy it to a file first)".to_owned();
+            return Err(CheckpointError::NotACheckpoint { file: origin.to_owned(), found });
         }
         let file = File::open(path).map_err(io)?;
         if file.metadata().map_err(io)?.len() == 0 {
             return Err(CheckpointError::Empty { file: origin.to_owned() });
         }
-        // SAFETY: the map is read-only and private. Its content is treated as untrusted bytes: nothing relies on it staying the
-        // same between two reads, except that the file keeps its length, which the documentation of `Checkpoint::open` asks for
-        // (a file truncated under any reader's map ends the process with SIGBUS; no undefined value is ever read).
+        // SAFETY: the map is read-only and private. Its content is treated as untrusted bytes: nothing relies
+        // on it staying the same between two reads, except that the file keeps its length, which the
+        // documentation of `Checkpoint::open` asks for (a file truncated under any reader's map ends the
+        // process with SIGBUS; no undefined value is ever read).
         let map = unsafe { Mmap::map(&file) }.map_err(io)?;
         Ok(Self::Mapped(map))
     }

@@ -88,7 +88,8 @@ pub(super) enum Place {
     Inflated(usize, Range<usize>),
 }
 
-/// A tensor as its container describes it. The reader of the container has checked that every element lies inside `place`.
+/// A tensor as its container describes it. The reader of the container has checked that every element lies
+/// inside `place`.
 #[derive(Debug, Clone)]
 pub(super) struct Entry {
     pub dtype: Dtype,
@@ -146,8 +147,8 @@ impl<'a> TensorView<'a> {
         self.entry.shape.iter().product()
     }
 
-    /// The elements as they lie in the file, little-endian and in order; none for a transposed or strided tensor,
-    /// and for types that are only listed. Not aligned.
+    /// The elements as they lie in the file, little-endian and in order; none for a transposed or strided
+    /// tensor, and for types that are only listed. Not aligned.
     #[must_use]
     pub fn bytes(&self) -> Option<&'a [u8]> {
         self.entry.dtype.bytes()?;

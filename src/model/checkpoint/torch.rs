@@ -1,8 +1,8 @@
 //! Reading the zip archives of `torch.save`.
 //!
-//! An archive holds, in one folder, `data.pkl` (the objects), `data/{key}` (the numbers of each storage) and `byteorder`. PyTorch
-//! stores the numbers uncompressed, so they are used where they lie in the file; re-packed archives with compressed entries are
-//! unpacked to memory.
+//! An archive holds, in one folder, `data.pkl` (the objects), `data/{key}` (the numbers of each storage) and
+//! `byteorder`. PyTorch stores the numbers uncompressed, so they are used where they lie in the file;
+//! re-packed archives with compressed entries are unpacked to memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Read};
@@ -13,14 +13,18 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{self, Described, Node, Pickle, PickleError};
 use super::tensor::{Entry, Place};
-use super::{CheckpointError, Contents, layout};
+use super::{CheckpointError, Contents, layout, printable};
 
 /// More entries than this are refused; each takes some hundred bytes of memory while the file is read.
 const MAX_ENTRIES: u64 = 1 << 20;
 /// Most tensors that are taken over; a large model has a few thousand.
 const MAX_TENSORS: usize = 1 << 18;
 /// Unpacked storages may be this many times the size of the file: floats hardly compress.
-const MAX_INFLATION: u64 = 16;
+const MAX_INFLATION: u64 = 4;
+/// And so many bytes more, for small files.
+const FREE_INFLATION: u64 = 16 << 20;
+/// Longest key of a storage; PyTorch numbers them.
+const MAX_KEY_BYTES: usize = 128;
 /// A tensor with more elements than its storage (a broadcast view) may have this many.
 const MAX_BROADCAST: usize = 1 << 20;
 
@@ -63,13 +67,14 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
                     .map_err(|problem| problem.of(name, origin))?;
                 tensors.insert(name.to_owned(), entry);
             }
-            Node::Object(module, function)
-                if module.starts_with("torch") && function.starts_with("_rebuild") =>
-            {
-                let reason = format!("built by {module}.{function}, a kind of tensor that is not supported");
-                return Err(Problem::Tensor(reason).of(name, origin));
-            }
-            _ => skipped.push(name.to_owned()),
+            _ => match pickle.foreign_tensor(*value) {
+                Some(function) => {
+                    let reason =
+                        format!("built by {function}, a kind of tensor that is not supported; save it dense");
+                    return Err(Problem::Tensor(reason).of(name, origin));
+                }
+                None => skipped.push(printable(name)),
+            },
         }
     }
     let wrapper = (!weights.path.is_empty()).then(|| weights.path.join("."));
@@ -79,7 +84,8 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
 fn no_weights(pickle: &Pickle<'_>, origin: &str) -> CheckpointError {
     let mut found = format!("the file holds {}", pickle.describe(pickle.root));
     if let Node::Dict(pairs) = pickle.node(pickle.root) {
-        let keys: Vec<&str> = pairs.iter().filter_map(|(key, _)| pickle.text(*key)).take(8).collect();
+        let texts = pairs.iter().filter_map(|(key, _)| pickle.text(*key));
+        let keys: Vec<String> = texts.take(8).map(printable).collect();
         if !keys.is_empty() {
             found = format!("the keys at the top are {keys:?}, and none leads to tensors");
         }
@@ -97,7 +103,7 @@ impl Problem {
     fn of(self, name: &str, origin: &str) -> CheckpointError {
         match self {
             Self::Tensor(reason) => {
-                CheckpointError::Tensor { file: origin.to_owned(), name: name.to_owned(), reason }
+                CheckpointError::Tensor { file: origin.to_owned(), name: printable(name), reason }
             }
             Self::File(error) => error,
         }
@@ -162,7 +168,7 @@ impl<'a> Archive<'a> {
             if scripted {
                 return Err(torchscript(origin));
             }
-            let names: Vec<&str> = zip.file_names().take(4).collect();
+            let names: Vec<String> = zip.file_names().take(4).map(printable).collect();
             let found = format!(
                 "a zip archive without data.pkl that holds {names:?} (unpack it, if a checkpoint is inside)"
             );
@@ -259,14 +265,15 @@ fn directory_entries(file: &[u8]) -> Option<u64> {
     if entries != u16::MAX {
         return Some(u64::from(entries));
     }
-    // Zip64: a locator right before, which points at the long form.
-    let long = (|| {
-        let locator = file.get(at.checked_sub(20)?..at)?;
-        let offset = locator.starts_with(b"PK\x06\x07").then(|| locator.get(8..)?.first_chunk()).flatten()?;
-        let record = file.get(usize::try_from(u64::from_le_bytes(*offset)).ok()?..)?;
-        Some(u64::from_le_bytes(*record.get(32..)?.first_chunk()?))
-    })();
-    Some(long.unwrap_or(u64::from(entries)))
+    Some(zip64_entries(file, at).unwrap_or(u64::from(entries)))
+}
+
+/// The same from the long form, which a locator right before the short one points at.
+fn zip64_entries(file: &[u8], end: usize) -> Option<u64> {
+    let locator = file.get(end.checked_sub(20)?..end)?.strip_prefix(b"PK\x06\x07")?;
+    let offset = u64::from_le_bytes(*locator.get(4..)?.first_chunk()?);
+    let record = file.get(usize::try_from(offset).ok()?..)?;
+    Some(u64::from_le_bytes(*record.get(32..)?.first_chunk()?))
 }
 
 /// The storages met so far, each loaded once.
@@ -333,8 +340,14 @@ impl Storages {
 
     fn place(&mut self, archive: &mut Archive<'_>, key: &str) -> Result<&Place, CheckpointError> {
         if !self.places.contains_key(key) {
-            let limit =
-                MAX_INFLATION.saturating_mul(archive.file.len() as u64).saturating_sub(self.inflated_bytes);
+            if key.len() > MAX_KEY_BYTES {
+                let reason = format!("a storage is named by a text of {} bytes", key.len());
+                return Err(archive.damaged(reason));
+            }
+            let limit = (archive.file.len() as u64)
+                .saturating_mul(MAX_INFLATION)
+                .saturating_add(FREE_INFLATION)
+                .saturating_sub(self.inflated_bytes);
             let place = match archive.load(&format!("{}data/{key}", archive.root), limit)? {
                 Loaded::Stored(range) => Place::File(range),
                 Loaded::Inflated(bytes) => {

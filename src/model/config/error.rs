@@ -27,12 +27,14 @@ pub enum ConfigError {
         file: String,
     },
     /// Far larger than any configuration.
-    #[error("{file}: {bytes} bytes are too many for a configuration; expected the checkpoint's YAML file")]
+    #[error(
+        "{file}: more than {limit} bytes are too many for a configuration; expected the checkpoint's YAML file"
+    )]
     TooLarge {
         /// Path of the file.
         file: String,
-        /// Its size.
-        bytes: u64,
+        /// Most bytes that are read.
+        limit: usize,
     },
     /// Nothing but space and comments.
     #[error("{file}: the configuration is empty; use the YAML file that came with the checkpoint")]

@@ -5,6 +5,8 @@ use super::yaml::{Document, Index, Kind, Node};
 
 /// Mappings merged into one another with `<<` are followed this far.
 const MAX_MERGES: usize = 8;
+/// The tags a list may carry.
+const SEQUENCES: [&str; 3] = ["!!seq", "!!python/tuple", "!!python/list"];
 /// Longest name of a stem, in bytes: it becomes part of a file name.
 const MAX_NAME_BYTES: usize = 128;
 
@@ -87,11 +89,11 @@ impl<'a> Section<'a> {
         items.iter().map(number).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Two whole numbers of at least -1.
-    pub fn range(&mut self, key: &'static str) -> Result<Option<(i64, i64)>, ConfigError> {
+    /// Two whole numbers from -1 to `max`.
+    pub fn range(&mut self, key: &'static str, max: usize) -> Result<Option<(i64, i64)>, ConfigError> {
         let Some(node) = self.value(key) else { return Ok(None) };
         let items = self.list(key, node, "two whole numbers", 2, 2)?;
-        let end = |item: Index| self.whole(key, self.document.node(item), -1, 1 << 32);
+        let end = |item: Index| self.whole(key, self.document.node(item), -1, max as i64);
         Ok(Some((end(items[0])?, end(items[1])?)))
     }
 
@@ -161,9 +163,11 @@ impl<'a> Section<'a> {
         least: usize,
         most: usize,
     ) -> Result<&'a [Index], ConfigError> {
+        // Other tags would build something else of it in Python.
+        let tagged = node.tag.as_deref().is_none_or(|tag| SEQUENCES.contains(&tag));
         match &node.kind {
-            Kind::Sequence(items) if (least..=most).contains(&items.len()) => Ok(items),
-            Kind::Sequence(_) if least != most => {
+            Kind::Sequence(items) if tagged && (least..=most).contains(&items.len()) => Ok(items),
+            Kind::Sequence(_) if tagged && least != most => {
                 Err(self.wrong(key, node, &format!("{what}, {least} to {most} of them")))
             }
             _ => Err(self.wrong(key, node, what)),
@@ -222,21 +226,24 @@ impl<'a> Section<'a> {
 
 fn describe(node: &Node) -> String {
     let shortened = |text: &str| text.chars().take(60).collect::<String>();
-    match &node.kind {
+    let found = match &node.kind {
         Kind::Sequence(items) => format!("a list of {}", items.len()),
         Kind::Mapping(pairs) => format!("a section of {} keys", pairs.len()),
-        Kind::Scalar { tag: Some(tag), text, .. } => format!("{} {:?}", shortened(tag), shortened(text)),
-        Kind::Scalar { text, plain: true, .. } if float(node).is_some() => shortened(text),
+        Kind::Scalar { text, plain: true } if float(node).is_some() => shortened(text),
         Kind::Scalar { plain: true, .. } if is_null(node) => "nothing".to_owned(),
         Kind::Scalar { text, .. } => format!("{:?}", shortened(text)),
+    };
+    match &node.tag {
+        Some(tag) => format!("{} {found}", shortened(tag)),
+        None => found,
     }
 }
 
 /// The text of a plain scalar, or of one that carries exactly this tag.
 fn scalar<'a>(node: &'a Node, wanted: &str) -> Option<&'a str> {
-    match &node.kind {
-        Kind::Scalar { text, plain: true, tag: None } => Some(text),
-        Kind::Scalar { text, tag: Some(tag), .. } if tag == wanted => Some(text),
+    match (&node.kind, &node.tag) {
+        (Kind::Scalar { text, plain: true }, None) => Some(text),
+        (Kind::Scalar { text, .. }, Some(tag)) if tag == wanted => Some(text),
         _ => None,
     }
 }

@@ -1,8 +1,9 @@
 //! A YAML document as an arena of nodes that know where they stand.
 //!
-//! `saphyr-parser` turns the text into events, without recursion; composing them here rather than through serde keeps three
-//! things in hand: an alias is one more index to a node, so "billion laughs" documents cost nothing; depth and size are limited; and
-//! every value knows its line and column for messages. Tags are kept by name and construct nothing.
+//! `saphyr-parser` turns the text into events, without recursion; composing them here rather than through
+//! serde keeps three things in hand: an alias is one more index to a node, so "billion laughs" documents cost
+//! nothing; depth and size are limited; and every value knows its line and column for messages. Tags are kept
+//! by name and construct nothing.
 
 use std::collections::HashMap;
 
@@ -11,7 +12,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 use super::ConfigError;
 
 /// Largest text; configurations have some kilobytes.
-pub(super) const MAX_BYTES: usize = 4 << 20;
+pub(super) const MAX_BYTES: usize = 1 << 20;
 const MAX_NODES: usize = 1 << 18;
 const MAX_DEPTH: usize = 64;
 
@@ -23,7 +24,6 @@ pub(super) enum Kind {
     Scalar {
         text: String,
         plain: bool,
-        tag: Option<String>,
     },
     Sequence(Vec<Index>),
     /// Keys and values; of equal keys the last counts.
@@ -33,6 +33,8 @@ pub(super) enum Kind {
 #[derive(Debug)]
 pub(super) struct Node {
     pub kind: Kind,
+    /// As it is written: `!!int`, `!!python/tuple`.
+    pub tag: Option<String>,
     /// From 1.
     pub line: usize,
     /// From 1.
@@ -50,7 +52,7 @@ impl Document {
     pub fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         if text.len() > MAX_BYTES {
-            return Err(ConfigError::TooLarge { file: origin.to_owned(), bytes: text.len() as u64 });
+            return Err(ConfigError::TooLarge { file: origin.to_owned(), limit: MAX_BYTES });
         }
         if text.contains('\0') {
             return Err(ConfigError::NotText { file: origin.to_owned() });
@@ -105,15 +107,14 @@ impl Composer {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
-                let tag = tag.map(|tag| name(&tag));
-                self.add(Kind::Scalar { text: text.into_owned(), plain, tag }, anchor, at)?;
+                self.add(Kind::Scalar { text: text.into_owned(), plain }, tag.as_deref(), anchor, at)?;
             }
-            Event::SequenceStart(anchor, _) => {
-                let index = self.add(Kind::Sequence(Vec::new()), anchor, at)?;
+            Event::SequenceStart(anchor, tag) => {
+                let index = self.add(Kind::Sequence(Vec::new()), tag.as_deref(), anchor, at)?;
                 self.descend(index)?;
             }
-            Event::MappingStart(anchor, _) => {
-                let index = self.add(Kind::Mapping(Vec::new()), anchor, at)?;
+            Event::MappingStart(anchor, tag) => {
+                let index = self.add(Kind::Mapping(Vec::new()), tag.as_deref(), anchor, at)?;
                 self.descend(index)?;
             }
             Event::SequenceEnd | Event::MappingEnd => _ = self.open.pop(),
@@ -130,12 +131,12 @@ impl Composer {
         Ok(())
     }
 
-    fn add(&mut self, kind: Kind, anchor: usize, at: Marker) -> Result<Index, String> {
+    fn add(&mut self, kind: Kind, tag: Option<&Tag>, anchor: usize, at: Marker) -> Result<Index, String> {
         if self.nodes.len() >= MAX_NODES {
             return Err(format!("more than {MAX_NODES} values; this is no configuration"));
         }
         let index = self.nodes.len();
-        self.nodes.push(Node { kind, line: at.line(), column: at.col() + 1 });
+        self.nodes.push(Node { kind, tag: tag.map(name), line: at.line(), column: at.col() + 1 });
         if anchor != 0 {
             self.anchors.insert(anchor, index);
         }

@@ -4,8 +4,9 @@ use super::machine::Machine;
 use super::{Handle, Node, Storage, Tensor};
 use crate::model::checkpoint::Dtype;
 
-/// Modules that weights never need and that programs are run with. Everything is inert here anyway; the list only makes it certain
-/// that such a file is called what it is. Training checkpoints do name others (numpy, pathlib, their own classes).
+/// Modules that weights never need and that programs are run with. Everything is inert here anyway; the list
+/// only makes it certain that such a file is called what it is. Training checkpoints do name others (numpy,
+/// pathlib, their own classes).
 const HOSTILE_MODULES: [&str; 24] = [
     "os",
     "posix",
@@ -98,7 +99,9 @@ fn named_dtype(name: &str) -> Dtype {
         "int64" => Dtype::I64,
         "uint64" => Dtype::U64,
         "bool" => Dtype::Bool,
-        _ => Dtype::Other("float8 or other new types"),
+        "float8_e4m3fn" => Dtype::Other("float8_e4m3fn"),
+        "float8_e5m2" => Dtype::Other("float8_e5m2"),
+        _ => Dtype::Other("unknown"),
     }
 }
 
@@ -181,7 +184,8 @@ impl<'a> Machine<'a> {
         items.iter().map(pair).collect::<Option<Vec<_>>>().map(|pairs| Outcome::New(Node::Dict(pairs)))
     }
 
-    /// `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`, whose storage counts bytes.
+    /// `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`, whose storage counts
+    /// bytes.
     fn retyped_tensor(&self, args: &[Handle]) -> Option<Outcome<'a>> {
         let &[storage, offset, size, stride, _, _, dtype, ..] = args else { return None };
         let Node::Global("torch", dtype) = self.node(dtype) else { return None };

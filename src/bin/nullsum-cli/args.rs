@@ -1,0 +1,504 @@
+//! The command line as types.
+
+pub mod values;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use nullsum::model::device::DeviceChoice;
+use nullsum::offline::mix::Mix;
+use nullsum::separator::Runtime;
+
+use values::{Bits, FileType, Length, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard};
+
+const EXAMPLES: &str = "\
+Examples:
+  nullsum-cli song.wav                           stems of a song, in ./output
+  nullsum-cli --model embedded song.wav          without any download
+  nullsum-cli -o stems --format flac music/      a whole folder, its tree kept
+  nullsum-cli --mix \"vocals=mute\" song.mp3       a remix beside the stems
+  nullsum-cli --model my.ckpt --config my.yaml song.wav
+  nullsum-cli demo                               no song at hand: compose one and separate it
+
+Underscores may stand for hyphens in option names (--output_folder is --output-folder). A file that is called
+like a command can be given as ./inspect.
+
+Exit codes:
+  0    all is done
+  1    some files failed; each is named in a message of its own
+  2    the command line is wrong
+  3    the model cannot be loaded
+  4    the input cannot be read, or the output not written
+  130  interrupted; no partial file is left";
+
+/// Music source separation that loses nothing: the stems sum to exactly the song.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nullsum-cli",
+    version,
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES,
+    max_term_width = 110
+)]
+pub struct Cli {
+    /// What to do; separation when none is given.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of separation.
+    #[command(flatten)]
+    pub separate: SeparateArgs,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Separate songs into stems; what happens when no command is given
+    #[command(after_help = EXAMPLES)]
+    Separate(Box<SeparateArgs>),
+    /// Say what a checkpoint is, what it costs, and what would keep it from loading
+    Inspect(InspectArgs),
+    /// Write a checkpoint as one safetensors file with its configuration inside
+    Convert(ConvertArgs),
+    /// List the known checkpoints, fetch them, or say where they lie
+    Models(ModelsArgs),
+    /// Time the whole pass, from waveform to stems
+    Bench(BenchArgs),
+    /// Compose a short piece, separate it, and measure the result
+    Demo(DemoArgs),
+    /// List the devices that this build can use
+    Devices(DevicesArgs),
+    /// Print completions for a shell
+    Completions(CompletionsArgs),
+}
+
+/// Which model.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Model")]
+pub struct ModelArgs {
+    /// A name of `models`, a checkpoint file, or `embedded` [default: the first of `models`, or embedded without network]
+    #[arg(long, alias = "start-check-point", value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
+    pub model: Option<PathBuf>,
+    /// The checkpoint's YAML [default: inside the checkpoint, or beside it]
+    #[arg(long, alias = "config-path", value_name = "YAML", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Family of the network, where YAML and tensors leave it open
+    #[arg(long, value_name = "FAMILY")]
+    pub model_type: Option<ModelType>,
+    /// Never use the network
+    #[arg(long)]
+    pub offline: bool,
+}
+
+/// Where and how it runs.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Device")]
+pub struct RunArgs {
+    /// auto, cpu, cuda, cuda:N or metal
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    pub device: DeviceChoice,
+    /// CUDA devices by number; the first is used
+    #[arg(long, value_name = "N", value_delimiter = ',')]
+    pub device_ids: Vec<usize>,
+    /// Run on the CPU whatever else there is
+    #[arg(long)]
+    pub force_cpu: bool,
+    /// Arithmetic of the network
+    #[arg(long, default_value = "auto", value_name = "TYPE")]
+    pub precision: PrecisionArg,
+    /// CPU threads [default: all]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl RunArgs {
+    /// Device and threads for the separator.
+    pub fn runtime(&self) -> Runtime {
+        Runtime { device: self.device(), threads: self.threads.map_or(0, usize::from) }
+    }
+
+    /// The device that the flags together mean.
+    fn device(&self) -> DeviceChoice {
+        match self.device_ids.first() {
+            _ if self.force_cpu => DeviceChoice::Cpu,
+            // The reference passes 0 on machines without CUDA too.
+            Some(&id) if self.device == DeviceChoice::Auto && cfg!(feature = "cuda") => {
+                DeviceChoice::Cuda(id)
+            }
+            _ => self.device,
+        }
+    }
+}
+
+/// How much is said.
+#[derive(Debug, Clone, Copy, Default, Args)]
+#[command(next_help_heading = "Messages")]
+pub struct TalkArgs {
+    /// Say nothing but warnings and errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    /// Report as JSON, one object a line, on standard output
+    #[arg(long)]
+    pub json: bool,
+    /// Show a plain line a file instead of progress bars
+    #[arg(long)]
+    pub disable_detailed_pbar: bool,
+}
+
+/// Options of separation.
+#[derive(Debug, Clone, Args)]
+pub struct SeparateArgs {
+    /// Songs: files, folders (searched to the bottom) or patterns such as "*.flac"
+    #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath)]
+    pub inputs: Vec<PathBuf>,
+    /// One more folder of songs [default: ./input when no INPUT is given]
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub input_folder: Option<PathBuf>,
+    /// Folder for the stems
+    #[arg(long, short, alias = "output-folder", default_value = "output", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+
+    #[command(flatten)]
+    pub quality: QualityArgs,
+    #[command(flatten)]
+    pub files: FileArgs,
+    #[command(flatten)]
+    pub talk: TalkArgs,
+}
+
+/// How the network is run over a song.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Separation")]
+pub struct QualityArgs {
+    /// Give what the network leaves over back to the stems, so that they sum to the song: spectral, hybrid or off
+    #[arg(long, num_args = 0..=1, require_equals = true, default_value = "spectral", default_missing_value = "spectral", value_name = "MODE")]
+    pub lossless: LosslessArg,
+    /// The same as --lossless=off
+    #[arg(long, overrides_with = "lossless")]
+    pub disable_lossless: bool,
+    /// Chunks that cover each moment [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub overlap: Option<u16>,
+    /// Length of a chunk in seconds (8s) or samples (352800) [default: the model's]
+    #[arg(long, value_name = "LENGTH")]
+    pub chunk: Option<Length>,
+    /// Chunks at a time [default: the model's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub batch: Option<u16>,
+    /// Average over the song, its channels swapped, and its polarity inverted (three times the work)
+    #[arg(long, alias = "use-tta")]
+    pub tta: bool,
+    /// Average over N circular shifts of the song (N times the work)
+    #[arg(long, alias = "bigshifts", value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    pub big_shifts: Option<u16>,
+    /// Standardise the song first [default: the model's]
+    #[arg(long, overrides_with = "no_normalize")]
+    pub normalize: bool,
+    /// Do not standardise the song first
+    #[arg(long, overrides_with = "normalize")]
+    pub no_normalize: bool,
+    /// What to do with samples that are NaN or infinite
+    #[arg(long, default_value = "clean", value_name = "WHAT")]
+    pub non_finite: NonFinite,
+}
+
+/// What is written, and under which names.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Files")]
+pub struct FileArgs {
+    /// Stems to write, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "STEM,…")]
+    pub stems: Option<Vec<String>>,
+    /// Write the song without its vocals too
+    #[arg(long)]
+    pub extract_instrumental: bool,
+    /// Write a remix too, as in "vocals=-6dB,drums=mute"
+    #[arg(long, value_name = "STEM=GAIN,…", allow_hyphen_values = true)]
+    pub mix: Option<Mix>,
+    /// File type
+    #[arg(long, default_value = "wav", value_name = "TYPE")]
+    pub format: FileType,
+    /// The same as --format flac
+    #[arg(long)]
+    pub flac_file: bool,
+    /// Bits of a sample: 16, 24 or float [default: as the song]
+    #[arg(long, value_name = "BITS", conflicts_with = "pcm_type")]
+    pub bits: Option<Bits>,
+    /// The same in the reference's words: PCM_16, PCM_24 or FLOAT
+    #[arg(long, value_name = "TYPE")]
+    pub pcm_type: Option<PcmType>,
+    /// Names of the files: {name}, {stem}, {model} and {ext} (the song's extension) are replaced; / makes folders
+    #[arg(long, default_value = "{name}_{stem}", value_name = "TEXT")]
+    pub template: String,
+    /// Replace files that are there (this is the default)
+    #[arg(long, overrides_with = "skip_existing")]
+    pub overwrite: bool,
+    /// Leave out songs whose files are all there
+    #[arg(long)]
+    pub skip_existing: bool,
+    /// Do only the Ith of N equal shares of the songs, as in 1/8
+    #[arg(long, value_name = "I/N")]
+    pub shard: Option<Shard>,
+    /// Go on with the next song after one has failed (this is the default)
+    #[arg(long, overrides_with = "fail_fast")]
+    pub keep_going: bool,
+    /// Stop at the first song that fails
+    #[arg(long)]
+    pub fail_fast: bool,
+}
+
+/// Options of `inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// The checkpoint, a name of `models` that is in the cache, or `embedded`
+    #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub file: PathBuf,
+    /// Its YAML
+    #[arg(long, alias = "config-path", value_name = "YAML", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Family of the network, where YAML and tensors leave it open
+    #[arg(long, value_name = "FAMILY")]
+    pub model_type: Option<ModelType>,
+}
+
+/// Options of `convert`.
+#[derive(Debug, Args)]
+pub struct ConvertArgs {
+    /// The checkpoint
+    #[arg(value_name = "IN", value_hint = ValueHint::FilePath)]
+    pub input: PathBuf,
+    /// The safetensors file to write
+    #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
+    pub output: PathBuf,
+    /// Its YAML
+    #[arg(long, alias = "config-path", value_name = "YAML", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Number type of the new file
+    #[arg(long, default_value = "f32", value_name = "TYPE")]
+    pub dtype: Dtype,
+    /// Family of the network, where YAML and tensors leave it open
+    #[arg(long, value_name = "FAMILY")]
+    pub model_type: Option<ModelType>,
+    /// Say nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Number types that `convert` writes.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum Dtype {
+    /// 32 bits
+    F32,
+    /// 16 bits: half the size
+    F16,
+}
+
+/// Options of `models`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    pub command: Option<ModelsCommand>,
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with the known models.
+#[derive(Debug, Subcommand)]
+pub enum ModelsCommand {
+    /// List them (the default)
+    List {
+        /// One JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Fetch some into the cache
+    Download {
+        /// Their names
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        #[command(flatten)]
+        talk: TalkArgs,
+    },
+    /// Print the folder of the cache, or where a fetched model's checkpoint lies
+    Path {
+        /// A name
+        #[arg(value_name = "NAME")]
+        name: Option<String>,
+    },
+}
+
+/// Options of `bench`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// An architecture with seeded random weights (default), or the embedded model
+    #[arg(long, value_name = "NAME", conflicts_with = "model")]
+    pub arch: Option<ArchArg>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Seconds of audio in the pass
+    #[arg(long, default_value = "8", value_name = "SECONDS", value_parser = values::seconds)]
+    pub seconds: f64,
+    /// Passes that count; the median is reported
+    #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub runs: u32,
+    /// Passes before that do not count
+    #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    pub warmup: u32,
+    /// Seed of weights and noise
+    #[arg(long, default_value = "0")]
+    pub seed: u64,
+    /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Architectures that `bench` knows by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum ArchArg {
+    /// The reference's default checkpoint: dim 384, depth 8, 62 bands, 4 stems
+    Default,
+    /// The embedded model
+    Embedded,
+}
+
+/// Options of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Folder for the piece and its stems
+    #[arg(long, short, alias = "output-folder", default_value = "demo", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub output: PathBuf,
+    /// Another seed is another piece
+    #[arg(long, default_value = "1")]
+    pub seed: u64,
+    #[command(flatten)]
+    pub talk: TalkArgs,
+}
+
+/// Options of `devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArgs {
+    /// One JSON object a line
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// The shell
+    pub shell: clap_complete::Shell,
+}
+
+/// Brings the reference's spellings to ours: underscores in option names become hyphens, and the numbers after `--device_ids`
+/// are joined so that a song after them stays a song.
+pub fn tidy(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut tidy = Vec::new();
+    let mut args = args.into_iter().peekable();
+    while let Some(arg) = args.next() {
+        if arg == "--" {
+            tidy.push(arg);
+            break;
+        }
+        let Some(option) = arg.to_str().filter(|text| text.starts_with("--")) else {
+            tidy.push(arg);
+            continue;
+        };
+        let (name, value) = option.split_at(option.find('=').unwrap_or(option.len()));
+        let name = name.replace('_', "-");
+        let is_number = |arg: &OsString| {
+            arg.to_str().is_some_and(|text| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()))
+        };
+        if name == "--device-ids" && value.is_empty() {
+            let mut ids = Vec::new();
+            while let Some(id) = args.next_if(is_number) {
+                ids.push(id.to_string_lossy().into_owned());
+            }
+            if !ids.is_empty() {
+                tidy.push(format!("{name}={}", ids.join(",")).into());
+                continue;
+            }
+        }
+        tidy.push((name + value).into());
+    }
+    tidy.extend(args);
+    tidy
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Cli {
+        let args = std::iter::once("nullsum-cli").chain(line.iter().copied()).map(OsString::from);
+        Cli::try_parse_from(tidy(args)).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_references_command_lines_parse() {
+        let cli = parse(&[
+            "song.wav",
+            "--model_type",
+            "mel_band_roformer",
+            "--config_path",
+            "a.yaml",
+            "--start_check_point",
+            "a.ckpt",
+            "--output_folder",
+            "out",
+            "--input_folder",
+            "in",
+            "--extract_instrumental",
+            "--disable_detailed_pbar",
+            "--force_cpu",
+            "--flac_file",
+            "--pcm_type",
+            "PCM_24",
+            "--use_tta",
+            "--disable-lossless",
+        ]);
+        let args = cli.separate;
+        assert_eq!(args.inputs, [PathBuf::from("song.wav")]);
+        assert_eq!(args.output, PathBuf::from("out"));
+        assert_eq!(args.input_folder, Some("in".into()));
+        assert_eq!((args.model.model, args.model.config), (Some("a.ckpt".into()), Some("a.yaml".into())));
+        assert!(args.files.flac_file && args.files.extract_instrumental && args.quality.tta);
+        assert!(args.quality.disable_lossless && args.run.device() == DeviceChoice::Cpu);
+    }
+
+    #[test]
+    fn a_song_after_lossless_or_device_ids_stays_a_song() {
+        assert_eq!(parse(&["--lossless", "song.wav"]).separate.inputs, [PathBuf::from("song.wav")]);
+        let cli = parse(&["--device_ids", "0", "1", "song.wav"]);
+        assert_eq!(cli.separate.inputs, [PathBuf::from("song.wav")]);
+        assert_eq!(cli.separate.run.device_ids, [0, 1]);
+        let hybrid = parse(&["--lossless=hybrid", "a.wav"]);
+        assert_eq!(hybrid.separate.quality.lossless, LosslessArg::Hybrid);
+    }
+
+    #[test]
+    fn files_called_like_commands_can_be_given() {
+        assert!(parse(&["./inspect"]).command.is_none());
+        assert_eq!(parse(&["a.wav", "bench"]).separate.inputs.len(), 2);
+        assert_eq!(parse(&["--", "--a_b"]).separate.inputs, [PathBuf::from("--a_b")]);
+        assert!(matches!(parse(&["bench"]).command, Some(Command::Bench(_))));
+    }
+}

@@ -1,0 +1,10 @@
+//! One file a command.
+
+pub mod bench;
+pub mod completions;
+pub mod convert;
+pub mod demo;
+pub mod devices;
+pub mod inspect;
+pub mod models;
+pub mod separate;

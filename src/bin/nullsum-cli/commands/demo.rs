@@ -1,0 +1,142 @@
+//! `demo`: composes a piece, separates it, and measures what came out.
+
+use std::path::Path;
+
+use nullsum::audio::{AudioError, AudioWriter, Container, Decoder, Planar, SampleFormat, WriterSpec};
+use nullsum::demo::{SAMPLE_RATE, STEMS, Stereo, baseline_sdr, compose, sdr};
+use nullsum::embedded;
+use nullsum::offline::error::OfflineError;
+use nullsum::offline::render::{RenderOptions, render};
+use nullsum::separator::Separator;
+use serde_json::json;
+
+use crate::args::DemoArgs;
+use crate::exit::{Code, Failure, OrFail, Outcome, code_of};
+use crate::interrupt;
+use crate::model_source;
+use crate::progress::SongProgress;
+use crate::report::{Talk, null_text, text};
+
+/// Name of the piece's files.
+const NAME: &str = "demo";
+
+/// Composes, separates, measures.
+pub fn run(args: &DemoArgs) -> Outcome {
+    let talk: Talk = args.talk.into();
+    args.run.precision.resolve().map_err(|message| Failure::new(Code::Usage, message))?;
+    // The demonstration needs no network unless a model that is not here is asked for.
+    let mut model = args.model.clone();
+    model.model.get_or_insert_with(|| embedded::NAME.into());
+    let source = model_source::open(&model, talk)?;
+    let family = model_source::family(&model);
+    let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.runtime())
+        .or_fail(Code::Model)?;
+
+    let piece = compose(args.seed);
+    let references = args.output.join("reference");
+    std::fs::create_dir_all(&references).map_err(|error| {
+        Failure::new(Code::Io, format!("cannot create {}: {error}", references.display()))
+    })?;
+    let mixture = args.output.join(format!("{NAME}.wav"));
+    write(&mixture, &piece.mixture).or_fail(Code::Io)?;
+    for (name, stem) in STEMS.iter().zip(&piece.stems) {
+        write(&references.join(format!("{NAME}_{name}.wav")), stem).or_fail(Code::Io)?;
+    }
+    talk.say(&format!(
+        "Composed {}: {:.1} s at {} beats per minute, seed {}; its true stems are in {}",
+        mixture.display(),
+        piece.samples() as f64 / f64::from(SAMPLE_RATE),
+        piece.tempo,
+        args.seed,
+        references.display()
+    ));
+    talk.note(&format!("Separating it with {} on {} …", source.name, separator.device()));
+
+    let report = {
+        let mut progress = SongProgress::new(talk, &mixture, (1, 1), 1);
+        let result = render(&mut separator, &mixture, &args.output, &RenderOptions::default(), &mut |step| {
+            progress.update(step);
+            interrupt::flow()
+        });
+        result.map_err(|error| match error {
+            OfflineError::Cancelled => Failure::interrupted(),
+            error => Failure { code: code_of(&error), error: error.into(), said: false },
+        })?
+    };
+
+    let mut rows = Vec::new();
+    let info = separator.info();
+    for (name, path) in info.stems.iter().chain(&info.complement).zip(&report.outputs) {
+        // What a model of the voice alone leaves may be called `other`, and is all the rest.
+        let is_complement = info.complement.as_ref() == Some(name);
+        let reference = if is_complement { piece.without(&info.stems[0]) } else { piece.reference(name) };
+        if let Some(reference) = reference {
+            let estimate = read(path).or_fail(Code::Io)?;
+            rows.push((name, path, sdr(&reference, &estimate), baseline_sdr(&reference, &piece.mixture)));
+        }
+    }
+    let elapsed = report.elapsed.as_secs_f64();
+    let rtf = elapsed / report.audio_seconds.max(1e-9);
+    if talk.json() {
+        let stems: Vec<_> = rows
+            .iter()
+            .map(|(name, path, sdr, baseline)| {
+                json!({"stem": name, "output": text(path), "sdr_db": sdr, "baseline_sdr_db": baseline})
+            })
+            .collect();
+        talk.event(&json!({
+            "event": "demo",
+            "model": source.name,
+            "seed": args.seed,
+            "mixture": text(&mixture),
+            "outputs": report.outputs.iter().map(|path| text(path)).collect::<Vec<_>>(),
+            "stems": stems,
+            "audio_seconds": report.audio_seconds,
+            "elapsed_seconds": elapsed,
+            "rtf": rtf,
+            "null_dbfs": report.null_dbfs.is_finite().then_some(report.null_dbfs),
+            "null_exact": report.null_dbfs == f64::NEG_INFINITY,
+            "warnings": report.warnings,
+        }));
+        return Ok(());
+    }
+    talk.say("\nSTEM          SDR dB   scaled mixture   FILE");
+    for (name, path, sdr, baseline) in rows {
+        talk.say(&format!("{name:<12} {sdr:>7.2}   {baseline:>14.2}   {}", path.display()));
+    }
+    talk.say(&format!(
+        "\n{elapsed:.1} s for {:.1} s of audio: RTF {rtf:.3}, {:.2} times real time; {}",
+        report.audio_seconds,
+        1.0 / rtf.max(1e-9),
+        null_text(report.null_dbfs, true)
+    ));
+    talk.say(
+        "SDR is against the true stems; `scaled mixture` is what an estimate scores that separates nothing. A synthetic \
+         piece is no benchmark: models are trained on recordings.",
+    );
+    Ok(())
+}
+
+fn write(path: &Path, track: &Stereo) -> Result<(), AudioError> {
+    let spec = WriterSpec {
+        container: Container::Wav,
+        format: SampleFormat::Pcm16,
+        channels: 2,
+        sample_rate: SAMPLE_RATE,
+    };
+    let mut writer = AudioWriter::create(path, spec)?;
+    writer.write(&Planar::from_planes(track.to_vec()).unwrap_or_default())?;
+    writer.finish().map(drop)
+}
+
+fn read(path: &Path) -> Result<Stereo, AudioError> {
+    let mut decoder = Decoder::open(path)?;
+    let mut track = Stereo::default();
+    let mut block = Planar::default();
+    while decoder.read(1 << 16, &mut block)? > 0 {
+        for (c, channel) in track.iter_mut().enumerate() {
+            channel.extend_from_slice(block.channel(c.min(block.channels() - 1)));
+        }
+    }
+    Ok(track)
+}

@@ -1,0 +1,55 @@
+//! `devices`: what this build can run on.
+
+use nullsum::model::device::DeviceChoice;
+use serde_json::json;
+
+use crate::args::DevicesArgs;
+use crate::report::say;
+
+/// More CUDA devices than a machine has.
+const MOST_DEVICES: usize = 64;
+
+/// Lists them.
+pub fn run(args: &DevicesArgs) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let cpu = format!("{threads} threads, {}", instructions());
+    let mut found = vec![("cpu".to_string(), Ok(cpu))];
+    let mut add = |choice: DeviceChoice| {
+        let state = choice.open().map(|_| "ready".to_string()).map_err(|error| error.to_string());
+        let ready = state.is_ok();
+        found.push((choice.to_string(), state));
+        ready
+    };
+    if cfg!(feature = "cuda") {
+        let _ = (0..MOST_DEVICES).take_while(|&n| add(DeviceChoice::Cuda(n))).count();
+    } else {
+        add(DeviceChoice::Cuda(0));
+    }
+    add(DeviceChoice::Metal);
+    for (name, state) in found {
+        if args.json {
+            let (ready, note) = (state.is_ok(), state.unwrap_or_else(|error| error));
+            say(&json!({"device": name, "ready": ready, "note": note}).to_string());
+        } else {
+            say(&match state {
+                Ok(note) => format!("{name:<8} {note}"),
+                Err(note) => format!("{name:<8} not usable: {note}"),
+            });
+        }
+    }
+}
+
+/// The instruction sets that matter here.
+fn instructions() -> String {
+    let mut names = vec![std::env::consts::ARCH];
+    #[cfg(target_arch = "x86_64")]
+    {
+        let sets = [
+            ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
+            ("FMA", std::arch::is_x86_feature_detected!("fma")),
+            ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
+        ];
+        names.extend(sets.iter().filter(|(_, there)| *there).map(|(name, _)| *name));
+    }
+    names.join(", ")
+}

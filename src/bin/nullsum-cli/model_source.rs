@@ -1,0 +1,248 @@
+//! Which model runs: the one that is named, or the best that is at hand.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nullsum::embedded;
+use nullsum::model::architecture::Family;
+use nullsum::model::checkpoint::Checkpoint;
+use nullsum::model::config::Config;
+use nullsum::registry::{self, Entry, FetchError, FetchOptions, Files};
+
+use crate::args::ModelArgs;
+use crate::exit::{Code, Failure, OrFail, Outcome};
+use crate::interrupt;
+use crate::progress::{FetchProgress, announce};
+use crate::report::{Talk, text};
+
+/// How long the unasked-for download waits for a network that is not there.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// An open checkpoint with its configuration.
+pub struct Source {
+    /// A name for reports and file names.
+    pub name: String,
+    /// The weights.
+    pub checkpoint: Checkpoint,
+    /// What its YAML says.
+    pub config: Config,
+}
+
+/// Opens what the user wants; the default where nothing is named.
+pub fn open(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
+    match &args.model {
+        Some(model) => named(model, args, talk),
+        None => default(args, talk),
+    }
+}
+
+/// The family that the user named, where one was.
+pub fn family(args: &ModelArgs) -> Option<Family> {
+    args.model_type.map(Into::into)
+}
+
+fn named(model: &Path, args: &ModelArgs, talk: Talk) -> Outcome<Source> {
+    if model == Path::new(embedded::NAME) {
+        return built_in(args.config.as_deref());
+    }
+    if model.exists() {
+        return from_file(model, args.config.as_deref());
+    }
+    // The reference names the default checkpoint by its file, and fetches it when it is missing.
+    let name = model.file_name().unwrap_or(model.as_os_str()).to_string_lossy();
+    let is_path = model.components().count() > 1;
+    match registry::find(&name) {
+        Ok(entry) => {
+            let files = match registry::cached(entry) {
+                Some(files) => files,
+                None => {
+                    fetch(entry, FetchOptions { offline: args.offline, ..FetchOptions::from_env() }, talk)
+                        .or_fail(Code::Model)?
+                }
+            };
+            from_registry(entry, &files, args.config.as_deref())
+        }
+        Err(_) if is_path => {
+            Err(Failure::new(Code::Model, format!("{}: there is no such checkpoint", model.display())))
+        }
+        Err(error) => {
+            Err(Failure::new(Code::Model, format!("{}: there is no such file, and {error}", model.display())))
+        }
+    }
+}
+
+/// The registry's first, from the cache or the network; the embedded one without either.
+fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
+    let entry = registry::default_entry();
+    let config = args.config.as_deref();
+    if let Some(files) = registry::cached(entry) {
+        return from_registry(entry, &files, config);
+    }
+    let mut options = FetchOptions { offline: args.offline, ..FetchOptions::from_env() };
+    options.timeouts.connect = PATIENCE;
+    options.timeouts.response = 2 * PATIENCE;
+    if !args.offline {
+        talk.note(&format!("The default model, {}, is not here yet.", entry.name));
+    }
+    match fetch(entry, options, talk) {
+        Ok(files) => from_registry(entry, &files, config),
+        Err(FetchError::Cancelled { .. }) => Err(Failure::interrupted()),
+        Err(error) if has_built_in() => {
+            let why = match error {
+                FetchError::Offline { .. } => format!("{} is not in the cache, and --offline", entry.name),
+                error => error.to_string(),
+            };
+            talk.warning(&format!(
+                "{why}; using the small model that is built in, which is of lower quality"
+            ));
+            built_in(config)
+        }
+        Err(error) => Err(Failure::new(
+            Code::Model,
+            format!(
+                "{error}; no model is embedded in this build, so there is none to run. Name one with --model"
+            ),
+        )),
+    }
+}
+
+fn has_built_in() -> bool {
+    embedded::checkpoint().is_some()
+}
+
+/// The embedded model.
+pub fn built_in(config: Option<&Path>) -> Outcome<Source> {
+    let Some(checkpoint) = embedded::checkpoint() else {
+        return Err(Failure::new(
+            Code::Model,
+            "no model is embedded in this build (feature `embedded`); name another one with --model, or fetch one: \
+             nullsum-cli models",
+        ));
+    };
+    with_config(embedded::NAME.into(), checkpoint, None, config)
+}
+
+fn from_registry(entry: &Entry, files: &Files, config: Option<&Path>) -> Outcome<Source> {
+    let checkpoint = Checkpoint::open(&files.checkpoint).or_fail(Code::Model)?;
+    let config = Config::from_file(config.unwrap_or(&files.config)).or_fail(Code::Model)?;
+    Ok(Source { name: entry.name.clone(), checkpoint, config })
+}
+
+/// A checkpoint file, with `config` or the YAML that is found for it.
+pub fn from_file(path: &Path, config: Option<&Path>) -> Outcome<Source> {
+    let checkpoint = Checkpoint::open(path).or_fail(Code::Model)?;
+    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+    with_config(name, checkpoint, Some(path), config)
+}
+
+/// A file, a cached model of the registry, or the embedded one, for looking at: never fetched.
+pub fn at_hand(model: &Path, config: Option<&Path>) -> Outcome<Source> {
+    if model == Path::new(embedded::NAME) {
+        return built_in(config);
+    }
+    let entry = model.to_str().filter(|_| !model.exists()).and_then(|name| registry::find(name).ok());
+    match entry.and_then(|entry| Some((entry, registry::cached(entry)?))) {
+        Some((entry, files)) => from_registry(entry, &files, config),
+        None => from_file(model, config),
+    }
+}
+
+fn with_config(
+    name: String,
+    checkpoint: Checkpoint,
+    path: Option<&Path>,
+    config: Option<&Path>,
+) -> Outcome<Source> {
+    let config = match (config, checkpoint.config_yaml(), path) {
+        (Some(config), _, _) => Config::from_file(config).or_fail(Code::Model)?,
+        (None, Some(yaml), _) => {
+            Config::from_yaml(yaml, &format!("{} (embedded configuration)", checkpoint.origin()))
+                .or_fail(Code::Model)?
+        }
+        (None, None, Some(path)) => Config::from_file(&find_config(path)?).or_fail(Code::Model)?,
+        (None, None, None) => {
+            return Err(Failure::new(Code::Model, "the embedded model has no configuration"));
+        }
+    };
+    Ok(Source { name, checkpoint, config })
+}
+
+/// The YAML that belongs to a checkpoint: the one of its name beside it, or the only one in its folder.
+fn find_config(checkpoint: &Path) -> Outcome<PathBuf> {
+    let beside = ["yaml", "yml"].map(|extension| checkpoint.with_extension(extension));
+    if let Some(path) = beside.iter().find(|path| path.is_file()) {
+        return Ok(path.clone());
+    }
+    let folder =
+        checkpoint.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let is_yaml = |path: &PathBuf| {
+        path.is_file()
+            && path
+                .extension()
+                .is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"))
+    };
+    let mut others: Vec<PathBuf> = std::fs::read_dir(folder)
+        .map(|entries| entries.flatten().map(|entry| entry.path()).filter(is_yaml).collect())
+        .unwrap_or_default();
+    others.sort();
+    match others.as_slice() {
+        [only] => Ok(only.clone()),
+        _ => {
+            let found = match others.len() {
+                0 => "no other YAML is in its folder".into(),
+                n => format!("{n} others are in its folder ({}, …)", text(&others[0])),
+            };
+            Err(Failure::new(
+                Code::Model,
+                format!(
+                    "{}: no configuration: none inside the file, no {} or .yml beside it, and {found}; give the YAML \
+                     that came with the checkpoint with --config",
+                    checkpoint.display(),
+                    beside[0].display(),
+                ),
+            ))
+        }
+    }
+}
+
+/// Fetches a model, after saying so.
+pub fn fetch(entry: &Entry, options: FetchOptions, talk: Talk) -> Result<Files, FetchError> {
+    if !options.offline {
+        talk.note(&format!("Fetching {}: {}", entry.name, announce(entry)));
+        if let Some(note) = &entry.licence_note {
+            talk.note(&format!("  {note}"));
+        }
+        talk.event(&serde_json::json!({
+            "event": "fetch",
+            "model": entry.name,
+            "bytes": entry.checkpoint.size,
+            "source": entry.source,
+            "licence": entry.licence,
+        }));
+    }
+    let mut progress = FetchProgress::new(talk, &entry.name);
+    registry::fetch(entry, &options, &mut |step| {
+        progress.update(step);
+        interrupt::flow()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_yaml_of_the_same_name_wins_then_the_only_one_and_else_all_places_are_named() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let checkpoint = at("a.ckpt");
+        let error = find_config(&checkpoint).unwrap_err().error.to_string();
+        assert!(error.contains("a.yaml") && error.contains("--config"), "{error}");
+        std::fs::write(at("x.yml"), "").unwrap();
+        assert_eq!(find_config(&checkpoint).unwrap(), at("x.yml"));
+        std::fs::write(at("y.yaml"), "").unwrap();
+        assert!(find_config(&checkpoint).unwrap_err().error.to_string().contains("2 others"));
+        std::fs::write(at("a.yml"), "").unwrap();
+        assert_eq!(find_config(&checkpoint).unwrap(), at("a.yml"));
+    }
+}

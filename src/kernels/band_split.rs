@@ -1,0 +1,115 @@
+//! From spectrogram to features: each band normalised and projected to `dim`.
+
+use super::error::KernelError;
+use super::gemm::{Gemm, Packed, pad_bias};
+use super::isa::{Isa, Kernels};
+use super::pool::Pool;
+use super::rows::{Rows, Sequences};
+use super::scratch::{AlignedVec, with_scratch};
+use super::transformer::{Linear, fold, nonzero};
+
+/// Frames of a task.
+const TILE: usize = 96;
+
+/// The parameters of one band, `band_split.to_features.{k}`.
+#[derive(Debug, Clone, Copy)]
+pub struct BandWeights<'a> {
+    /// `0.gamma` [dim_in].
+    pub norm: &'a [f32],
+    /// `1` [dim, dim_in].
+    pub linear: Linear<'a>,
+}
+
+/// All bands' norms and projections, packed.
+pub struct BandSplit {
+    kernels: &'static Kernels,
+    dim: usize,
+    dim_in: usize,
+    bands: Vec<Band>,
+}
+
+struct Band {
+    /// Where the band begins among the features of a frame.
+    from: usize,
+    weight: Packed,
+    bias: AlignedVec,
+}
+
+impl BandSplit {
+    /// Packs the bands, in the order of their features.
+    pub fn new(isa: Isa, bands: &[BandWeights<'_>]) -> Result<Self, KernelError> {
+        let kernels = isa.kernels()?;
+        let dim = nonzero("the bands' biases", bands.first().map_or(0, |band| band.linear.bias.len()))?;
+        let mut from = 0;
+        let mut packed = Vec::with_capacity(bands.len());
+        for (k, band) in bands.iter().enumerate() {
+            let dim_in = nonzero("a band's norm", band.norm.len())?;
+            KernelError::check(&format!("band {k}: weight"), dim * dim_in, band.linear.weight.len())?;
+            KernelError::check(&format!("band {k}: bias"), dim, band.linear.bias.len())?;
+            let columns = fold(band.norm);
+            let weight = Packed::new(kernels, band.linear.weight, dim, dim_in, Some(&columns), 1.0)?;
+            packed.push(Band { from, weight, bias: pad_bias(kernels, band.linear.bias) });
+            from += dim_in;
+        }
+        Ok(Self { kernels, dim, dim_in: from, bands: packed })
+    }
+
+    /// Features of a frame, over all bands.
+    pub fn dim_in(&self) -> usize {
+        self.dim_in
+    }
+
+    /// Multiply-adds · 2 of one [`Self::forward`].
+    pub fn flops(&self, frames: usize) -> f64 {
+        2.0 * (self.dim * self.dim_in) as f64 * frames as f64
+    }
+
+    /// x [frames, bands, dim] ← the bands of features [frames, dim_in].
+    pub fn forward(
+        &self,
+        pool: &Pool,
+        features: &[f32],
+        x: &mut [f32],
+        frames: usize,
+    ) -> Result<(), KernelError> {
+        let bands = self.bands.len();
+        KernelError::check("features", frames.saturating_mul(self.dim_in), features.len())?;
+        KernelError::check("x", frames.saturating_mul(bands * self.dim), x.len())?;
+        let rows = Rows::new(x, self.dim, Sequences::band(frames, bands));
+        let blocks = frames.div_ceil(TILE);
+        // The widest bands are the last: begun first, so that the end is even.
+        pool.run(blocks * bands, |task| {
+            let k = bands - 1 - task / blocks;
+            let first = (task % blocks) * TILE;
+            let m = TILE.min(frames - first);
+            let Band { from, weight, bias } = &self.bands[k];
+            let kn = self.kernels;
+            with_scratch([m * weight.k], |[xn]| {
+                let xn = xn.as_mut_ptr();
+                // SAFETY: the features of frame first + row lie within the slice checked above; the rows of x of this band
+                // and these frames are this task's alone, `bands` rows apart.
+                unsafe {
+                    for row in 0..m {
+                        let band = &features[(first + row) * self.dim_in + from..][..weight.k];
+                        (kn.normalize)(band.as_ptr(), xn.add(row * weight.k), weight.k, std::ptr::null());
+                    }
+                    (kn.gemm)(&Gemm {
+                        m,
+                        n: self.dim,
+                        k: weight.k,
+                        a: xn,
+                        lda: weight.k,
+                        b: weight.as_ptr(),
+                        b_panel: weight.panel_stride(),
+                        c: rows.ptr(first * bands + k),
+                        ldc: bands * self.dim,
+                        c_panel: kn.nr,
+                        bias: bias.as_ptr(),
+                        accumulate: false,
+                    });
+                }
+            });
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,287 @@
+//! C[m, n] (+)= A[m, k] · B[k, n] (+ bias) with B in panels, packed once for weights.
+//!
+//! Every element of C is one chain of multiply-adds in the order of k, whatever the tiling: the result does not depend on
+//! how the rows are dealt out to threads.
+
+use core::mem::MaybeUninit;
+
+use super::error::KernelError;
+use super::isa::Kernels;
+use super::scratch::AlignedVec;
+use super::simd::Simd;
+
+/// Rows of A taken through all panels before the next ones, so that they stay in the second-level cache.
+const MC: usize = 96;
+/// Rows of a panel taken at a time, so that it stays in the first-level cache.
+const KC: usize = 512;
+
+/// The widest panel of any instruction set.
+const MAX_NR: usize = 32;
+
+/// A weight matrix [n, k] as panels [⌈n/nr⌉][k][nr], zero padded.
+pub(super) struct Packed {
+    pub n: usize,
+    pub k: usize,
+    pub nr: usize,
+    data: AlignedVec,
+}
+
+impl Packed {
+    /// Packs rows `weight[n, k]` (PyTorch's layout), each value multiplied by `scale` and by its column's factor.
+    pub fn new(
+        kernels: &Kernels,
+        weight: &[f32],
+        n: usize,
+        k: usize,
+        columns: Option<&[f64]>,
+        scale: f64,
+    ) -> Result<Self, KernelError> {
+        KernelError::check("packed weight", n * k, weight.len())?;
+        let nr = kernels.nr;
+        let mut data = AlignedVec::zeroed(n.div_ceil(nr) * nr * k);
+        let plain = columns.is_none() && scale == 1.0;
+        for (panel, rows) in data.chunks_exact_mut((nr * k).max(1)).zip(weight.chunks((nr * k).max(1))) {
+            for (j, row) in rows.chunks_exact(k).enumerate() {
+                for (p, &w) in row.iter().enumerate() {
+                    panel[p * nr + j] =
+                        if plain { w } else { (f64::from(w) * scale * columns.map_or(1.0, |c| c[p])) as f32 };
+                }
+            }
+        }
+        Ok(Self { n, k, nr, data })
+    }
+
+    /// Matrices of the same k one behind the other, each from a panel of its own on.
+    pub fn stack(parts: &[Self]) -> Self {
+        let mut data = AlignedVec::zeroed(parts.iter().map(|part| part.data.len()).sum());
+        let mut from = 0;
+        for part in parts {
+            data[from..from + part.data.len()].copy_from_slice(&part.data);
+            from += part.data.len();
+        }
+        let (k, nr) = parts.first().map_or((0, 1), |part| (part.k, part.nr));
+        Self { n: parts.iter().map(Self::padded).sum(), k, nr, data }
+    }
+
+    /// Columns with the padding.
+    pub fn padded(&self) -> usize {
+        self.n.div_ceil(self.nr) * self.nr
+    }
+
+    /// The first panel.
+    pub fn as_ptr(&self) -> *const f32 {
+        self.data.as_ptr()
+    }
+
+    /// From one panel to the next.
+    pub fn panel_stride(&self) -> usize {
+        self.k * self.nr
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        self.data.len() * size_of::<f32>()
+    }
+}
+
+/// A bias padded as its weight's panels are.
+pub(super) fn pad_bias(kernels: &Kernels, bias: &[f32]) -> AlignedVec {
+    let mut padded = AlignedVec::zeroed(bias.len().div_ceil(kernels.nr) * kernels.nr);
+    padded[..bias.len()].copy_from_slice(bias);
+    padded
+}
+
+/// One multiplication. Strides are in floats.
+#[derive(Clone, Copy)]
+pub(super) struct Gemm {
+    pub m: usize,
+    pub n: usize,
+    pub k: usize,
+    pub a: *const f32,
+    pub lda: usize,
+    pub b: *const f32,
+    /// From one panel of B to the next.
+    pub b_panel: usize,
+    pub c: *mut f32,
+    pub ldc: usize,
+    /// From one panel of C to the next: `nr` in a plain matrix.
+    pub c_panel: usize,
+    /// Padded to whole panels, or null.
+    pub bias: *const f32,
+    /// Adds to C; the bias is then ignored.
+    pub accumulate: bool,
+}
+
+/// What a tile starts from.
+#[derive(Clone, Copy)]
+enum Start {
+    Zero,
+    Bias(*const f32),
+    Output,
+}
+
+/// Runs a multiplication.
+///
+/// # Safety
+/// `S`'s instruction set must be available; A, B, C and the bias must be valid for the shape and strides given, C writable
+/// and not overlapping the others.
+#[inline(always)]
+pub(super) unsafe fn gemm<S: Simd, const NV: usize>(g: &Gemm) {
+    let nr = NV * S::LANES;
+    if g.m == 0 || g.n == 0 {
+        return;
+    }
+    let blocks = g.k.div_ceil(KC).max(1);
+    let kc = g.k.div_ceil(blocks);
+    let mut i0 = 0;
+    while i0 < g.m {
+        let rows = (g.m - i0).min(MC);
+        let mut k0 = 0;
+        loop {
+            let depth = (g.k - k0).min(kc);
+            for panel in 0..g.n.div_ceil(nr) {
+                let columns = (g.n - panel * nr).min(nr);
+                // SAFETY: panel and row offsets lie within the matrices the caller vouches for.
+                unsafe {
+                    let start = if k0 > 0 || g.accumulate {
+                        Start::Output
+                    } else if g.bias.is_null() {
+                        Start::Zero
+                    } else {
+                        Start::Bias(g.bias.add(panel * nr))
+                    };
+                    let b = g.b.add(panel * g.b_panel + k0 * nr);
+                    // The panel after this one, fetched bit by bit while this one is in use; past the last panel it is
+                    // often the next matrix.
+                    let next = b.wrapping_add(g.b_panel);
+                    let lines = depth * nr / 16;
+                    let mut i = 0;
+                    while i < rows {
+                        let step = rows_of_tile(rows - i, S::MR);
+                        for line in lines * i / rows..lines * (i + step) / rows {
+                            S::prefetch(next.wrapping_add(line * 16));
+                        }
+                        let a = g.a.add((i0 + i) * g.lda + k0);
+                        let c = g.c.add((i0 + i) * g.ldc + panel * g.c_panel);
+                        tile_of::<S, NV>(step, depth, a, g.lda, b, c, g.ldc, start, columns);
+                        i += step;
+                    }
+                }
+            }
+            k0 += depth;
+            if k0 >= g.k {
+                break;
+            }
+        }
+        i0 += rows;
+    }
+}
+
+/// Rows of the next tile: the remainder is dealt over two tiles rather than left as a sliver that cannot fill the pipeline.
+#[inline(always)]
+fn rows_of_tile(left: usize, mr: usize) -> usize {
+    if left > mr && left < mr + mr / 2 + 1 { left.div_ceil(2) } else { left.min(mr) }
+}
+
+/// # Safety
+/// As [`gemm`]'s.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "registers, not an interface")]
+unsafe fn tile_of<S: Simd, const NV: usize>(
+    rows: usize,
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+    columns: usize,
+) {
+    macro_rules! by_rows {
+        ($($n:literal)*) => {
+            match rows {
+                $($n if $n <= S::MR => tile::<S, $n, NV>(k, a, lda, b, c, ldc, start, columns),)*
+                _ => {}
+            }
+        };
+    }
+    // SAFETY: the caller's.
+    unsafe { by_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+}
+
+/// `MR` rows by one panel.
+///
+/// # Safety
+/// As [`gemm`]'s.
+#[inline(always)]
+#[allow(clippy::too_many_arguments, reason = "registers, not an interface")]
+unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
+    k: usize,
+    a: *const f32,
+    lda: usize,
+    b: *const f32,
+    c: *mut f32,
+    ldc: usize,
+    start: Start,
+    columns: usize,
+) {
+    let whole = columns == NV * S::LANES;
+    // SAFETY: rows i < MR and vectors j < NV stay in the tile; a partial tile goes through `edge`, which is a full one.
+    unsafe {
+        let mut edge = MaybeUninit::<[[f32; MAX_NR]; MR]>::uninit();
+        let edge: *mut f32 = edge.as_mut_ptr().cast();
+        let mut acc = [[S::splat(0.0); NV]; MR];
+        match start {
+            Start::Zero => {}
+            Start::Bias(bias) => {
+                for row in &mut acc {
+                    for (j, v) in row.iter_mut().enumerate() {
+                        *v = S::load(bias.add(j * S::LANES));
+                    }
+                }
+            }
+            Start::Output => {
+                for (i, row) in acc.iter_mut().enumerate() {
+                    let mut from = c.add(i * ldc).cast_const();
+                    if !whole {
+                        let row = edge.add(i * MAX_NR);
+                        row.write_bytes(0, MAX_NR);
+                        core::ptr::copy_nonoverlapping(from, row, columns);
+                        from = row;
+                    }
+                    for (j, v) in row.iter_mut().enumerate() {
+                        *v = S::load(from.add(j * S::LANES));
+                    }
+                }
+            }
+        }
+        let mut rows = [a; MR];
+        for (i, row) in rows.iter_mut().enumerate() {
+            *row = a.add(i * lda);
+        }
+        let mut line = b;
+        for p in 0..k {
+            let mut bv = [S::splat(0.0); NV];
+            for (j, v) in bv.iter_mut().enumerate() {
+                *v = S::load(line.add(j * S::LANES));
+            }
+            for i in 0..MR {
+                let av = S::splat(*rows[i].add(p));
+                for j in 0..NV {
+                    acc[i][j] = S::fma(av, bv[j], acc[i][j]);
+                }
+            }
+            line = line.add(NV * S::LANES);
+        }
+        for (i, row) in acc.iter().enumerate() {
+            let to = if whole { c.add(i * ldc) } else { edge.add(i * MAX_NR) };
+            for (j, &v) in row.iter().enumerate() {
+                S::store(to.add(j * S::LANES), v);
+            }
+            if !whole {
+                core::ptr::copy_nonoverlapping(edge.add(i * MAX_NR), c.add(i * ldc), columns);
+            }
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! Element- and row-wise kernels over slices in memory, any length, any alignment.
+//!
+//! # Safety
+//! Each function needs the instruction set of `S` and pointers valid for the lengths it names.
+
+use super::math;
+use super::simd::{MAX_LANES, Pair, Simd};
+
+/// As many vectors at once as hide the latency of a polynomial.
+type Interleaved<S> = Pair<Pair<S>>;
+
+/// Loads `n < LANES` values; the other lanes hold `fill`.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+unsafe fn load_tail<S: Simd>(p: *const f32, n: usize, fill: f32) -> S::V {
+    let mut buffer = [fill; MAX_LANES];
+    // SAFETY: n < LANES ≤ MAX_LANES, and p is valid for n reads.
+    unsafe {
+        core::ptr::copy_nonoverlapping(p, buffer.as_mut_ptr(), n);
+        S::load(buffer.as_ptr())
+    }
+}
+
+/// Stores the first `n < LANES` lanes.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+unsafe fn store_tail<S: Simd>(p: *mut f32, v: S::V, n: usize) {
+    let mut buffer = [0.0; MAX_LANES];
+    // SAFETY: n < LANES ≤ MAX_LANES, and p is valid for n writes.
+    unsafe {
+        S::store(buffer.as_mut_ptr(), v);
+        core::ptr::copy_nonoverlapping(buffer.as_ptr(), p, n);
+    }
+}
+
+/// The lanes of a vector, the unused ones zero.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+unsafe fn lanes<S: Simd>(v: S::V) -> [f32; MAX_LANES] {
+    let mut buffer = [0.0; MAX_LANES];
+    // SAFETY: LANES ≤ MAX_LANES.
+    unsafe { S::store(buffer.as_mut_ptr(), v) };
+    buffer
+}
+
+/// # Safety
+/// See the module.
+#[inline(always)]
+unsafe fn sum<S: Simd>(v: S::V) -> f32 {
+    // SAFETY: as the caller's.
+    unsafe { lanes::<S>(v)[..S::LANES].iter().sum() }
+}
+
+/// A function of one vector, as a type: closures would not inherit the instruction set.
+pub(super) trait Map<S: Simd> {
+    /// # Safety
+    /// See the module.
+    unsafe fn map(v: S::V) -> S::V;
+}
+
+/// Exact GELU.
+pub(super) struct Gelu;
+/// tanh.
+pub(super) struct Tanh;
+/// Logistic sigmoid.
+pub(super) struct Sigmoid;
+/// eˣ, for tests.
+pub(super) struct Exp;
+/// 2ˣ, for tests.
+pub(super) struct Exp2;
+
+macro_rules! map_with {
+    ($($op:ident => $f:ident),*) => {$(
+        impl<S: Simd> Map<S> for $op {
+            #[inline(always)]
+            unsafe fn map(v: S::V) -> S::V {
+                // SAFETY: as the caller's.
+                unsafe { math::$f::<S>(v) }
+            }
+        }
+    )*};
+}
+map_with!(Gelu => gelu, Tanh => tanh, Sigmoid => sigmoid, Exp => exp, Exp2 => exp2);
+
+/// x ← f(x), n values.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn map<S: Simd, F: Map<S> + Map<Interleaved<S>>>(x: *mut f32, n: usize) {
+    // SAFETY: i + LANES ≤ n in the loops, the tail is n − i < LANES.
+    unsafe {
+        let mut i = 0;
+        while i + Interleaved::<S>::LANES <= n {
+            Interleaved::<S>::store(
+                x.add(i),
+                <F as Map<Interleaved<S>>>::map(Interleaved::<S>::load(x.add(i))),
+            );
+            i += Interleaved::<S>::LANES;
+        }
+        while i + S::LANES <= n {
+            S::store(x.add(i), <F as Map<S>>::map(S::load(x.add(i))));
+            i += S::LANES;
+        }
+        if i < n {
+            store_tail::<S>(x.add(i), <F as Map<S>>::map(load_tail::<S>(x.add(i), n - i, 0.0)), n - i);
+        }
+    }
+}
+
+/// out ← a · sigmoid(b), n values.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn glu<S: Simd>(a: *const f32, b: *const f32, out: *mut f32, n: usize) {
+    // SAFETY: i + LANES ≤ n in the loop, the tail is n − i < LANES.
+    unsafe {
+        let mut i = 0;
+        while i + S::LANES <= n {
+            let gate = math::sigmoid::<S>(S::load(b.add(i)));
+            S::store(out.add(i), S::mul(S::load(a.add(i)), gate));
+            i += S::LANES;
+        }
+        if i < n {
+            let gate = math::sigmoid::<S>(load_tail::<S>(b.add(i), n - i, 0.0));
+            let v = S::mul(load_tail::<S>(a.add(i), n - i, 0.0), gate);
+            store_tail::<S>(out.add(i), v, n - i);
+        }
+    }
+}
+
+/// x ← x + y, n values.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn add_assign<S: Simd>(x: *mut f32, y: *const f32, n: usize) {
+    // SAFETY: i + LANES ≤ n in the vector loop, i < n in the scalar one.
+    unsafe {
+        let mut i = 0;
+        while i + S::LANES <= n {
+            S::store(x.add(i), S::add(S::load(x.add(i)), S::load(y.add(i))));
+            i += S::LANES;
+        }
+        while i < n {
+            *x.add(i) += *y.add(i);
+            i += 1;
+        }
+    }
+}
+
+/// Asks for n values. Rows that lie far apart are new pages, which the processor does not foresee.
+///
+/// # Safety
+/// The instruction set only: any address will do.
+#[inline(always)]
+pub(super) unsafe fn prefetch<S: Simd>(x: *const f32, n: usize) {
+    for line in 0..n.div_ceil(16) {
+        // SAFETY: a prefetch reads nothing.
+        unsafe { S::prefetch(x.wrapping_add(line * 16)) }
+    }
+}
+
+/// x ← a · x, n values.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn scale<S: Simd>(x: *mut f32, n: usize, a: f32) {
+    // SAFETY: i + LANES ≤ n in the vector loop, i < n in the scalar one.
+    unsafe {
+        let factor = S::splat(a);
+        let mut i = 0;
+        while i + S::LANES <= n {
+            S::store(x.add(i), S::mul(S::load(x.add(i)), factor));
+            i += S::LANES;
+        }
+        while i < n {
+            *x.add(i) *= a;
+            i += 1;
+        }
+    }
+}
+
+/// out ← x / max(‖x‖₂, 1e-12), times `gamma` unless null. `out` may be `x`.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn normalize<S: Simd>(x: *const f32, out: *mut f32, n: usize, gamma: *const f32) {
+    // SAFETY: i + LANES ≤ n in the vector loops, i < n in the scalar ones; two accumulators advance by two vectors.
+    unsafe {
+        let mut even = S::splat(0.0);
+        let mut odd = S::splat(0.0);
+        let mut i = 0;
+        while i + 2 * S::LANES <= n {
+            let (a, b) = (S::load(x.add(i)), S::load(x.add(i + S::LANES)));
+            even = S::fma(a, a, even);
+            odd = S::fma(b, b, odd);
+            i += 2 * S::LANES;
+        }
+        let mut square = sum::<S>(S::add(even, odd));
+        while i < n {
+            square += *x.add(i) * *x.add(i);
+            i += 1;
+        }
+        // f32::max would drop a NaN.
+        let norm = square.sqrt();
+        let inverse = 1.0 / if norm < 1e-12 { 1e-12 } else { norm };
+        let factor = S::splat(inverse);
+        let mut i = 0;
+        while i + S::LANES <= n {
+            let mut v = S::mul(S::load(x.add(i)), factor);
+            if !gamma.is_null() {
+                v = S::mul(v, S::load(gamma.add(i)));
+            }
+            S::store(out.add(i), v);
+            i += S::LANES;
+        }
+        while i < n {
+            let v = *x.add(i) * inverse;
+            *out.add(i) = if gamma.is_null() { v } else { v * *gamma.add(i) };
+            i += 1;
+        }
+    }
+}
+
+/// Rotates the interleaved pairs of a row: `table` holds n cosines (each twice), then n sines (first of a pair negated).
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn rotate<S: Simd>(x: *mut f32, table: *const f32, n: usize) {
+    // SAFETY: i + LANES ≤ n in the vector loop; n is even, as LANES is, so that the tail is whole pairs.
+    unsafe {
+        let (cos, sin) = (table, table.add(n));
+        let mut i = 0;
+        while i + S::LANES <= n {
+            let v = S::load(x.add(i));
+            let turned = S::mul(S::swap_pairs(v), S::load(sin.add(i)));
+            S::store(x.add(i), S::fma(v, S::load(cos.add(i)), turned));
+            i += S::LANES;
+        }
+        while i + 1 < n {
+            let (a, b) = (*x.add(i), *x.add(i + 1));
+            *x.add(i) = a * *cos.add(i) + b * *sin.add(i);
+            *x.add(i + 1) = b * *cos.add(i + 1) + a * *sin.add(i + 1);
+            i += 2;
+        }
+    }
+}
+
+/// One tile of the online softmax, in base 2.
+pub(super) struct SoftmaxTile {
+    /// Scores [rows, n] with row stride `ld`; replaced by 2^(score − running maximum).
+    pub scores: *mut f32,
+    pub rows: usize,
+    pub n: usize,
+    pub ld: usize,
+    /// Running maximum and sum of each row; written only, when `first`.
+    pub max: *mut f32,
+    pub sum: *mut f32,
+    /// Unnormalised output rows, rescaled to the new maximum unless `first`.
+    pub out: *mut f32,
+    pub out_n: usize,
+    pub out_ld: usize,
+    /// Whether this is the first tile of its rows.
+    pub first: bool,
+}
+
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn softmax<S: Simd>(t: &SoftmaxTile) {
+    // SAFETY: every row lies at row · ld with n values; the loops stay below n.
+    unsafe {
+        for row in 0..t.rows {
+            let s = t.scores.add(row * t.ld);
+            let old = if t.first { f32::NEG_INFINITY } else { *t.max.add(row) };
+            let mut high = S::splat(old);
+            let mut other = high;
+            let mut i = 0;
+            while i + 2 * S::LANES <= t.n {
+                high = S::max(high, S::load(s.add(i)));
+                other = S::max(other, S::load(s.add(i + S::LANES)));
+                i += 2 * S::LANES;
+            }
+            high = S::max(high, other);
+            while i + S::LANES <= t.n {
+                high = S::max(high, S::load(s.add(i)));
+                i += S::LANES;
+            }
+            if i < t.n {
+                high = S::max(high, load_tail::<S>(s.add(i), t.n - i, f32::NEG_INFINITY));
+            }
+            let mut max = f32::NEG_INFINITY;
+            for &v in &lanes::<S>(high)[..S::LANES] {
+                max = if v > max { v } else { max };
+            }
+            let shift = S::splat(max);
+            let mut total = S::splat(0.0);
+            i = 0;
+            while i + 2 * S::LANES <= t.n {
+                let v = Pair::<S>::load(s.add(i));
+                let p = math::exp2::<Pair<S>>(Pair::<S>::sub(v, [shift; 2]));
+                Pair::<S>::store(s.add(i), p);
+                total = S::add(total, S::add(p[0], p[1]));
+                i += 2 * S::LANES;
+            }
+            while i + S::LANES <= t.n {
+                let p = math::exp2::<S>(S::sub(S::load(s.add(i)), shift));
+                S::store(s.add(i), p);
+                total = S::add(total, p);
+                i += S::LANES;
+            }
+            if i < t.n {
+                // 2^(−∞ − max) = 0 in the unused lanes.
+                let v = load_tail::<S>(s.add(i), t.n - i, f32::NEG_INFINITY);
+                let p = math::exp2::<S>(S::sub(v, shift));
+                store_tail::<S>(s.add(i), p, t.n - i);
+                total = S::add(total, p);
+            }
+            let total = sum::<S>(total);
+            *t.max.add(row) = max;
+            if t.first {
+                *t.sum.add(row) = total;
+            } else {
+                let fade = lanes::<S>(math::exp2::<S>(S::splat(old - max)))[0];
+                *t.sum.add(row) = *t.sum.add(row) * fade + total;
+                if fade != 1.0 {
+                    scale::<S>(t.out.add(row * t.out_ld), t.out_n, fade);
+                }
+            }
+        }
+    }
+}
+
+/// Transposes `rows` rows of `n` values (stride `ld`) to `n` rows of `width ≥ rows` columns, zero beyond `rows`: a panel of
+/// keys for the GEMM.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn transpose(
+    src: *const f32,
+    rows: usize,
+    n: usize,
+    ld: usize,
+    dst: *mut f32,
+    width: usize,
+) {
+    // SAFETY: reads stay within rows · ld, writes within n · width.
+    unsafe {
+        for i in 0..n {
+            let line = dst.add(i * width);
+            for j in 0..rows {
+                *line.add(j) = *src.add(j * ld + i);
+            }
+            for j in rows..width {
+                *line.add(j) = 0.0;
+            }
+        }
+    }
+}
+
+/// Arithmetic without memory: `rounds` rounds of 12 independent chains of fused multiply-adds. Returns the FLOPs done; for the
+/// benchmark's peak.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn fma_burst<S: Simd>(rounds: usize) -> (f64, f32) {
+    // SAFETY: as the caller's.
+    unsafe {
+        let mut acc = [S::splat(0.0); 12];
+        let (a, b) = (S::splat(core::hint::black_box(0.999)), S::splat(core::hint::black_box(1e-3)));
+        for _ in 0..rounds {
+            for v in &mut acc {
+                *v = S::fma(*v, a, b);
+            }
+        }
+        let mut total = S::splat(0.0);
+        for v in acc {
+            total = S::add(total, v);
+        }
+        ((rounds * 12 * S::LANES * 2) as f64, sum::<S>(total))
+    }
+}

@@ -1,0 +1,121 @@
+//! The crate's own threads: as many as the user asks for, shared by all separators of a process, joined when the last lets go.
+
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+
+use parking_lot::Mutex;
+use rayon::prelude::*;
+
+use super::error::KernelError;
+use super::scratch;
+
+/// Worker threads, named `nullsum-0` onwards. Cloning shares them; the last clone to go joins them.
+#[derive(Clone)]
+pub struct Pool {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    /// `None` only while dropping.
+    rayon: Option<rayon::ThreadPool>,
+    handles: Vec<JoinHandle<()>>,
+    threads: usize,
+}
+
+/// Pools given out by [`Pool::shared`], one a size.
+static SHARED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
+
+impl Pool {
+    /// A pool of its own; 0 means one thread for each processor available.
+    pub fn new(threads: usize) -> Result<Self, KernelError> {
+        Ok(Self { inner: Arc::new(Inner::new(resolve(threads))?) })
+    }
+
+    /// The process's pool of that size, started when nobody holds one.
+    pub fn shared(threads: usize) -> Result<Self, KernelError> {
+        let threads = resolve(threads);
+        // Outlives the lock: a pool whose last other holder lets go meanwhile is joined after it.
+        let alive: Vec<Arc<Inner>>;
+        let mut shared = SHARED.lock();
+        shared.retain(|pool| pool.strong_count() > 0);
+        alive = shared.iter().filter_map(Weak::upgrade).collect();
+        if let Some(inner) = alive.iter().find(|pool| pool.threads == threads) {
+            return Ok(Self { inner: Arc::clone(inner) });
+        }
+        let inner = Arc::new(Inner::new(threads)?);
+        shared.push(Arc::downgrade(&inner));
+        Ok(Self { inner })
+    }
+
+    /// Worker threads.
+    pub fn threads(&self) -> usize {
+        self.inner.threads
+    }
+
+    /// Runs `f` on a worker, so that rayon's parallel iterators inside it use this pool and no other.
+    pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
+        match &self.inner.rayon {
+            Some(rayon) => rayon.install(f),
+            None => f(),
+        }
+    }
+
+    /// Runs tasks 0..n, each once, in any order, and waits for all.
+    pub fn run(&self, tasks: usize, f: impl Fn(usize) + Send + Sync) {
+        match tasks {
+            0 => {}
+            1 => self.install(|| f(0)),
+            _ => self.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(f)),
+        }
+    }
+
+    /// Fills the scratch memory of every worker with NaN, so that a test sees whoever reads before writing.
+    #[doc(hidden)]
+    pub fn poison_scratch(&self) {
+        if let Some(rayon) = &self.inner.rayon {
+            rayon.broadcast(|_| scratch::poison());
+        }
+    }
+}
+
+impl std::fmt::Debug for Pool {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Pool").field("threads", &self.threads()).finish()
+    }
+}
+
+fn resolve(threads: usize) -> usize {
+    if threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { threads }
+}
+
+impl Inner {
+    fn new(threads: usize) -> Result<Self, KernelError> {
+        let mut handles = Vec::with_capacity(threads.min(1024));
+        let rayon = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .spawn_handler(|worker| {
+                let name = format!("nullsum-{}", worker.index());
+                handles.push(thread::Builder::new().name(name).spawn(|| worker.run())?);
+                Ok(())
+            })
+            .build();
+        match rayon {
+            Ok(rayon) => Ok(Self { rayon: Some(rayon), handles, threads }),
+            Err(error) => Err(KernelError::Threads { threads, reason: error.to_string() }),
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.rayon = None;
+        let me = thread::current().id();
+        for handle in self.handles.drain(..) {
+            // A worker may hold the last clone; it cannot wait for itself.
+            if handle.thread().id() != me {
+                // A panic of a worker has already surfaced where the task was started.
+                drop(handle.join());
+            }
+        }
+    }
+}

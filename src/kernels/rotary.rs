@@ -1,0 +1,64 @@
+//! Rotary position embedding: a table of cosines and sines that grows with the longest sequence seen.
+
+use std::sync::Arc;
+
+use parking_lot::RwLock;
+
+use super::error::KernelError;
+
+/// The rotation of interleaved pairs by `position · freqs[i]`, shared by all blocks with the same frequencies.
+#[derive(Debug)]
+pub struct Rotary {
+    freqs: Vec<f32>,
+    dim_head: usize,
+    /// `[positions][2][dim_head]`: cosines, each twice, then sines, the first of a pair negated.
+    table: RwLock<Arc<[f32]>>,
+}
+
+impl Rotary {
+    /// `freqs` as in the checkpoint's `rotary_embed.freqs`, at most `dim_head / 2` of them; features beyond stay as they are.
+    pub fn new(freqs: &[f32], dim_head: usize) -> Result<Self, KernelError> {
+        if 2 * freqs.len() > dim_head {
+            return Err(KernelError::Value {
+                what: "number of rotary frequencies".to_owned(),
+                expected: format!("at most half of dim_head {dim_head}"),
+                found: freqs.len(),
+            });
+        }
+        Ok(Self { freqs: freqs.to_vec(), dim_head, table: RwLock::new(Arc::from([])) })
+    }
+
+    /// Features of a head.
+    pub fn dim_head(&self) -> usize {
+        self.dim_head
+    }
+
+    /// The table for at least `len` positions. Allocates only when `len` is the longest yet.
+    pub(super) fn table(&self, len: usize) -> Arc<[f32]> {
+        let stride = 2 * self.dim_head;
+        {
+            let table = self.table.read();
+            if table.len() >= len * stride {
+                return Arc::clone(&table);
+            }
+        }
+        let mut table = self.table.write();
+        if table.len() < len * stride {
+            let mut rows = vec![0.0f32; len * stride];
+            for (position, row) in rows.chunks_exact_mut(stride.max(1)).enumerate() {
+                let (cos, sin) = row.split_at_mut(self.dim_head);
+                cos.fill(1.0);
+                for (i, &freq) in self.freqs.iter().enumerate() {
+                    // The product in f32, as the reference forms it; its cosine as exact as can be.
+                    let (s, c) = f64::from(position as f32 * freq).sin_cos();
+                    cos[2 * i] = c as f32;
+                    cos[2 * i + 1] = c as f32;
+                    sin[2 * i] = -s as f32;
+                    sin[2 * i + 1] = s as f32;
+                }
+            }
+            *table = Arc::from(rows);
+        }
+        Arc::clone(&table)
+    }
+}

@@ -1,0 +1,93 @@
+//! Which rows of x [batch, frames, bands, dim] make a sequence.
+
+use std::marker::PhantomData;
+
+/// The axis a sequence runs along.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Axis {
+    /// A band's frames.
+    Time,
+    /// A frame's bands.
+    Band,
+}
+
+/// The shape of x [batch, frames, bands, dim] without `dim`, and how it is cut into sequences.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sequences {
+    /// Independent chunks.
+    pub batch: usize,
+    /// STFT frames.
+    pub frames: usize,
+    /// Bands.
+    pub bands: usize,
+    /// What a sequence runs along.
+    pub axis: Axis,
+}
+
+impl Sequences {
+    /// One chunk, each band a sequence.
+    pub fn time(frames: usize, bands: usize) -> Self {
+        Self { batch: 1, frames, bands, axis: Axis::Time }
+    }
+
+    /// One chunk, each frame a sequence.
+    pub fn band(frames: usize, bands: usize) -> Self {
+        Self { batch: 1, frames, bands, axis: Axis::Band }
+    }
+
+    /// Rows of `dim` values in all.
+    pub fn rows(&self) -> usize {
+        self.batch.saturating_mul(self.frames).saturating_mul(self.bands)
+    }
+
+    /// How many sequences of which length.
+    pub(super) fn count_and_len(&self) -> (usize, usize) {
+        match self.axis {
+            Axis::Time => (self.batch.saturating_mul(self.bands), self.frames),
+            Axis::Band => (self.batch.saturating_mul(self.frames), self.bands),
+        }
+    }
+}
+
+/// Rows of x in sequence order, for tasks on several threads that each own some.
+pub(super) struct Rows<'a> {
+    base: *mut f32,
+    dim: usize,
+    sequences: Sequences,
+    borrow: PhantomData<&'a mut [f32]>,
+}
+
+// SAFETY: `Rows` only computes addresses; whoever dereferences them owns the row (see the tasks).
+unsafe impl Send for Rows<'_> {}
+// SAFETY: as above.
+unsafe impl Sync for Rows<'_> {}
+
+impl<'a> Rows<'a> {
+    /// `x` must hold `sequences.rows() · dim` values.
+    pub fn new(x: &'a mut [f32], dim: usize, sequences: Sequences) -> Self {
+        debug_assert_eq!(x.len(), sequences.rows() * dim);
+        Self { base: x.as_mut_ptr(), dim, sequences, borrow: PhantomData }
+    }
+
+    pub fn count(&self) -> usize {
+        self.sequences.rows()
+    }
+
+    /// The row at `index`, counted sequence by sequence.
+    ///
+    /// # Safety
+    /// `index` must be below [`Self::count`]; the row is shared by all who ask for it.
+    pub unsafe fn ptr(&self, index: usize) -> *mut f32 {
+        let Sequences { frames, bands, axis, .. } = self.sequences;
+        let row = match axis {
+            Axis::Band => index,
+            Axis::Time => {
+                let (sequence, frame) = (index / frames, index % frames);
+                let (chunk, band) = (sequence / bands, sequence % bands);
+                (chunk * frames + frame) * bands + band
+            }
+        };
+        // SAFETY: a row below `count` lies within x.
+        unsafe { self.base.add(row * self.dim) }
+    }
+}

@@ -1,0 +1,228 @@
+//! One vector type per instruction set, behind one trait, so that every kernel is written once.
+//!
+//! Generic kernels are `#[inline(always)]` and get compiled inside a function that carries the `target_feature`s (see
+//! `isa`); only then do the intrinsics become single instructions.
+
+use core::marker::PhantomData;
+
+#[cfg(target_arch = "aarch64")]
+pub(super) mod neon;
+#[cfg(target_arch = "x86_64")]
+pub(super) mod x86;
+
+/// Lanes of the widest vector: the size of the stack buffers for tails.
+pub(super) const MAX_LANES: usize = 16;
+
+/// The operations the kernels need.
+///
+/// # Safety
+/// All methods are unsafe: the caller vouches that the processor has the instruction set, and, for loads and stores, that
+/// `LANES` values are readable or writable at the pointer. No alignment is required.
+pub(super) trait Simd: Copy + 'static {
+    /// A vector of `LANES` floats.
+    type V: Copy;
+    /// The result of a comparison.
+    type M: Copy;
+    /// Floats in a vector.
+    const LANES: usize;
+    /// Rows of a GEMM tile; with `NV` vectors of columns the accumulators fill the register file.
+    const MR: usize;
+
+    unsafe fn splat(x: f32) -> Self::V;
+    unsafe fn load(p: *const f32) -> Self::V;
+    unsafe fn store(p: *mut f32, v: Self::V);
+    unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
+    unsafe fn div(a: Self::V, b: Self::V) -> Self::V;
+    /// `a·b + c`, fused where the instruction set can.
+    unsafe fn fma(a: Self::V, b: Self::V, c: Self::V) -> Self::V;
+    /// The larger; a NaN in `b` survives.
+    unsafe fn max(a: Self::V, b: Self::V) -> Self::V;
+    /// The smaller; a NaN in `b` survives.
+    unsafe fn min(a: Self::V, b: Self::V) -> Self::V;
+    /// `a < b`, false for NaN.
+    unsafe fn lt(a: Self::V, b: Self::V) -> Self::M;
+    /// `m ? a : b`.
+    unsafe fn select(m: Self::M, a: Self::V, b: Self::V) -> Self::V;
+    /// Nearest integer, for |x| < 2²².
+    unsafe fn round(v: Self::V) -> Self::V;
+    /// 2ᵛ for integral v in −126..=127.
+    unsafe fn exp2i(v: Self::V) -> Self::V;
+    unsafe fn abs(v: Self::V) -> Self::V;
+    /// The magnitude of `v` with the sign of `sign`.
+    unsafe fn copysign(v: Self::V, sign: Self::V) -> Self::V;
+    /// Asks for the cache line at `p`, which may be any address.
+    #[inline(always)]
+    unsafe fn prefetch(_p: *const f32) {}
+    /// (x₀, x₁, x₂, x₃, …) → (x₁, x₀, x₃, x₂, …).
+    unsafe fn swap_pairs(v: Self::V) -> Self::V;
+}
+
+/// Two vectors at once: long chains of dependent operations, such as polynomials, interleave by twos and hide their latency.
+#[derive(Clone, Copy)]
+pub(super) struct Pair<S>(PhantomData<S>);
+
+macro_rules! pairwise {
+    ($($name:ident($($arg:ident: $ty:ident),*) -> $out:ident;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: [S::$ty; 2]),*) -> [S::$out; 2] {
+            // SAFETY: the caller's.
+            unsafe { [S::$name($($arg[0]),*), S::$name($($arg[1]),*)] }
+        }
+    )*};
+}
+
+impl<S: Simd> Simd for Pair<S> {
+    type V = [S::V; 2];
+    type M = [S::M; 2];
+    const LANES: usize = 2 * S::LANES;
+    const MR: usize = 0;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> [S::V; 2] {
+        // SAFETY: the caller's.
+        unsafe { [S::splat(x); 2] }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> [S::V; 2] {
+        // SAFETY: the caller gives 2 · LANES readable floats.
+        unsafe { [S::load(p), S::load(p.add(S::LANES))] }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: [S::V; 2]) {
+        // SAFETY: the caller gives 2 · LANES writable floats.
+        unsafe {
+            S::store(p, v[0]);
+            S::store(p.add(S::LANES), v[1]);
+        }
+    }
+    pairwise! {
+        add(a: V, b: V) -> V;
+        sub(a: V, b: V) -> V;
+        mul(a: V, b: V) -> V;
+        div(a: V, b: V) -> V;
+        fma(a: V, b: V, c: V) -> V;
+        max(a: V, b: V) -> V;
+        min(a: V, b: V) -> V;
+        lt(a: V, b: V) -> M;
+        select(m: M, a: V, b: V) -> V;
+        round(v: V) -> V;
+        exp2i(v: V) -> V;
+        abs(v: V) -> V;
+        copysign(v: V, sign: V) -> V;
+        swap_pairs(v: V) -> V;
+    }
+}
+
+/// Plain Rust, for processors without a path of their own, and the yardstick of the others.
+#[derive(Clone, Copy)]
+pub(super) struct Portable;
+
+/// Four floats: what every 64-bit baseline has.
+#[derive(Clone, Copy)]
+#[repr(align(16))]
+pub(super) struct F4([f32; 4]);
+
+macro_rules! lanewise {
+    ($i:ident => $e:expr) => {
+        F4([
+            {
+                let $i = 0;
+                $e
+            },
+            {
+                let $i = 1;
+                $e
+            },
+            {
+                let $i = 2;
+                $e
+            },
+            {
+                let $i = 3;
+                $e
+            },
+        ])
+    };
+}
+
+impl Simd for Portable {
+    type V = F4;
+    type M = [bool; 4];
+    const LANES: usize = 4;
+    const MR: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> F4 {
+        F4([x; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> F4 {
+        // SAFETY: the caller gives four readable floats.
+        F4(unsafe { p.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: F4) {
+        // SAFETY: the caller gives four writable floats.
+        unsafe { p.cast::<[f32; 4]>().write_unaligned(v.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: F4, b: F4) -> F4 {
+        lanewise!(i => a.0[i] + b.0[i])
+    }
+    #[inline(always)]
+    unsafe fn sub(a: F4, b: F4) -> F4 {
+        lanewise!(i => a.0[i] - b.0[i])
+    }
+    #[inline(always)]
+    unsafe fn mul(a: F4, b: F4) -> F4 {
+        lanewise!(i => a.0[i] * b.0[i])
+    }
+    #[inline(always)]
+    unsafe fn div(a: F4, b: F4) -> F4 {
+        lanewise!(i => a.0[i] / b.0[i])
+    }
+    #[inline(always)]
+    unsafe fn fma(a: F4, b: F4, c: F4) -> F4 {
+        lanewise!(i => a.0[i] * b.0[i] + c.0[i])
+    }
+    #[inline(always)]
+    unsafe fn max(a: F4, b: F4) -> F4 {
+        lanewise!(i => if a.0[i] > b.0[i] { a.0[i] } else { b.0[i] })
+    }
+    #[inline(always)]
+    unsafe fn min(a: F4, b: F4) -> F4 {
+        lanewise!(i => if a.0[i] < b.0[i] { a.0[i] } else { b.0[i] })
+    }
+    #[inline(always)]
+    unsafe fn lt(a: F4, b: F4) -> [bool; 4] {
+        [a.0[0] < b.0[0], a.0[1] < b.0[1], a.0[2] < b.0[2], a.0[3] < b.0[3]]
+    }
+    #[inline(always)]
+    unsafe fn select(m: [bool; 4], a: F4, b: F4) -> F4 {
+        lanewise!(i => if m[i] { a.0[i] } else { b.0[i] })
+    }
+    #[inline(always)]
+    unsafe fn round(v: F4) -> F4 {
+        // 1.5 · 2²³ pushes the fraction out of the mantissa.
+        const SHIFT: f32 = 12_582_912.0;
+        lanewise!(i => (v.0[i] + SHIFT) - SHIFT)
+    }
+    #[inline(always)]
+    unsafe fn exp2i(v: F4) -> F4 {
+        lanewise!(i => f32::from_bits((v.0[i] as i32).wrapping_add(127).wrapping_shl(23) as u32))
+    }
+    #[inline(always)]
+    unsafe fn abs(v: F4) -> F4 {
+        lanewise!(i => v.0[i].abs())
+    }
+    #[inline(always)]
+    unsafe fn copysign(v: F4, sign: F4) -> F4 {
+        lanewise!(i => v.0[i].copysign(sign.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn swap_pairs(v: F4) -> F4 {
+        F4([v.0[1], v.0[0], v.0[3], v.0[2]])
+    }
+}

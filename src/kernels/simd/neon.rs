@@ -1,0 +1,90 @@
+//! NEON, which every aarch64 processor has.
+
+use core::arch::aarch64::*;
+
+use super::Simd;
+
+/// 128-bit vectors, fused multiply-add, 32 registers.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Neon;
+
+// SAFETY: NEON is part of the aarch64 baseline; pointers are the caller's, by the trait's contract.
+#[allow(unused_unsafe, reason = "which intrinsics are safe depends on the compiler's version")]
+impl Simd for Neon {
+    type V = float32x4_t;
+    type M = uint32x4_t;
+    const LANES: usize = 4;
+    const MR: usize = 6;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> float32x4_t {
+        unsafe { vdupq_n_f32(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> float32x4_t {
+        unsafe { vld1q_f32(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: float32x4_t) {
+        unsafe { vst1q_f32(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vaddq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vsubq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vmulq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vdivq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        unsafe { vfmaq_f32(c, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vmaxq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vminq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn lt(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
+        unsafe { vcltq_f32(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn select(m: uint32x4_t, a: float32x4_t, b: float32x4_t) -> float32x4_t {
+        unsafe { vbslq_f32(m, a, b) }
+    }
+    #[inline(always)]
+    unsafe fn round(v: float32x4_t) -> float32x4_t {
+        unsafe { vrndnq_f32(v) }
+    }
+    #[inline(always)]
+    unsafe fn exp2i(v: float32x4_t) -> float32x4_t {
+        unsafe {
+            let biased = vaddq_s32(vcvtnq_s32_f32(v), vdupq_n_s32(127));
+            vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    unsafe fn abs(v: float32x4_t) -> float32x4_t {
+        unsafe { vabsq_f32(v) }
+    }
+    #[inline(always)]
+    unsafe fn copysign(v: float32x4_t, sign: float32x4_t) -> float32x4_t {
+        unsafe { vbslq_f32(vdupq_n_u32(0x8000_0000), sign, v) }
+    }
+    #[inline(always)]
+    unsafe fn swap_pairs(v: float32x4_t) -> float32x4_t {
+        unsafe { vrev64q_f32(v) }
+    }
+}

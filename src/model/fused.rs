@@ -1,0 +1,316 @@
+//! The network on the fused CPU kernels: the mathematics of [`Roformer`](super::roformer::Roformer), transformer blocks in
+//! cache, x the only tensor of full size.
+//!
+//! It is built from the same architecture and weights, and covers what nearly all checkpoints are: softmax attention with rotary
+//! positions and plain residuals. [`uncovered`] names what it leaves to candle.
+
+use std::sync::Arc;
+
+use candle_core::{Device, Shape};
+use candle_nn::VarBuilder;
+
+use super::architecture::{Architecture, Position};
+use super::position::PositionEmbed;
+use crate::kernels::{
+    BandMlp, BandSplit, BandWeights, Isa, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences,
+    TransformerBlock, TransformerWeights,
+};
+
+/// Why the kernels cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FusedError {
+    /// The kernels refuse.
+    #[error(transparent)]
+    Kernel(#[from] KernelError),
+    /// A weight cannot be had.
+    #[error(transparent)]
+    Weights(#[from] candle_core::Error),
+}
+
+/// The first option of `arch` that the kernels do not have; none when they cover it.
+pub fn uncovered(arch: &Architecture) -> Option<&'static str> {
+    if arch.hyper_connections.is_some() {
+        Some("hyper-connections")
+    } else if arch.value_residual.is_some() {
+        Some("value residuals")
+    } else if arch.position == Position::Polar {
+        Some("PoPE")
+    } else if arch.linear_transformer_depth > 0 {
+        Some("linear attention")
+    } else {
+        None
+    }
+}
+
+/// A network packed for one instruction set.
+pub struct FusedRoformer {
+    architecture: Architecture,
+    isa: Isa,
+    pool: Pool,
+    band_split: BandSplit,
+    layers: Vec<Layer>,
+    mask_estimator: MaskEstimator,
+    /// Where each band feature lies in a frame, and one over the bands that share a feature; none where the bands are the
+    /// whole frame in order.
+    bands: Option<SharedBins>,
+    /// x: [frames, bands, dim], kept between calls.
+    x: Vec<f32>,
+    /// Features of all bands, where they have to be gathered.
+    gathered: Vec<f32>,
+}
+
+struct Layer {
+    time: Vec<TransformerBlock>,
+    freq: Vec<TransformerBlock>,
+}
+
+struct SharedBins {
+    indices: Vec<usize>,
+    weights: Vec<f32>,
+}
+
+impl FusedRoformer {
+    /// Packs the weights of `vb` for `isa`. `arch` must be covered.
+    ///
+    /// # Errors
+    /// [`FusedError`].
+    pub fn new(arch: &Architecture, vb: VarBuilder, isa: Isa, pool: Pool) -> Result<Self, FusedError> {
+        let weights = Weights(vb.set_device(Device::Cpu));
+        let [_, time_at, freq_at] = arch.transformer_indices;
+        let mut rotaries = Rotaries(Vec::new());
+        let layers = (0..arch.depth)
+            .map(|i| {
+                let at = weights.pp(format!("layers.{i}"));
+                Ok(Layer {
+                    time: blocks(arch, &at.pp(time_at), arch.time_transformer_depth, isa, &mut rotaries)?,
+                    freq: blocks(arch, &at.pp(freq_at), arch.freq_transformer_depth, isa, &mut rotaries)?,
+                })
+            })
+            .collect::<Result<_, FusedError>>()?;
+        Ok(Self {
+            band_split: band_split(arch, &weights, isa)?,
+            mask_estimator: mask_estimator(arch, &weights, isa)?,
+            layers,
+            bands: SharedBins::new(arch),
+            architecture: arch.clone(),
+            isa,
+            pool,
+            x: Vec::new(),
+            gathered: Vec::new(),
+        })
+    }
+
+    /// Instruction set of the kernels.
+    pub fn isa(&self) -> Isa {
+        self.isa
+    }
+
+    /// Threads it runs on.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c], flat. Bins that no band owns get the mask 0.
+    ///
+    /// # Errors
+    /// [`KernelError`] where `spec` has the wrong size.
+    pub fn forward(&mut self, spec: &[f32], batch: usize) -> Result<Vec<f32>, KernelError> {
+        let frame = self.architecture.frame_features();
+        let frames = spec.len() / frame / batch.max(1);
+        let stems = self.architecture.num_stems;
+        let mut masks = vec![0.0; batch * stems * frames * frame];
+        if frames > 0 {
+            let chunks = spec.chunks_exact(frames * frame);
+            for (spec, masks) in chunks.zip(masks.chunks_exact_mut(stems * frames * frame)) {
+                self.forward_chunk(spec, masks, frames)?;
+            }
+        }
+        Ok(masks)
+    }
+
+    fn forward_chunk(&mut self, spec: &[f32], masks: &mut [f32], frames: usize) -> Result<(), KernelError> {
+        let bands = self.architecture.bands.len();
+        self.x.resize(frames * bands * self.architecture.dim, 0.0);
+        match &self.bands {
+            None => self.band_split.forward(&self.pool, spec, &mut self.x, frames)?,
+            Some(shared) => {
+                shared.gather(spec, self.architecture.frame_features(), &mut self.gathered);
+                self.band_split.forward(&self.pool, &self.gathered, &mut self.x, frames)?;
+            }
+        }
+        let mut earlier: Option<Vec<f32>> = None;
+        for layer in &self.layers {
+            if let Some(earlier) = &earlier {
+                self.x.iter_mut().zip(earlier).for_each(|(x, e)| *x += e);
+            }
+            for block in &layer.time {
+                block.forward(&self.pool, &mut self.x, Sequences::time(frames, bands))?;
+            }
+            for block in &layer.freq {
+                block.forward(&self.pool, &mut self.x, Sequences::band(frames, bands))?;
+            }
+            if self.architecture.skip_connection {
+                match &mut earlier {
+                    Some(earlier) => earlier.iter_mut().zip(&self.x).for_each(|(e, x)| *e += x),
+                    None => earlier = Some(self.x.clone()),
+                }
+            }
+        }
+        match &self.bands {
+            None => self.mask_estimator.forward(&self.pool, &self.x, masks, frames),
+            Some(shared) => {
+                let stems = self.architecture.num_stems;
+                self.gathered.resize(stems * frames * shared.indices.len(), 0.0);
+                self.mask_estimator.forward(&self.pool, &self.x, &mut self.gathered, frames)?;
+                shared.scatter(&self.gathered, self.architecture.frame_features(), masks);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl SharedBins {
+    fn new(arch: &Architecture) -> Option<Self> {
+        let bin = 2 * arch.channels;
+        let indices: Vec<usize> =
+            arch.bands.iter().flatten().flat_map(|&f| f * bin..(f + 1) * bin).collect();
+        let frame = arch.frame_features();
+        if indices.len() == frame && indices.iter().enumerate().all(|(i, &f)| i == f) {
+            return None;
+        }
+        let mut owners = vec![0u32; frame];
+        indices.iter().for_each(|&i| owners[i] += 1);
+        let weights = owners.iter().map(|&n| if n == 0 { 0.0 } else { 1.0 / n as f32 }).collect();
+        Some(Self { indices, weights })
+    }
+
+    /// Features of all bands of each frame: [frames, band features].
+    fn gather(&self, spec: &[f32], frame: usize, out: &mut Vec<f32>) {
+        out.clear();
+        for row in spec.chunks_exact(frame) {
+            out.extend(self.indices.iter().map(|&i| row[i]));
+        }
+    }
+
+    /// Masks of all bands laid onto their frames; where bands share a bin, their mean.
+    fn scatter(&self, masks: &[f32], frame: usize, out: &mut [f32]) {
+        for (row, out) in masks.chunks_exact(self.indices.len()).zip(out.chunks_exact_mut(frame)) {
+            out.fill(0.0);
+            self.indices.iter().zip(row).for_each(|(&i, mask)| out[i] += mask);
+            out.iter_mut().zip(&self.weights).for_each(|(mask, weight)| *mask *= weight);
+        }
+    }
+}
+
+/// Tensors as plain numbers, by name.
+struct Weights<'a>(VarBuilder<'a>);
+
+impl<'a> Weights<'a> {
+    fn pp(&self, part: impl ToString) -> Weights<'a> {
+        Weights(self.0.pp(part))
+    }
+
+    fn get(&self, name: &str, shape: impl Into<Shape>) -> Result<Vec<f32>, FusedError> {
+        Ok(self.0.get(shape, name)?.flatten_all()?.to_vec1()?)
+    }
+
+    /// Weight [output, input] and bias [output].
+    fn linear(&self, at: &str, input: usize, output: usize) -> Result<[Vec<f32>; 2], FusedError> {
+        let at = self.pp(at);
+        Ok([at.get("weight", (output, input))?, at.get("bias", output)?])
+    }
+}
+
+/// Rotary tables by their frequencies: all blocks of a checkpoint have the same.
+struct Rotaries(Vec<(Vec<f32>, Arc<Rotary>)>);
+
+impl Rotaries {
+    fn get(&mut self, freqs: &[f32], dim_head: usize) -> Result<Arc<Rotary>, KernelError> {
+        if let Some((_, rotary)) = self.0.iter().find(|(known, _)| known == freqs) {
+            return Ok(Arc::clone(rotary));
+        }
+        let rotary = Arc::new(Rotary::new(freqs, dim_head)?);
+        self.0.push((freqs.to_vec(), Arc::clone(&rotary)));
+        Ok(rotary)
+    }
+}
+
+fn as_linear([weight, bias]: &[Vec<f32>; 2]) -> Linear<'_> {
+    Linear { weight, bias }
+}
+
+fn band_split(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<BandSplit, FusedError> {
+    let bands = arch
+        .band_features()
+        .iter()
+        .enumerate()
+        .map(|(k, &features)| {
+            let at = weights.pp(format!("band_split.to_features.{k}"));
+            Ok((at.get("0.gamma", features)?, at.linear("1", features, arch.dim)?))
+        })
+        .collect::<Result<Vec<_>, FusedError>>()?;
+    let bands: Vec<_> =
+        bands.iter().map(|(norm, linear)| BandWeights { norm, linear: as_linear(linear) }).collect();
+    Ok(BandSplit::new(isa, &bands)?)
+}
+
+fn mask_estimator(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<MaskEstimator, FusedError> {
+    let final_norm =
+        if arch.final_norm() { Some(weights.get("final_norm.gamma", arch.dim)?) } else { None };
+    let mut stems = Vec::with_capacity(arch.num_stems);
+    for n in 0..arch.num_stems {
+        let mut bands = Vec::with_capacity(arch.bands.len());
+        for (k, features) in arch.band_features().into_iter().enumerate() {
+            let at = weights.pp(format!("mask_estimators.{n}.to_freqs.{k}.0"));
+            let linears = arch
+                .mask_sizes(features)
+                .windows(2)
+                .enumerate()
+                .map(|(i, io)| at.linear(&(2 * i).to_string(), io[0], io[1]))
+                .collect::<Result<Vec<_>, FusedError>>()?;
+            let linears: Vec<_> = linears.iter().map(as_linear).collect();
+            bands.push(BandMlp::new(isa, &linears, final_norm.as_deref())?);
+        }
+        stems.push(bands);
+    }
+    Ok(MaskEstimator::new(stems, final_norm.is_some())?)
+}
+
+/// The blocks of one transformer; the norm that may follow it goes with the last.
+fn blocks(
+    arch: &Architecture,
+    at: &Weights,
+    depth: usize,
+    isa: Isa,
+    rotaries: &mut Rotaries,
+) -> Result<Vec<TransformerBlock>, FusedError> {
+    let (dim, inner) = (arch.dim, arch.heads * arch.dim_head);
+    let norm = if arch.transformer_norm() { Some(at.get("norm.gamma", dim)?) } else { None };
+    let branch = if arch.branch_names { ".branch" } else { "" };
+    (0..depth)
+        .map(|j| {
+            let attention = at.pp(format!("layers.{j}.0{branch}"));
+            let feed_forward = at.pp(format!("layers.{j}.1{branch}.net"));
+            let position = PositionEmbed::new(arch, attention.0.clone())?;
+            let rotary = rotaries.get(position.rotary_freqs().unwrap_or_default(), arch.dim_head)?;
+            let attention_norm = attention.get("norm.gamma", dim)?;
+            let to_qkv = attention.get("to_qkv.weight", (3 * inner, dim))?;
+            let to_gates = attention.linear("to_gates", dim, arch.heads)?;
+            let to_out = attention.get("to_out.0.weight", (dim, inner))?;
+            let feed_forward_norm = feed_forward.get("0.gamma", dim)?;
+            let linear_in = feed_forward.linear("1", dim, arch.ff_inner)?;
+            let linear_out = feed_forward.linear("4", arch.ff_inner, dim)?;
+            let weights = TransformerWeights {
+                attention_norm: &attention_norm,
+                to_qkv: &to_qkv,
+                to_gates: as_linear(&to_gates),
+                to_out: &to_out,
+                feed_forward_norm: &feed_forward_norm,
+                linear_in: as_linear(&linear_in),
+                linear_out: as_linear(&linear_out),
+                norm: norm.as_deref().filter(|_| j + 1 == depth),
+            };
+            Ok(TransformerBlock::new(isa, &weights, Some(rotary))?)
+        })
+        .collect()
+}

@@ -1,0 +1,101 @@
+//! Conversion to safetensors: what is in the new file, and that a failure leaves none.
+
+use std::path::Path;
+
+use nullsum::model::checkpoint::{Checkpoint, Dtype, Format};
+use nullsum::model::convert::{Precision, convert};
+
+use crate::build::{Pickle, Tensor, archive, one, six};
+
+const CONFIG: &str = "audio:\n  chunk_size: 1000\nmodel:\n  dim: 16 # \"quoted\" – ünïcode\n";
+
+fn mixed() -> Checkpoint {
+    let tensors = [
+        ("module.a", Tensor::new("FloatStorage", "0", &[2, 3])),
+        ("module.b", Tensor::new("FloatStorage", "0", &[6]).with(0, &[3, 2], &[1, 3])),
+        ("module.half", Tensor::new("HalfStorage", "1", &[2])),
+        ("module.scalar", Tensor::new("DoubleStorage", "2", &[])),
+        ("module.steps", Tensor::new("LongStorage", "2", &[1])),
+    ];
+    let storages = [six(), ("1", vec![0x00, 0x3c, 0x00, 0xc0]), ("2", 2.5_f64.to_le_bytes().to_vec())];
+    let bytes = archive(&Pickle::new().dict(&tensors).stop(), &storages);
+    Checkpoint::from_bytes(bytes, "/somewhere/mixed.ckpt").unwrap()
+}
+
+fn entries(folder: &Path) -> Vec<String> {
+    std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect()
+}
+
+#[test]
+fn converted_file_holds_the_same_numbers_and_the_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let source = mixed();
+    for (precision, dtype, width) in [(Precision::F32, Dtype::F32, 4), (Precision::F16, Dtype::F16, 2)] {
+        let out = folder.path().join("out.safetensors");
+        let report = convert(&source, CONFIG, &out, precision).unwrap();
+        assert_eq!((report.tensors, report.parameters), (4, 15));
+        assert_eq!(report.left_out, ["steps"]);
+        assert_eq!(report.bytes, std::fs::metadata(&out).unwrap().len());
+
+        let file = Checkpoint::open(&out).unwrap();
+        assert_eq!(file.format(), Format::SafeTensors);
+        assert_eq!(file.config_yaml(), Some(CONFIG));
+        assert_eq!(file.metadata("format"), Some("pt"));
+        assert_eq!(file.metadata("source"), Some("mixed.ckpt"));
+        assert_eq!(file.metadata("source_sha256"), Some(report.source_sha256.as_str()));
+        assert_eq!(report.source_sha256.len(), 64);
+        assert_eq!(file.names().collect::<Vec<_>>(), ["a", "b", "half", "scalar"]);
+        for tensor in file.tensors() {
+            let original = source.get(tensor.name()).unwrap();
+            assert_eq!(tensor.dtype(), dtype);
+            assert_eq!(tensor.shape(), original.shape());
+            assert_eq!(tensor.bytes().unwrap().len(), tensor.elements() * width);
+            assert_eq!(tensor.to_f32().unwrap(), original.to_f32().unwrap(), "{tensor:?}");
+        }
+        assert_eq!(entries(folder.path()), ["out.safetensors"]);
+    }
+}
+
+#[test]
+fn weight_beyond_half_precision_is_named_and_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let large = ("0", [1.0_f32, 65505.0].map(f32::to_le_bytes).concat());
+    let index = Pickle::new().dict(&[("fine.w", Tensor::new("FloatStorage", "0", &[2]))]).stop();
+    let source = Checkpoint::from_bytes(archive(&index, &[large]), "big.ckpt").unwrap();
+    let message = convert(&source, CONFIG, &out, Precision::F16).unwrap_err().to_string();
+    assert!(
+        message.contains("fine.w") && message.contains("6.5505e4") && message.contains("f32"),
+        "{message}"
+    );
+    assert_eq!(entries(folder.path()), [""; 0]);
+    assert!(convert(&source, CONFIG, &out, Precision::F32).is_ok());
+}
+
+#[test]
+fn failure_keeps_the_file_that_was_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    std::fs::write(&out, b"precious").unwrap();
+    let message = convert(&mixed(), "model: [", &out, Precision::F32).unwrap_err().to_string();
+    assert!(message.contains("configuration"), "{message}");
+    let integers = one(Tensor::new("IntStorage", "0", &[6]));
+    let integers = Checkpoint::from_bytes(integers, "integers.ckpt").unwrap();
+    let message = convert(&integers, CONFIG, &out, Precision::F32).unwrap_err().to_string();
+    assert!(message.contains("integers.ckpt") && message.contains("no weights"), "{message}");
+    assert_eq!(std::fs::read(&out).unwrap(), b"precious");
+    assert_eq!(entries(folder.path()).len(), 1);
+}
+
+#[test]
+fn places_that_cannot_be_written_are_named() {
+    let folder = tempfile::tempdir().unwrap();
+    for out in [folder.path().to_owned(), folder.path().join("missing/out.safetensors")] {
+        let message = convert(&mixed(), CONFIG, &out, Precision::F32).unwrap_err().to_string();
+        assert!(message.contains(&out.display().to_string()), "{message}");
+    }
+    assert_eq!(entries(folder.path()), [""; 0]);
+}

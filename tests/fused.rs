@@ -1,0 +1,78 @@
+//! The fused CPU kernels against the candle definition, same weights.
+
+use candle_core::{Device, Tensor};
+use nullsum::kernels::{Isa, Pool};
+use nullsum::model::architecture::{Architecture, Family, Position};
+use nullsum::model::bands::mel_bands;
+use nullsum::model::fused::{FusedRoformer, uncovered};
+use nullsum::model::roformer::Roformer;
+use nullsum::model::weights;
+
+fn small() -> Architecture {
+    let mut arch = Architecture::seed_default();
+    arch.dim = 24;
+    arch.depth = 2;
+    arch.heads = 3;
+    arch.dim_head = 6;
+    arch.ff_inner = 40;
+    arch.mask_hidden = 20;
+    arch.num_stems = 2;
+    arch.stft.n_fft = 64;
+    arch.stft.hop_length = 16;
+    arch.stft.win_length = 64;
+    arch.bands = vec![(0..3).collect(), (3..14).collect(), (14..33).collect()];
+    arch
+}
+
+fn snr_db(reference: &[f32], other: &[f32]) -> f64 {
+    assert_eq!(reference.len(), other.len());
+    let signal: f64 = reference.iter().map(|x| f64::from(*x).powi(2)).sum();
+    let error: f64 = reference.iter().zip(other).map(|(a, b)| f64::from(a - b).powi(2)).sum();
+    10.0 * (signal / error.max(1e-300)).log10()
+}
+
+fn compare(name: &str, arch: &Architecture, frames: usize, batch: usize) {
+    assert_eq!(uncovered(arch), None, "{name}");
+    let spec: Vec<f32> =
+        (0..batch * frames * arch.frame_features()).map(|i| ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 2.0).collect();
+    let reference = Roformer::new(arch, weights::seeded(3, &Device::Cpu)).unwrap();
+    let tensor = Tensor::from_slice(&spec, (batch, frames, arch.frame_features()), &Device::Cpu).unwrap();
+    let expected: Vec<f32> = reference.forward(&tensor).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+    assert!(expected.iter().any(|x| x.abs() > 1e-3), "{name}: the reference says nothing");
+    for isa in Isa::available() {
+        let pool = Pool::new(2).unwrap();
+        let mut fused = FusedRoformer::new(arch, weights::seeded(3, &Device::Cpu), isa, pool).unwrap();
+        let masks = fused.forward(&spec, batch).unwrap();
+        let snr = snr_db(&expected, &masks);
+        assert!(snr > 100.0, "{name}, {isa}, {frames} frames, batch {batch}: {snr:.1} dB");
+    }
+}
+
+#[test]
+fn fused_masks_equal_candle_masks() {
+    let bs = small();
+    compare("BS", &bs, 33, 1);
+    compare("BS, one frame", &bs, 1, 1);
+    compare("BS, batch", &bs, 17, 3);
+    compare("several blocks", &Architecture { time_transformer_depth: 2, freq_transformer_depth: 3, ..bs.clone() }, 19, 1);
+    compare("skip connection", &Architecture { skip_connection: true, depth: 4, ..bs.clone() }, 21, 2);
+    compare("mono, one Linear", &Architecture { channels: 1, mask_linears: 1, ..bs.clone() }, 20, 1);
+    compare("three Linears", &Architecture { mask_linears: 3, ..bs.clone() }, 20, 1);
+    let range = Architecture { bands: vec![(2..9).collect(), (9..30).collect()], ..bs.clone() };
+    compare("frequency range", &range, 20, 1);
+    let mut mel = Architecture { family: Family::MelBandRoformer, ..bs };
+    mel.stft.n_fft = 512;
+    mel.stft.win_length = 512;
+    mel.bands = mel_bands(44_100, 512, 12);
+    mel.mask_linears = 3;
+    compare("Mel-Band", &mel, 23, 1);
+    compare("Mel-Band, batch and skip", &Architecture { skip_connection: true, ..mel }, 23, 2);
+}
+
+#[test]
+fn what_is_not_covered_is_named() {
+    let arch = Architecture { position: Position::Polar, ..small() };
+    assert_eq!(uncovered(&arch), Some("PoPE"));
+    let arch = Architecture { linear_transformer_depth: 1, ..small() };
+    assert_eq!(uncovered(&arch), Some("linear attention"));
+}

@@ -1,0 +1,531 @@
+//! The fused kernels against a plain f64 reference, for every instruction set this processor has.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "helpers of tests, which clippy.toml exempts only inside #[test]"
+)]
+
+#[path = "kernels/reference.rs"]
+mod reference;
+
+use std::sync::Arc;
+
+use nullsum::kernels::{
+    Axis, BandMlp, BandSplit, BandWeights, Isa, KernelError, Linear, MaskEstimator, Ops, PackedLinear, Pool,
+    Rotary, Sequences, TransformerBlock, TransformerWeights,
+};
+use reference::{Random, snr_db};
+
+/// f32 sums of up to a few thousand terms; a wrong index costs 60 dB and more.
+const SNR_DB: f64 = 112.0;
+
+/// A transformer layer's parameters, owned.
+struct Layer {
+    heads: usize,
+    dim_head: usize,
+    attention_norm: Vec<f32>,
+    to_qkv: Vec<f32>,
+    gates: (Vec<f32>, Vec<f32>),
+    to_out: Vec<f32>,
+    ff_norm: Vec<f32>,
+    first: (Vec<f32>, Vec<f32>),
+    second: (Vec<f32>, Vec<f32>),
+    norm: Option<Vec<f32>>,
+}
+
+impl Layer {
+    fn random(r: &mut Random, dim: usize, heads: usize, dim_head: usize, inner: usize, norm: bool) -> Self {
+        let hd = heads * dim_head;
+        Self {
+            heads,
+            dim_head,
+            attention_norm: r.around(1.0, 0.3, dim),
+            // Large enough that the softmax is far from uniform.
+            to_qkv: r.normal(3 * hd * dim, 2.0 / (dim as f64).sqrt()),
+            gates: (r.normal(heads * dim, 1.0 / (dim as f64).sqrt()), r.normal(heads, 1.0)),
+            to_out: r.normal(dim * hd, 1.0 / (hd as f64).sqrt()),
+            ff_norm: r.around(1.0, 0.3, dim),
+            first: (r.normal(inner * dim, 1.0 / (dim as f64).sqrt()), r.normal(inner, 0.5)),
+            second: (r.normal(dim * inner, 1.0 / (inner as f64).sqrt()), r.normal(dim, 0.5)),
+            norm: norm.then(|| r.around(1.0, 0.3, dim)),
+        }
+    }
+
+    fn weights(&self) -> TransformerWeights<'_> {
+        TransformerWeights {
+            attention_norm: &self.attention_norm,
+            to_qkv: &self.to_qkv,
+            to_gates: linear(&self.gates),
+            to_out: &self.to_out,
+            feed_forward_norm: &self.ff_norm,
+            linear_in: linear(&self.first),
+            linear_out: linear(&self.second),
+            norm: self.norm.as_deref(),
+        }
+    }
+
+    /// One sequence [len, dim] through the layer, in f64.
+    fn reference(&self, x: &mut [f64], freqs: &[f32]) {
+        let dim = self.attention_norm.len();
+        let (len, hd, dh) = (x.len() / dim, self.heads * self.dim_head, self.dim_head);
+        let xn = reference::rms_norm(x, &self.attention_norm);
+        let qkv = reference::linear(&xn, &self.to_qkv, None, dim);
+        let gates = reference::linear(&xn, &self.gates.0, Some(&self.gates.1), dim);
+        let mut out = vec![0.0; len * hd];
+        for head in 0..self.heads {
+            let part = |which: usize, t: usize| {
+                let from = t * 3 * hd + which * hd + head * dh;
+                let mut row = qkv[from..from + dh].to_vec();
+                if which < 2 {
+                    reference::rotate(&mut row, t, freqs);
+                }
+                row
+            };
+            let [q, k, v] = [0, 1, 2].map(|which| (0..len).map(|t| part(which, t)).collect::<Vec<_>>());
+            for t in 0..len {
+                let dot =
+                    |k: &Vec<f64>| q[t].iter().zip(k).map(|(a, b)| a * b).sum::<f64>() / (dh as f64).sqrt();
+                let scores: Vec<f64> = k.iter().map(dot).collect();
+                let max = scores.iter().fold(f64::NEG_INFINITY, |a, &b| a.max(b));
+                let p: Vec<f64> = scores.iter().map(|s| (s - max).exp()).collect();
+                let gate = reference::sigmoid(gates[t * self.heads + head]) / p.iter().sum::<f64>();
+                for e in 0..dh {
+                    let sum: f64 = p.iter().zip(&v).map(|(p, v)| p * v[e]).sum();
+                    out[t * hd + head * dh + e] = sum * gate;
+                }
+            }
+        }
+        for (x, y) in x.iter_mut().zip(reference::linear(&out, &self.to_out, None, hd)) {
+            *x += y;
+        }
+        let xn = reference::rms_norm(x, &self.ff_norm);
+        let mut hidden = reference::linear(&xn, &self.first.0, Some(&self.first.1), dim);
+        hidden.iter_mut().for_each(|v| *v = reference::gelu(*v));
+        let inner = self.first.1.len();
+        for (x, y) in
+            x.iter_mut().zip(reference::linear(&hidden, &self.second.0, Some(&self.second.1), inner))
+        {
+            *x += y;
+        }
+        if let Some(norm) = &self.norm {
+            let normed = reference::rms_norm(x, norm);
+            x.copy_from_slice(&normed);
+        }
+    }
+}
+
+fn linear((weight, bias): &(Vec<f32>, Vec<f32>)) -> Linear<'_> {
+    Linear { weight, bias }
+}
+
+fn default_freqs(dim_head: usize) -> Vec<f32> {
+    (0..dim_head / 2).map(|i| 10000f64.powf(-2.0 * i as f64 / dim_head as f64) as f32).collect()
+}
+
+/// x through `layer` sequence by sequence in f64.
+fn expected(layer: &Layer, x: &[f32], seq: Sequences, freqs: &[f32]) -> Vec<f64> {
+    let dim = layer.attention_norm.len();
+    let Sequences { batch, frames, bands, axis } = seq;
+    let mut out: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+    let (count, len) = match axis {
+        Axis::Time => (batch * bands, frames),
+        Axis::Band => (batch * frames, bands),
+    };
+    for s in 0..count {
+        let row = |i: usize| match axis {
+            Axis::Time => (s / bands * frames + i) * bands + s % bands,
+            Axis::Band => s * bands + i,
+        };
+        let mut one: Vec<f64> = (0..len).flat_map(|i| out[row(i) * dim..][..dim].to_vec()).collect();
+        layer.reference(&mut one, freqs);
+        for i in 0..len {
+            out[row(i) * dim..][..dim].copy_from_slice(&one[i * dim..][..dim]);
+        }
+    }
+    out
+}
+
+/// x after `block` on `threads` threads, with fresh and with poisoned scratch, which must agree; `offset` misaligns x.
+fn run(block: &TransformerBlock, x: &[f32], seq: Sequences, threads: usize, offset: usize) -> Vec<f32> {
+    let pool = Pool::new(threads).unwrap();
+    let once = |poison: bool| {
+        let mut buffer = vec![f32::NAN; offset];
+        buffer.extend_from_slice(x);
+        buffer.push(f32::NAN);
+        if poison {
+            pool.poison_scratch();
+        }
+        let end = offset + x.len();
+        block.forward(&pool, &mut buffer[offset..end], seq).unwrap();
+        assert_eq!(buffer.pop().map(f32::is_nan), Some(true), "wrote past the end");
+        buffer.split_off(offset)
+    };
+    let (first, second) = (once(false), once(true));
+    assert_eq!(bits(&first), bits(&second), "stale scratch was read");
+    first
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|v| v.to_bits()).collect()
+}
+
+#[test]
+fn transformer_block_matches_f64_over_shapes_and_instruction_sets() {
+    // (dim, heads, dim_head, inner, batch, frames, bands)
+    let shapes = [
+        (8, 1, 2, 32, 1, 1, 1),
+        (8, 2, 6, 5, 1, 3, 2),
+        (16, 1, 8, 64, 2, 7, 5),
+        (33, 3, 10, 31, 1, 17, 3),
+        (64, 2, 24, 256, 1, 49, 2),
+        (64, 4, 32, 256, 1, 97, 1),
+        (96, 2, 48, 384, 1, 1, 62),
+        (72, 2, 64, 400, 1, 2, 61),
+        (130, 1, 64, 770, 1, 5, 60),
+        (24, 1, 16, 48, 3, 33, 20),
+        (16, 1, 6, 16, 1, 1030, 1),
+        (520, 1, 12, 530, 1, 3, 2),
+    ];
+    let mut r = Random::new(1);
+    let random = (0..20).map(|_| {
+        let mut up_to = |n: usize| 1 + r.below(n);
+        (8 * up_to(6), up_to(3), 2 * up_to(16), up_to(90), up_to(2), up_to(24), up_to(12))
+    });
+    let shapes: Vec<_> = shapes.into_iter().chain(random).collect();
+    for (dim, heads, dim_head, inner, batch, frames, bands) in shapes {
+        let layer = Layer::random(&mut r, dim, heads, dim_head, inner, dim % 16 == 0);
+        let freqs = default_freqs(dim_head);
+        let rotary = Arc::new(Rotary::new(&freqs, dim_head).unwrap());
+        for axis in [Axis::Time, Axis::Band] {
+            let seq = Sequences { batch, frames, bands, axis };
+            let x = r.normal(seq.rows() * dim, 1.0);
+            let want = expected(&layer, &x, seq, &freqs);
+            for isa in Isa::available() {
+                let block = TransformerBlock::new(isa, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
+                let got = run(&block, &x, seq, 1, 0);
+                let db = snr_db(&got, &want);
+                assert!(db > SNR_DB, "{isa} dim {dim} {heads}×{dim_head} {seq:?}: {db:.1} dB");
+                let again = run(&block, &x, seq, 3, 1);
+                assert_eq!(bits(&got), bits(&again), "{isa} {seq:?}: threads change the bits");
+            }
+        }
+    }
+}
+
+#[test]
+fn features_beyond_the_rotary_frequencies_stay() {
+    let mut r = Random::new(2);
+    let layer = Layer::random(&mut r, 16, 2, 12, 32, false);
+    let freqs = [1.0, 0.3];
+    let seq = Sequences::time(9, 2);
+    let x = r.normal(seq.rows() * 16, 1.0);
+    for (freqs, rotary) in [(&freqs[..], Some(Arc::new(Rotary::new(&freqs, 12).unwrap()))), (&[], None)] {
+        let want = expected(&layer, &x, seq, freqs);
+        for isa in Isa::available() {
+            let block = TransformerBlock::new(isa, &layer.weights(), rotary.clone()).unwrap();
+            assert!(snr_db(&run(&block, &x, seq, 1, 0), &want) > SNR_DB);
+        }
+    }
+}
+
+#[test]
+fn silence_loud_and_peaked_input_stay_finite_and_right() {
+    let mut r = Random::new(3);
+    let mut layer = Layer::random(&mut r, 32, 2, 16, 64, true);
+    // Scores of ±1000: one key takes all, the rest underflow.
+    layer.to_qkv.iter_mut().for_each(|w| *w *= 12.0);
+    let freqs = default_freqs(16);
+    let rotary = Arc::new(Rotary::new(&freqs, 16).unwrap());
+    let seq = Sequences::time(600, 1);
+    for scale in [0.0f32, 1e-20, 1e-6, 1e4, 1e12] {
+        let x: Vec<f32> = r.normal(seq.rows() * 32, 1.0).iter().map(|v| v * scale).collect();
+        let want = expected(&layer, &x, seq, &freqs);
+        for isa in Isa::available() {
+            let block = TransformerBlock::new(isa, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
+            let got = run(&block, &x, seq, 2, 0);
+            assert!(got.iter().all(|v| v.is_finite()), "{isa} at {scale}");
+            // Scores that large magnify the rounding of q and k.
+            let db = snr_db(&got, &want);
+            assert!(db > 70.0, "{isa} at {scale}: {db:.1} dB");
+        }
+    }
+}
+
+#[test]
+fn nan_stays_in_its_own_sequence() {
+    let mut r = Random::new(4);
+    let layer = Layer::random(&mut r, 16, 2, 8, 32, false);
+    let seq = Sequences::band(40, 5);
+    let mut x = r.normal(seq.rows() * 16, 1.0);
+    x[17 * 5 * 16 + 3] = f32::NAN;
+    for isa in Isa::available() {
+        let block = TransformerBlock::new(isa, &layer.weights(), None).unwrap();
+        for (frame, row) in run(&block, &x, seq, 2, 0).chunks_exact(5 * 16).enumerate() {
+            assert_eq!(row.iter().all(|v| v.is_nan()), frame == 17, "{isa} frame {frame}");
+            assert_eq!(row.iter().any(|v| v.is_nan()), frame == 17, "{isa} frame {frame}");
+        }
+    }
+}
+
+#[test]
+fn empty_input_is_no_work() {
+    let mut r = Random::new(5);
+    let layer = Layer::random(&mut r, 8, 1, 4, 8, false);
+    let pool = Pool::new(1).unwrap();
+    let block = TransformerBlock::new(Isa::best(), &layer.weights(), None).unwrap();
+    for seq in [Sequences::time(0, 3), Sequences::time(3, 0), Sequences::band(0, 3), Sequences::band(3, 0)] {
+        block.forward(&pool, &mut [], seq).unwrap();
+    }
+}
+
+#[test]
+fn band_split_matches_f64() {
+    let mut r = Random::new(6);
+    for (dim, frames, widths) in
+        [(8, 1, vec![4]), (40, 5, vec![8, 2, 12]), (64, 97, vec![16, 48, 516]), (384, 100, vec![8])]
+    {
+        let bands: Vec<_> = widths
+            .iter()
+            .map(|&w| {
+                (r.around(1.0, 0.3, w), (r.normal(dim * w, 1.0 / (w as f64).sqrt()), r.normal(dim, 0.5)))
+            })
+            .collect();
+        let weights: Vec<_> =
+            bands.iter().map(|(norm, layer)| BandWeights { norm, linear: linear(layer) }).collect();
+        let total: usize = widths.iter().sum();
+        let mut features = vec![0.0; 1];
+        features.extend(r.normal(frames * total, 3.0));
+        let features = &features[1..];
+        let mut want = vec![0.0; frames * widths.len() * dim];
+        for t in 0..frames {
+            let mut from = t * total;
+            for (k, (norm, layer)) in bands.iter().enumerate() {
+                let band: Vec<f64> = features[from..from + widths[k]].iter().map(|&v| f64::from(v)).collect();
+                let y =
+                    reference::linear(&reference::rms_norm(&band, norm), &layer.0, Some(&layer.1), widths[k]);
+                want[(t * widths.len() + k) * dim..][..dim].copy_from_slice(&y);
+                from += widths[k];
+            }
+        }
+        for isa in Isa::available() {
+            let split = BandSplit::new(isa, &weights).unwrap();
+            assert_eq!(split.dim_in(), total);
+            let mut results = Vec::new();
+            for threads in [1, 2] {
+                let pool = Pool::new(threads).unwrap();
+                let mut x = vec![f32::NAN; want.len()];
+                split.forward(&pool, features, &mut x, frames).unwrap();
+                pool.poison_scratch();
+                split.forward(&pool, features, &mut x, frames).unwrap();
+                let db = snr_db(&x, &want);
+                assert!(db > SNR_DB, "{isa} dim {dim}: {db:.1} dB");
+                results.push(bits(&x));
+            }
+            assert_eq!(results[0], results[1]);
+        }
+    }
+}
+
+#[test]
+fn mask_estimator_matches_f64() {
+    let mut r = Random::new(7);
+    // (dim, hidden, depth, stems, frames, mask values a band, norm)
+    for (dim, hidden, depth, stems, frames, widths, with_norm) in [
+        (8, 16, 1, 1, 1, vec![4], false),
+        (12, 20, 2, 2, 3, vec![8, 2, 300], true),
+        (64, 128, 3, 1, 97, vec![16, 132], false),
+        (96, 600, 2, 3, 10, vec![4, 6], true),
+    ] {
+        let norm = with_norm.then(|| r.around(1.0, 0.3, dim));
+        let mut sizes = vec![dim];
+        sizes.resize(depth, hidden);
+        let mut mlp = |out: usize| -> Vec<(Vec<f32>, Vec<f32>)> {
+            let ends = sizes[1..].iter().copied().chain([2 * out]);
+            let pairs: Vec<_> = sizes.iter().copied().zip(ends).collect();
+            pairs.iter().map(|&(k, n)| (r.normal(n * k, 1.5 / (k as f64).sqrt()), r.normal(n, 0.5))).collect()
+        };
+        let layers: Vec<Vec<_>> = (0..stems).map(|_| widths.iter().map(|&w| mlp(w)).collect()).collect();
+        let x = r.normal(frames * widths.len() * dim, 1.0);
+        let total: usize = widths.iter().sum();
+        let mut want = Vec::new();
+        for stem in &layers {
+            for t in 0..frames {
+                for (k, mlp) in stem.iter().enumerate() {
+                    let row = &x[(t * widths.len() + k) * dim..][..dim];
+                    let mut row: Vec<f64> = row.iter().map(|&v| f64::from(v)).collect();
+                    if let Some(norm) = &norm {
+                        row = reference::rms_norm(&row, norm);
+                    }
+                    for (i, (weight, bias)) in mlp.iter().enumerate() {
+                        if i > 0 {
+                            row.iter_mut().for_each(|v| *v = v.tanh());
+                        }
+                        row = reference::linear(&row, weight, Some(bias), row.len());
+                    }
+                    let (a, b) = row.split_at(widths[k]);
+                    want.extend(a.iter().zip(b).map(|(a, b)| a * reference::sigmoid(*b)));
+                }
+            }
+        }
+        for isa in Isa::available() {
+            let pack = |mlp: &Vec<(Vec<f32>, Vec<f32>)>| {
+                BandMlp::new(isa, &mlp.iter().map(linear).collect::<Vec<_>>(), norm.as_deref()).unwrap()
+            };
+            let packed = layers.iter().map(|stem| stem.iter().map(pack).collect()).collect();
+            let estimator = MaskEstimator::new(packed, with_norm).unwrap();
+            assert_eq!(estimator.dim_out(), total);
+            let mut results = Vec::new();
+            for threads in [1, 2] {
+                let pool = Pool::new(threads).unwrap();
+                let mut masks = vec![f32::NAN; want.len()];
+                estimator.forward(&pool, &x, &mut masks, frames).unwrap();
+                pool.poison_scratch();
+                estimator.forward(&pool, &x, &mut masks, frames).unwrap();
+                let db = snr_db(&masks, &want);
+                assert!(db > SNR_DB, "{isa} dim {dim} depth {depth}: {db:.1} dB");
+                results.push(bits(&masks));
+            }
+            assert_eq!(results[0], results[1]);
+        }
+    }
+}
+
+#[test]
+fn linear_matches_f64_at_every_remainder() {
+    let mut r = Random::new(8);
+    for isa in Isa::available() {
+        for m in [1, 2, 3, 5, 7, 11, 13, 17, 25, 97] {
+            for (n, k) in [(1, 1), (15, 3), (16, 700), (17, 16), (33, 513), (64, 2)] {
+                let layer = (r.normal(n * k, 1.0), r.normal(n, 1.0));
+                let x = r.normal(m * k + 1, 1.0);
+                let packed = PackedLinear::new(isa, linear(&layer)).unwrap();
+                let mut out = vec![f32::NAN; m * n + 1];
+                packed.forward(&x[1..], &mut out[..m * n]).unwrap();
+                assert!(out[m * n].is_nan(), "{isa}: wrote past the end");
+                let x: Vec<f64> = x[1..].iter().map(|&v| f64::from(v)).collect();
+                let want = reference::linear(&x, &layer.0, Some(&layer.1), k);
+                let db = snr_db(&out[..m * n], &want);
+                assert!(db > SNR_DB, "{isa} {m}×{n}×{k}: {db:.1} dB");
+            }
+        }
+    }
+}
+
+/// The largest |got − want| in units of the last place of want.
+fn ulps(from: f32, to: f32, apply: impl Fn(&mut [f32]), exact: impl Fn(f64) -> f64) -> f64 {
+    let x: Vec<f32> = (0..200_003).map(|i| from + (to - from) * (i as f32 / 200_002.0)).collect();
+    let mut y = x.clone();
+    apply(&mut y);
+    let error = |(&x, &y): (&f32, &f32)| {
+        let want = exact(f64::from(x));
+        let ulp = f64::from(f32::EPSILON) * 2f64.powf(want.abs().max(1e-37).log2().floor());
+        (f64::from(y) - want).abs() / ulp
+    };
+    x.iter().zip(&y).map(error).fold(0.0, f64::max)
+}
+
+#[test]
+fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
+    for isa in Isa::available() {
+        let ops = Ops::new(isa).unwrap();
+        let check = |name: &str, ulps: f64, limit: f64| {
+            println!("{isa} {name}: {ulps:.2} ulp");
+            assert!(ulps < limit, "{isa} {name}: {ulps:.2} ulp");
+        };
+        check("exp2", ulps(-125.9, 126.9, |x| ops.exp2(x), f64::exp2), 2.0);
+        check("exp2 near 0", ulps(-1.0, 1.0, |x| ops.exp2(x), f64::exp2), 2.0);
+        check("exp", ulps(-87.3, 87.9, |x| ops.exp(x), f64::exp), 1.5);
+        check("exp near 0", ulps(-1.0, 1.0, |x| ops.exp(x), f64::exp), 1.5);
+        check("sigmoid", ulps(-85.0, 85.0, |x| ops.sigmoid(x), reference::sigmoid), 3.0);
+        check("sigmoid near 0", ulps(-4.0, 4.0, |x| ops.sigmoid(x), reference::sigmoid), 3.0);
+        check("tanh", ulps(-12.0, 12.0, |x| ops.tanh(x), f64::tanh), 3.0);
+        check("tanh near 0", ulps(-0.7, 0.7, |x| ops.tanh(x), f64::tanh), 3.0);
+        check("gelu above 0", ulps(1e-6, 12.0, |x| ops.gelu(x), reference::gelu), 3.0);
+        // Φ in the tail is 2 to a polynomial of up to 30; below −6 nothing is left of it.
+        check("gelu to −1", ulps(-1.0, -1e-6, |x| ops.gelu(x), reference::gelu), 6.0);
+        check("gelu to −6", ulps(-6.0, -1.0, |x| ops.gelu(x), reference::gelu), 100.0);
+        let mut x = [-1e30, -1e4, -30.0, 0.0, 30.0, 1e30, f32::NAN];
+        ops.gelu(&mut x);
+        assert!(x[1].abs() < 1e-10 && x[2].abs() < 1e-10 && x[3] == 0.0, "{isa} {x:?}");
+        assert!(x[4] == 30.0 && x[5] == 1e30 && x[6].is_nan(), "{isa} {x:?}");
+        for f in [Ops::exp, Ops::exp2, Ops::tanh, Ops::sigmoid] {
+            let mut x = [f32::NAN, -1e30, 1e30, f32::NEG_INFINITY, f32::INFINITY];
+            f(&ops, &mut x);
+            assert!(x[0].is_nan() && x[1..].iter().all(|v| v.is_finite()), "{isa} {x:?}");
+        }
+    }
+}
+
+#[test]
+fn softmax_and_norm_match_f64() {
+    let mut r = Random::new(9);
+    for isa in Isa::available() {
+        let ops = Ops::new(isa).unwrap();
+        for n in [1, 2, 7, 16, 33, 345] {
+            let x = r.normal(3 * n, 20.0);
+            let gamma = r.around(1.0, 0.3, n);
+            let (mut soft, mut norm) = (x.clone(), x.clone());
+            ops.softmax2(&mut soft, n);
+            ops.rms_norm(&mut norm, &gamma);
+            let x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+            let mut want = Vec::new();
+            for row in x.chunks_exact(n) {
+                let sum: f64 = row.iter().map(|v| v.exp2()).sum();
+                want.extend(row.iter().map(|v| v.exp2() / sum));
+            }
+            assert!(snr_db(&soft, &want) > SNR_DB, "{isa} softmax {n}");
+            assert!(snr_db(&norm, &reference::rms_norm(&x, &gamma)) > SNR_DB, "{isa} norm {n}");
+        }
+    }
+}
+
+#[test]
+fn wrong_sizes_are_named_with_expected_and_found() {
+    let mut r = Random::new(10);
+    let isa = Isa::best();
+    let layer = Layer::random(&mut r, 8, 2, 4, 16, false);
+    let expect =
+        |weights: TransformerWeights<'_>, name: &str| match TransformerBlock::new(isa, &weights, None) {
+            Err(KernelError::Size { what, expected, found }) => {
+                assert!(what.contains(name), "{what} for {name}");
+                assert_ne!(expected, found);
+            }
+            Err(other) => panic!("{name}: {other}"),
+            Ok(_) => panic!("{name}: accepted"),
+        };
+    let w = layer.weights();
+    expect(TransformerWeights { to_qkv: &w.to_qkv[1..], ..w }, "to_qkv");
+    expect(TransformerWeights { to_out: &w.to_out[1..], ..w }, "to_out");
+    expect(TransformerWeights { feed_forward_norm: &w.feed_forward_norm[1..], ..w }, "feed-forward norm");
+    expect(TransformerWeights { norm: Some(&w.to_out[..7]), ..w }, "norm");
+    let gates = Linear { weight: &w.to_gates.weight[1..], ..w.to_gates };
+    expect(TransformerWeights { to_gates: gates, ..w }, "to_gates");
+    let second = Linear { bias: &w.linear_out.bias[1..], ..w.linear_out };
+    expect(TransformerWeights { linear_out: second, ..w }, "second bias");
+    let empty = TransformerBlock::new(isa, &TransformerWeights { attention_norm: &[], ..w }, None);
+    assert!(matches!(empty, Err(KernelError::Value { .. })));
+
+    let block = TransformerBlock::new(isa, &w, None).unwrap();
+    let pool = Pool::new(1).unwrap();
+    let error = block.forward(&pool, &mut [0.0; 47], Sequences::time(3, 2)).unwrap_err();
+    assert_eq!(error, KernelError::Size { what: "x".to_owned(), expected: 48, found: 47 });
+    let huge = Sequences { batch: usize::MAX, frames: usize::MAX, bands: 2, axis: Axis::Time };
+    assert!(block.forward(&pool, &mut [0.0; 8], huge).is_err());
+    assert!(Rotary::new(&[1.0; 3], 4).is_err());
+    let odd = Linear { weight: &[0.0; 24], bias: &[0.0; 3] };
+    assert!(matches!(BandMlp::new(isa, &[odd], None), Err(KernelError::Value { .. })));
+    assert!(BandMlp::new(isa, &[], None).is_err());
+    assert!(BandSplit::new(isa, &[]).is_err());
+    assert!(MaskEstimator::new(Vec::new(), false).is_err());
+}
+
+#[test]
+fn unknown_and_missing_instruction_sets_are_refused() {
+    let error = Isa::by_name("z80").unwrap_err().to_string();
+    assert!(error.contains("z80") && error.contains("portable"), "{error}");
+    assert_eq!(Isa::by_name("PORTABLE").unwrap(), Isa::Portable);
+    let missing = if cfg!(target_arch = "x86_64") { Isa::Neon } else { Isa::Avx2 };
+    assert!(Ops::new(missing).is_err());
+    assert!(Isa::available().contains(&Isa::Portable));
+}
