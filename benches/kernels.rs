@@ -60,18 +60,18 @@ struct Bench {
 }
 
 impl Bench {
-    /// FLOP/s of all threads with every operand in a register.
-    fn peak(&self) -> f64 {
+    /// FLOP/s of `threads` threads with every operand in a register.
+    fn peak(&self, threads: usize) -> f64 {
         let ops = self.ops;
-        let flops = ops.fma_burst(200_000) * self.pool.threads() as f64;
-        flops / median(|| self.pool.run(self.pool.threads(), |_| _ = black_box(ops.fma_burst(200_000))))
+        let flops = ops.fma_burst(200_000) * threads as f64;
+        flops / median(|| self.pool.run(threads, |_| _ = black_box(ops.fma_burst(200_000))))
     }
 
     fn report(&self, name: &str, flops: f64, f: impl FnMut()) {
         if !name.contains(&self.filter) {
             return;
         }
-        let peak = self.peak();
+        let (peak, one) = (self.peak(self.pool.threads()), self.peak(1));
         let (seconds, cpu) = timed(f);
         let rate = flops / seconds;
         println!(
@@ -80,7 +80,7 @@ impl Bench {
             rate / 1e9,
             100.0 * rate / peak,
             peak / 1e9,
-            100.0 * flops / cpu / (peak / self.pool.threads() as f64)
+            100.0 * flops / cpu / one
         );
     }
 

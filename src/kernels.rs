@@ -6,6 +6,14 @@
 //! an order that depends on the shapes alone. Between instruction sets the last bits differ.
 //!
 //! No call allocates after the first of its shape: each worker keeps its scratch.
+//!
+//! Covered: softmax attention with gates and rotary embedding, feed-forward, the norms of both architectures, band split, mask
+//! estimators of any depth. Not covered, and left to the model: linear attention, value residuals, hyper-connections, PoPE.
+//!
+//! An instruction set that computes in f32 is one implementation of the `Simd` trait and a line in `isa`. One that does not
+//! (AMX in bf16) packs and tiles differently: it belongs behind the constructors of [`TransformerBlock`], [`BandMlp`] and
+//! [`BandSplit`], which alone know how weights are packed, with a variant of [`Isa`] to choose it; tasks, rows and the pool
+//! stay as they are.
 
 mod attention;
 mod band_split;

@@ -306,7 +306,11 @@ impl Separator {
         let pool = self.pool.clone();
         let network = &mut self.network;
         pool.install(|| network.forward(bytemuck::cast_slice(spec), batch))
-            .map(|masks| bytemuck::cast_slice(&masks).to_vec())
+            .map(|masks| {
+                // In place: masks are the largest buffer there is. Only an odd capacity would need a copy.
+                bytemuck::allocation::try_cast_vec(masks)
+                    .unwrap_or_else(|(_, masks)| bytemuck::cast_slice(&masks).to_vec())
+            })
             .map_err(|source| SeparateError::Network { device, source })
     }
 

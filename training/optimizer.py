@@ -17,7 +17,10 @@ def orthogonalize(g, steps=5):
 
 
 class Muon(torch.optim.Optimizer):
-    """Momentum, Nesterov look-ahead, orthogonalised step; `blocks` splits a fused matrix (to_qkv) by rows."""
+    """Momentum, Nesterov look-ahead, orthogonalised step; a group holds matrices of one shape, taken together.
+
+    `blocks` splits a fused matrix (to_qkv) by rows.
+    """
 
     def __init__(self, groups, lr, momentum=0.95, weight_decay=0.0):
         super().__init__(groups, dict(lr=lr, momentum=momentum, weight_decay=weight_decay, blocks=1))
@@ -25,32 +28,31 @@ class Muon(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self):
         for group in self.param_groups:
+            looked_ahead = []
             for p in group["params"]:
-                if p.grad is None:
-                    continue
                 state = self.state[p]
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(p)
                 m = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                g = p.grad.lerp(m, group["momentum"])
-                g = orthogonalize(g.view(group["blocks"], -1, p.shape[-1]))
-                scale = max(1.0, g.shape[-2] / g.shape[-1]) ** 0.5
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(g.reshape(p.shape), alpha=-group["lr"] * scale)
+                looked_ahead.append(p.grad.lerp(m, group["momentum"]))
+            rows, columns = looked_ahead[0].shape
+            steps = torch.stack(looked_ahead).view(-1, rows // group["blocks"], columns)
+            steps = orthogonalize(steps) * max(1.0, steps.shape[-2] / columns) ** 0.5
+            for p, step in zip(group["params"], steps.view(-1, rows, columns)):
+                p.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"])
 
 
 def optimizers(net, muon_lr, adam_lr):
     """Both, with every parameter in one of them."""
-    fused, matrices, rest = [], [], []
+    matrices, rest = {}, []
     for name, p in net.named_parameters():
         if not p.requires_grad:
             continue
         if name.startswith("layers.") and p.ndim == 2 and "to_gates" not in name:
-            (fused if "to_qkv" in name else matrices).append(p)
+            matrices.setdefault((3 if "to_qkv" in name else 1, p.shape), []).append(p)
         else:
             rest.append(p)
-    muon = Muon(
-        [dict(params=fused, blocks=3), dict(params=matrices, blocks=1)], lr=muon_lr, weight_decay=0.01
-    )
+    groups = [dict(params=params, blocks=blocks) for (blocks, _), params in matrices.items()]
+    muon = Muon(groups, lr=muon_lr, weight_decay=0.01)
     adam = torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01)
     return [muon, adam]

@@ -22,7 +22,7 @@ from prepare import STEMS
 
 
 @torch.no_grad()
-def static_masks(net, data, batches=40):
+def static_masks(net, data, batches=24):
     """The best constant real mask of every stem and bin over some batches, [n, f]."""
     cross, power = 0.0, 0.0
     for index in range(batches):
@@ -111,12 +111,12 @@ def main():
     parser.add_argument("--decay", type=float, default=0.35, help="share of the box over which the rate falls to zero")
     parser.add_argument("--holdout", default="sodium,mdn-multitrack")
     parser.add_argument("--weights", default="song=1,loose=0.5,sectoid=0.4,synth=1.2", help="shares by kind of source")
-    parser.add_argument("--batch", type=int, default=3)
-    parser.add_argument("--frames", type=int, default=86, help="crop length in hops")
-    parser.add_argument("--muon-lr", type=float, default=0.01)
-    parser.add_argument("--adam-lr", type=float, default=1e-3)
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--frames", type=int, default=64, help="crop length in hops")
+    parser.add_argument("--muon-lr", type=float, default=0.02)
+    parser.add_argument("--adam-lr", type=float, default=2e-3)
     parser.add_argument("--momentum", type=float, default=0.998, help="of the average")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
     parser.add_argument("--save-minutes", type=float, default=5)
     args = parser.parse_args()

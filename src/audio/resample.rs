@@ -2,7 +2,7 @@
 //!
 //! The engine is rubato's synchronous FFT resampler in `f64`: a sinc under a squared Blackman-Harris window,
 //! whose stop band lies below 120 dB, applied as a linear-phase filter. Its block (and so the length of the
-//! filter) is chosen long, [`FILTER_SAMPLES`] at the slower rate, which keeps the pass band flat to about
+//! filter) is chosen long, 4096 samples of the slower rate, which keeps the pass band flat to about
 //! 99 % of the slower Nyquist frequency.
 
 use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;

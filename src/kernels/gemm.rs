@@ -51,6 +51,18 @@ impl Packed {
         Ok(Self { n, k, nr, data })
     }
 
+    /// Matrices of the same k one behind the other, each from a panel of its own on.
+    pub fn stack(parts: &[Self]) -> Self {
+        let mut data = AlignedVec::zeroed(parts.iter().map(|part| part.data.len()).sum());
+        let mut from = 0;
+        for part in parts {
+            data[from..from + part.data.len()].copy_from_slice(&part.data);
+            from += part.data.len();
+        }
+        let (k, nr) = parts.first().map_or((0, 1), |part| (part.k, part.nr));
+        Self { n: parts.iter().map(Self::padded).sum(), k, nr, data }
+    }
+
     /// Columns with the padding.
     pub fn padded(&self) -> usize {
         self.n.div_ceil(self.nr) * self.nr

@@ -18,6 +18,8 @@ pub const ENV: &str = "NULLSUM_KERNEL";
 pub enum Isa {
     /// Plain Rust; every processor.
     Portable,
+    /// What every x86-64 processor has.
+    Sse2,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512F.
@@ -28,12 +30,13 @@ pub enum Isa {
 
 impl Isa {
     /// All of them, best last.
-    const ALL: [Self; 4] = [Self::Portable, Self::Neon, Self::Avx2, Self::Avx512];
+    const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Sse2, Self::Avx2, Self::Avx512];
 
     /// The name `NULLSUM_KERNEL` takes and reports show.
     pub fn name(self) -> &'static str {
         match self {
             Self::Portable => "portable",
+            Self::Sse2 => "sse2",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
@@ -75,6 +78,8 @@ impl Isa {
     fn find(self) -> Option<&'static Kernels> {
         match self {
             Self::Portable => Some(&portable::KERNELS),
+            #[cfg(target_arch = "x86_64")]
+            Self::Sse2 => Some(&sse2::KERNELS),
             #[cfg(target_arch = "x86_64")]
             Self::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
                 Some(&avx2::KERNELS)
@@ -121,6 +126,8 @@ pub(super) struct Kernels {
     pub glu: unsafe fn(*const f32, *const f32, *mut f32, usize),
     /// (x, y, n): x += y
     pub add_assign: unsafe fn(*mut f32, *const f32, usize),
+    /// (x, n): asks for n values that are about to be used; any address
+    pub prefetch: unsafe fn(*const f32, usize),
     /// (x, n, factor)
     pub scale: unsafe fn(*mut f32, usize, f32),
     /// (rounds) → (FLOPs, a value that keeps them alive)
@@ -150,6 +157,7 @@ macro_rules! compile_for {
                 exp2,
                 glu,
                 add_assign,
+                prefetch,
                 scale,
                 fma_burst,
             };
@@ -169,6 +177,7 @@ macro_rules! compile_for {
                 exp2(x: *mut f32, n: usize) = ops::map::<S, ops::Exp2>(x, n);
                 glu(a: *const f32, b: *const f32, out: *mut f32, n: usize) = ops::glu::<S>(a, b, out, n);
                 add_assign(x: *mut f32, y: *const f32, n: usize) = ops::add_assign::<S>(x, y, n);
+                prefetch(x: *const f32, n: usize) = ops::prefetch::<S>(x, n);
                 scale(x: *mut f32, n: usize, a: f32) = ops::scale::<S>(x, n, a);
             );
             compile_for!(@burst $($feature)?);
@@ -197,6 +206,8 @@ macro_rules! compile_for {
 }
 
 compile_for!(portable, Isa::Portable, simd::Portable, 2);
+#[cfg(target_arch = "x86_64")]
+compile_for!(sse2, Isa::Sse2, simd::x86::Sse2, 2);
 #[cfg(target_arch = "x86_64")]
 compile_for!(avx2, Isa::Avx2, simd::x86::Avx2, 2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]

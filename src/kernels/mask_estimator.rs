@@ -6,7 +6,7 @@ use super::isa::{Isa, Kernels};
 use super::pool::Pool;
 use super::rows::{Rows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
-use super::transformer::{Linear, fold, nonzero};
+use super::transformer::{AHEAD, Linear, fold, nonzero};
 
 /// Frames taken through the layers at a time.
 const TILE: usize = 96;
@@ -202,7 +202,9 @@ impl MaskEstimator {
             // SAFETY: pointers are scratch slices of the sizes above, rows of x or of this task's masks.
             unsafe {
                 for row in 0..m {
-                    let source = &x[((first + row) * bands + k) * dim..][..dim];
+                    let source = |row: usize| &x[((first + row) * bands + k) * dim..][..dim];
+                    (kn.prefetch)(source((row + AHEAD).min(m - 1)).as_ptr(), dim);
+                    let source = source(row);
                     if self.normalize {
                         (kn.normalize)(source.as_ptr(), xn.add(row * dim), dim, std::ptr::null());
                     } else {

@@ -1,7 +1,9 @@
 //! exp, tanh, sigmoid and GELU on vectors: polynomials of our own (Chebyshev-node fits), branch free.
 //!
-//! Largest errors, swept over all the range that matters (`tests` below, against f64): `exp2` and `exp` 1 ulp, `sigmoid` and
-//! `tanh` 3 ulp, `gelu` 1e-7 · |x| + the underflow of the tail. Results below 2⁻¹²⁶ are 0, never denormal; NaN stays NaN.
+//! Largest errors measured against f64 (`tests/kernels.rs` sweeps and gates them), in units of the last place: exp 1.0, exp2
+//! 1.3 (1.5 without fused multiply-add), sigmoid 2.3, tanh 1.4, GELU 1.9 above zero, 4.7 down to −1 and, relative to results
+//! that vanish, 80 in the tail down to −6. Results below 2⁻¹²⁶ are 0, never denormal; NaN stays NaN; exp and exp2 saturate
+//! instead of reaching infinity.
 
 use super::simd::Simd;
 

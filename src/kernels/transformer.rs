@@ -15,6 +15,8 @@ use super::scratch::{AlignedVec, with_scratch};
 const TILE: usize = 96;
 /// Hidden features of the feed-forward taken at a time.
 const INNER: usize = 384;
+/// Rows asked for ahead of their use.
+pub(super) const AHEAD: usize = 3;
 /// Rows a task aims at, when sequences are short enough to be grouped.
 const GROUP: usize = 288;
 
@@ -55,7 +57,8 @@ pub struct TransformerBlock {
     heads: usize,
     dim_head: usize,
     inner: usize,
-    qkv: Vec<[Packed; 3]>,
+    /// Head by head its q, k and v: the order of use.
+    qkv: Packed,
     gates: Packed,
     gates_bias: AlignedVec,
     out: Packed,
@@ -98,7 +101,7 @@ impl TransformerBlock {
         // x / ‖x‖ is all that is left to do at run time.
         let attention_scale = fold(weights.attention_norm);
         let columns = Some(attention_scale.as_slice());
-        let mut qkv = Vec::with_capacity(heads);
+        let mut qkv = Vec::with_capacity(3 * heads);
         for head in 0..heads {
             let part = |which: usize, scale: f64| {
                 let from = (which * hd + head * dim_head) * dim;
@@ -106,7 +109,7 @@ impl TransformerBlock {
                 Packed::new(kernels, rows, dim_head, dim, columns, scale)
             };
             let q_scale = std::f64::consts::LOG2_E / (dim_head as f64).sqrt();
-            qkv.push([part(0, q_scale)?, part(1, 1.0)?, part(2, 1.0)?]);
+            qkv.extend([part(0, q_scale)?, part(1, 1.0)?, part(2, 1.0)?]);
         }
         let ff_scale = fold(weights.feed_forward_norm);
         Ok(Self {
@@ -115,7 +118,7 @@ impl TransformerBlock {
             heads,
             dim_head,
             inner,
-            qkv,
+            qkv: Packed::stack(&qkv),
             gates: Packed::new(kernels, weights.to_gates.weight, heads, dim, columns, 1.0)?,
             gates_bias: pad_bias(kernels, weights.to_gates.bias),
             out: Packed::new(kernels, weights.to_out, dim, hd, None, 1.0)?,
@@ -135,11 +138,8 @@ impl TransformerBlock {
 
     /// Bytes of packed weights.
     pub fn bytes(&self) -> usize {
-        let qkv = self.qkv.iter().flatten().map(Packed::bytes).sum::<usize>();
-        qkv + [&self.gates, &self.out, &self.linear_in, &self.linear_out]
-            .map(Packed::bytes)
-            .iter()
-            .sum::<usize>()
+        let all = [&self.qkv, &self.gates, &self.out, &self.linear_in, &self.linear_out];
+        all.map(Packed::bytes).iter().sum()
     }
 
     /// Multiply-adds · 2 of one [`Self::forward`], GEMMs only.
@@ -221,6 +221,7 @@ impl TransformerBlock {
             // and padded biases have the sizes checked in `new`.
             unsafe {
                 for row in 0..count {
+                    (kn.prefetch)(rows.ptr(first + (row + AHEAD).min(count - 1)), dim);
                     (kn.normalize)(rows.ptr(first + row), xn.add(row * dim), dim, std::ptr::null());
                 }
                 let plain = Gemm {
@@ -239,30 +240,20 @@ impl TransformerBlock {
                 };
                 (kn.gemm)(&plain);
                 (kn.sigmoid)(gates, count * self.heads);
-                for (head, [wq, wk, wv]) in self.qkv.iter().enumerate() {
+                for head in 0..self.heads {
                     let mut r = 0;
                     while r < count {
                         let m = TILE.min(count - r);
                         let a = xn.add(r * dim);
-                        let project = |w: &Packed, c: *mut f32, ldc: usize, c_panel: usize| {
-                            let (n, b, b_panel) = (padded, w.as_ptr(), w.panel_stride());
-                            (kn.gemm)(&Gemm {
-                                m,
-                                n,
-                                a,
-                                b,
-                                b_panel,
-                                c,
-                                ldc,
-                                c_panel,
-                                bias: std::ptr::null(),
-                                ..plain
-                            });
+                        let project = |part: usize, c: *mut f32, ldc: usize, c_panel: usize| {
+                            let b = self.qkv.as_ptr().add((3 * head + part) * padded * dim);
+                            let (n, b_panel, bias) = (padded, self.qkv.panel_stride(), std::ptr::null());
+                            (kn.gemm)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
                         };
-                        project(wq, q.add(r * padded), padded, nr);
-                        project(wk, k.add(r * padded), padded, nr);
+                        project(0, q.add(r * padded), padded, nr);
+                        project(1, k.add(r * padded), padded, nr);
                         // The values land in panels at once.
-                        project(wv, v.add(r * nr), nr, count * nr);
+                        project(2, v.add(r * nr), nr, count * nr);
                         r += m;
                     }
                     if let Some(table) = table {
@@ -316,6 +307,7 @@ impl TransformerBlock {
                         accumulate: false,
                     });
                     for row in 0..m {
+                        (kn.prefetch)(rows.ptr(first + r + (row + AHEAD).min(m - 1)), dim);
                         (kn.add_assign)(rows.ptr(first + r + row), sum.add(row * dim), dim);
                     }
                     r += m;
@@ -339,6 +331,7 @@ impl TransformerBlock {
                 // SAFETY: as in `attention`; panels c0/nr and rows c0 exist because c0 < inner and width is whole panels.
                 unsafe {
                     for row in 0..m {
+                        (kn.prefetch)(rows.ptr(r + (row + AHEAD).min(m - 1)), dim);
                         (kn.normalize)(rows.ptr(r + row), xn.add(row * dim), dim, std::ptr::null());
                     }
                     let mut c0 = 0;
@@ -379,6 +372,7 @@ impl TransformerBlock {
                         c0 += n;
                     }
                     for row in 0..m {
+                        (kn.prefetch)(rows.ptr(r + (row + AHEAD).min(m - 1)), dim);
                         let x = rows.ptr(r + row);
                         (kn.add_assign)(x, sum.add(row * dim), dim);
                         if let Some(gamma) = &self.norm {

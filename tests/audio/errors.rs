@@ -156,7 +156,9 @@ fn damaged_lossy_files_keep_their_length_and_warn() {
 #[test]
 fn a_truncated_m4a_is_an_error() {
     let whole = std::fs::read(fixture("tone_alac.m4a")).unwrap();
-    assert!(decode(whole[..whole.len() - 1].to_vec()).is_err() || decode(whole[..2000].to_vec()).is_err());
+    for cut in [whole.len() - 1, 2000, 100] {
+        assert!(decode(whole[..cut].to_vec()).is_err(), "{cut} bytes");
+    }
 }
 
 #[test]

@@ -1,8 +1,12 @@
-//! AVX2 with FMA, and AVX-512F.
+//! SSE2, which every x86-64 processor has; AVX2 with FMA; AVX-512F.
 
 use core::arch::x86_64::*;
 
 use super::Simd;
+
+/// 128-bit vectors, no fused multiply-add.
+#[derive(Clone, Copy)]
+pub(in crate::kernels) struct Sse2;
 
 /// 256-bit vectors, fused multiply-add.
 #[derive(Clone, Copy)]
@@ -12,8 +16,94 @@ pub(in crate::kernels) struct Avx2;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx512;
 
-// SAFETY of both impls: the trait's contract puts the instruction set and the validity of pointers on the caller; every
-// intrinsic used needs only AVX2 and FMA, or AVX-512F.
+// SAFETY of all impls: the trait's contract puts the instruction set and the validity of pointers on the caller; every
+// intrinsic used needs only SSE2, AVX2 and FMA, or AVX-512F.
+impl Simd for Sse2 {
+    type V = __m128;
+    type M = __m128;
+    const LANES: usize = 4;
+    const MR: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> __m128 {
+        unsafe { _mm_set1_ps(x) }
+    }
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> __m128 {
+        unsafe { _mm_loadu_ps(p) }
+    }
+    #[inline(always)]
+    unsafe fn store(p: *mut f32, v: __m128) {
+        unsafe { _mm_storeu_ps(p, v) }
+    }
+    #[inline(always)]
+    unsafe fn add(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_add_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn sub(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_sub_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn mul(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_mul_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn div(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_div_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn max(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_max_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn min(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_min_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn lt(a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_cmplt_ps(a, b) }
+    }
+    #[inline(always)]
+    unsafe fn fma(a: __m128, b: __m128, c: __m128) -> __m128 {
+        unsafe { _mm_add_ps(_mm_mul_ps(a, b), c) }
+    }
+    #[inline(always)]
+    unsafe fn select(m: __m128, a: __m128, b: __m128) -> __m128 {
+        unsafe { _mm_or_ps(_mm_and_ps(m, a), _mm_andnot_ps(m, b)) }
+    }
+    #[inline(always)]
+    unsafe fn round(v: __m128) -> __m128 {
+        unsafe { _mm_cvtepi32_ps(_mm_cvtps_epi32(v)) }
+    }
+    #[inline(always)]
+    unsafe fn exp2i(v: __m128) -> __m128 {
+        unsafe {
+            let biased = _mm_add_epi32(_mm_cvtps_epi32(v), _mm_set1_epi32(127));
+            _mm_castsi128_ps(_mm_slli_epi32::<23>(biased))
+        }
+    }
+    #[inline(always)]
+    unsafe fn abs(v: __m128) -> __m128 {
+        unsafe { _mm_andnot_ps(_mm_set1_ps(-0.0), v) }
+    }
+    #[inline(always)]
+    unsafe fn copysign(v: __m128, sign: __m128) -> __m128 {
+        unsafe {
+            let bit = _mm_set1_ps(-0.0);
+            _mm_or_ps(_mm_andnot_ps(bit, v), _mm_and_ps(bit, sign))
+        }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(p: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn swap_pairs(v: __m128) -> __m128 {
+        unsafe { _mm_shuffle_ps::<0b10_11_00_01>(v, v) }
+    }
+}
+
 impl Simd for Avx2 {
     type V = __m256;
     type M = __m256;
