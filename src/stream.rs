@@ -24,7 +24,7 @@ pub mod worker;
 use std::sync::Arc;
 
 pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
-pub use model::{SharedModel, WindowError, WindowSeparator, pooled};
+pub use model::{SharedModel, WindowError, WindowSeparator, measure, pooled};
 pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Tier};
 pub use reference::offline_reference;
 pub use scheduler::Scheduler;

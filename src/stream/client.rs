@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use cover::{Cover, SOURCES, Weights};
 
 use super::plan::{HostSamples, Plan};
-use super::shared::Shared;
+use super::shared::{Ready, Shared};
 use super::smooth::Ramp;
 use super::status::{State, Status};
 
@@ -81,6 +81,8 @@ pub struct Client {
     /// Position of the last reset; silence before it.
     origin: u64,
     cover: Cover,
+    /// [`Ready::from`] as last seen in one piece.
+    ready_from: u64,
     weights: Box<Weights>,
     /// [stems · channels].
     gains: Vec<Ramp>,
@@ -115,6 +117,7 @@ impl Client {
             written: latency,
             origin: latency,
             cover: Cover::new(fade.min(parts.lookahead.0), parts.hop.0, parts.lookahead.0),
+            ready_from: 0,
             weights: Box::new(Weights { of: [[0.0; CHUNK]; SOURCES], used: [false; SOURCES], whole: false }),
             gains: vec![Ramp::new(1.0, ramp); shared.stems * shared.channels],
             wet: Ramp::new(1.0, ramp),
@@ -288,7 +291,7 @@ impl Client {
         while done < count {
             let n = (count - done).min(CHUNK);
             let position = first + done as u64;
-            let ready = self.shared.ready();
+            let ready = self.ready();
             let late = self.cover.fill(position, n, self.origin, ready, &mut self.weights);
             if matches!(self.shared.status.state(), State::Running | State::Failing) {
                 self.shared.status.count_late(late);
@@ -304,6 +307,16 @@ impl Client {
             }
             done += n;
         }
+    }
+
+    /// What the worker has made. Realtime-safe.
+    fn ready(&mut self) -> Ready {
+        let ready = self.shared.ready();
+        // Past the end: the worker is about to publish a window after a gap; what it published before still holds.
+        if ready.from <= ready.until {
+            self.ready_from = ready.from;
+        }
+        Ready { from: self.ready_from, ..ready }
     }
 
     /// Mixes `n` samples of a channel into `scratch.main`. Realtime-safe.
@@ -360,9 +373,17 @@ impl Client {
         stem.fill(0.0);
         let used = self.weights.of.iter().zip(self.weights.used).enumerate().filter(|(_, (_, used))| *used);
         for (index, (weights, _)) in used {
-            match index {
-                0 => self.shared.read_final(lane, position, source),
-                tail => self.shared.read_tail(tail - 1, lane, position, source),
+            let held = match index.checked_sub(1) {
+                None => {
+                    self.shared.read_final(lane, position, source);
+                    true
+                }
+                Some(parity) => {
+                    self.shared.read_tail(parity, self.cover.tail_begin(parity), lane, position, source)
+                }
+            };
+            if !held {
+                continue;
             }
             for ((x, y), weight) in stem.iter_mut().zip(&*source).zip(weights) {
                 // What has no weight may never have been written.

@@ -1,10 +1,11 @@
 //! What the worker runs over a window, and how instances share it.
 
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::plan::{ModelSamples, ModelTiming};
+use super::plan::{Measured, ModelSamples, ModelTiming};
 use crate::separator::{MaskRule, SeparateError, Separator};
 
 /// Why a window has no stems.
@@ -116,6 +117,31 @@ impl SharedModel {
     pub fn separate_window(&self, window: &[f32], rule: MaskRule, out: &mut [f32]) -> Result<(), WindowError> {
         self.0.model.lock().separate_window(window, rule, out)
     }
+}
+
+/// Times a window of `window` samples of noise on this device: the shortest of `rounds` runs after one that warms up. For
+/// [`Tier::auto`](super::plan::Tier::auto).
+///
+/// # Errors
+/// Those of the model.
+pub fn measure(model: &SharedModel, window: ModelSamples, rounds: usize) -> Result<Measured, WindowError> {
+    let samples = window.len() * model.channels();
+    let mut state = 1u32;
+    let noise: Vec<f32> = (0..samples)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 24) as f32 - 0.5
+        })
+        .collect();
+    let mut out = vec![0.0; samples * model.stems()];
+    model.separate_window(&noise, MaskRule::Complete, &mut out)?;
+    let mut seconds = f64::INFINITY;
+    for _ in 0..rounds.max(1) {
+        let started = Instant::now();
+        model.separate_window(&noise, MaskRule::Complete, &mut out)?;
+        seconds = seconds.min(started.elapsed().as_secs_f64());
+    }
+    Ok(Measured { window, seconds })
 }
 
 impl std::fmt::Debug for SharedModel {

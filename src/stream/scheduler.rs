@@ -2,6 +2,9 @@
 //!
 //! Ten instances of a plugin must not thrash the machine with ten inferences at once; a window uses all cores anyway. The thread owns the
 //! [`Engine`]s and polls them: the audio thread makes no system call, so nobody can tell it that a hop is full.
+//!
+//! Inference spreads over a pool of threads that belongs to the scheduler and ends with it. The global pool of rayon never ends, which a host
+//! that unloads a plugin would not forgive.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -18,6 +21,8 @@ use super::worker::Engine;
 
 /// Name of the thread.
 pub const THREAD_NAME: &str = "nullsum-worker";
+/// Name of the threads that inference spreads over.
+pub const POOL_THREAD_NAME: &str = "nullsum-pool";
 
 /// Between two looks at the streams while any of them moves; half of what a plan allows for.
 const POLL: Duration = Duration::from_millis(1);
@@ -103,6 +108,45 @@ impl Drop for Inner {
     }
 }
 
+/// The threads of inference. Joined on drop.
+struct Pool {
+    pool: Option<rayon::ThreadPool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Pool {
+    /// One thread a core; none where the system refuses, then inference runs in rayon's global pool.
+    fn new() -> Option<Self> {
+        let mut threads = Vec::new();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .spawn_handler(|thread| {
+                let builder = std::thread::Builder::new().name(POOL_THREAD_NAME.into());
+                threads.push(builder.spawn(|| thread.run())?);
+                Ok(())
+            })
+            .build()
+            .ok()?;
+        Some(Self { pool: Some(pool), threads })
+    }
+
+    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+        match &self.pool {
+            Some(pool) => pool.install(work),
+            None => work(),
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        // Dropping it tells the threads to end.
+        self.pool = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
 /// A stream as the thread sees it.
 struct Entry {
     id: u64,
@@ -143,12 +187,16 @@ fn earliest(due: impl Iterator<Item = Option<Instant>>) -> Option<usize> {
 }
 
 fn run(queue: &Receiver<Command>) {
+    let mut pool = None;
     let mut streams: Vec<Entry> = Vec::new();
     loop {
         while let Ok(command) = queue.try_recv() {
             if !obey(command, &mut streams) {
                 return;
             }
+        }
+        if pool.is_none() && !streams.is_empty() {
+            pool = Pool::new();
         }
         let now = Instant::now();
         for stream in &mut streams {
@@ -157,7 +205,11 @@ fn run(queue: &Receiver<Command>) {
         if let Some(index) = earliest(streams.iter().map(|stream| stream.due)) {
             let stream = &mut streams[index];
             stream.due = None;
-            if catch_unwind(AssertUnwindSafe(|| stream.engine.step())).is_err() {
+            let step = || match &pool {
+                Some(pool) => pool.run(|| stream.engine.step()),
+                None => stream.engine.step(),
+            };
+            if catch_unwind(AssertUnwindSafe(step)).is_err() {
                 // A defect of ours: the stream ends, its output is the delayed input, the others go on.
                 drop_quietly(streams.swap_remove(index));
             } else {

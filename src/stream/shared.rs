@@ -53,6 +53,9 @@ pub(super) struct Shared {
     stems_final: Ring,
     /// Provisional stems of the last two windows, by turns. Worker.
     stems_tail: [Ring; 2],
+    /// Which window each of these belongs to: [`Ready::until`] of it. Written before the samples, so that a reader can tell whether they
+    /// were replaced under its hands. Worker.
+    tail_of: [AtomicU64; 2],
     /// [`Ready`], packed. Worker.
     ready: CachePadded<AtomicU64>,
     /// [`Ready::from`]. Worker.
@@ -90,6 +93,7 @@ impl Shared {
             reset: AtomicU64::new(latency),
             stems_final: Ring::new(stems * channels, stems_final as usize),
             stems_tail: [Ring::new(stems * channels, tail), Ring::new(stems * channels, tail)],
+            tail_of: [const { AtomicU64::new(0) }; 2],
             ready: CachePadded::new(AtomicU64::new(0)),
             ready_from: AtomicU64::new(0),
             seen: AtomicU64::new(0),
@@ -135,6 +139,7 @@ impl Shared {
         self.blocking.store(blocking, Relaxed);
     }
 
+    /// `from` may be newer than the rest, which shows in its being past `until`.
     pub(super) fn ready(&self) -> Ready {
         let ready = Ready::unpack(self.ready.load(Acquire));
         Ready { from: self.ready_from.load(Acquire), ..ready }
@@ -144,10 +149,13 @@ impl Shared {
         self.stems_final.read(lane, at, out);
     }
 
-    pub(super) fn read_tail(&self, parity: usize, lane: usize, at: u64, out: &mut [f32]) {
-        if let Some(ring) = self.stems_tail.get(parity) {
-            ring.read(lane, at, out);
-        }
+    /// Reads provisional stems of the window after `until`. False when a later window has taken their place.
+    pub(super) fn read_tail(&self, parity: usize, until: u64, lane: usize, at: u64, out: &mut [f32]) -> bool {
+        let (Some(ring), Some(owner)) = (self.stems_tail.get(parity), self.tail_of.get(parity)) else { return false };
+        ring.read(lane, at, out);
+        // Pairs with the fence in `begin_tail`: if a sample of a later window was read, so is its mark.
+        fence(Acquire);
+        owner.load(Relaxed) == until
     }
 
     /// Whether the worker has done all it can with the input up to `position`.
@@ -204,6 +212,12 @@ impl Shared {
 
     pub(super) fn put_final(&self, lane: usize, at: u64, samples: &[f32]) {
         self.stems_final.write(lane, at, samples);
+    }
+
+    /// To be called before the first `put_tail` of a window.
+    pub(super) fn begin_tail(&self, parity: usize, until: u64) {
+        self.tail_of[parity & 1].store(until, Relaxed);
+        fence(Release);
     }
 
     pub(super) fn put_tail(&self, parity: usize, lane: usize, at: u64, samples: &[f32]) {

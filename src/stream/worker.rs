@@ -431,6 +431,7 @@ impl Engine {
     fn put_tail(&mut self, from: u64) {
         self.parity ^= 1;
         let until = from + self.plan.parts().lookahead.0;
+        self.shared.begin_tail(self.parity, from);
         for lane in 0..self.shared.stems * self.shared.channels {
             self.at_host_rate(lane, from, until);
             self.shared.put_tail(self.parity, lane, from, &self.output);

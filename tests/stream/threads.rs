@@ -17,11 +17,23 @@ pub fn in_threads() -> RwLockReadGuard<'static, ()> {
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Worker threads of this process.
+/// Whether it becomes true: a thread gets its name after it was begun, and is listed for a moment after it was joined.
+#[cfg(target_os = "linux")]
+fn soon(condition: impl Fn() -> bool) -> bool {
+    (0..2_000).any(|_| {
+        let holds = condition();
+        if !holds {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        holds
+    })
+}
+
+/// Our threads in this process.
 #[cfg(target_os = "linux")]
 fn workers() -> usize {
     let names = std::fs::read_dir("/proc/self/task").unwrap().flatten();
-    names.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name == "nullsum-worker\n")).count()
+    names.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|name| name.starts_with("nullsum-"))).count()
 }
 
 #[test]
@@ -39,14 +51,15 @@ fn a_hundred_streams_leave_no_thread_and_no_model() {
         });
         stream.swap(Some(model.shared())).unwrap();
         client.process(&mut [&mut [0.5; 300][..]], &mut NoStems);
-        assert_eq!(workers(), 1);
+        assert!(soon(|| workers() > 0));
         // In any order.
         match turn % 3 {
             0 => drop((client, stream, scheduler)),
             1 => drop((scheduler, stream, client)),
             _ => drop((stream, scheduler, client)),
         }
-        assert_eq!((workers(), dropped.load(Ordering::SeqCst)), (0, turn + 1));
+        assert_eq!(dropped.load(Ordering::SeqCst), turn + 1);
+        assert!(soon(|| workers() == 0), "{}", workers());
     }
 }
 
@@ -89,6 +102,7 @@ fn many_streams_share_one_worker_and_one_model_and_all_are_served() {
     assert_eq!(loads.load(Ordering::SeqCst), 1);
     assert!(outputs[0].0.stems[0][0].iter().any(|x| *x != 0.0));
     drop(outputs);
+    drop(scheduler);
     // Gone from the pool with its last user.
     let again = pooled("content hash", || Err(WindowError("loaded anew".into()))).unwrap_err();
     assert_eq!(again.to_string(), "loaded anew");
@@ -155,4 +169,33 @@ fn live_the_worker_finds_the_work_by_itself() {
         std::thread::sleep(Duration::from_millis(6));
     }
     assert!(client.status().windows() >= 3);
+}
+
+#[test]
+fn at_any_pace_nothing_stale_is_heard() {
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let plan = plan(44_100, 512);
+    let (mut client, stream) = Stream::open(&plan, 1, 1, &scheduler);
+    client.set_carrier(None);
+    stream.swap(Some(split(&[0.5], 1).shared())).unwrap();
+    let input = noise(17, 400_000, 0.5);
+    let (mut random, mut call) = (random_blocks(4, 512), 0);
+    let out = feed(&[input.clone()], 1, &mut random, &mut |main, buses| {
+        call += 1;
+        client.process(main, buses);
+        // Far faster than real time, now and then slower, at times waiting.
+        match call % 64 {
+            0 => std::thread::sleep(Duration::from_millis(2)),
+            n if n % 7 == 0 => std::thread::yield_now(),
+            _ => {}
+        }
+    });
+    let expected = delayed(&input, plan.latency().0);
+    assert_eq!(bits(&out.main[0]), bits(&expected));
+    for (i, (stem, x)) in out.stems[0][0].iter().zip(&expected).enumerate() {
+        let share = if *x == 0.0 { *stem } else { stem / x };
+        assert!((-1e-6..=0.5 + 1e-6).contains(&share), "{i}: {stem} of {x}");
+    }
+    assert!(client.status().late_windows() > 0 && client.status().windows() > 0);
 }

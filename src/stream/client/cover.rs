@@ -23,8 +23,8 @@ pub(super) struct Weights {
 /// before it ends; when the window is there it is faded in at its own place, so alignment cannot be lost.
 pub(super) struct Cover {
     weights: [f32; SOURCES],
-    /// End of what each tail ring holds.
-    tail_end: [u64; 2],
+    /// Position from which each tail ring holds a tail.
+    tail_begin: [u64; 2],
     fade: u64,
     step: f32,
     /// Host samples of a hop and of a tail.
@@ -39,7 +39,7 @@ impl Cover {
         let fade = fade.max(1);
         Self {
             weights: [1.0, 0.0, 0.0],
-            tail_end: [0; 2],
+            tail_begin: [0; 2],
             fade,
             step: 1.0 / fade as f32,
             hop: hop.max(1),
@@ -51,8 +51,13 @@ impl Cover {
     /// Forgets the past: silence came before, nothing is to be faded. Realtime-safe.
     pub(super) fn restart(&mut self) {
         self.weights = [1.0, 0.0, 0.0];
-        self.tail_end = [0; 2];
+        self.tail_begin = [0; 2];
         self.late_run = 0;
+    }
+
+    /// Position that a tail ring's samples begin at. Realtime-safe.
+    pub(super) fn tail_begin(&self, parity: usize) -> u64 {
+        self.tail_begin.get(parity).copied().unwrap_or(0)
     }
 
     /// Fills `weights` for `count` samples from `at` on. Before `origin` there is nothing to separate. Returns the windows that are late, newly.
@@ -68,8 +73,8 @@ impl Cover {
             self.late_run = 0;
             return 0;
         }
-        if let Some(tail_end) = ready.tail.and_then(|parity| self.tail_end.get_mut(parity)) {
-            *tail_end = ready.until + self.tail;
+        if let Some(begin) = ready.tail.and_then(|parity| self.tail_begin.get_mut(parity)) {
+            *begin = ready.until;
         }
         let mut late = 0;
         for (i, position) in (at..end).take(CHUNK).enumerate() {
@@ -82,7 +87,7 @@ impl Cover {
             let is_final = position >= ready.from && position < ready.until;
             if is_final {
                 self.late_run = 0;
-            } else {
+            } else if position >= ready.until {
                 late += u64::from(self.late_run.is_multiple_of(self.hop));
                 self.late_run += 1;
             }
@@ -110,18 +115,23 @@ impl Cover {
             Some(parity) if position + self.fade < ready.until + self.tail => Some(1 + parity),
             _ => None,
         };
-        for (source, weight) in self.weights.iter_mut().enumerate() {
-            *weight = if Some(source) == target {
-                (*weight + self.step).min(1.0)
+        for source in 0..SOURCES {
+            let Some(weight) = self.weights.get(source).copied() else { continue };
+            let weight = if Some(source) == target {
+                (weight + self.step).min(1.0)
             } else {
-                (*weight - self.step).max(0.0)
+                (weight - self.step).max(0.0)
             };
             let held = match source {
                 FINAL => is_final,
-                tail => self.tail_end.get(tail - 1).is_some_and(|end| position < *end),
+                // A window that came in the meantime may have taken the ring, for later positions.
+                tail => {
+                    let begin = self.tail_begin(tail - 1);
+                    (begin..begin + self.tail).contains(&position)
+                }
             };
-            if !held {
-                *weight = 0.0;
+            if let Some(now) = self.weights.get_mut(source) {
+                *now = if held { weight } else { 0.0 };
             }
         }
         // Rounding must not leave a trace of a tail beside the whole.
