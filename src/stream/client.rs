@@ -348,7 +348,8 @@ impl Client {
             self.add(stem, channel, n, at, stems);
         }
         let Scratch { dry, sum, .. } = &*self.scratch;
-        let null = dry.iter().zip(sum).take(n).map(|(dry, sum)| (f64::from(*dry) - sum).abs()).fold(0.0, f64::max);
+        let null =
+            dry.iter().zip(sum).take(n).map(|(dry, sum)| (f64::from(*dry) - sum).abs()).fold(0.0, f64::max);
         self.shared.status.raise_null_peak(null as f32);
     }
 

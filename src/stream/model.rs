@@ -34,7 +34,8 @@ pub trait WindowSeparator: Send {
     ///
     /// # Errors
     /// [`WindowError`]. Panics are caught too.
-    fn separate_window(&mut self, window: &[f32], rule: MaskRule, out: &mut [f32]) -> Result<(), WindowError>;
+    fn separate_window(&mut self, window: &[f32], rule: MaskRule, out: &mut [f32])
+    -> Result<(), WindowError>;
 }
 
 impl WindowSeparator for Separator {
@@ -57,7 +58,12 @@ impl WindowSeparator for Separator {
         }
     }
 
-    fn separate_window(&mut self, window: &[f32], rule: MaskRule, out: &mut [f32]) -> Result<(), WindowError> {
+    fn separate_window(
+        &mut self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+    ) -> Result<(), WindowError> {
         // The only stem of a model would take all of the mixture; what it leaves is a stem of its own.
         let rule = if self.info().complement.is_some() { MaskRule::Plain } else { rule };
         let stems = self.separate(&[window], rule)?.pop().unwrap_or_default();
@@ -114,7 +120,12 @@ impl SharedModel {
     ///
     /// # Errors
     /// [`WindowError`].
-    pub fn separate_window(&self, window: &[f32], rule: MaskRule, out: &mut [f32]) -> Result<(), WindowError> {
+    pub fn separate_window(
+        &self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+    ) -> Result<(), WindowError> {
         self.0.model.lock().separate_window(window, rule, out)
     }
 }
@@ -146,7 +157,10 @@ pub fn measure(model: &SharedModel, window: ModelSamples, rounds: usize) -> Resu
 
 impl std::fmt::Debug for SharedModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SharedModel").field("stems", &self.0.stems).field("timing", &self.0.timing).finish_non_exhaustive()
+        f.debug_struct("SharedModel")
+            .field("stems", &self.0.stems)
+            .field("timing", &self.0.timing)
+            .finish_non_exhaustive()
     }
 }
 
@@ -160,7 +174,10 @@ static POOL: Mutex<Vec<(String, Entry)>> = Mutex::new(Vec::new());
 ///
 /// # Errors
 /// Whatever `load` says.
-pub fn pooled<E>(key: &str, load: impl FnOnce() -> Result<Box<dyn WindowSeparator>, E>) -> Result<SharedModel, E> {
+pub fn pooled<E>(
+    key: &str,
+    load: impl FnOnce() -> Result<Box<dyn WindowSeparator>, E>,
+) -> Result<SharedModel, E> {
     let entry = {
         let mut pool = POOL.lock();
         pool.retain(|(_, entry)| {

@@ -60,7 +60,9 @@ pub struct PlanRequest {
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
     /// A rate is 0, or the two have no usable common span.
-    #[error("host rate {host} Hz and model rate {model} Hz: expected rates whose ratio is a fraction of terms up to {MAX_UNIT}; choose a usual rate")]
+    #[error(
+        "host rate {host} Hz and model rate {model} Hz: expected rates whose ratio is a fraction of terms up to {MAX_UNIT}; choose a usual rate"
+    )]
     Rates {
         /// Host rate in Hz.
         host: u32,
@@ -81,7 +83,9 @@ pub enum PlanError {
     #[error("a hop of 0 samples: expected at least 1")]
     Hop,
     /// The fade passes the lookahead, where there is nothing to fade over.
-    #[error("a fade of {fade} samples is longer than the lookahead of {lookahead}; shorten it or look further ahead")]
+    #[error(
+        "a fade of {fade} samples is longer than the lookahead of {lookahead}; shorten it or look further ahead"
+    )]
     Fade {
         /// Asked for.
         fade: u64,
@@ -266,7 +270,8 @@ impl Plan {
 
     /// Model samples that must be final so that the first `host` samples can be resampled.
     pub(super) fn model_needed(&self, host: u64) -> u64 {
-        let reach = if self.host_rate() == self.model_rate() { 0 } else { Sinc::reach(self.unit.1.0, self.unit.0.0) };
+        let reach =
+            if self.host_rate() == self.model_rate() { 0 } else { Sinc::reach(self.unit.1.0, self.unit.0.0) };
         (host.max(1) - 1) * self.unit.1.0 / self.unit.0.0 + reach + 1
     }
 }

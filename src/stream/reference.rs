@@ -33,7 +33,9 @@ pub fn offline_reference(
             let mut chunk = Vec::with_capacity(group * window);
             for m in 0..group {
                 let plane = &input[(first + m).min(channels - 1)];
-                chunk.extend((until - window as i64..until).map(|i| usize::try_from(i).map_or(0.0, |i| plane[i])));
+                chunk.extend(
+                    (until - window as i64..until).map(|i| usize::try_from(i).map_or(0.0, |i| plane[i])),
+                );
             }
             let mut out = vec![0.0; stems * group * window];
             if chunk.iter().any(|x| *x != 0.0) {
@@ -57,7 +59,9 @@ pub fn offline_reference(
         }
         known = until;
     }
-    Ok((0..stems).map(|s| (0..channels).map(|c| to_host(plan, &lines[s * channels + c], length)).collect()).collect())
+    Ok((0..stems)
+        .map(|s| (0..channels).map(|c| to_host(plan, &lines[s * channels + c], length)).collect())
+        .collect())
 }
 
 /// A song at the model's rate, `end` samples of it.

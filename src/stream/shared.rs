@@ -151,7 +151,9 @@ impl Shared {
 
     /// Reads provisional stems of the window after `until`. False when a later window has taken their place.
     pub(super) fn read_tail(&self, parity: usize, until: u64, lane: usize, at: u64, out: &mut [f32]) -> bool {
-        let (Some(ring), Some(owner)) = (self.stems_tail.get(parity), self.tail_of.get(parity)) else { return false };
+        let (Some(ring), Some(owner)) = (self.stems_tail.get(parity), self.tail_of.get(parity)) else {
+            return false;
+        };
         ring.read(lane, at, out);
         // Pairs with the fence in `begin_tail`: if a sample of a later window was read, so is its mark.
         fence(Acquire);

@@ -53,7 +53,9 @@ enum Next {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SwapError {
     /// The plan is for another rate.
-    #[error("the stream is planned for models at {planned} Hz, this one is at {found} Hz; open the stream with a new plan")]
+    #[error(
+        "the stream is planned for models at {planned} Hz, this one is at {found} Hz; open the stream with a new plan"
+    )]
     Rate {
         /// Of the plan.
         planned: u32,
@@ -69,7 +71,9 @@ pub enum SwapError {
         found: usize,
     },
     /// The plan's window is shorter than the model's transform allows.
-    #[error("the plan's window of {window} samples is too short for a model whose transform is {frame} samples long")]
+    #[error(
+        "the plan's window of {window} samples is too short for a model whose transform is {frame} samples long"
+    )]
     Window {
         /// Of the plan.
         window: u64,
@@ -467,6 +471,7 @@ impl Drop for Engine {
 }
 
 fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    let text =
+        panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
     format!("the model panicked: {}", text.unwrap_or("no reason given"))
 }

@@ -109,7 +109,9 @@ fn a_band_limited_song_survives_the_way_there_and_back() {
             0.5 * (i as f32 * 0.31).sin() * envelope * envelope
         })
         .collect();
-    let got = offline_reference(&plan, &mut split(&[1.0], 1), MaskRule::Complete, &[song.clone()]).unwrap();
+    let got =
+        offline_reference(&plan, &mut split(&[1.0], 1), MaskRule::Complete, std::slice::from_ref(&song))
+            .unwrap();
     let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
     let error = power(&mut got[0][0].iter().zip(&song).map(|(a, b)| a - b));
     let snr = 10.0 * (power(&mut song.iter().copied()) / error).log10();

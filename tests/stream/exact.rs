@@ -25,9 +25,30 @@ fn models() -> Vec<(&'static str, Option<SharedModel>)> {
     vec![
         ("none", None),
         ("good", Some(split(&[0.7, 0.3], 2).shared())),
-        ("nan", Some(Fake::new(2, 2, |_, out| { out.fill(f32::NAN); Ok(()) }).shared())),
-        ("huge", Some(Fake::new(2, 2, |_, out| { out.fill(f32::MAX); Ok(()) }).shared())),
-        ("failing", Some(Fake::new(2, 2, |_, _| Err(nullsum::stream::WindowError("no memory".into()))).shared())),
+        (
+            "nan",
+            Some(
+                Fake::new(2, 2, |_, out| {
+                    out.fill(f32::NAN);
+                    Ok(())
+                })
+                .shared(),
+            ),
+        ),
+        (
+            "huge",
+            Some(
+                Fake::new(2, 2, |_, out| {
+                    out.fill(f32::MAX);
+                    Ok(())
+                })
+                .shared(),
+            ),
+        ),
+        (
+            "failing",
+            Some(Fake::new(2, 2, |_, _| Err(nullsum::stream::WindowError("no memory".into()))).shared()),
+        ),
         (
             "panicking",
             Some(
@@ -75,7 +96,11 @@ fn unity_is_the_delayed_input_bit_for_bit() {
             };
             assert_eq!(client.status().state(), state, "{name}");
             assert_eq!(client.status().cleaned_samples() > 0, name == "nan");
-            assert_eq!(client.status().message().is_some(), matches!(name, "failing" | "panicking"), "{name}");
+            assert_eq!(
+                client.status().message().is_some(),
+                matches!(name, "failing" | "panicking"),
+                "{name}"
+            );
         }
     }
 }
@@ -87,7 +112,7 @@ fn gains_that_return_to_unity_leave_no_trace() {
     engine.swap(Some(moody(2, 1).shared())).unwrap();
     let input = noise(11, 60_000, 0.9);
     let mut fed = 0;
-    let out = feed(&[input.clone()], 2, &mut || 512, &mut |main, buses| {
+    let out = feed(std::slice::from_ref(&input), 2, &mut || 512, &mut |main, buses| {
         fed += 512;
         client.set_gain(0, 0, if (20_000..30_000).contains(&fed) { 0.1 } else { 1.0 });
         client.set_wet(if (25_000..40_000).contains(&fed) { 0.0 } else { 1.0 });
@@ -99,7 +124,8 @@ fn gains_that_return_to_unity_leave_no_trace() {
     assert_ne!(out.main[0][22_000..24_000], expected[22_000..24_000]);
     assert_eq!(out.main[0][28_000..29_000], expected[28_000..29_000], "bypassed");
     // No click: neither gain nor share moves faster than its ramp.
-    let worst = out.main[0].windows(2).zip(expected.windows(2)).map(|(a, b)| ((a[1] - b[1]) - (a[0] - b[0])).abs());
+    let worst =
+        out.main[0].windows(2).zip(expected.windows(2)).map(|(a, b)| ((a[1] - b[1]) - (a[0] - b[0])).abs());
     assert!(worst.fold(0.0, f32::max) < 2.0);
 }
 
@@ -142,7 +168,7 @@ fn muting_all_stems_is_silence_and_soloing_one_is_that_stem() {
         client.set_gain(stem, 0, 0.0);
     }
     client.snap_gains();
-    let out = feed_on_time(&mut client, &mut engine, &[input.clone()], 2, &mut || 512);
+    let out = feed_on_time(&mut client, &mut engine, std::slice::from_ref(&input), 2, &mut || 512);
     assert!(out.main[0].iter().all(|x| x.abs() < 1e-7));
     client.set_gain(0, 0, 1.0);
     client.snap_gains();

@@ -17,7 +17,7 @@ fn late_windows_recover_alignment() {
         let input: Vec<f32> = (0..60_000).map(|i| 0.5 * (i as f32 * 0.05).sin()).collect();
         let (hop, latency) = (plan.parts().hop.0, plan.latency().0);
         let mut fed = 0u64;
-        let out = feed(&[input.clone()], 2, &mut || 256, &mut |main, buses| {
+        let out = feed(std::slice::from_ref(&input), 2, &mut || 256, &mut |main, buses| {
             fed += main[0].len() as u64;
             client.process(main, buses);
             if !(20_000..30_000).contains(&fed) {
@@ -74,7 +74,7 @@ fn a_worker_that_slept_for_seconds_goes_on_where_the_stream_is() {
     engine.swap(Some(split(&[1.0], 1).shared())).unwrap();
     let input = noise(8, 200_000, 0.5);
     let mut fed = 0;
-    let out = feed(&[input.clone()], 1, &mut || 512, &mut |main, buses| {
+    let out = feed(std::slice::from_ref(&input), 1, &mut || 512, &mut |main, buses| {
         fed += main[0].len();
         client.process(main, buses);
         if !(20_000..150_000).contains(&fed) {

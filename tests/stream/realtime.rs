@@ -70,24 +70,33 @@ fn process_allocates_nothing_whatever_happens() {
         engine.swap(Some(moody(4, 2).shared())).unwrap();
         let mut call = 0u32;
         let mut made = 0;
-        feed(&[noise(1, 60_000, 1.0), noise(2, 60_000, 1.0)], 4, &mut random_blocks(2, 8_192), &mut |main, buses| {
-            call += 1;
-            made += allocations(|| {
-                match call % 13 {
-                    3 => client.set_gain((call % 4) as usize, (call % 2) as usize, 0.1 * (call % 17) as f32),
-                    4 => client.set_wet((call % 2) as f32),
-                    5 => client.set_carrier((call % 2 == 0).then_some(1)),
-                    8 if call % 3 == 0 => client.reset(),
-                    10 => client.jump(),
-                    _ => {}
+        feed(
+            &[noise(1, 60_000, 1.0), noise(2, 60_000, 1.0)],
+            4,
+            &mut random_blocks(2, 8_192),
+            &mut |main, buses| {
+                call += 1;
+                made += allocations(|| {
+                    match call % 13 {
+                        3 => client.set_gain(
+                            (call % 4) as usize,
+                            (call % 2) as usize,
+                            0.1 * (call % 17) as f32,
+                        ),
+                        4 => client.set_wet((call % 2) as f32),
+                        5 => client.set_carrier(call.is_multiple_of(2).then_some(1)),
+                        8 if call.is_multiple_of(3) => client.reset(),
+                        10 => client.jump(),
+                        _ => {}
+                    }
+                    client.process(main, &mut StemPlanes { planes: buses.planes, channels: 2 });
+                });
+                // Now and then the worker does not come.
+                if call % 29 < 20 {
+                    engine.run_until_idle();
                 }
-                client.process(main, &mut StemPlanes { planes: buses.planes, channels: 2 });
-            });
-            // Now and then the worker does not come.
-            if call % 29 < 20 {
-                engine.run_until_idle();
-            }
-        });
+            },
+        );
         assert!(call > 20);
         assert_eq!(made, 0);
     }

@@ -19,7 +19,9 @@ fn after_a_reset_everything_is_as_at_the_start() {
             engine.swap(Some(moody(2, 1).shared())).unwrap();
             let mut random = random_blocks(1, 512);
             if worker_behind {
-                feed(&[noise(5, before, 1.0)], 2, &mut random, &mut |main, buses| client.process(main, buses));
+                feed(&[noise(5, before, 1.0)], 2, &mut random, &mut |main, buses| {
+                    client.process(main, buses)
+                });
             } else {
                 feed_on_time(&mut client, &mut engine, &[noise(5, before, 1.0)], 2, &mut random);
             }
@@ -45,15 +47,17 @@ fn a_jump_keeps_both_sides_whole_and_apart() {
         client.set_carrier(None);
         engine.swap(Some(moody(2, 1).shared())).unwrap();
         let (one, two) = (noise(1, 12_345, 0.7), noise(2, 11_000, 0.3));
-        let first = feed_on_time(&mut client, &mut engine, &[one.clone()], 2, &mut || 480);
+        let first = feed_on_time(&mut client, &mut engine, std::slice::from_ref(&one), 2, &mut || 480);
         client.jump();
-        let second = feed_on_time(&mut client, &mut engine, &[with_tail(&two, latency as u64)], 2, &mut || 480);
+        let second =
+            feed_on_time(&mut client, &mut engine, &[with_tail(&two, latency as u64)], 2, &mut || 480);
         let main = [&first.main[0][..], &second.main[0]].concat();
         assert_eq!(main[latency..], [&one[..], &two].concat());
         let stem = [&first.stems[1][0][..], &second.stems[1][0]].concat();
         // Behind the jump: as a song of its own.
         let alone = |song: &[f32]| {
-            offline_reference(&plan, &mut moody(2, 1), MaskRule::Complete, &[song.to_vec()]).unwrap()[1][0].clone()
+            offline_reference(&plan, &mut moody(2, 1), MaskRule::Complete, &[song.to_vec()]).unwrap()[1][0]
+                .clone()
         };
         assert_eq!(stem[latency + one.len()..], alone(&two));
         // Before it: as a song that ends there, but for the last windows, which are one.

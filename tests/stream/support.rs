@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use nullsum::separator::MaskRule;
 use nullsum::stream::plan::Deadline;
 use nullsum::stream::{
-    Client, Engine, HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, SharedModel, StemPlanes, WindowError,
-    WindowSeparator,
+    Client, Engine, HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, SharedModel, StemPlanes,
+    WindowError, WindowSeparator,
 };
 
 pub const MODEL_RATE: u32 = 44_100;

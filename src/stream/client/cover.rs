@@ -63,7 +63,14 @@ impl Cover {
     /// Fills `weights` for `count` samples from `at` on. Before `origin` there is nothing to separate. Returns the windows that are late, newly.
     ///
     /// Realtime-safe.
-    pub(super) fn fill(&mut self, at: u64, count: usize, origin: u64, ready: Ready, weights: &mut Weights) -> u64 {
+    pub(super) fn fill(
+        &mut self,
+        at: u64,
+        count: usize,
+        origin: u64,
+        ready: Ready,
+        weights: &mut Weights,
+    ) -> u64 {
         weights.used = [false; SOURCES];
         weights.whole = false;
         let end = at + count as u64;
@@ -105,8 +112,9 @@ impl Cover {
         let tail = ready.tail.filter(|_| behind && position < ready.until + self.tail);
         if !is_final && self.weights[FINAL] > 0.0 {
             // The tail is what the final stems would have been: it takes their place as it is.
-            if let Some(parity) = tail {
-                self.weights[1 + parity] = (self.weights[1 + parity] + self.weights[FINAL]).min(1.0);
+            let whole = self.weights[FINAL];
+            if let Some(weight) = tail.and_then(|parity| self.weights.get_mut(1 + parity)) {
+                *weight = (*weight + whole).min(1.0);
             }
             self.weights[FINAL] = 0.0;
         }

@@ -66,7 +66,8 @@ impl Tier {
     pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
         let (seconds, hop, lookahead) = self.shape();
         let frame_hop = model.frame_hop.0.max(1);
-        let frames = |samples: f64| ModelSamples((samples / frame_hop as f64).round().max(1.0) as u64 * frame_hop);
+        let frames =
+            |samples: f64| ModelSamples((samples / frame_hop as f64).round().max(1.0) as u64 * frame_hop);
         let least = ModelSamples((model.frame.0 / 2).next_multiple_of(frame_hop));
         let longest = (seconds * f64::from(model.rate)).min(model.chunk.0.max(1) as f64);
         let hop = frames(longest * hop);

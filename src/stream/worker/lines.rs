@@ -53,11 +53,9 @@ impl Lines {
     pub(super) fn put(&mut self, lane: usize, from: i64, end: i64, estimate: &[f32], overlap: bool) {
         let begin = end - estimate.len() as i64;
         let from = from.max(begin).max(self.first);
-        let (Some(line), Ok(source), Ok(target)) = (
-            self.lines.get_mut(lane),
-            usize::try_from(from - begin),
-            usize::try_from(from - self.first),
-        ) else {
+        let (Some(line), Ok(source), Ok(target)) =
+            (self.lines.get_mut(lane), usize::try_from(from - begin), usize::try_from(from - self.first))
+        else {
             return;
         };
         let Some(estimate) = estimate.get(source..) else { return };
