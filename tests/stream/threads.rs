@@ -204,3 +204,33 @@ fn at_any_pace_nothing_stale_is_heard() {
     }
     assert!(client.status().windows() >= 3);
 }
+
+#[test]
+fn of_sixteen_live_streams_none_starves() {
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let model = Fake::new(1, 1, |window, out| {
+        // Sixteen of these fill a hop of 20 ms, and then some.
+        std::thread::sleep(Duration::from_micros(1_500));
+        out.copy_from_slice(window);
+        Ok(())
+    })
+    .shared();
+    let mut streams: Vec<_> = (0..16).map(|_| Stream::open(&plan(44_100, 256), 1, 1, &scheduler)).collect();
+    for (_, stream) in &streams {
+        stream.swap(Some(model.clone())).unwrap();
+    }
+    let mut windows = vec![0; streams.len()];
+    for _ in 0..10_000 {
+        for ((client, _), windows) in streams.iter_mut().zip(&mut windows) {
+            let mut block = [0.5; 256];
+            client.process(&mut [&mut block[..]], &mut NoStems);
+            *windows = client.status().windows();
+        }
+        if windows.iter().any(|windows| *windows >= 20) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(6));
+    }
+    assert!(windows.iter().all(|windows| *windows >= 12), "{windows:?}");
+}
