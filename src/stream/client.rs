@@ -200,7 +200,7 @@ impl Client {
         self.shared.mark_jump(self.written);
     }
 
-    /// Replaces a block of the input by the output. `main`: [channels][samples], as many channels as the stream has. `stems` gets each
+    /// Replaces a block of the input by the output. `main`: `[channels][samples]`, as many channels as the stream has. `stems` gets each
     /// stem after its gain, aligned with the output.
     ///
     /// Realtime-safe: no allocation, no lock, no system call, no wait, for blocks of any size.

@@ -30,7 +30,7 @@ pub trait WindowSeparator: Send {
     /// Rate, chunk and transform.
     fn timing(&self) -> ModelTiming;
 
-    /// Separates `window` [channels, samples], flat, into `out` [stems, channels, samples], flat. A window of zeros is never asked for.
+    /// separates `window` `[channels, samples]`, flat, into `out` `[stems, channels, samples]`, flat. A window of zeros is never asked for.
     ///
     /// # Errors
     /// [`WindowError`]. Panics are caught too.

@@ -6,7 +6,7 @@ use super::sinc::Sinc;
 use super::worker::{fade_in, mix};
 use crate::separator::MaskRule;
 
-/// The sliding-window stems of a song, [stems][channels][samples] at the host's rate, aligned with it. `song`: [channels][samples] at the
+/// The sliding-window stems of a song, `[stems][channels][samples]` at the host's rate, aligned with it. `song`: `[channels][samples]` at the
 /// host's rate. The song is taken to be preceded and followed by silence, like a region in a host.
 ///
 /// # Errors
