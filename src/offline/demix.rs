@@ -277,7 +277,10 @@ impl<'a> Demix<'a> {
             return Ok(outputs);
         }
         let swap = |signal: &[f32]| -> Vec<f32> {
-            signal.chunks(samples * channels).flat_map(|pair| pair.chunks(samples).rev().flatten().copied()).collect()
+            signal
+                .chunks(samples * channels)
+                .flat_map(|pair| pair.chunks(samples).rev().flatten().copied())
+                .collect()
         };
         let invert = |signal: &[f32]| -> Vec<f32> { signal.iter().map(|x| -x).collect() };
         let mut passes = 1.0;

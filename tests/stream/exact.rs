@@ -212,36 +212,42 @@ fn no_sequence_of_events_costs_a_bit() {
         let (mut at, mut origin) = (0, 0);
         let mut expected = Vec::new();
         let mut stepping = true;
-        let out = feed(std::slice::from_ref(&input), 3, &mut random_blocks(seed, 2_000), &mut |main, buses| {
-            match dice() {
-                1 => {
-                    client.reset();
-                    origin = at;
-                }
-                2..5 => client.jump(),
-                5..8 => {
-                    // All but those whose stems pass the range that the grid is exact in.
-                    let (name, model) = &models[dice() % models.len()];
-                    if *name != "huge" && model.as_ref().is_none_or(|model| model.channels() == 2) {
-                        engine.swap(model.clone()).unwrap();
+        let out =
+            feed(std::slice::from_ref(&input), 3, &mut random_blocks(seed, 2_000), &mut |main, buses| {
+                match dice() {
+                    1 => {
+                        client.reset();
+                        origin = at;
                     }
+                    2..5 => client.jump(),
+                    5..8 => {
+                        // All but those whose stems pass the range that the grid is exact in.
+                        let (name, model) = &models[dice() % models.len()];
+                        if *name != "huge" && model.as_ref().is_none_or(|model| model.channels() == 2) {
+                            engine.swap(model.clone()).unwrap();
+                        }
+                    }
+                    8..14 => client.set_carrier(Some(dice() % 3)),
+                    14..60 => stepping = !stepping,
+                    _ => {}
                 }
-                8..14 => client.set_carrier(Some(dice() % 3)),
-                14..60 => stepping = !stepping,
-                _ => {}
-            }
-            let n = main[0].len();
-            expected.extend((at..at + n).map(|i| if i >= origin + latency { input[i - latency] } else { 0.0 }));
-            at += n;
-            client.process(main, buses);
-            if stepping {
-                engine.run_until_idle();
-            }
-        });
+                let n = main[0].len();
+                expected.extend(
+                    (at..at + n).map(|i| if i >= origin + latency { input[i - latency] } else { 0.0 }),
+                );
+                at += n;
+                client.process(main, buses);
+                if stepping {
+                    engine.run_until_idle();
+                }
+            });
         assert_eq!(bits(&out.main[0]), bits(&expected), "seed {seed}");
         for (i, main) in out.main[0].iter().enumerate() {
             let [x, y, z] = [0, 1, 2].map(|n| out.stems[n][0][i]);
-            assert!(x + y + z == *main && z + x + y == *main, "seed {seed}, {i}: {x} + {y} + {z} is not {main}");
+            assert!(
+                x + y + z == *main && z + x + y == *main,
+                "seed {seed}, {i}: {x} + {y} + {z} is not {main}"
+            );
         }
         assert!(client.status().windows() > 0, "seed {seed}");
     }
