@@ -44,15 +44,17 @@ class Muon(torch.optim.Optimizer):
 
 def optimizers(net, muon_lr, adam_lr):
     """Both, with every parameter in one of them."""
-    matrices, rest = {}, []
+    matrices, rest, bands = {}, [], []
     for name, p in net.named_parameters():
         if not p.requires_grad:
             continue
         if name.startswith("layers.") and p.ndim == 2 and "to_gates" not in name:
             matrices.setdefault((3 if "to_qkv" in name else 1, p.shape), []).append(p)
         else:
-            rest.append(p)
+            (bands if name.startswith("band_split") else rest).append(p)
     groups = [dict(params=params, blocks=blocks) for (blocks, _), params in matrices.items()]
     muon = Muon(groups, lr=muon_lr, weight_decay=0.01)
-    adam = torch.optim.AdamW(rest, lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01)
+    # The wide inputs of the bands add up many small, noisy steps.
+    slow = dict(params=bands, scale=0.3)
+    adam = torch.optim.AdamW([dict(params=rest, scale=1.0), slow], lr=adam_lr, betas=(0.9, 0.98), weight_decay=0.01)
     return [muon, adam]

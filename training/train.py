@@ -3,7 +3,8 @@
     python train.py --pool POOL --state STATE --minutes 100
 
 An existing state file is continued: weights, moments, average, and the number of the next batch. The rate rises over the
-first steps of a new run, stays, and falls to zero over the last part (`--decay`) of the box. `--loop-minutes` saves.
+first steps of a new run, stays, and falls to zero over the last part (`--decay`) of the box. `--init` starts
+from exported weights, without moments, when there is no state.
 """
 
 import argparse
@@ -12,48 +13,15 @@ import time
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 import fused
 from augment import Batches
+from initialise import initialise
 from loss import balance, loss
 from model import build, read_config
 from optimizer import optimizers
 from prepare import STEMS
-
-
-@torch.no_grad()
-def static_masks(net, data, batches=24):
-    """The best constant real mask of every stem and bin over some batches, [n, f]."""
-    cross, power = 0.0, 0.0
-    for index in range(batches):
-        target = data.make(-1 - index)
-        b, n, s, length = target.shape
-        stems = fused.spectrum(net, target.reshape(b * n, s, length)).unflatten(0, (b, n))
-        mixture = stems.sum(1, keepdim=True)
-        weight = 1 / (mixture.abs().square().mean((1, 2, 3, 4), keepdim=True) + 1e-6)
-        cross = cross + (weight * (stems * mixture.conj()).real).sum((0, 2, 4))
-        power = power + (weight * mixture.abs().square()).sum((0, 2, 4))
-    return (cross / (power + 1e-6 * power.max())).clamp(0.02, 0.95)
-
-
-@torch.no_grad()
-def initialise(net, data):
-    """Start from the best constant masks (half of the bias, since the gate opens half), with quiet branches."""
-    goal = static_masks(net, data)
-    for mask, estimator in zip(goal, net.mask_estimators):
-        first = 0
-        for width, mlp in zip(net.band_split.dim_inputs, estimator.to_freqs):
-            linear = mlp[0][-1]
-            bins = width // (2 * net.audio_channels)
-            linear.weight.mul_(0.3)
-            linear.bias.zero_()
-            linear.bias[0:width:2] = 2 * mask[first : first + bins].repeat_interleave(net.audio_channels)
-            first += bins
-    for layer in net.layers:
-        for block in layer:
-            for attend, feed in block.layers:
-                attend.to_out[0].weight.mul_(0.3)
-                feed.net[4].weight.mul_(0.3)
 
 
 class State:
@@ -107,14 +75,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--init", type=Path, help="exported weights to start from when there is no state")
     parser.add_argument("--minutes", type=float, required=True)
-    parser.add_argument("--decay", type=float, default=0.35, help="share of the box over which the rate falls to zero")
+    parser.add_argument("--decay", type=float, default=0.5, help="share of the box over which the rate falls to zero")
     parser.add_argument("--holdout", default="sodium,mdn-multitrack")
     parser.add_argument("--weights", default="song=1,loose=0.5,sectoid=0.4,synth=1.2", help="shares by kind of source")
-    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--frames", type=int, default=64, help="crop length in hops")
-    parser.add_argument("--muon-lr", type=float, default=0.02)
-    parser.add_argument("--adam-lr", type=float, default=2e-3)
+    parser.add_argument("--muon-lr", type=float, default=0.006)
+    parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--momentum", type=float, default=0.998, help="of the average")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--compile", action="store_true")
@@ -128,12 +97,15 @@ def main():
         state.load(args.state)
     for optimizer, lr in zip(state.optimizers, (args.muon_lr, args.adam_lr)):
         for group in optimizer.param_groups:
-            group["peak"] = lr
+            group["peak"] = lr * group.get("scale", 1.0)
     weights = {k: float(v) for k, v in (pair.split("=") for pair in args.weights.split(","))}
     length = args.frames * state.net.stft_kwargs["hop_length"]
     data = Batches(args.pool, args.holdout.split(","), weights, args.batch, length, state.step)
     if not args.state.exists():
-        initialise(state.net, data)
+        if args.init:
+            state.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
+        else:
+            initialise(state.net, data)
         state.average.load_state_dict(state.net.state_dict())
     loader = iter(torch.utils.data.DataLoader(data, batch_size=None, num_workers=1, prefetch_factor=4))
     compiled = torch.compile if args.compile else lambda function: function
