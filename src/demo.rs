@@ -24,6 +24,9 @@ pub const STEMS: [&str; 4] = ["drums", "bass", "other", "vocals"];
 /// Peak of the mixture after mastering, in full scale.
 const PEAK: f32 = 0.9;
 
+/// Faders of the stems.
+const LEVELS: [f32; 4] = [0.8, 1.3, 1.6, 1.9];
+
 /// Two channels of one length.
 pub type Stereo = [Vec<f32>; 2];
 
@@ -71,6 +74,9 @@ pub fn compose(seed: u64) -> Piece {
         harmony::render(&score, &mut random.fork()),
         voice::render(&score, &mut random.fork()),
     ];
+    for (stem, gain) in stems.iter_mut().zip(LEVELS) {
+        stem.iter_mut().flatten().for_each(|x| *x *= gain);
+    }
     let peak = (0..2)
         .flat_map(|c| (0..score.samples()).map(move |i| (c, i)))
         .map(|(c, i)| stems.iter().map(|stem| stem[c][i]).sum::<f32>().abs())

@@ -16,3 +16,4 @@ pub mod model;
 pub mod offline;
 pub mod registry;
 pub mod separator;
+pub mod stream;

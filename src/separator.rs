@@ -37,7 +37,9 @@ pub enum LoadError {
         source: ArchitectureError,
     },
     /// The stems that the YAML names are not those that the network has.
-    #[error("{origin}: the network has {found} stems, the YAML names {named} (training.instruments: {names}); give a YAML that belongs to the checkpoint")]
+    #[error(
+        "{origin}: the network has {found} stems, the YAML names {named} (training.instruments: {names}); give a YAML that belongs to the checkpoint"
+    )]
     Stems {
         /// The checkpoint.
         origin: String,
@@ -76,7 +78,9 @@ pub enum LoadError {
 #[derive(Debug, thiserror::Error)]
 pub enum SeparateError {
     /// A chunk has the wrong shape.
-    #[error("expected chunks of {channels} channels of equal length, at least {min} samples, found {found} values")]
+    #[error(
+        "expected chunks of {channels} channels of equal length, at least {min} samples, found {found} values"
+    )]
     Shape {
         /// Channels of the model.
         channels: usize,
@@ -213,7 +217,8 @@ pub fn check_chunk(chunk: usize, architecture: &Architecture) -> Result<(), Load
 fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<String>)> {
     let mut names = config.stems().to_vec();
     if names.is_empty() {
-        names = if count == 1 { vec!["vocals".into()] } else { (0..count).map(|n| format!("stem{n}")).collect() };
+        names =
+            if count == 1 { vec!["vocals".into()] } else { (0..count).map(|n| format!("stem{n}")).collect() };
     }
     // A network of one stem whose YAML lists the others too estimates the first.
     if count == 1 {

@@ -1,4 +1,5 @@
 //! The fused CPU kernels against the candle definition, same weights.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use candle_core::{Device, Tensor};
 use nullsum::kernels::{Isa, Pool};
@@ -33,8 +34,9 @@ fn snr_db(reference: &[f32], other: &[f32]) -> f64 {
 
 fn compare(name: &str, arch: &Architecture, frames: usize, batch: usize) {
     assert_eq!(uncovered(arch), None, "{name}");
-    let spec: Vec<f32> =
-        (0..batch * frames * arch.frame_features()).map(|i| ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 2.0).collect();
+    let spec: Vec<f32> = (0..batch * frames * arch.frame_features())
+        .map(|i| ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 2.0)
+        .collect();
     let reference = Roformer::new(arch, weights::seeded(3, &Device::Cpu)).unwrap();
     let tensor = Tensor::from_slice(&spec, (batch, frames, arch.frame_features()), &Device::Cpu).unwrap();
     let expected: Vec<f32> = reference.forward(&tensor).unwrap().flatten_all().unwrap().to_vec1().unwrap();
@@ -54,7 +56,12 @@ fn fused_masks_equal_candle_masks() {
     compare("BS", &bs, 33, 1);
     compare("BS, one frame", &bs, 1, 1);
     compare("BS, batch", &bs, 17, 3);
-    compare("several blocks", &Architecture { time_transformer_depth: 2, freq_transformer_depth: 3, ..bs.clone() }, 19, 1);
+    compare(
+        "several blocks",
+        &Architecture { time_transformer_depth: 2, freq_transformer_depth: 3, ..bs.clone() },
+        19,
+        1,
+    );
     compare("skip connection", &Architecture { skip_connection: true, depth: 4, ..bs.clone() }, 21, 2);
     compare("mono, one Linear", &Architecture { channels: 1, mask_linears: 1, ..bs.clone() }, 20, 1);
     compare("three Linears", &Architecture { mask_linears: 3, ..bs.clone() }, 20, 1);

@@ -1,4 +1,5 @@
 //! Whole songs through a small random network: chunks, channels, rates, passes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::ops::ControlFlow;
 
@@ -109,9 +110,7 @@ fn channels_are_taken_in_pairs_and_an_odd_one_stays_alone() {
     let song = noise(5, 2_500);
     let all = run(&mut model, &song, &options(2, 1, MaskRule::Plain));
     assert_eq!(all.channels(), 10);
-    let part = |range: std::ops::Range<usize>| {
-        Planar::from_planes(song.planes()[range].to_vec()).unwrap()
-    };
+    let part = |range: std::ops::Range<usize>| Planar::from_planes(song.planes()[range].to_vec()).unwrap();
     for (first, count) in [(0, 2), (2, 2), (4, 1)] {
         let alone = run(&mut model, &part(first..first + count), &options(2, 1, MaskRule::Plain));
         let same = (0..2).flat_map(|stem| (0..count).map(move |c| all_index(stem, first + c)));

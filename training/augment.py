@@ -77,19 +77,20 @@ class Pool:
 
 def equaliser(rng, bins, strength):
     """Smooth gain over [bins], linear in amplitude: a tilt and two bells on a logarithmic axis."""
-    octave = np.log2(np.linspace(0, SAMPLE_RATE / 2, bins, dtype=np.float32) + 20)
+    octave = np.linspace(4.3, 14.5, 128, dtype=np.float32)
     gain_db = rng.normal(0, 0.7 * strength) * (octave - 10)
     for _ in range(2):
         centre, width = rng.uniform(6, 14), rng.uniform(0.4, 1.5)
         gain_db = gain_db + rng.normal(0, 3 * strength) * np.exp(-0.5 * ((octave - centre) / width) ** 2)
-    return 10 ** (np.clip(gain_db, -15, 12) / 20)
+    gain = 10 ** (np.clip(gain_db, -15, 12) / 20)
+    return np.interp(np.linspace(0, SAMPLE_RATE / 2, bins), 2**octave, gain).astype(np.float32)
 
 
 def reverb(rng, length):
     """Spectrum [s, bins] of the direct sound and a decaying, independent tail a channel."""
     seconds = rng.uniform(0.15, 0.8)
     t = np.arange(length, dtype=np.float32) / SAMPLE_RATE
-    tail = rng.standard_normal((2, length), dtype=np.float32) * np.exp(-6.9 * t / seconds)
+    tail = rng.standard_normal((2, length), dtype=np.float32) * np.exp(-6.9 * t / np.float32(seconds))
     tail *= 10 ** rng.uniform(-1.2, -0.4) / np.sqrt(np.sum(tail**2, -1, keepdims=True))
     tail[:, 0] += 1
     return scipy.fft.rfft(tail)
@@ -100,7 +101,7 @@ def crop(rng, track, stem, length, start=None, ratio=None):
     if ratio is None:
         low, high = SHIFT[stem]
         ratio = 2 ** (rng.uniform(low, high) / 12) if rng.random() < 0.6 else 1.0
-    need = int(round(length * ratio / 60)) * 60
+    need = scipy.fft.next_fast_len(round(length * ratio), real=True)
     if start is None:
         block = int(track.blocks[rng.integers(len(track.blocks))]) * (SAMPLE_RATE // 2)
         start = block - int(rng.integers(0, need))

@@ -45,7 +45,7 @@ def initialise(net, data):
         for width, mlp in zip(net.band_split.dim_inputs, estimator.to_freqs):
             linear = mlp[0][-1]
             bins = width // (2 * net.audio_channels)
-            linear.weight.mul_(0.15)
+            linear.weight.mul_(0.3)
             linear.bias.zero_()
             linear.bias[0:width:2] = 2 * mask[first : first + bins].repeat_interleave(net.audio_channels)
             first += bins

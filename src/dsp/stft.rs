@@ -117,13 +117,14 @@ impl Stft {
             let done = self.inverse.process_with_scratch(&mut bins, &mut frame, &mut scratch);
             debug_assert!(done.is_ok());
             let start = (t * hop_length) as isize - (n_fft / 2) as isize;
-            let from = (-start).clamp(0, n_fft as isize) as usize;
-            let to = (signal.len() as isize - start).clamp(0, n_fft as isize) as usize;
-            for i in from..to.max(from) {
-                let at = (start + i as isize) as usize;
-                let w = self.window[i];
-                signal[at] += frame[i] * w;
-                envelope[at] += w * w;
+            // The part of the frame that lies in the signal.
+            let skip = (-start).clamp(0, n_fft as isize) as usize;
+            let at = (start + skip as isize) as usize;
+            let frame = frame.iter().zip(&self.window).skip(skip);
+            let out = signal.iter_mut().zip(envelope.iter_mut()).skip(at);
+            for ((x, e), (y, w)) in out.zip(frame) {
+                *x += y * w;
+                *e += w * w;
             }
         }
         for (x, e) in signal.iter_mut().zip(&envelope) {

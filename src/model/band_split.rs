@@ -21,12 +21,8 @@ pub(super) struct BandFeatures {
 impl BandFeatures {
     pub fn new(arch: &Architecture, device: &Device) -> Result<Self> {
         let bin = 2 * arch.channels;
-        let indices: Vec<u32> = arch
-            .bands
-            .iter()
-            .flatten()
-            .flat_map(|&f| (f * bin..(f + 1) * bin).map(|i| i as u32))
-            .collect();
+        let indices: Vec<u32> =
+            arch.bands.iter().flatten().flat_map(|&f| (f * bin..(f + 1) * bin).map(|i| i as u32)).collect();
         let frame = arch.frame_features();
         let mut owners = vec![0u32; frame];
         indices.iter().for_each(|&i| owners[i as usize] += 1);

@@ -172,8 +172,7 @@ impl FusedRoformer {
 impl SharedBins {
     fn new(arch: &Architecture) -> Option<Self> {
         let bin = 2 * arch.channels;
-        let indices: Vec<usize> =
-            arch.bands.iter().flatten().flat_map(|&f| f * bin..(f + 1) * bin).collect();
+        let indices: Vec<usize> = arch.bands.iter().flatten().flat_map(|&f| f * bin..(f + 1) * bin).collect();
         let frame = arch.frame_features();
         if indices.len() == frame && indices.iter().enumerate().all(|(i, &f)| i == f) {
             return None;
@@ -255,8 +254,7 @@ fn band_split(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<BandSp
 }
 
 fn mask_estimator(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<MaskEstimator, FusedError> {
-    let final_norm =
-        if arch.final_norm() { Some(weights.get("final_norm.gamma", arch.dim)?) } else { None };
+    let final_norm = if arch.final_norm() { Some(weights.get("final_norm.gamma", arch.dim)?) } else { None };
     let mut stems = Vec::with_capacity(arch.num_stems);
     for n in 0..arch.num_stems {
         let mut bands = Vec::with_capacity(arch.bands.len());

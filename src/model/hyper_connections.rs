@@ -53,7 +53,10 @@ impl HyperConnections {
             norm: RmsNorm::one_plus(dim, vb.pp("norm"))?,
             dynamic_alpha: vb.get((1, dim, columns), "dynamic_alpha_fn")?.squeeze(0)?,
             static_alpha: vb.get((rows, columns), "static_alpha")?.reshape((fracs, streams, columns))?,
-            alpha_scale: Tensor::cat(&[scale("pre_branch_scale", fracs)?, scale("residual_scale", rows)?], 0)?,
+            alpha_scale: Tensor::cat(
+                &[scale("pre_branch_scale", fracs)?, scale("residual_scale", rows)?],
+                0,
+            )?,
             dynamic_beta,
             static_beta: vb.get(rows, "static_beta")?.reshape((streams, fracs))?,
             post_scale: f64::from(vb.get((), "h_post_scale")?.to_scalar::<f32>()?),
@@ -68,10 +71,8 @@ impl HyperConnections {
         let groups = leading / streams;
         let (d, columns) = (dim / fracs, streams * fracs + fracs);
         // [l/s, n, f, s, d]
-        let split = residuals
-            .reshape((groups, streams, tokens, fracs, d))?
-            .permute((0, 2, 3, 1, 4))?
-            .contiguous()?;
+        let split =
+            residuals.reshape((groups, streams, tokens, fracs, d))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
         let normed = self.norm.forward(&split)?;
         let rows = normed.reshape(((), d))?;
         let alpha = rows
@@ -86,9 +87,13 @@ impl HyperConnections {
             .reshape((groups * tokens, fracs * streams, columns))?
             .transpose(1, 2)?
             .contiguous()?;
-        let mixed = alpha
-            .matmul(&split.reshape((groups * tokens, fracs * streams, d))?)?
-            .reshape((groups, tokens, fracs, 1 + streams, d))?;
+        let mixed = alpha.matmul(&split.reshape((groups * tokens, fracs * streams, d))?)?.reshape((
+            groups,
+            tokens,
+            fracs,
+            1 + streams,
+            d,
+        ))?;
         let input = mixed.narrow(3, 0, 1)?.reshape((groups, tokens, dim))?;
         let residuals = mixed
             .narrow(3, 1, streams)?
@@ -108,7 +113,8 @@ impl HyperConnections {
         let (groups, tokens, dim) = output.dims3()?;
         let d = dim / fracs;
         // [l/s · n, s · f2, f1] × [l/s · n, f1, d]
-        let beta = streams.beta.reshape((groups * tokens, fracs, s * fracs))?.transpose(1, 2)?.contiguous()?;
+        let beta =
+            streams.beta.reshape((groups * tokens, fracs, s * fracs))?.transpose(1, 2)?.contiguous()?;
         let spread = beta
             .matmul(&output.reshape((groups * tokens, fracs, d))?)?
             .reshape((groups, tokens, s, dim))?

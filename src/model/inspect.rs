@@ -71,7 +71,8 @@ impl Inspection {
 impl fmt::Display for Inspection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "{}", self.origin)?;
-        let dtypes: Vec<String> = self.dtypes.iter().map(|(name, count)| format!("{count} × {name}")).collect();
+        let dtypes: Vec<String> =
+            self.dtypes.iter().map(|(name, count)| format!("{count} × {name}")).collect();
         writeln!(
             f,
             "  file          {}, {:.1} MB, {} tensors ({})",

@@ -110,9 +110,7 @@ impl Tables {
     /// q and k with their positions: [batch, heads, len, dim_head], for the polar form with twice the features.
     pub fn apply(&self, q: &Tensor, k: &Tensor) -> Result<(Tensor, Tensor)> {
         match self {
-            Self::Rotary { cos, sin } => {
-                Ok((rotate(q, cos, sin)?, rotate(k, cos, sin)?))
-            }
+            Self::Rotary { cos, sin } => Ok((rotate(q, cos, sin)?, rotate(k, cos, sin)?)),
             Self::Polar { q: q_table, k: k_table } => {
                 // Magnitude softplus(x), phase from the table; real and imaginary parts side by side. The order of the
                 // features does not matter to the dot product.

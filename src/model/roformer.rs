@@ -97,10 +97,12 @@ impl Roformer {
         let streams = self.architecture.hyper_connections.map_or(1, |h| h.streams);
         if streams > 1 {
             let dim = x.dim(3)?;
-            x = x
-                .unsqueeze(1)?
-                .broadcast_as((batch, streams, frames, bands, dim))?
-                .reshape((batch * streams, frames, bands, dim))?;
+            x = x.unsqueeze(1)?.broadcast_as((batch, streams, frames, bands, dim))?.reshape((
+                batch * streams,
+                frames,
+                bands,
+                dim,
+            ))?;
         }
         let mut first = FirstValues::default();
         let mut earlier: Option<Tensor> = None;

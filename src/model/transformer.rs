@@ -70,7 +70,8 @@ impl Transformer {
     pub fn forward(&self, x: &Tensor, first_values: Option<&Tensor>) -> Result<(Tensor, Option<Tensor>)> {
         let (sequences, len, _) = x.dims3()?;
         let tables = self.blocks.iter().map(|b| b.tables(len, x.device())).collect::<Result<Vec<_>>>()?;
-        let per_sequence = self.bytes[0].saturating_mul(len).saturating_add(self.bytes[1]).saturating_mul(len);
+        let per_sequence =
+            self.bytes[0].saturating_mul(len).saturating_add(self.bytes[1]).saturating_mul(len);
         let step = (SLICE_BYTES / per_sequence.max(1)).max(1) * self.streams;
         if step >= sequences {
             return self.forward_slice(x, &tables, first_values);
@@ -119,9 +120,7 @@ impl Block {
     fn new(arch: &Architecture, axis: Axis, layer: usize, vb: VarBuilder) -> Result<Self> {
         let at = |part: &str| if arch.branch_names { vb.pp(part).pp("branch") } else { vb.pp(part) };
         let attention = match axis {
-            Axis::Linear => {
-                AnyAttention::Linear(Box::new(LinearAttention::new(arch, layer > 0, at("0"))?))
-            }
+            Axis::Linear => AnyAttention::Linear(Box::new(LinearAttention::new(arch, layer > 0, at("0"))?)),
             Axis::Time | Axis::Freq => {
                 AnyAttention::Softmax(Box::new(Attention::new(arch, layer > 0, at("0"))?))
             }

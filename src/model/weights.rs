@@ -31,7 +31,14 @@ pub fn seeded(seed: u64, device: &Device) -> VarBuilder<'static> {
 struct CheckpointBackend<'a>(&'a Checkpoint);
 
 impl SimpleBackend for CheckpointBackend<'_> {
-    fn get(&self, shape: Shape, name: &str, _: candle_nn::Init, dtype: DType, dev: &Device) -> Result<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        dev: &Device,
+    ) -> Result<Tensor> {
         let tensor = self.get_unchecked(name, dtype, dev)?;
         if tensor.elem_count() != shape.elem_count() {
             candle_core::bail!("{name}: expected shape {shape:?}, found {:?}", tensor.shape())
@@ -40,7 +47,9 @@ impl SimpleBackend for CheckpointBackend<'_> {
     }
 
     fn get_unchecked(&self, name: &str, dtype: DType, dev: &Device) -> Result<Tensor> {
-        let Some(view) = self.0.get(name) else { candle_core::bail!("{}: no tensor {name}", self.0.origin()) };
+        let Some(view) = self.0.get(name) else {
+            candle_core::bail!("{}: no tensor {name}", self.0.origin())
+        };
         let values = view.to_f32().map_err(candle_core::Error::wrap)?;
         Tensor::from_vec(values, view.shape(), dev)?.to_dtype(dtype)
     }
@@ -53,7 +62,14 @@ impl SimpleBackend for CheckpointBackend<'_> {
 struct SeededBackend(u64);
 
 impl SimpleBackend for SeededBackend {
-    fn get(&self, shape: Shape, name: &str, _: candle_nn::Init, dtype: DType, dev: &Device) -> Result<Tensor> {
+    fn get(
+        &self,
+        shape: Shape,
+        name: &str,
+        _: candle_nn::Init,
+        dtype: DType,
+        dev: &Device,
+    ) -> Result<Tensor> {
         // FNV-1a over the name, so that every tensor draws its own numbers.
         let mut state = name.bytes().fold(self.0 ^ 0xcbf2_9ce4_8422_2325, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)

@@ -81,6 +81,25 @@ pub fn demix(
     Demix::new(separator, source, *options).run(sink, on_progress)
 }
 
+/// A variant of the mixture for test-time augmentation.
+enum Variant {
+    Swapped,
+    Inverted,
+}
+
+impl Variant {
+    /// `signal`: any number of [channels, samples], flat.
+    fn apply(&self, signal: &[f32], samples: usize, channels: usize) -> Vec<f32> {
+        match self {
+            Self::Inverted => signal.iter().map(|x| -x).collect(),
+            Self::Swapped => signal
+                .chunks(samples * channels)
+                .flat_map(|channels| channels.chunks(samples).rev().flatten().copied())
+                .collect(),
+        }
+    }
+}
+
 struct Demix<'a> {
     separator: &'a mut Separator,
     source: &'a mut dyn Source,
@@ -276,18 +295,20 @@ impl<'a> Demix<'a> {
         if !self.options.tta {
             return Ok(outputs);
         }
-        let swap = |signal: &[f32]| -> Vec<f32> {
-            signal.chunks(samples * channels).flat_map(|pair| pair.chunks(samples).rev().flatten().copied()).collect()
-        };
-        let invert = |signal: &[f32]| -> Vec<f32> { signal.iter().map(|x| -x).collect() };
         let mut passes = 1.0;
-        let variants: [&dyn Fn(&[f32]) -> Vec<f32>; 2] = [&swap, &invert];
-        for variant in &variants[if channels == 2 { 0 } else { 1 }..] {
-            let changed: Vec<Vec<f32>> = inputs.iter().map(|input| variant(input)).collect();
+        let variants = if channels == 2 {
+            [Variant::Swapped, Variant::Inverted].as_slice()
+        } else {
+            &[Variant::Inverted]
+        };
+        for variant in variants {
+            let changed: Vec<Vec<f32>> =
+                inputs.iter().map(|input| variant.apply(input, samples, channels)).collect();
             let views: Vec<&[f32]> = changed.iter().map(Vec::as_slice).collect();
             for (output, answer) in outputs.iter_mut().zip(self.separator.separate(&views, rule)?) {
-                // Both variants undo themselves.
-                output.iter_mut().zip(variant(&answer)).for_each(|(x, y)| *x += y);
+                // A variant undoes itself.
+                let undone = variant.apply(&answer, samples, channels);
+                output.iter_mut().zip(undone).for_each(|(x, y)| *x += y);
             }
             passes += 1.0;
         }

@@ -15,7 +15,9 @@ impl FromStr for Mix {
 
     fn from_str(text: &str) -> Result<Self, OfflineError> {
         let wrong = |part: &str| OfflineError::Options {
-            what: format!("mix `{part}`: expected stem=gain with a gain like -6dB, +3dB or mute, as in vocals=-6dB,drums=mute"),
+            what: format!(
+                "mix `{part}`: expected stem=gain with a gain like -6dB, +3dB or mute, as in vocals=-6dB,drums=mute"
+            ),
         };
         let gains = text
             .split(',')
@@ -25,8 +27,12 @@ impl FromStr for Mix {
                 let gain = match gain.as_str() {
                     "mute" | "-inf" | "-infdb" => 0.0,
                     number => {
-                        let db: f32 =
-                            number.strip_suffix("db").unwrap_or(number).trim().parse().map_err(|_| wrong(part))?;
+                        let db: f32 = number
+                            .strip_suffix("db")
+                            .unwrap_or(number)
+                            .trim()
+                            .parse()
+                            .map_err(|_| wrong(part))?;
                         if !(-200.0..=60.0).contains(&db) {
                             return Err(wrong(part));
                         }
@@ -49,7 +55,8 @@ impl Mix {
         if let Some((name, _)) = self.gains.iter().find(|(name, _)| !stems.contains(name)) {
             return Err(OfflineError::UnknownStem { name: name.clone(), known: stems.join(", ") });
         }
-        let gain = |stem: &String| self.gains.iter().rfind(|(name, _)| name == stem).map_or(1.0, |(_, gain)| *gain);
+        let gain =
+            |stem: &String| self.gains.iter().rfind(|(name, _)| name == stem).map_or(1.0, |(_, gain)| *gain);
         Ok(stems.iter().map(gain).collect())
     }
 }

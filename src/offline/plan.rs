@@ -108,7 +108,9 @@ mod tests {
     fn every_sample_is_covered_and_no_chunk_is_in_vain() {
         for overlap in [1, 2, 3, 4, 8] {
             let plan = ChunkPlan::new(1000, overlap);
-            for samples in (1..60).chain([99, 100, 101, 500, 999, 1000, 1001, 1050, 1100, 1101, 1999, 5003, 9_999]) {
+            for samples in
+                (1..60).chain([99, 100, 101, 500, 999, 1000, 1001, 1050, 1100, 1101, 1999, 5003, 9_999])
+            {
                 let offset = if plan.pads(samples) { plan.border } else { 0 };
                 let chunks = plan.chunks(samples);
                 let mut covered = vec![0; samples];

@@ -162,9 +162,9 @@ impl<'a> Job<'a> {
             hybrid: options.lossless == LosslessMode::Hybrid && info.complement.is_none(),
             shifts: options.big_shifts.max(1),
             normalize: options.normalize.unwrap_or(info.normalize),
-            expected: source
-                .samples
-                .map(|n| (n as f64 * f64::from(info.sample_rate) / f64::from(source.sample_rate)).round() as u64),
+            expected: source.samples.map(|n| {
+                (n as f64 * f64::from(info.sample_rate) / f64::from(source.sample_rate)).round() as u64
+            }),
             separator,
             info,
         })
@@ -190,7 +190,9 @@ impl<'a> Job<'a> {
         };
         if passes == 1 && !self.normalize {
             let mut sink = |block: &Planar| finisher.push(block);
-            demix(self.separator, &mut source, &self.options, &mut sink, &mut |done| report(0, done, expected))?;
+            demix(self.separator, &mut source, &self.options, &mut sink, &mut |done| {
+                report(0, done, expected)
+            })?;
             return Ok((source.cleaned(), finisher));
         }
 
@@ -202,7 +204,9 @@ impl<'a> Job<'a> {
         if passes == 1 {
             let mut sink = |block: &Planar| finisher.push(block);
             let mut shifted = ShiftedSource::new(&mut mixture, 0);
-            demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| report(0, done, expected))?;
+            demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| {
+                report(0, done, expected)
+            })?;
             return Ok((source.cleaned(), finisher));
         }
         let mut stems = Spool::new(self.info.architecture.num_stems * mixture.channels())?;
@@ -213,7 +217,9 @@ impl<'a> Job<'a> {
             let total = mixture.samples();
             let mut sink = |block: &Planar| accumulate(&mut stems, block, &mut at, total, share, pass > 0);
             let mut shifted = ShiftedSource::new(&mut mixture, shift);
-            demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| report(pass, done, expected))?;
+            demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| {
+                report(pass, done, expected)
+            })?;
         }
         if self.hybrid {
             let pass = self.shifts;

@@ -1,4 +1,5 @@
 //! A folder with a tiny model of random weights, songs of noise, and the program run in it.
+#![allow(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -147,14 +147,12 @@ mod tests {
 
     #[test]
     fn every_difference_is_listed_and_like_ones_share_a_line() {
-        let called: Vec<_> =
-            (0..12).map(|i| expected(&format!("layers.{i}.0.norm.gamma"), &[8])).collect();
+        let called: Vec<_> = (0..12).map(|i| expected(&format!("layers.{i}.0.norm.gamma"), &[8])).collect();
         let held: Vec<(String, Vec<usize>)> = (0..6)
             .map(|i| (format!("layers.{i}.0.norm.gamma"), vec![if i == 3 { 9 } else { 8 }]))
             .chain([("extra.bias".into(), vec![2])])
             .collect();
-        let mut mismatch =
-            Mismatch::between(&called, held.iter().map(|(n, s)| (n.as_str(), s.as_slice())));
+        let mut mismatch = Mismatch::between(&called, held.iter().map(|(n, s)| (n.as_str(), s.as_slice())));
         assert_eq!((mismatch.missing.len(), mismatch.unexpected.len(), mismatch.misshapen.len()), (6, 1, 1));
         mismatch.causes.push("the YAML says depth 12, the file holds 6 layers".into());
         let report = mismatch.to_string();

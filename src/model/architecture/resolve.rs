@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    Architecture, Family, HyperConnections, Mismatch, Position, ValueResidual, contiguous_bands,
-};
+use super::{Architecture, Family, HyperConnections, Mismatch, Position, ValueResidual, contiguous_bands};
 use crate::dsp::stft::StftConfig;
 use crate::model::bands::{default_freqs_per_bands, mel_bands};
 use crate::model::config::Config;
@@ -97,13 +95,9 @@ impl Architecture {
 
         let depth = agree("depth", options.depth, evidence.count("layers."), "layers").unwrap_or(0);
         let dim = agree("dim", options.dim, evidence.dim(), "features a token").unwrap_or(0);
-        let num_stems = agree(
-            "num_stems",
-            options.num_stems,
-            evidence.count("mask_estimators."),
-            "mask estimators",
-        )
-        .unwrap_or(1);
+        let num_stems =
+            agree("num_stems", options.num_stems, evidence.count("mask_estimators."), "mask estimators")
+                .unwrap_or(1);
         let [linear_at, time_at, freq_at] = evidence.indices;
         let blocks = |at: usize| evidence.count(&format!("layers.0.{at}.layers."));
         let time_transformer_depth =
@@ -122,8 +116,7 @@ impl Architecture {
         .unwrap_or(0);
         let heads = agree("heads", options.heads, evidence.heads(), "gates").unwrap_or(8);
         let held_dim_head = evidence.qkv_rows().map(|rows| rows / 3 / heads.max(1));
-        let dim_head =
-            agree("dim_head", options.dim_head, held_dim_head, "features a head").unwrap_or(64);
+        let dim_head = agree("dim_head", options.dim_head, held_dim_head, "features a head").unwrap_or(64);
         let hyper = evidence.hyper_connections()?;
         let hyper_connections = hyper.map(|(streams, fracs)| HyperConnections {
             streams,
@@ -144,9 +137,13 @@ impl Architecture {
             normalized: options.stft_normalized.unwrap_or(false),
         };
         check_stft(&stft)?;
-        for (key, value) in
-            [("dim", dim), ("depth", depth), ("num_stems", num_stems), ("heads", heads), ("dim_head", dim_head)]
-        {
+        for (key, value) in [
+            ("dim", dim),
+            ("depth", depth),
+            ("num_stems", num_stems),
+            ("heads", heads),
+            ("dim_head", dim_head),
+        ] {
             positive(key, value)?;
         }
         let held_features = evidence.band_features();
@@ -155,7 +152,10 @@ impl Architecture {
         if let (Some(said), Some(held)) = (named_family, evidence.family)
             && said != held
         {
-            causes.insert(0, format!("the checkpoint is a {held}, the configuration or the command says {said}"));
+            causes.insert(
+                0,
+                format!("the checkpoint is a {held}, the configuration or the command says {said}"),
+            );
         }
 
         let value_residual = match (evidence.value_residual(), options.add_value_residual) {
@@ -244,7 +244,10 @@ fn resolve_bands(
                 });
             }
             if num_bands != held.len() {
-                causes.push(format!("the YAML says num_bands {num_bands}, the file holds {} bands", held.len()));
+                causes.push(format!(
+                    "the YAML says num_bands {num_bands}, the file holds {} bands",
+                    held.len()
+                ));
             }
             // The constructor's default, whatever `audio.sample_rate` says.
             let bands = mel_bands(options.sample_rate.unwrap_or(44_100), stft.n_fft, num_bands);

@@ -7,7 +7,7 @@ use nullsum::lossless::LosslessMode;
 use nullsum::offline::error::OfflineError;
 use nullsum::offline::outputs::output_paths;
 use nullsum::offline::render::{RenderOptions, render};
-use nullsum::separator::{ModelInfo, Separator};
+use nullsum::separator::{ModelInfo, Separator, check_chunk};
 use serde_json::json;
 
 use crate::args::SeparateArgs;
@@ -49,6 +49,9 @@ pub fn run(args: &SeparateArgs) -> Outcome {
     interrupt::check()?;
     let info = separator.info().clone();
     let options = options(args, &info);
+    if let Some(chunk) = options.chunk {
+        check_chunk(chunk, &info.architecture).or_fail(Code::Usage)?;
+    }
     let jobs = jobs(&batch, &source.name, &info, &options)?;
     talk.note(&headline(&source.name, &separator, precision));
     talk.event(&json!({

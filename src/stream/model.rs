@@ -1,0 +1,203 @@
+//! What the worker runs over a window, and how instances share it.
+
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use super::plan::{Measured, ModelSamples, ModelTiming};
+use crate::separator::{MaskRule, SeparateError, Separator};
+
+/// Why a window has no stems.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct WindowError(pub String);
+
+impl From<SeparateError> for WindowError {
+    fn from(error: SeparateError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// A window in, stems out. Has no memory of windows before, so that instances can share it.
+pub trait WindowSeparator: Send {
+    /// Number of stems.
+    fn stems(&self) -> usize;
+
+    /// Channels that it separates together.
+    fn channels(&self) -> usize;
+
+    /// Rate, chunk and transform.
+    fn timing(&self) -> ModelTiming;
+
+    /// separates `window` `[channels, samples]`, flat, into `out` `[stems, channels, samples]`, flat. A window of zeros is never asked for.
+    ///
+    /// # Errors
+    /// [`WindowError`]. Panics are caught too.
+    fn separate_window(&mut self, window: &[f32], rule: MaskRule, out: &mut [f32])
+    -> Result<(), WindowError>;
+}
+
+impl WindowSeparator for Separator {
+    /// Those of the network, and the complement of a single one.
+    fn stems(&self) -> usize {
+        self.info().stems.len() + usize::from(self.info().complement.is_some())
+    }
+
+    fn channels(&self) -> usize {
+        self.info().architecture.channels
+    }
+
+    fn timing(&self) -> ModelTiming {
+        let stft = self.info().architecture.stft;
+        ModelTiming {
+            rate: self.info().sample_rate,
+            chunk: ModelSamples(self.info().chunk as u64),
+            frame_hop: ModelSamples(stft.hop_length as u64),
+            frame: ModelSamples(stft.n_fft as u64),
+        }
+    }
+
+    fn separate_window(
+        &mut self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+    ) -> Result<(), WindowError> {
+        // The only stem of a model would take all of the mixture; what it leaves is a stem of its own.
+        let rule = if self.info().complement.is_some() { MaskRule::Plain } else { rule };
+        let stems = self.separate(&[window], rule)?.pop().unwrap_or_default();
+        let (network, rest) = out.split_at_mut(stems.len().min(out.len()));
+        network.copy_from_slice(&stems[..network.len()]);
+        for ((rest, mixture), stem) in rest.iter_mut().zip(window).zip(&*network) {
+            *rest = mixture - stem;
+        }
+        Ok(())
+    }
+}
+
+/// A model that any number of streams run, one window at a time.
+///
+/// Clones are cheap; the last one to go drops the weights. A client never holds one, so this is never the audio thread.
+#[derive(Clone)]
+pub struct SharedModel(Arc<Slot>);
+
+struct Slot {
+    stems: usize,
+    channels: usize,
+    timing: ModelTiming,
+    model: Mutex<Box<dyn WindowSeparator>>,
+}
+
+impl SharedModel {
+    /// Makes a model shareable.
+    pub fn new(model: Box<dyn WindowSeparator>) -> Self {
+        let (stems, channels, timing) = (model.stems(), model.channels().max(1), model.timing());
+        Self(Arc::new(Slot { stems, channels, timing, model: Mutex::new(model) }))
+    }
+
+    /// Number of stems.
+    pub fn stems(&self) -> usize {
+        self.0.stems
+    }
+
+    /// Channels that it separates together.
+    pub fn channels(&self) -> usize {
+        self.0.channels
+    }
+
+    /// Rate, chunk and transform.
+    pub fn timing(&self) -> ModelTiming {
+        self.0.timing
+    }
+
+    /// Whether both are the same weights.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
+    /// Runs the model, after whoever runs it now. See [`WindowSeparator::separate_window`].
+    ///
+    /// # Errors
+    /// [`WindowError`].
+    pub fn separate_window(
+        &self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+    ) -> Result<(), WindowError> {
+        self.0.model.lock().separate_window(window, rule, out)
+    }
+}
+
+/// Times a window of `window` samples of noise on this device: the shortest of `rounds` runs after one that warms up. For
+/// [`Tier::auto`](super::plan::Tier::auto).
+///
+/// # Errors
+/// Those of the model.
+pub fn measure(model: &SharedModel, window: ModelSamples, rounds: usize) -> Result<Measured, WindowError> {
+    let samples = window.len() * model.channels();
+    let mut state = 1u32;
+    let noise: Vec<f32> = (0..samples)
+        .map(|_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 24) as f32 - 0.5
+        })
+        .collect();
+    let mut out = vec![0.0; samples * model.stems()];
+    model.separate_window(&noise, MaskRule::Complete, &mut out)?;
+    let mut seconds = f64::INFINITY;
+    for _ in 0..rounds.max(1) {
+        let started = Instant::now();
+        model.separate_window(&noise, MaskRule::Complete, &mut out)?;
+        seconds = seconds.min(started.elapsed().as_secs_f64());
+    }
+    Ok(Measured { window, seconds })
+}
+
+impl std::fmt::Debug for SharedModel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SharedModel")
+            .field("stems", &self.0.stems)
+            .field("timing", &self.0.timing)
+            .finish_non_exhaustive()
+    }
+}
+
+/// One entry of the pool: locked while it is loaded, so that a second asker waits instead of loading again.
+type Entry = Arc<Mutex<Weak<Slot>>>;
+
+static POOL: Mutex<Vec<(String, Entry)>> = Mutex::new(Vec::new());
+
+/// The model of this content, from whoever in the process has it, or loaded now. `key` is what tells contents apart: a hash of checkpoint and
+/// configuration, with device and precision.
+///
+/// # Errors
+/// Whatever `load` says.
+pub fn pooled<E>(
+    key: &str,
+    load: impl FnOnce() -> Result<Box<dyn WindowSeparator>, E>,
+) -> Result<SharedModel, E> {
+    let entry = {
+        let mut pool = POOL.lock();
+        pool.retain(|(_, entry)| {
+            // An entry that is locked is being loaded.
+            Arc::strong_count(entry) > 1 || entry.try_lock().is_none_or(|slot| slot.strong_count() > 0)
+        });
+        match pool.iter().find(|(known, _)| known == key) {
+            Some((_, entry)) => entry.clone(),
+            None => {
+                let entry = Entry::default();
+                pool.push((key.into(), entry.clone()));
+                entry
+            }
+        }
+    };
+    let mut slot = entry.lock();
+    if let Some(known) = slot.upgrade() {
+        return Ok(SharedModel(known));
+    }
+    let model = SharedModel::new(load()?);
+    *slot = Arc::downgrade(&model.0);
+    Ok(model)
+}

@@ -1,0 +1,161 @@
+//! Plans by name, for any model, and the choice among them by measurement.
+
+use super::{Deadline, HostSamples, ModelSamples, PlanRequest};
+
+/// What a plan needs to know of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelTiming {
+    /// Sample rate in Hz.
+    pub rate: u32,
+    /// Samples of the chunks it was trained on: longer windows bring nothing.
+    pub chunk: ModelSamples,
+    /// Samples between two frames of its transform.
+    pub frame_hop: ModelSamples,
+    /// Samples of its transform: what lies nearer than half of it to the end of a window is guessed from a mirror image.
+    pub frame: ModelSamples,
+}
+
+/// How latency is traded for load and quality.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Tier {
+    /// Short hops: least latency, twelve passes over every sample. For a GPU or a small model.
+    Low,
+    /// Four passes.
+    Balanced,
+    /// Two passes over long windows: most latency, least load, most context.
+    High,
+}
+
+/// A measurement on the device.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    /// Samples of the window that was timed.
+    pub window: ModelSamples,
+    /// Time it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What [`Tier::auto`] found.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choice {
+    /// The tier.
+    pub tier: Tier,
+    /// Share of real time it is expected to take.
+    pub load: f64,
+    /// Whether it keeps up with a margin. When not, even [`Tier::High`] is too much for the device.
+    pub sustainable: bool,
+}
+
+/// Load that leaves room for a busy machine.
+const SUSTAINABLE_LOAD: f64 = 0.7;
+
+impl Tier {
+    /// All, lowest latency first.
+    pub const ALL: [Self; 3] = [Self::Low, Self::Balanced, Self::High];
+
+    /// Longest window in seconds, and the shares of the window that hop and lookahead take.
+    fn shape(self) -> (f64, f64, f64) {
+        match self {
+            Self::Low => (3.0, 1.0 / 12.0, 1.0 / 16.0),
+            Self::Balanced => (4.0, 1.0 / 4.0, 1.0 / 10.0),
+            Self::High => (6.0, 1.0 / 2.0, 1.0 / 8.0),
+        }
+    }
+
+    /// The plan to ask for. Windows, hops and lookaheads are whole frames, so that windows put their frames at the same places.
+    pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
+        let (seconds, hop, lookahead) = self.shape();
+        let frame_hop = model.frame_hop.0.max(1);
+        let frames =
+            |samples: f64| ModelSamples((samples / frame_hop as f64).round().max(1.0) as u64 * frame_hop);
+        let least = ModelSamples((model.frame.0 / 2).next_multiple_of(frame_hop));
+        let longest = (seconds * f64::from(model.rate)).min(model.chunk.0.max(1) as f64);
+        let hop = frames(longest * hop);
+        let lookahead = frames(longest * lookahead).max(least);
+        // A very short chunk does not hold what its own transform asks for.
+        let window = frames(longest).max(hop * 2 + lookahead);
+        PlanRequest {
+            host_rate,
+            model_rate: model.rate,
+            window,
+            hop,
+            lookahead,
+            fade: ModelSamples(lookahead.0 / 2),
+            deadline: Deadline::WholeHop,
+            max_block,
+        }
+    }
+
+    /// Share of real time that the tier takes on a device where `measured` was measured. Time is taken to grow with the window's
+    /// length, so measure a long one.
+    pub fn load(self, model: &ModelTiming, measured: Measured) -> f64 {
+        let request = self.request(model, model.rate, HostSamples(1));
+        let seconds = measured.seconds * request.window.0 as f64 / measured.window.0.max(1) as f64;
+        seconds / request.hop.seconds(model.rate.max(1))
+    }
+
+    /// The tier of least latency that keeps up with a margin.
+    pub fn auto(model: &ModelTiming, measured: Measured) -> Choice {
+        let loads = Self::ALL.map(|tier| (tier, tier.load(model, measured)));
+        match loads.into_iter().find(|(_, load)| *load <= SUSTAINABLE_LOAD) {
+            Some((tier, load)) => Choice { tier, load, sustainable: true },
+            None => Choice { tier: Self::High, load: Self::High.load(model, measured), sustainable: false },
+        }
+    }
+}
+
+impl std::fmt::Display for Tier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Low => "low",
+            Self::Balanced => "balanced",
+            Self::High => "high",
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Plan;
+    use super::*;
+
+    fn timing(chunk: u64) -> ModelTiming {
+        ModelTiming {
+            rate: 44_100,
+            chunk: ModelSamples(chunk),
+            frame_hop: ModelSamples(441),
+            frame: ModelSamples(2048),
+        }
+    }
+
+    #[test]
+    fn every_tier_is_a_plan_for_every_model_and_rate() {
+        for chunk in [1, 2_000, 44_100, 131_584, 352_800, 485_100, 2_000_000] {
+            for rate in [44_100, 48_000, 88_200, 96_000, 176_400, 192_000] {
+                let latencies = Tier::ALL.map(|tier| {
+                    let request = tier.request(&timing(chunk), rate, HostSamples(1024));
+                    let plan = Plan::new(request).unwrap();
+                    // Whole frames survive the rounding to both rates.
+                    assert_eq!((plan.hop(), plan.lookahead()), (request.hop, request.lookahead));
+                    assert!(plan.lookahead().0 >= 1024);
+                    plan.latency()
+                });
+                assert!(latencies.is_sorted(), "{chunk} {rate}: {latencies:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn auto_takes_the_lowest_tier_that_the_device_sustains() {
+        let model = timing(485_100);
+        let choose = |rtf: f64| {
+            let window = ModelSamples(4 * 44_100);
+            Tier::auto(&model, Measured { window, seconds: 4.0 * rtf })
+        };
+        assert_eq!(choose(0.01).tier, Tier::Low);
+        assert_eq!(choose(0.1).tier, Tier::Balanced);
+        assert_eq!(choose(0.3).tier, Tier::High);
+        let hopeless = choose(2.0);
+        assert!(!hopeless.sustainable && hopeless.tier == Tier::High && hopeless.load > 3.9);
+    }
+}
