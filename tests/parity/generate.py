@@ -96,10 +96,12 @@ def write_case(case, modules, folder):
     # One entry: the order of several is not reproducible.
     metadata = {"facts": json.dumps(facts, sort_keys=True)}
     save_file({k: v.contiguous().float() for k, v in tensors.items()}, folder / "case.safetensors", metadata)
-    print(f"{case['name']:32} {case['package']:20} mask rms {size:5.2f}"
-          f"  reference against itself in f64: mask {facts.get('reference_mask_db', math.nan):5.1f} dB,"
-          f" output {facts.get('reference_output_db', math.nan):5.1f} dB; deafest {facts.get('deafest_tensor', '-')}"
-          f" {facts.get('deafest_change_db', math.nan)} dB", flush=True)
+    line = f"{case['name']:32} {case['package']:20} mask rms {size:.2f}"
+    if "reference_mask_db" in facts:
+        line += f", in single precision {facts['reference_mask_db']} dB (mask), {facts['reference_output_db']} dB (output)"
+    if "deafest_tensor" in facts:
+        line += f"; least heard: {facts['deafest_tensor']}, {facts['deafest_change_db']} dB"
+    print(line, flush=True)
 
 
 def signal(case, samples, offset=0):
