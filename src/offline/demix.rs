@@ -236,9 +236,9 @@ impl<'a> Demix<'a> {
         let model_channels = self.separator.info().architecture.channels;
         let shortest = self.separator.info().architecture.stft.min_samples();
         let groups = self.channels.div_ceil(model_channels);
-        // A song of no more samples than a fade is all there is of its chunk: the rest need not be run.
+        // A song of a few samples is all there is of its chunk: the rest need not be run.
         let samples = match batch {
-            [only] if only.first && only.len <= plan.fade => plan.fade.max(shortest),
+            [only] if only.first && only.len <= plan.stub => plan.fade.max(shortest),
             _ => plan.chunk,
         };
         let mut inputs: Vec<Vec<f32>> = Vec::new();
@@ -295,11 +295,13 @@ impl<'a> Demix<'a> {
         if !self.options.tta {
             return Ok(outputs);
         }
-        let mut passes = 1.0;
-        let variants = if channels == 2 {
-            [Variant::Swapped, Variant::Inverted].as_slice()
-        } else {
-            &[Variant::Inverted]
+        let (mut passes, variants) = match channels {
+            2 => (1.0, [Variant::Swapped, Variant::Inverted].as_slice()),
+            _ => {
+                // The one channel swapped is itself: no pass, but its share of the mean.
+                outputs.iter_mut().flatten().for_each(|x| *x *= 2.0);
+                (2.0, [Variant::Inverted].as_slice())
+            }
         };
         for variant in variants {
             let changed: Vec<Vec<f32>> =

@@ -3,7 +3,7 @@
 //! step = chunk / overlap, border = chunk − step, fade = chunk / 10, as in Music-Source-Separation-Training. A song longer
 //! than two borders is reflect-padded by one border at both ends. Three things differ from that trainer, none of which
 //! changes a sample of the result elsewhere:
-//! chunks that lie wholly in the padding are not run; a last chunk of no more samples than a fade is not run as mostly
+//! chunks that lie wholly in the padding are not run; a last chunk of a few samples, a [`ChunkPlan::stub`], is not run as all but
 //! padding (where nothing else covers it, the chunk is moved back to end with the song); and no sample is ever left
 //! without a weight (at overlap 1 the trainer's fades meet at 0, which silences two samples at every join).
 
@@ -23,6 +23,8 @@ pub struct ChunkPlan {
     pub border: usize,
     /// Length of a chunk's fades.
     pub fade: usize,
+    /// Most samples of a last chunk that are not worth a chunk of their own.
+    pub stub: usize,
 }
 
 /// One chunk of a song.
@@ -42,7 +44,7 @@ impl ChunkPlan {
     /// A plan of `chunk` samples, `overlap` chunks covering each sample.
     pub fn new(chunk: usize, overlap: usize) -> Self {
         let step = (chunk / overlap.max(1)).max(1);
-        Self { chunk, step, border: chunk - step, fade: chunk / 10 }
+        Self { chunk, step, border: chunk - step, fade: chunk / 10, stub: chunk / 100 }
     }
 
     /// Whether a song of `samples` samples is padded at its ends.
@@ -52,7 +54,7 @@ impl ChunkPlan {
 
     /// Samples past a chunk's start that must be known, or known not to exist, before [`ChunkPlan::next`] can decide.
     pub fn lookahead(&self) -> usize {
-        self.chunk.max(self.step + self.fade) + 1
+        self.chunk.max(self.step + self.stub) + 1
     }
 
     /// The chunk after the one that starts at `start` (`None` for the first chunk of all). `known` counts the samples of the
@@ -64,7 +66,7 @@ impl ChunkPlan {
             return None;
         }
         let remains = known - at;
-        if complete && start.is_some() && !padded && remains <= self.fade {
+        if complete && start.is_some() && !padded && remains <= self.stub {
             if self.border > 0 || known < self.chunk {
                 return None;
             }
@@ -74,7 +76,7 @@ impl ChunkPlan {
         // The last chunk of the trainer's grid keeps its tail, whether or not it is run here.
         let ends = complete && at + self.step >= known;
         let successor_dropped =
-            complete && !padded && self.border > 0 && known.saturating_sub(at + self.step) <= self.fade;
+            complete && !padded && self.border > 0 && known.saturating_sub(at + self.step) <= self.stub;
         Some(Chunk {
             start: at,
             len: remains.min(self.chunk),
@@ -134,7 +136,7 @@ mod tests {
             let plan = ChunkPlan::new(1000, overlap);
             for samples in 2_000..4_100 {
                 for chunk in plan.chunks(samples) {
-                    assert!(chunk.len > plan.fade, "overlap {overlap}, {samples} samples: {chunk:?}");
+                    assert!(chunk.len > plan.stub, "overlap {overlap}, {samples} samples: {chunk:?}");
                 }
             }
         }

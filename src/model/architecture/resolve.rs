@@ -159,7 +159,8 @@ impl Architecture {
         }
 
         let value_residual = match (evidence.value_residual(), options.add_value_residual) {
-            (None, Some(true)) => {
+            // The first layer has none to mix with, so a network of one layer holds none.
+            (None, Some(true)) if depth > 1 => {
                 causes.push("the YAML says add_value_residual, the file holds no value residuals".into());
                 Some(ValueResidual::LearnedValueResidualMix)
             }
