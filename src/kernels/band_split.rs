@@ -14,7 +14,7 @@ const TILE: usize = 96;
 /// The parameters of one band, `band_split.to_features.{k}`.
 #[derive(Debug, Clone, Copy)]
 pub struct BandWeights<'a> {
-    /// `0.gamma` [dim_in].
+    /// `0.gamma` `[dim_in]`.
     pub norm: &'a [f32],
     /// `1` [dim, dim_in].
     pub linear: Linear<'a>,

@@ -20,7 +20,7 @@ pub(super) const AHEAD: usize = 3;
 /// Rows a task aims at, when sequences are short enough to be grouped.
 const GROUP: usize = 288;
 
-/// A linear layer's parameters: `weight` [out, in], `bias` [out].
+/// A linear layer's parameters: `weight` [out, in], `bias` `[out]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear<'a> {
     /// Row by row, as PyTorch stores it.
@@ -32,7 +32,7 @@ pub struct Linear<'a> {
 /// The parameters of one layer, named as in the checkpoint. Sizes follow from the lengths.
 #[derive(Debug, Clone, Copy)]
 pub struct TransformerWeights<'a> {
-    /// `0.norm.gamma` [dim].
+    /// `0.norm.gamma` `[dim]`.
     pub attention_norm: &'a [f32],
     /// `0.to_qkv.weight` [3 · heads · dim_head, dim], laid out (qkv h d).
     pub to_qkv: &'a [f32],
@@ -40,13 +40,13 @@ pub struct TransformerWeights<'a> {
     pub to_gates: Linear<'a>,
     /// `0.to_out.0.weight` [dim, heads · dim_head].
     pub to_out: &'a [f32],
-    /// `1.net.0.gamma` [dim].
+    /// `1.net.0.gamma` `[dim]`.
     pub feed_forward_norm: &'a [f32],
     /// `1.net.1` [inner, dim].
     pub linear_in: Linear<'a>,
     /// `1.net.4` [dim, inner].
     pub linear_out: Linear<'a>,
-    /// `norm.gamma` [dim] when a norm follows the layer (Mel-Band RoFormer; after the last layer of a transformer).
+    /// `norm.gamma` `[dim]` when a norm follows the layer (Mel-Band RoFormer; after the last layer of a transformer).
     pub norm: Option<&'a [f32]>,
 }
 

@@ -40,7 +40,7 @@ impl Grid {
         Self { bits, carrier, bounded }
     }
 
-    /// Quantises one channel. `mixture`: [samples]; `stems`: one slice of as many samples each, overwritten with multiples
+    /// Quantises one channel. `mixture`: `[samples]`; `stems`: one slice of as many samples each, overwritten with multiples
     /// of the step whose sum is the mixture, itself rounded to the step.
     pub fn settle(&self, mixture: &[f32], stems: &mut [&mut [f32]]) -> GridReport {
         let scale = f64::from(2u32.pow(self.bits));
