@@ -1,6 +1,6 @@
 """Decode recorded stems to 44.1 kHz stereo int16 arrays, `<out>/<source>/<stem>.npy`, shape [t, s].
 
-    python prepare.py --data DATA --out POOL [--sectoid DIR] [--sonic-pi DIR]
+    python prepare.py --data DATA --out POOL [--sectoid DIR]
 
 `DATA/songs/<song>/{drums,bass,other,vocals}.*` are aligned songs, `DATA/loose/vocals/*` voices without a song.
 `--sectoid` takes the guitar tracks of Debian's fretsonfire-songs-sectoid as `other`. A stem that is silent
