@@ -8,6 +8,7 @@ mod expected;
 mod mismatch;
 mod resolve;
 
+use super::bands::BandLayout;
 use crate::dsp::stft::StftConfig;
 
 pub use expected::Expected;
@@ -127,6 +128,11 @@ impl Architecture {
     /// Features of a band's input, (f s) c.
     pub fn band_features(&self) -> Vec<usize> {
         self.bands.iter().map(|bins| bins.len() * self.channels * 2).collect()
+    }
+
+    /// Where the bands' features lie in a frame.
+    pub fn band_layout(&self) -> BandLayout {
+        BandLayout::new(&self.bands, 2 * self.channels, self.frame_features())
     }
 
     /// Features of a frame's spectrum, (f s) c.

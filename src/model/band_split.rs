@@ -6,7 +6,7 @@ use candle_nn::{Linear, Module, VarBuilder, linear};
 use super::architecture::Architecture;
 use super::norm::RmsNorm;
 
-/// Which features of a frame, (f s) c, belong to each band, in the order of the bands.
+/// The [`BandLayout`](super::bands::BandLayout) on the device.
 pub(super) struct BandFeatures {
     /// Index of every band feature in the frame: [features of all bands]
     pub indices: Tensor,
@@ -20,17 +20,12 @@ pub(super) struct BandFeatures {
 
 impl BandFeatures {
     pub fn new(arch: &Architecture, device: &Device) -> Result<Self> {
-        let bin = 2 * arch.channels;
-        let indices: Vec<u32> =
-            arch.bands.iter().flatten().flat_map(|&f| (f * bin..(f + 1) * bin).map(|i| i as u32)).collect();
-        let frame = arch.frame_features();
-        let mut owners = vec![0u32; frame];
-        indices.iter().for_each(|&i| owners[i as usize] += 1);
-        let weights: Vec<f32> = owners.iter().map(|&n| if n == 0 { 0.0 } else { 1.0 / n as f32 }).collect();
+        let layout = arch.band_layout();
+        let indices: Vec<u32> = layout.indices.iter().map(|&i| i as u32).collect();
         Ok(Self {
-            whole: indices.len() == frame && indices.iter().enumerate().all(|(i, &f)| i == f as usize),
+            whole: layout.whole,
             indices: Tensor::new(indices, device)?,
-            weights: Tensor::new(weights, device)?,
+            weights: Tensor::new(layout.weights, device)?,
             sizes: arch.band_features(),
         })
     }

@@ -54,6 +54,47 @@ pub fn mel_bands(sample_rate: u32, n_fft: usize, num_bands: usize) -> Vec<Vec<us
     bands
 }
 
+/// Which features of a frame, (f s) c, the bands own, in the order of the bands.
+pub struct BandLayout {
+    /// Place in the frame of every feature of all bands.
+    pub indices: Vec<usize>,
+    /// One over the number of bands that own a feature of the frame, 0 where none does: masks of shared bins are averaged.
+    pub weights: Vec<f32>,
+    /// Whether the bands are the whole frame in order, so that nothing needs gathering.
+    pub whole: bool,
+}
+
+impl BandLayout {
+    /// The layout of `bands`, lists of bins, in frames of `frame` features, `bin` features a bin.
+    pub fn new(bands: &[Vec<usize>], bin: usize, frame: usize) -> Self {
+        let indices: Vec<usize> = bands.iter().flatten().flat_map(|&f| f * bin..(f + 1) * bin).collect();
+        let mut owners = vec![0u32; frame];
+        indices.iter().for_each(|&i| owners[i] += 1);
+        Self {
+            whole: indices.len() == frame && indices.iter().enumerate().all(|(i, &f)| i == f),
+            weights: owners.iter().map(|&n| if n == 0 { 0.0 } else { 1.0 / n as f32 }).collect(),
+            indices,
+        }
+    }
+
+    /// Features of all bands of each frame: [frames, band features].
+    pub(super) fn gather(&self, spec: &[f32], frame: usize, out: &mut Vec<f32>) {
+        out.clear();
+        for row in spec.chunks_exact(frame) {
+            out.extend(self.indices.iter().map(|&i| row[i]));
+        }
+    }
+
+    /// Masks of all bands laid onto their frames; where bands share a bin, their mean.
+    pub(super) fn scatter(&self, masks: &[f32], frame: usize, out: &mut [f32]) {
+        for (row, out) in masks.chunks_exact(self.indices.len()).zip(out.chunks_exact_mut(frame)) {
+            out.fill(0.0);
+            self.indices.iter().zip(row).for_each(|(&i, mask)| out[i] += mask);
+            out.iter_mut().zip(&self.weights).for_each(|(mask, weight)| *mask *= weight);
+        }
+    }
+}
+
 /// Slaney's mel scale: linear below 1 kHz, logarithmic above.
 fn hz_to_mel(hz: f64) -> f64 {
     let (step, corner) = (200.0 / 3.0, 1000.0);

@@ -10,6 +10,7 @@ use candle_core::{Device, Shape};
 use candle_nn::VarBuilder;
 
 use super::architecture::{Architecture, Position};
+use super::bands::BandLayout;
 use super::position::PositionEmbed;
 use crate::kernels::{
     BandMlp, BandSplit, BandWeights, Isa, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences,
@@ -52,7 +53,7 @@ pub struct FusedRoformer {
     mask_estimator: MaskEstimator,
     /// Where each band feature lies in a frame, and one over the bands that share a feature; none where the bands are the
     /// whole frame in order.
-    bands: Option<SharedBins>,
+    bands: Option<BandLayout>,
     /// x: [frames, bands, dim], kept between calls.
     x: Vec<f32>,
     /// Features of all bands, where they have to be gathered.
@@ -62,11 +63,6 @@ pub struct FusedRoformer {
 struct Layer {
     time: Vec<TransformerBlock>,
     freq: Vec<TransformerBlock>,
-}
-
-struct SharedBins {
-    indices: Vec<usize>,
-    weights: Vec<f32>,
 }
 
 impl FusedRoformer {
@@ -91,7 +87,7 @@ impl FusedRoformer {
             band_split: band_split(arch, &weights, isa)?,
             mask_estimator: mask_estimator(arch, &weights, isa)?,
             layers,
-            bands: SharedBins::new(arch),
+            bands: Some(arch.band_layout()).filter(|layout| !layout.whole),
             architecture: arch.clone(),
             isa,
             pool,
@@ -165,38 +161,6 @@ impl FusedRoformer {
                 shared.scatter(&self.gathered, self.architecture.frame_features(), masks);
                 Ok(())
             }
-        }
-    }
-}
-
-impl SharedBins {
-    fn new(arch: &Architecture) -> Option<Self> {
-        let bin = 2 * arch.channels;
-        let indices: Vec<usize> = arch.bands.iter().flatten().flat_map(|&f| f * bin..(f + 1) * bin).collect();
-        let frame = arch.frame_features();
-        if indices.len() == frame && indices.iter().enumerate().all(|(i, &f)| i == f) {
-            return None;
-        }
-        let mut owners = vec![0u32; frame];
-        indices.iter().for_each(|&i| owners[i] += 1);
-        let weights = owners.iter().map(|&n| if n == 0 { 0.0 } else { 1.0 / n as f32 }).collect();
-        Some(Self { indices, weights })
-    }
-
-    /// Features of all bands of each frame: [frames, band features].
-    fn gather(&self, spec: &[f32], frame: usize, out: &mut Vec<f32>) {
-        out.clear();
-        for row in spec.chunks_exact(frame) {
-            out.extend(self.indices.iter().map(|&i| row[i]));
-        }
-    }
-
-    /// Masks of all bands laid onto their frames; where bands share a bin, their mean.
-    fn scatter(&self, masks: &[f32], frame: usize, out: &mut [f32]) {
-        for (row, out) in masks.chunks_exact(self.indices.len()).zip(out.chunks_exact_mut(frame)) {
-            out.fill(0.0);
-            self.indices.iter().zip(row).for_each(|(&i, mask)| out[i] += mask);
-            out.iter_mut().zip(&self.weights).for_each(|(mask, weight)| *mask *= weight);
         }
     }
 }

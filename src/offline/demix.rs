@@ -247,8 +247,9 @@ impl<'a> Demix<'a> {
         for chunk in batch {
             for group in 0..groups {
                 let input = self.chunk_input(chunk, group, model_channels, samples);
-                which.push(input.iter().any(|x| *x != 0.0).then_some(inputs.len()));
-                if input.iter().any(|x| *x != 0.0) {
+                let heard = input.iter().any(|x| *x != 0.0);
+                which.push(heard.then_some(inputs.len()));
+                if heard {
                     inputs.push(input);
                 }
             }
