@@ -14,6 +14,8 @@ pub mod kernels;
 pub mod lossless;
 pub mod model;
 pub mod offline;
+#[cfg(feature = "plugin")]
+pub mod plugin;
 pub mod registry;
 pub mod separator;
 pub mod stream;

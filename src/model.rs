@@ -8,6 +8,7 @@ mod attention;
 mod band_split;
 pub mod bands;
 pub mod checkpoint;
+pub mod companion;
 pub mod config;
 pub mod convert;
 pub mod device;

@@ -23,6 +23,8 @@ mod lock;
 #[cfg(feature = "download")]
 mod transfer;
 
+#[cfg(feature = "plugin")]
+pub(crate) use cache::sha256_of;
 pub use cache::{CACHE_ENV, Files, Verdict, cache_dir, cached, cached_in, folder_in, verify};
 #[cfg(feature = "download")]
 pub use download::{FetchOptions, MIRROR_ENV, Progress, Stage, Timeouts, What, fetch};

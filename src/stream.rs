@@ -14,6 +14,7 @@ pub mod plan;
 pub mod reference;
 mod ring;
 pub mod scheduler;
+pub mod scope;
 mod shared;
 mod sinc;
 pub mod smooth;
@@ -28,6 +29,7 @@ pub use model::{SharedModel, WindowError, WindowSeparator, measure, pooled};
 pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Tier};
 pub use reference::offline_reference;
 pub use scheduler::Scheduler;
+pub use scope::Scope;
 pub use status::{State, Status};
 pub use worker::{Engine, Step, SwapError};
 

@@ -179,7 +179,7 @@ pub(super) fn temp_in(folder: &Path, suffix: &str) -> io::Result<tempfile::Named
 }
 
 /// SHA-256 as lower-case hex. `tick` gets the bytes read so far and may stop it, which gives `None`.
-pub(super) fn sha256_of(mut file: File, tick: &mut dyn FnMut(u64) -> bool) -> io::Result<Option<String>> {
+pub(crate) fn sha256_of(mut file: File, tick: &mut dyn FnMut(u64) -> bool) -> io::Result<Option<String>> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     let mut done = 0;

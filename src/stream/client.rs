@@ -305,6 +305,7 @@ impl Client {
                     plane.iter_mut().zip(&self.scratch.main).take(n).for_each(|(y, x)| *y = *x);
                 }
             }
+            self.shared.status.scope().advance(n);
             done += n;
         }
     }
@@ -324,6 +325,8 @@ impl Client {
         self.read_dry(channel, position, n);
         let Scratch { dry, main, others, sum, .. } = &mut *self.scratch;
         *main = *dry;
+        let peak = dry.iter().take(n).fold(0f32, |peak, x| peak.max(x.abs()));
+        self.shared.status.scope().raise_input(peak);
         others.fill(0.0);
         sum.fill(0.0);
         for stem in 0..self.shared.stems {
@@ -430,6 +433,7 @@ impl Client {
             }
         }
         self.shared.status.raise_stem_peak(lane, peak);
+        self.shared.status.scope().raise_stem(stem, peak);
     }
 }
 

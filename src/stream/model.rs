@@ -30,7 +30,17 @@ pub trait WindowSeparator: Send {
     /// Rate, chunk and transform.
     fn timing(&self) -> ModelTiming;
 
-    /// separates `window` `[channels, samples]`, flat, into `out` `[stems, channels, samples]`, flat. A window of zeros is never asked for.
+    /// Their names, as many.
+    fn stem_names(&self) -> Vec<String> {
+        (0..self.stems()).map(|stem| format!("stem{stem}")).collect()
+    }
+
+    /// What it runs on, for people.
+    fn runs_on(&self) -> String {
+        String::new()
+    }
+
+    /// Separates `window` `[channels, samples]`, flat, into `out` `[stems, channels, samples]`, flat. A window of zeros is never asked for.
     ///
     /// # Errors
     /// [`WindowError`]. Panics are caught too.
@@ -56,6 +66,14 @@ impl WindowSeparator for Separator {
             frame_hop: ModelSamples(stft.hop_length as u64),
             frame: ModelSamples(stft.n_fft as u64),
         }
+    }
+
+    fn stem_names(&self) -> Vec<String> {
+        self.info().stems.iter().chain(&self.info().complement).cloned().collect()
+    }
+
+    fn runs_on(&self) -> String {
+        format!("{}, {}, {} threads", self.device(), self.kernel(), self.threads())
     }
 
     fn separate_window(
@@ -86,6 +104,8 @@ struct Slot {
     stems: usize,
     channels: usize,
     timing: ModelTiming,
+    names: Vec<String>,
+    runs_on: String,
     model: Mutex<Box<dyn WindowSeparator>>,
 }
 
@@ -93,7 +113,8 @@ impl SharedModel {
     /// Makes a model shareable.
     pub fn new(model: Box<dyn WindowSeparator>) -> Self {
         let (stems, channels, timing) = (model.stems(), model.channels().max(1), model.timing());
-        Self(Arc::new(Slot { stems, channels, timing, model: Mutex::new(model) }))
+        let (names, runs_on) = (model.stem_names(), model.runs_on());
+        Self(Arc::new(Slot { stems, channels, timing, names, runs_on, model: Mutex::new(model) }))
     }
 
     /// Number of stems.
@@ -109,6 +130,16 @@ impl SharedModel {
     /// Rate, chunk and transform.
     pub fn timing(&self) -> ModelTiming {
         self.0.timing
+    }
+
+    /// Names of the stems.
+    pub fn stem_names(&self) -> &[String] {
+        &self.0.names
+    }
+
+    /// What it runs on, for people.
+    pub fn runs_on(&self) -> &str {
+        &self.0.runs_on
     }
 
     /// Whether both are the same weights.

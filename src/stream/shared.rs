@@ -81,7 +81,7 @@ impl Shared {
         let input = 2 * latency + 2 * block + 2 * parts.hop.0;
         // The worker writes at most at `written`, the client reads at least at `written` − latency − block.
         let stems_final = latency + 2 * block;
-        let status = Arc::new(Status::new(latency, stems * channels));
+        let status = Arc::new(Status::new(latency, plan.host_rate(), stems, channels));
         let tail = parts.lookahead.len();
         Self {
             channels,

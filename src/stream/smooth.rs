@@ -4,7 +4,7 @@
 ///
 /// Arrives at the very target, not near it: a gain of 1 is then exactly 1, and what it multiplies is untouched.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ramp {
+pub(crate) struct Ramp {
     value: f32,
     target: f32,
     step: f32,
@@ -14,12 +14,12 @@ pub(super) struct Ramp {
 
 impl Ramp {
     /// Resting at `value`; a change takes `length` samples.
-    pub(super) fn new(value: f32, length: u32) -> Self {
+    pub(crate) fn new(value: f32, length: u32) -> Self {
         Self { value, target: value, step: 0.0, left: 0, length: length.max(1) }
     }
 
     /// Sets the target. Realtime-safe. What is no finite number is ignored.
-    pub(super) fn set(&mut self, target: f32) {
+    pub(crate) fn set(&mut self, target: f32) {
         if target != self.target && target.is_finite() {
             self.target = target;
             self.left = self.length;
@@ -28,13 +28,13 @@ impl Ramp {
     }
 
     /// Jumps to the target. Realtime-safe.
-    pub(super) fn snap(&mut self) {
+    pub(crate) fn snap(&mut self) {
         self.value = self.target;
         self.left = 0;
     }
 
     /// The next sample's value. Realtime-safe.
-    pub(super) fn next(&mut self) -> f32 {
+    pub(crate) fn next(&mut self) -> f32 {
         match self.left {
             0 => {}
             1 => self.snap(),
@@ -47,7 +47,7 @@ impl Ramp {
     }
 
     /// Its value while it rests. Realtime-safe.
-    pub(super) fn resting(&self) -> Option<f32> {
+    pub(crate) fn resting(&self) -> Option<f32> {
         (self.left == 0).then_some(self.value)
     }
 }

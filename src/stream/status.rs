@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
 
 use parking_lot::Mutex;
 
+use super::scope::Scope;
+
 /// What the worker is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -36,12 +38,13 @@ pub struct Status {
     window_seconds: AtomicU32,
     null_peak: AtomicU32,
     stem_peaks: Box<[AtomicU32]>,
+    scope: Scope,
     /// Written by the worker, read by the interface; the audio thread never comes here.
     message: Mutex<Option<String>>,
 }
 
 impl Status {
-    pub(super) fn new(latency: u64, lanes: usize) -> Self {
+    pub(super) fn new(latency: u64, host_rate: u32, stems: usize, channels: usize) -> Self {
         Self {
             state: AtomicU8::new(State::NoModel as u8),
             latency,
@@ -52,7 +55,8 @@ impl Status {
             load: AtomicU32::new(0),
             window_seconds: AtomicU32::new(0),
             null_peak: AtomicU32::new(0),
-            stem_peaks: (0..lanes).map(|_| AtomicU32::new(0)).collect(),
+            stem_peaks: (0..stems * channels).map(|_| AtomicU32::new(0)).collect(),
+            scope: Scope::new(host_rate, stems),
             message: Mutex::new(None),
         }
     }
@@ -114,6 +118,11 @@ impl Status {
         self.stem_peaks.get(lane).map_or(0.0, |peak| f32::from_bits(peak.swap(0, Relaxed)))
     }
 
+    /// What was played lately.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     /// What went wrong last.
     pub fn message(&self) -> Option<String> {
         self.message.lock().clone()
@@ -163,7 +172,7 @@ impl Status {
     }
 }
 
-fn raise(cell: &AtomicU32, peak: f32) {
+pub(super) fn raise(cell: &AtomicU32, peak: f32) {
     if peak > f32::from_bits(cell.load(Relaxed)) {
         cell.store(peak.to_bits(), Relaxed);
     }

@@ -1,11 +1,12 @@
 //! Which model runs: the one that is named, or the best that is at hand.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use nullsum::embedded;
 use nullsum::model::architecture::Family;
 use nullsum::model::checkpoint::Checkpoint;
+use nullsum::model::companion;
 use nullsum::model::config::Config;
 use nullsum::registry::{self, Entry, FetchError, FetchOptions, Files};
 
@@ -13,7 +14,7 @@ use crate::args::ModelArgs;
 use crate::exit::{Code, Failure, OrFail, Outcome};
 use crate::interrupt;
 use crate::progress::{FetchProgress, announce};
-use crate::report::{Talk, text};
+use crate::report::Talk;
 
 /// How long the unasked-for download waits for a network that is not there.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -153,56 +154,8 @@ fn with_config(
     path: Option<&Path>,
     config: Option<&Path>,
 ) -> Outcome<Source> {
-    let config = match (config, checkpoint.config_yaml(), path) {
-        (Some(config), _, _) => Config::from_file(config).or_fail(Code::Model)?,
-        (None, Some(yaml), _) => {
-            Config::from_yaml(yaml, &format!("{} (embedded configuration)", checkpoint.origin()))
-                .or_fail(Code::Model)?
-        }
-        (None, None, Some(path)) => Config::from_file(&find_config(path)?).or_fail(Code::Model)?,
-        (None, None, None) => {
-            return Err(Failure::new(Code::Model, "the embedded model has no configuration"));
-        }
-    };
+    let config = companion::config_of(&checkpoint, path, config).or_fail(Code::Model)?;
     Ok(Source { name, checkpoint, config })
-}
-
-/// The YAML that belongs to a checkpoint: the one of its name beside it, or the only one in its folder.
-fn find_config(checkpoint: &Path) -> Outcome<PathBuf> {
-    let beside = ["yaml", "yml"].map(|extension| checkpoint.with_extension(extension));
-    if let Some(path) = beside.iter().find(|path| path.is_file()) {
-        return Ok(path.clone());
-    }
-    let folder =
-        checkpoint.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let is_yaml = |path: &PathBuf| {
-        path.is_file()
-            && path
-                .extension()
-                .is_some_and(|e| e.eq_ignore_ascii_case("yaml") || e.eq_ignore_ascii_case("yml"))
-    };
-    let mut others: Vec<PathBuf> = std::fs::read_dir(folder)
-        .map(|entries| entries.flatten().map(|entry| entry.path()).filter(is_yaml).collect())
-        .unwrap_or_default();
-    others.sort();
-    match others.as_slice() {
-        [only] => Ok(only.clone()),
-        _ => {
-            let found = match others.len() {
-                0 => "no other YAML is in its folder".into(),
-                n => format!("{n} others are in its folder ({}, …)", text(&others[0])),
-            };
-            Err(Failure::new(
-                Code::Model,
-                format!(
-                    "{}: no configuration: none inside the file, no {} or .yml beside it, and {found}; give the YAML \
-                     that came with the checkpoint with --config",
-                    checkpoint.display(),
-                    beside[0].display(),
-                ),
-            ))
-        }
-    }
 }
 
 /// Fetches a model, after saying so.
@@ -225,24 +178,4 @@ pub fn fetch(entry: &Entry, options: FetchOptions, talk: Talk) -> Result<Files, 
         progress.update(step);
         interrupt::flow()
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_yaml_of_the_same_name_wins_then_the_only_one_and_else_all_places_are_named() {
-        let root = tempfile::tempdir().unwrap();
-        let at = |name: &str| root.path().join(name);
-        let checkpoint = at("a.ckpt");
-        let error = find_config(&checkpoint).unwrap_err().error.to_string();
-        assert!(error.contains("a.yaml") && error.contains("--config"), "{error}");
-        std::fs::write(at("x.yml"), "").unwrap();
-        assert_eq!(find_config(&checkpoint).unwrap(), at("x.yml"));
-        std::fs::write(at("y.yaml"), "").unwrap();
-        assert!(find_config(&checkpoint).unwrap_err().error.to_string().contains("2 others"));
-        std::fs::write(at("a.yml"), "").unwrap();
-        assert_eq!(find_config(&checkpoint).unwrap(), at("a.yml"));
-    }
 }

@@ -1,0 +1,65 @@
+//! How fast a model runs on this device: measured once, remembered for the machine and the model.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use super::library::Loaded;
+use super::store;
+use crate::stream::{ModelSamples, WindowError, measure, plan};
+
+const RECORD: &str = "calibration.json";
+/// Window that is timed, in seconds: long enough to tell, short enough for a device that is too slow.
+const WINDOW_SECONDS: u64 = 2;
+
+/// Time for a window by machine and model.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Record {
+    #[serde(default)]
+    seconds: BTreeMap<String, Entry>,
+}
+
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+struct Entry {
+    window: u64,
+    seconds: f64,
+}
+
+/// What was measured for `model` on this machine.
+pub fn remembered(model: &Loaded) -> Option<plan::Measured> {
+    let record: Record = store::read(RECORD);
+    let Entry { window, seconds } = *record.seconds.get(&key(model))?;
+    (window > 0 && seconds.is_finite() && seconds > 0.0)
+        .then_some(plan::Measured { window: ModelSamples(window), seconds })
+}
+
+/// Measures `model` and remembers it.
+///
+/// # Errors
+/// Those of the model.
+pub fn calibrate(model: &Loaded) -> Result<plan::Measured, WindowError> {
+    let timing = model.model.timing();
+    let longest = (WINDOW_SECONDS * u64::from(timing.rate)).min(timing.chunk.0);
+    let window = ModelSamples(longest.max(2 * timing.frame.0));
+    let measured = measure(&model.model, window, 2)?;
+    let mut record: Record = store::read(RECORD);
+    record.seconds.insert(key(model), Entry { window: window.0, seconds: measured.seconds });
+    store::write(RECORD, &record);
+    Ok(measured)
+}
+
+fn key(model: &Loaded) -> String {
+    format!("{} | {} | {}", machine(), model.model.runs_on(), model.sha256)
+}
+
+/// The processor's name where the system tells it. A cache folder may be shared by machines.
+fn machine() -> String {
+    let linux = || {
+        let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_string())
+    };
+    linux()
+        .or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok())
+        .unwrap_or_else(|| std::env::consts::ARCH.to_string())
+}

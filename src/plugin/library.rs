@@ -1,0 +1,277 @@
+//! From a session's selection to a model that runs: the built-in one, the registry's, the user's files, found again when they moved.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::selection::{Known, Selection, Source};
+use super::store;
+use crate::embedded;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::companion;
+use crate::model::inspect::Inspection;
+use crate::registry::{self, Entry, FetchError, FetchOptions, Progress, sha256_of};
+use crate::separator::{Runtime, Separator};
+use crate::stream::{SharedModel, WindowSeparator, pooled};
+
+const RECORD: &str = "places.json";
+/// Places that are remembered for the list of recent models.
+const RECENT: usize = 12;
+
+/// A model that runs.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The weights, shared with every instance that has the same.
+    pub model: SharedModel,
+    /// What planning needs, and the stems.
+    pub known: Known,
+    /// Of the checkpoint.
+    pub sha256: String,
+    /// Where the checkpoint lies; none for the built-in one.
+    pub path: Option<PathBuf>,
+    /// Licence of the weights, where it is known.
+    pub licence: Option<String>,
+}
+
+/// Why there is no model.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum OpenError {
+    /// The file is not where it was, nor anywhere it is known to have been.
+    #[error(
+        "{path}: the checkpoint is not there, and none of the same content is known elsewhere; choose where it is now"
+    )]
+    Missing {
+        /// Where it was.
+        path: String,
+    },
+    /// The registry's model was not fetched yet, and nobody has asked for it.
+    #[error("{name} is not on this computer yet")]
+    NotFetched {
+        /// Name in the registry.
+        name: String,
+        /// Size of the download.
+        size: String,
+        /// Licence of the weights.
+        licence: String,
+    },
+    /// Somebody stopped it.
+    #[error("loading was stopped")]
+    Cancelled,
+    /// It is broken, or no model for us.
+    #[error("{reason}")]
+    Broken {
+        /// What is wrong.
+        reason: String,
+        /// What the file holds, as far as it could be read.
+        report: Option<String>,
+    },
+}
+
+fn broken(error: impl std::fmt::Display) -> OpenError {
+    OpenError::Broken { reason: error.to_string(), report: None }
+}
+
+/// Steps of loading, for display. [`ControlFlow::Break`] stops it.
+pub type OnStep<'a> = &'a mut dyn FnMut(Step) -> ControlFlow<()>;
+
+/// What is being done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Step {
+    /// Receiving it.
+    Fetching(Progress),
+    /// Reading the file to tell its content.
+    Hashing {
+        /// Bytes so far.
+        done: u64,
+    },
+    /// Building the network.
+    Loading,
+}
+
+/// Opens what is selected. Fetches only when `may_fetch`.
+///
+/// # Errors
+/// [`OpenError`].
+pub fn open(selection: &Selection, may_fetch: bool, on_step: OnStep) -> Result<Loaded, OpenError> {
+    match &selection.source {
+        Source::Embedded => built_in(on_step),
+        Source::Registry { name } => from_registry(name, may_fetch, on_step),
+        Source::File { checkpoint, config } => {
+            from_file(checkpoint, config.as_deref(), selection.sha256.as_deref(), on_step)
+        }
+    }
+}
+
+fn step(on_step: OnStep, step: Step) -> Result<(), OpenError> {
+    if on_step(step).is_break() { Err(OpenError::Cancelled) } else { Ok(()) }
+}
+
+fn built_in(on_step: OnStep) -> Result<Loaded, OpenError> {
+    step(on_step, Step::Loading)?;
+    let checkpoint = embedded::checkpoint()
+        .ok_or_else(|| broken("no model is built into this plugin; choose a checkpoint"))?;
+    load(&checkpoint, None, None, embedded::NAME.into(), Some("CC0 and MIT data, MIT weights".into()))
+}
+
+fn from_registry(name: &str, may_fetch: bool, on_step: OnStep) -> Result<Loaded, OpenError> {
+    let entry = registry::find(name).map_err(broken)?;
+    let files = match registry::cached(entry) {
+        Some(files) => files,
+        None if !may_fetch => {
+            return Err(OpenError::NotFetched {
+                name: entry.name.clone(),
+                size: entry.size_text(),
+                licence: entry.licence_text().into(),
+            });
+        }
+        None => fetch(entry, on_step)?,
+    };
+    let sha256 = hash(&files.checkpoint, on_step)?;
+    step(on_step, Step::Loading)?;
+    let checkpoint = Checkpoint::open(&files.checkpoint).map_err(broken)?;
+    load(&checkpoint, Some(&files.checkpoint), Some(&files.config), sha256, entry.licence.clone())
+}
+
+fn fetch(entry: &Entry, on_step: OnStep) -> Result<registry::Files, OpenError> {
+    registry::fetch(entry, &FetchOptions::from_env(), &mut |progress| on_step(Step::Fetching(progress)))
+        .map_err(|error| match error {
+            FetchError::Cancelled { .. } => OpenError::Cancelled,
+            error => broken(error),
+        })
+}
+
+fn from_file(
+    path: &Path,
+    config: Option<&Path>,
+    sha256: Option<&str>,
+    on_step: OnStep,
+) -> Result<Loaded, OpenError> {
+    let mut places = Places::read();
+    let (path, config) = if path.is_file() {
+        (path.to_path_buf(), config.map(Path::to_path_buf))
+    } else {
+        let found = sha256.and_then(|sha256| places.find(sha256));
+        found.ok_or_else(|| OpenError::Missing { path: path.display().to_string() })?
+    };
+    let found = hash(&path, on_step)?;
+    step(on_step, Step::Loading)?;
+    let checkpoint = Checkpoint::open(&path).map_err(broken)?;
+    // A YAML that moved away is looked for where the checkpoint is now.
+    let config = config.filter(|config| config.is_file());
+    let loaded = load(&checkpoint, Some(&path), config.as_deref(), found.clone(), None)?;
+    places.remember(found, path, config);
+    store::write(RECORD, &places);
+    Ok(loaded)
+}
+
+fn hash(path: &Path, on_step: OnStep) -> Result<String, OpenError> {
+    let failed = |error| broken(format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(failed)?;
+    let hash = sha256_of(file, &mut |done| on_step(Step::Hashing { done }).is_continue());
+    hash.map_err(failed)?.ok_or(OpenError::Cancelled)
+}
+
+fn load(
+    checkpoint: &Checkpoint,
+    path: Option<&Path>,
+    config: Option<&Path>,
+    sha256: String,
+    licence: Option<String>,
+) -> Result<Loaded, OpenError> {
+    let config = companion::config_of(checkpoint, path, config).map_err(broken)?;
+    let key = format!("{sha256} {}", config.text());
+    let model = pooled(&key, || {
+        Separator::load(checkpoint, &config, None, Runtime::default())
+            .map(|separator| Box::new(separator) as Box<dyn WindowSeparator>)
+    })
+    .map_err(|error| OpenError::Broken {
+        reason: error.to_string(),
+        report: Some(Inspection::new(checkpoint, &config, None).to_string()),
+    })?;
+    let known = Known::of(model.timing(), model.stem_names().to_vec());
+    Ok(Loaded { model, known, sha256, path: path.map(Path::to_path_buf), licence })
+}
+
+/// Where checkpoints were seen, by content.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Places {
+    #[serde(default)]
+    places: BTreeMap<String, Vec<Place>>,
+    /// Contents, the latest first.
+    #[serde(default)]
+    recent: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Place {
+    checkpoint: PathBuf,
+    config: Option<PathBuf>,
+}
+
+impl Places {
+    /// As they are on disk.
+    pub fn read() -> Self {
+        store::read(RECORD)
+    }
+
+    /// Where a content lies now, of the places it was seen at.
+    fn find(&self, sha256: &str) -> Option<(PathBuf, Option<PathBuf>)> {
+        let place = self.places.get(sha256)?.iter().rev().find(|place| place.checkpoint.is_file())?;
+        Some((place.checkpoint.clone(), place.config.clone()))
+    }
+
+    fn remember(&mut self, sha256: String, checkpoint: PathBuf, config: Option<PathBuf>) {
+        let checkpoint = std::path::absolute(&checkpoint).unwrap_or(checkpoint);
+        let config = config.map(|config| std::path::absolute(&config).unwrap_or(config));
+        let places = self.places.entry(sha256.clone()).or_default();
+        places.retain(|place| place.checkpoint != checkpoint);
+        places.push(Place { checkpoint, config });
+        self.recent.retain(|known| *known != sha256);
+        self.recent.insert(0, sha256);
+        self.recent.truncate(RECENT);
+    }
+
+    /// Files of the user's that were loaded lately and are still there, the latest first.
+    pub fn recent(&self) -> Vec<Selection> {
+        let selection = |sha256: &String| {
+            let (checkpoint, config) = self.find(sha256)?;
+            Some(Selection { sha256: Some(sha256.clone()), ..Selection::file(checkpoint, config) })
+        };
+        self.recent.iter().filter_map(selection).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_moved_is_found_by_its_content_at_the_last_place_that_still_has_it() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let mut places = Places::default();
+        for name in ["a.ckpt", "b.ckpt", "c.ckpt"] {
+            places.remember("x".into(), at(name), None);
+        }
+        std::fs::write(at("a.ckpt"), "").unwrap();
+        std::fs::write(at("b.ckpt"), "").unwrap();
+        assert_eq!(places.find("x"), Some((at("b.ckpt"), None)));
+        assert_eq!(places.find("y"), None);
+        places.remember("y".into(), at("gone"), None);
+        assert_eq!(places.recent().len(), 1);
+    }
+
+    #[test]
+    fn a_file_that_is_nowhere_is_missing_and_one_that_is_no_model_is_broken() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.ckpt");
+        let open = || open(&Selection::file(path.clone(), None), false, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(open(), Err(OpenError::Missing { .. })));
+        std::fs::write(&path, "not a checkpoint").unwrap();
+        let Err(OpenError::Broken { reason, .. }) = open() else { panic!("opened") };
+        assert!(reason.contains("a.ckpt"), "{reason}");
+    }
+}

@@ -1,0 +1,97 @@
+//! Whether a host plays or renders, told from its pace.
+//!
+//! Hosts announce offline rendering late (VST3, as the wrapper hands it on) or not at all. But one that renders calls again as soon as it has its
+//! block, and one that plays lets a block's duration pass: the time between the end of a call and the start of the next is the host's own.
+
+use std::time::Instant;
+
+/// Audio over which a verdict is formed, in seconds: less than the shortest latency, so that it is there before the first window is needed.
+const SPAN: f64 = 0.3;
+/// Audio handed over per second of the host's own time from which on it counts as rendering.
+const FAST: f64 = 2.0;
+/// Up to which a host that has announced rendering counts as playing all the same: waiting for the model takes from its own time.
+const SLOW: f64 = 1.5;
+
+/// Watches a host's calls. Realtime-safe: reads the clock, no more.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Pace {
+    left: Option<Instant>,
+    audio: f64,
+    own: f64,
+    /// Audio per own time over the last span.
+    speed: Option<f64>,
+}
+
+impl Pace {
+    /// A call begins, with `seconds` of audio.
+    pub fn enter(&mut self, now: Instant, seconds: f64) {
+        let Some(left) = self.left else { return };
+        self.own += now.saturating_duration_since(left).as_secs_f64();
+        self.audio += seconds;
+        if self.audio >= SPAN {
+            self.speed = Some(self.audio / self.own.max(1e-9));
+            (self.audio, self.own) = (0.0, 0.0);
+        }
+    }
+
+    /// A call ends.
+    pub fn leave(&mut self, now: Instant) {
+        self.left = Some(now);
+    }
+
+    /// Begins anew: the time since the last call says nothing.
+    pub fn restart(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Whether the host renders, given what it `announced`.
+    pub fn renders(&self, announced: bool) -> bool {
+        match self.speed {
+            None => announced,
+            Some(speed) if announced => speed > SLOW,
+            Some(speed) => speed > FAST,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    /// A host that needs `own` seconds for itself and `wait` in the plugin for each block of `block` seconds.
+    fn host(block: f64, own: f64, wait: f64, calls: usize) -> Pace {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        for _ in 0..calls {
+            pace.enter(now, block);
+            now += Duration::from_secs_f64(wait);
+            pace.leave(now);
+            now += Duration::from_secs_f64(own);
+        }
+        pace
+    }
+
+    #[test]
+    fn the_first_calls_go_by_what_was_announced() {
+        for announced in [false, true] {
+            assert_eq!(host(0.01, 1e-4, 0.0, 3).renders(announced), announced);
+        }
+    }
+
+    #[test]
+    fn a_host_in_real_time_is_never_kept_waiting_for_long() {
+        for (own, wait) in [(0.010, 0.0), (0.0095, 0.0005), (0.008, 0.002)] {
+            assert!(!host(0.01, own, wait, 60).renders(false));
+            assert!(!host(0.01, own, wait, 60).renders(true));
+        }
+    }
+
+    #[test]
+    fn a_host_that_renders_shows_it_even_when_the_model_is_slower_than_real_time() {
+        for wait in [0.0, 0.005, 0.05] {
+            assert!(host(0.01, 1e-3, wait, 60).renders(false));
+            assert!(host(0.01, 4e-3, wait, 60).renders(true));
+        }
+    }
+}

@@ -1,0 +1,297 @@
+//! What a host may automate and a session remembers.
+
+use std::sync::Arc;
+
+use nice_plug::prelude::*;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::selection::Selected;
+use super::slot::{NAMES, SLOTS};
+use crate::stream::Tier;
+
+/// Lowest fader position in dB: silence.
+pub const SILENCE_DB: f32 = -80.0;
+/// Highest fader position in dB.
+pub const LOUDEST_DB: f32 = 12.0;
+
+/// How latency is traded for load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum TierChoice {
+    /// The lowest latency that the device sustains.
+    #[id = "auto"]
+    Auto,
+    /// Least latency.
+    #[id = "low"]
+    Low,
+    /// In between.
+    #[id = "balanced"]
+    Balanced,
+    /// Least load.
+    #[id = "high"]
+    High,
+}
+
+impl TierChoice {
+    /// The tier, where one is named.
+    pub fn named(self) -> Option<Tier> {
+        match self {
+            Self::Auto => None,
+            Self::Low => Some(Tier::Low),
+            Self::Balanced => Some(Tier::Balanced),
+            Self::High => Some(Tier::High),
+        }
+    }
+}
+
+/// Whether the plugin may wait for the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum RenderMode {
+    /// As the host says and its pace shows.
+    #[id = "auto"]
+    Auto,
+    /// Never.
+    #[id = "realtime"]
+    Realtime,
+    /// Always.
+    #[id = "offline"]
+    Offline,
+}
+
+/// What becomes of the part of the input that no stem takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
+pub enum Lossless {
+    /// It is given to the stems where the model heard them, so that they sum to the input.
+    #[id = "spectral"]
+    Spectral,
+    /// It is left out: stems are what the model says.
+    #[id = "off"]
+    Off,
+}
+
+/// What the editor remembers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EditorMemory {
+    /// Logical width of the window.
+    pub width: f32,
+    /// Logical height of the window.
+    pub height: f32,
+    /// Zoom on top of the system's.
+    pub zoom: f32,
+    /// Light instead of dark colours; none follows the system.
+    pub light: Option<bool>,
+}
+
+impl Default for EditorMemory {
+    fn default() -> Self {
+        Self { width: 920.0, height: 600.0, zoom: 1.0, light: None }
+    }
+}
+
+/// One slot's controls.
+#[derive(Params)]
+pub struct StripParams {
+    /// Fader in dB.
+    #[id = "gain"]
+    pub gain: FloatParam,
+    /// Solo.
+    #[id = "solo"]
+    pub solo: BoolParam,
+    /// Mute.
+    #[id = "mute"]
+    pub mute: BoolParam,
+    /// Balance from −1 (left) to 1 (right).
+    #[id = "pan"]
+    pub pan: FloatParam,
+    /// Inverts the polarity.
+    #[id = "phase"]
+    pub phase: BoolParam,
+}
+
+impl StripParams {
+    fn new(name: &str) -> Self {
+        Self {
+            gain: decibels(format!("{name} Gain")),
+            solo: BoolParam::new(format!("{name} Solo"), false),
+            mute: BoolParam::new(format!("{name} Mute"), false),
+            pan: FloatParam::new(format!("{name} Pan"), 0.0, FloatRange::Linear { min: -1.0, max: 1.0 })
+                .with_value_to_string(formatters::v2s_f32_panning())
+                .with_string_to_value(formatters::s2v_f32_panning()),
+            phase: BoolParam::new(format!("{name} Phase"), false),
+        }
+    }
+
+    /// Gains of the left and right channel, without solo and mute.
+    ///
+    /// Realtime-safe.
+    pub fn gains(&self) -> [f32; 2] {
+        let sign = if self.phase.value() { -1.0 } else { 1.0 };
+        let gain = sign * decibels_to_gain(self.gain.value());
+        crate::stream::smooth::balance(self.pan.value()).map(|side| side * gain)
+    }
+}
+
+/// The factor for a fader position: exactly 1 at 0 dB, exactly 0 at the lower end.
+///
+/// Realtime-safe.
+pub fn decibels_to_gain(decibels: f32) -> f32 {
+    if decibels == 0.0 {
+        1.0
+    } else if decibels <= SILENCE_DB {
+        0.0
+    } else {
+        util::db_to_gain(decibels)
+    }
+}
+
+/// A fader whose upper half is the range that is mixed in.
+fn decibels(name: String) -> FloatParam {
+    let range = FloatRange::SymmetricalSkewed {
+        min: SILENCE_DB,
+        max: LOUDEST_DB,
+        factor: FloatRange::skew_factor(0.0),
+        center: -12.0,
+    };
+    FloatParam::new(name, 0.0, range)
+        .with_unit(" dB")
+        // Whatever a fader is set to, its way through a normalised value must not lose the 0.
+        .with_step_size(0.01)
+        .with_value_to_string(Arc::new(|db| {
+            if db <= SILENCE_DB { "-inf".into() } else { format!("{:.2}", if db == 0.0 { 0.0 } else { db }) }
+        }))
+        .with_string_to_value(Arc::new(|text| {
+            let text = text.trim().trim_end_matches(|c: char| c.is_alphabetic() && c != 'f').trim();
+            if text.to_ascii_lowercase().starts_with("-inf") {
+                return Some(SILENCE_DB);
+            }
+            text.parse::<f32>().ok().filter(|db| db.is_finite())
+        }))
+}
+
+/// All of it.
+#[derive(Params)]
+pub struct NullsumParams {
+    /// Slot Vocals.
+    #[nested(id_prefix = "vocals", group = "Vocals")]
+    pub vocals: StripParams,
+    /// Slot Drums.
+    #[nested(id_prefix = "drums", group = "Drums")]
+    pub drums: StripParams,
+    /// Slot Bass.
+    #[nested(id_prefix = "bass", group = "Bass")]
+    pub bass: StripParams,
+    /// Slot Other.
+    #[nested(id_prefix = "other", group = "Other")]
+    pub other: StripParams,
+    /// Slot Guitar.
+    #[nested(id_prefix = "guitar", group = "Guitar")]
+    pub guitar: StripParams,
+    /// Slot Piano.
+    #[nested(id_prefix = "piano", group = "Piano")]
+    pub piano: StripParams,
+    /// The delayed input instead of the mix of stems.
+    #[id = "bypass"]
+    pub bypass: BoolParam,
+    /// From the delayed input (0) to the mix of stems (1).
+    #[id = "mix"]
+    pub mix: FloatParam,
+    /// Gain of the main output in dB.
+    #[id = "output"]
+    pub output: FloatParam,
+    /// Lossless stems.
+    #[id = "lossless"]
+    pub lossless: EnumParam<Lossless>,
+    /// Latency against load.
+    #[id = "tier"]
+    pub tier: EnumParam<TierChoice>,
+    /// Whether to wait for the model.
+    #[id = "render"]
+    pub render: EnumParam<RenderMode>,
+    /// The model.
+    #[persist = "model"]
+    pub model: Selected,
+    /// The editor's window.
+    #[persist = "editor"]
+    pub editor: Arc<Mutex<EditorMemory>>,
+}
+
+impl NullsumParams {
+    /// The defaults: everything at unity, the embedded model.
+    pub fn new() -> Self {
+        let [vocals, drums, bass, other, guitar, piano] = NAMES.map(StripParams::new);
+        Self {
+            vocals,
+            drums,
+            bass,
+            other,
+            guitar,
+            piano,
+            bypass: BoolParam::new("Bypass", false).make_bypass(),
+            mix: FloatParam::new("Mix", 1.0, FloatRange::Linear { min: 0.0, max: 1.0 })
+                .with_unit(" %")
+                .with_value_to_string(formatters::v2s_f32_percentage(1))
+                .with_string_to_value(formatters::s2v_f32_percentage()),
+            output: decibels("Output".into()),
+            lossless: EnumParam::new("Lossless", Lossless::Spectral),
+            tier: EnumParam::new("Latency Tier", TierChoice::Auto).non_automatable(),
+            render: EnumParam::new("Render Mode", RenderMode::Auto).non_automatable(),
+            model: Selected::default(),
+            editor: Arc::default(),
+        }
+    }
+
+    /// The slots' controls.
+    pub fn strips(&self) -> [&StripParams; SLOTS] {
+        [&self.vocals, &self.drums, &self.bass, &self.other, &self.guitar, &self.piano]
+    }
+}
+
+impl Default for NullsumParams {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn zero_decibels_survive_the_way_through_a_host() {
+        let params = NullsumParams::new();
+        for param in [&params.vocals.gain, &params.output] {
+            let back = param.preview_plain(param.preview_normalized(0.0));
+            assert_eq!(decibels_to_gain(back), 1.0, "{back}");
+            assert_eq!(param.preview_plain(0.0), SILENCE_DB);
+            assert_eq!(decibels_to_gain(SILENCE_DB), 0.0);
+        }
+        let pan = &params.vocals.pan;
+        assert_eq!(pan.preview_plain(pan.preview_normalized(0.0)), 0.0);
+        assert_eq!(params.mix.preview_plain(params.mix.preview_normalized(1.0)), 1.0);
+    }
+
+    #[test]
+    fn what_a_fader_shows_it_also_reads() {
+        let gain = &NullsumParams::new().bass.gain;
+        for (text, expected) in
+            [("-6.00 dB", -6.0), ("3", 3.0), ("-inf", SILENCE_DB), ("-inf dB", SILENCE_DB), ("0.00 dB", 0.0)]
+        {
+            let value = gain.string_to_normalized_value(text).map(|n| gain.preview_plain(n)).unwrap();
+            assert!((value - expected).abs() < 0.02, "{text}: {value}");
+        }
+        assert_eq!(gain.string_to_normalized_value("loud"), None);
+        assert_eq!(gain.string_to_normalized_value("NaN"), None);
+    }
+
+    #[test]
+    fn identifiers_stay_what_sessions_have_stored() {
+        let ids: Vec<String> = NullsumParams::new().param_map().into_iter().map(|(id, _, _)| id).collect();
+        let mut expected: Vec<String> = ["vocals", "drums", "bass", "other", "guitar", "piano"]
+            .iter()
+            .flat_map(|slot| ["gain", "solo", "mute", "pan", "phase"].map(|id| format!("{slot}_{id}")))
+            .collect();
+        expected.extend(["bypass", "mix", "output", "lossless", "tier", "render"].map(String::from));
+        assert_eq!(ids, expected);
+    }
+}

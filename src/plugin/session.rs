@@ -1,0 +1,287 @@
+//! What the halves of an instance share: the audio thread's side in atomics and queues, the editor's view behind a lock of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::thread::JoinHandle;
+
+use crossbeam::channel::{Receiver, Sender, unbounded};
+use crossbeam::queue::ArrayQueue;
+use nice_plug::prelude::{PluginApi, nice_error};
+use parking_lot::{Condvar, Mutex};
+
+use super::control;
+use super::library::{Loaded, OpenError, Step};
+use super::params::{NullsumParams, TierChoice};
+use super::selection::Selection;
+use super::slot::Routing;
+use crate::stream::{Client, Plan, Status, Stream, Tier};
+
+/// Name of the control thread.
+pub const THREAD_NAME: &str = "nullsum-control";
+
+/// How the host runs an instance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Host {
+    /// Sample rate in Hz.
+    pub rate: u32,
+    /// Largest block.
+    pub max_block: u32,
+    /// Channels of the main input and output.
+    pub channels: usize,
+    /// The plugin format.
+    pub api: PluginApi,
+    /// Whether it has said that it renders.
+    pub offline: bool,
+}
+
+/// A stream's audio half on its way to the audio thread.
+pub struct Live {
+    /// The client.
+    pub client: Client,
+    /// Latency in host samples.
+    pub latency: u32,
+}
+
+/// What the control thread is told.
+#[derive(Debug)]
+pub enum Command {
+    /// Look whether what is wanted is what there is.
+    Look,
+    /// Fetch the selected model of the registry.
+    Fetch,
+    /// Try the selected model again.
+    Retry,
+    /// Measure the device anew.
+    Calibrate,
+}
+
+/// What the editor shows of the model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum ModelView {
+    /// Nothing was asked for yet.
+    #[default]
+    Idle,
+    /// It is being fetched or loaded.
+    Loading(Option<Step>),
+    /// The device is being measured.
+    Measuring,
+    /// It runs.
+    Ready {
+        /// Device, kernel, threads.
+        runs_on: String,
+        /// Names of its stems.
+        stems: Vec<String>,
+        /// Licence of the weights, where it is known.
+        licence: Option<String>,
+    },
+    /// There is none, and why.
+    Failed(OpenError),
+    /// It is fine, but there is no stream for it.
+    Unplanned(String),
+}
+
+/// What the editor shows of a tier.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct TierView {
+    /// The tier.
+    pub tier: Tier,
+    /// Its latency in milliseconds.
+    pub latency_ms: f64,
+    /// Share of real time it is expected to take; none before the device was measured.
+    pub load: Option<f64>,
+}
+
+/// What an editor may know, made by the control thread.
+#[derive(Clone, Debug, Default)]
+pub struct View {
+    /// The model.
+    pub model: ModelView,
+    /// The tier that runs.
+    pub tier: Option<Tier>,
+    /// All tiers.
+    pub tiers: Vec<TierView>,
+    /// Latency that runs, in milliseconds.
+    pub latency_ms: f64,
+    /// The host's sample rate.
+    pub host_rate: u32,
+    /// Whether the audio thread waits for the model.
+    pub renders: bool,
+    /// Whether the host was asked to start anew, to change the latency.
+    pub restart_pending: bool,
+    /// Which stem is in which slot.
+    pub routing: Option<Routing>,
+    /// Counters, meters and scope of the stream.
+    pub status: Option<Arc<Status>>,
+}
+
+/// What belongs to the stream's owner: the main thread while it activates, else the control thread.
+#[derive(Default)]
+pub(super) struct Owner {
+    pub host: Option<Host>,
+    pub stream: Option<Stream>,
+    pub plan: Option<Plan>,
+    pub tier: Option<Tier>,
+    pub model: Option<Loaded>,
+}
+
+/// One instance.
+pub struct Session {
+    /// Parameters and state.
+    pub params: Arc<NullsumParams>,
+    /// Audio halves of new streams; the audio thread takes them where the format lets the latency change in place.
+    pub(super) handoff: ArrayQueue<Box<Live>>,
+    /// Audio halves that the audio thread has done with: dropping them is not its work.
+    pub(super) retired: ArrayQueue<Box<Live>>,
+    pub(super) owner: Mutex<Owner>,
+    view: Mutex<View>,
+    commands: (Sender<Command>, Receiver<Command>),
+    thread: Mutex<Option<JoinHandle<()>>>,
+    stopping: AtomicBool,
+    routing: AtomicU64,
+    restart: AtomicBool,
+    /// Audio thread: it waits for the model.
+    pub(super) renders: AtomicBool,
+    /// Audio thread: nothing was processed since the last reset.
+    pub(super) fresh: AtomicBool,
+    /// Tier and selection that the control thread has seen to.
+    settled: (Mutex<Option<(TierChoice, u64)>>, Condvar),
+}
+
+impl Session {
+    /// An instance with nothing running: no thread, no model.
+    pub fn new(params: Arc<NullsumParams>) -> Arc<Self> {
+        Arc::new(Self {
+            params,
+            handoff: ArrayQueue::new(1),
+            retired: ArrayQueue::new(8),
+            owner: Mutex::default(),
+            view: Mutex::default(),
+            commands: unbounded(),
+            thread: Mutex::new(None),
+            stopping: AtomicBool::new(false),
+            routing: AtomicU64::new(Routing::NONE.pack()),
+            restart: AtomicBool::new(false),
+            renders: AtomicBool::new(false),
+            fresh: AtomicBool::new(true),
+            settled: (Mutex::new(None), Condvar::new()),
+        })
+    }
+
+    /// What to show now.
+    pub fn view(&self) -> View {
+        self.view.lock().clone()
+    }
+
+    /// Changes what is shown.
+    pub(super) fn show(&self, change: impl FnOnce(&mut View)) {
+        change(&mut self.view.lock());
+    }
+
+    /// Chooses another model.
+    pub fn select(self: &Arc<Self>, selection: Selection) {
+        self.params.model.choose(selection);
+        self.send(Command::Look);
+    }
+
+    /// Tells the control thread, which is started if need be.
+    pub fn send(self: &Arc<Self>, command: Command) {
+        self.start();
+        // It holds a receiver itself, so this cannot fail.
+        let _ = self.commands.0.send(command);
+    }
+
+    pub(super) fn commands(&self) -> &Receiver<Command> {
+        &self.commands.1
+    }
+
+    fn start(self: &Arc<Self>) {
+        let mut thread = self.thread.lock();
+        if thread.is_none() && !self.is_stopping() {
+            let session = self.clone();
+            match std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || control::run(&session)) {
+                Ok(handle) => *thread = Some(handle),
+                Err(error) => nice_error!("the control thread does not start: {error}"),
+            }
+        }
+    }
+
+    /// Ends the control thread and the stream. The editor may go on to look at what is left.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Release);
+        let _ = self.commands.0.send(Command::Look);
+        if let Some(thread) = self.thread.lock().take() {
+            let _ = thread.join();
+        }
+        *self.owner.lock() = Owner::default();
+        while self.handoff.pop().is_some() || self.retired.pop().is_some() {}
+    }
+
+    /// Whether the instance ends.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Acquire)
+    }
+
+    /// Which stem is in which slot. Realtime-safe.
+    pub fn routing(&self) -> Routing {
+        Routing::unpack(self.routing.load(Relaxed))
+    }
+
+    pub(super) fn set_routing(&self, routing: Routing) {
+        self.routing.store(routing.pack(), Relaxed);
+    }
+
+    pub(super) fn want_restart(&self) {
+        self.restart.store(true, Release);
+    }
+
+    /// Whether the host is to be asked to start anew, once. Realtime-safe.
+    pub(super) fn take_restart(&self) -> bool {
+        self.restart.load(Relaxed) && self.restart.swap(false, Acquire)
+    }
+
+    /// What is wanted now.
+    pub(super) fn wanted(&self) -> (TierChoice, u64) {
+        (self.params.tier.value(), self.params.model.generation())
+    }
+
+    pub(super) fn set_settled(&self, wanted: (TierChoice, u64)) {
+        *self.settled.0.lock() = Some(wanted);
+        self.settled.1.notify_all();
+    }
+
+    /// Whether the control thread has done all that is wanted. May wait for a lock: for rendering only.
+    pub(super) fn is_settled(&self) -> bool {
+        *self.settled.0.lock() == Some(self.wanted())
+    }
+
+    /// Waits until the control thread has done what is wanted, at most `patience`. For rendering only.
+    pub(super) fn wait_until_settled(self: &Arc<Self>, patience: std::time::Duration) -> bool {
+        if self.is_settled() {
+            return true;
+        }
+        self.send(Command::Look);
+        let until = std::time::Instant::now() + patience;
+        let mut settled = self.settled.0.lock();
+        while *settled != Some(self.wanted()) {
+            if self.is_stopping() || self.settled.1.wait_until(&mut settled, until).timed_out() {
+                return false;
+            }
+        }
+        true
+    }
+}
+
+/// A handle that ends the instance when the plugin is dropped, whoever else still looks at it.
+pub(super) struct Guard(pub Arc<Session>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Whether latency may change while a plugin of this format is active. CLAP says no: there the host is asked to start the plugin anew.
+pub(super) fn changes_in_place(api: PluginApi) -> bool {
+    api != PluginApi::Clap
+}

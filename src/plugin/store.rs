@@ -1,0 +1,57 @@
+//! Small records that outlive a session, in the cache folder: what the device can do, and where models were.
+//!
+//! They are conveniences: one that is missing, unreadable or from another version is like an empty one, and one that cannot be written is let go.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::path::Path;
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::registry;
+
+/// Largest record that is read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Reads the record `name`.
+pub fn read<T: DeserializeOwned + Default>(name: &str) -> T {
+    registry::cache_dir().ok().and_then(|folder| read_from(&folder.join(name))).unwrap_or_default()
+}
+
+fn read_from<T: DeserializeOwned>(path: &Path) -> Option<T> {
+    let mut text = String::new();
+    fs::File::open(path).ok()?.take(MAX_BYTES).read_to_string(&mut text).ok()?;
+    serde_json::from_str(&text).ok()
+}
+
+/// Replaces the record `name`.
+pub fn write<T: Serialize>(name: &str, value: &T) {
+    if let Ok(folder) = registry::cache_dir() {
+        let _ = write_to(&folder, name, value);
+    }
+}
+
+fn write_to<T: Serialize>(folder: &Path, name: &str, value: &T) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(&serde_json::to_vec_pretty(value)?)?;
+    file.persist(folder.join(name)).map_err(|error| error.error)?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_comes_back_and_a_broken_one_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("new");
+        write_to(&inner, "a.json", &vec![1, 2, 3]).unwrap();
+        assert_eq!(read_from::<Vec<u32>>(&inner.join("a.json")), Some(vec![1, 2, 3]));
+        fs::write(inner.join("a.json"), "[1, 2").unwrap();
+        assert_eq!(read_from::<Vec<u32>>(&inner.join("a.json")), None);
+        assert_eq!(fs::read_dir(&inner).unwrap().count(), 1);
+    }
+}
