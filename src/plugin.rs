@@ -16,6 +16,7 @@ pub mod editor;
 pub mod library;
 mod pace;
 pub mod params;
+pub mod player;
 mod processor;
 pub mod selection;
 pub mod session;
@@ -56,14 +57,14 @@ const fn layout(channels: u32, aux_output_ports: &'static [NonZeroU32], name: &'
 struct Instance {
     session: Guard,
     processor: Option<Processor>,
-    /// What the processor was made for.
-    host: Option<Host>,
+    /// What plays instead of the input, in the app.
+    feed: Option<player::Feed>,
 }
 
 impl Default for Instance {
     fn default() -> Self {
-        let session = Guard(Session::new(Arc::new(NullsumParams::new())));
-        Self { session, processor: None, host: None }
+        let session = Guard(Session::new(Arc::new(NullsumParams::new()), player::of_app()));
+        Self { session, processor: None, feed: None }
     }
 }
 
@@ -93,7 +94,8 @@ impl Instance {
         let processor =
             Processor::new(session.clone(), live, config.sample_rate, host.offline, api == PluginApi::Clap);
         let latency = processor.latency();
-        (self.processor, self.host) = (Some(processor), Some(host));
+        self.feed = session.player().map(|player| player.start(host.rate));
+        self.processor = Some(processor);
         session.send(session::Command::Look);
         latency
     }
@@ -115,6 +117,9 @@ impl Instance {
         }
         if processor.adopt() {
             context.set_latency_samples(processor.latency());
+        }
+        if let Some(feed) = &self.feed {
+            feed.fill(buffer.as_slice());
         }
         let transport = context.transport();
         processor.process(&session.params, buffer.as_slice(), aux.outputs, transport, renders);

@@ -13,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use super::control;
 use super::library::{Loaded, OpenError, Step};
 use super::params::{NullsumParams, TierChoice};
+use super::player::Player;
 use super::selection::Selection;
 use super::slot::Routing;
 use crate::stream::{Client, Plan, Status, Stream, Tier};
@@ -135,6 +136,7 @@ pub struct Session {
     pub(super) retired: ArrayQueue<Box<Live>>,
     pub(super) owner: Mutex<Owner>,
     view: Mutex<View>,
+    player: Option<Player>,
     commands: (Sender<Command>, Receiver<Command>),
     thread: Mutex<Option<JoinHandle<()>>>,
     stopping: AtomicBool,
@@ -150,13 +152,14 @@ pub struct Session {
 
 impl Session {
     /// An instance with nothing running: no thread, no model.
-    pub fn new(params: Arc<NullsumParams>) -> Arc<Self> {
+    pub(super) fn new(params: Arc<NullsumParams>, player: Option<Player>) -> Arc<Self> {
         Arc::new(Self {
             params,
             handoff: ArrayQueue::new(1),
             retired: ArrayQueue::new(8),
             owner: Mutex::default(),
             view: Mutex::default(),
+            player,
             commands: unbounded(),
             thread: Mutex::new(None),
             stopping: AtomicBool::new(false),
@@ -166,6 +169,11 @@ impl Session {
             fresh: AtomicBool::new(true),
             settled: (Mutex::new(None), Condvar::new()),
         })
+    }
+
+    /// The file player of the app.
+    pub fn player(&self) -> Option<&Player> {
+        self.player.as_ref()
     }
 
     /// What to show now.

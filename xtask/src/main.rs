@@ -10,6 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 const USAGE: &str = "\
 cargo xtask <task>
 
+  bundle [nullsum] [--release] [cargo build options]
+          build plugin and app into target/bundled: Nullsum.vst3, Nullsum.clap, nullsum
+  install [cargo build options]
+          bundle for release and put both plugins where hosts look for a user's own
   dist    build the command line for release and lay it out with licence, documents and shell completions in target/dist";
 
 /// Shells that `nullsum-cli completions` knows, with the file name each wants.
@@ -22,6 +26,8 @@ const COMPLETIONS: [(&str, &str); 4] = [
 
 fn main() -> Result<()> {
     match env::args().nth(1).as_deref() {
+        Some("bundle" | "bundle-universal") => bundle(env::args().skip(1).collect()),
+        Some("install") => install(env::args().skip(2).collect()),
         Some("dist") => dist(),
         Some("help" | "--help" | "-h") => {
             println!("{USAGE}");
@@ -32,10 +38,103 @@ fn main() -> Result<()> {
     }
 }
 
+/// Builds the plugin's formats with the framework's own bundler, with the features that make it a plugin.
+fn bundle(mut arguments: Vec<String>) -> Result<()> {
+    if !arguments.iter().any(|argument| argument == "nullsum" || argument == "-p" || argument == "--package")
+    {
+        arguments.insert(1, "nullsum".into());
+    }
+    if !arguments.iter().any(|argument| argument.starts_with("--features") || argument == "-F") {
+        // The app needs the system's audio headers on Linux; a plugin alone can be had with `--features plugin`.
+        arguments.extend(["--features".into(), "plugin,standalone".into()]);
+    }
+    nice_plug_xtask::main_with_args("cargo xtask", arguments)
+}
+
+/// Bundles for release and copies the plugins to the user's folders.
+fn install(options: Vec<String>) -> Result<()> {
+    let mut arguments = vec!["bundle".to_string(), "nullsum".into(), "--release".into()];
+    arguments.extend(options);
+    bundle(arguments)?;
+    let bundled = target_folder()?.join("bundled");
+    for (plugin, folder) in [("Nullsum.vst3", folders::VST3), ("Nullsum.clap", folders::CLAP)] {
+        let folder = folders::of_user(folder)?;
+        let (from, to) = (bundled.join(plugin), folder.join(plugin));
+        let aside = folder.join(format!(".{plugin}.old"));
+        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+        remove(&aside)?;
+        if to.exists() {
+            // A host may have it open: the old one is moved, not written over.
+            fs::rename(&to, &aside).with_context(|| format!("{} cannot be replaced", to.display()))?;
+        }
+        copy_all(&from, &to)?;
+        remove(&aside)?;
+        println!("{}", to.display());
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    let removed = match fs::metadata(path) {
+        Err(_) => return Ok(()),
+        Ok(found) if found.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+    };
+    removed.with_context(|| format!("{} cannot be removed", path.display()))
+}
+
+fn copy_all(from: &Path, to: &Path) -> Result<()> {
+    if from.is_dir() {
+        fs::create_dir_all(to).with_context(|| format!("{} cannot be made", to.display()))?;
+        for entry in fs::read_dir(from).with_context(|| format!("{} cannot be read", from.display()))? {
+            let entry = entry?;
+            copy_all(&entry.path(), &to.join(entry.file_name()))?;
+        }
+        return Ok(());
+    }
+    fs::copy(from, to)
+        .map(|_| ())
+        .with_context(|| format!("{} cannot be copied to {}", from.display(), to.display()))
+}
+
+/// Where hosts look for the plugins of one user.
+mod folders {
+    use std::env;
+    use std::path::PathBuf;
+
+    use anyhow::{Context, Result};
+
+    #[cfg(target_os = "macos")]
+    pub const VST3: (&str, &str) = ("HOME", "Library/Audio/Plug-Ins/VST3");
+    #[cfg(target_os = "macos")]
+    pub const CLAP: (&str, &str) = ("HOME", "Library/Audio/Plug-Ins/CLAP");
+    #[cfg(windows)]
+    pub const VST3: (&str, &str) = ("LOCALAPPDATA", "Programs/Common/VST3");
+    #[cfg(windows)]
+    pub const CLAP: (&str, &str) = ("LOCALAPPDATA", "Programs/Common/CLAP");
+    #[cfg(not(any(target_os = "macos", windows)))]
+    pub const VST3: (&str, &str) = ("HOME", ".vst3");
+    #[cfg(not(any(target_os = "macos", windows)))]
+    pub const CLAP: (&str, &str) = ("HOME", ".clap");
+
+    pub fn of_user((variable, below): (&str, &str)) -> Result<PathBuf> {
+        let root = env::var_os(variable).with_context(|| format!("the variable {variable} is not set"))?;
+        Ok(PathBuf::from(root).join(below))
+    }
+}
+
+fn root_folder() -> Result<&'static Path> {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the project")
+}
+
+fn target_folder() -> Result<PathBuf> {
+    let root = root_folder()?;
+    Ok(env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from))
+}
+
 /// Builds `nullsum-cli` and gathers what a user gets.
 fn dist() -> Result<()> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the project")?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
+    let (root, target) = (root_folder()?, target_folder()?);
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .current_dir(root)
