@@ -64,6 +64,8 @@ pub enum Command {
     Models(ModelsArgs),
     /// Time the whole pass, from waveform to stems
     Bench(BenchArgs),
+    /// Measure live use on this device: latency, load and quality of every tier of the plugin
+    Tiers(TiersArgs),
     /// Compose a short piece, separate it, and measure the result
     Demo(DemoArgs),
     /// List the devices that this build can use
@@ -357,6 +359,33 @@ pub struct BenchArgs {
     #[arg(long, default_value = "0")]
     pub seed: u64,
     /// One JSON object on standard output
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Options of `tiers`.
+#[derive(Debug, Clone, Args)]
+pub struct TiersArgs {
+    /// A song to measure quality on [default: the piece that `demo` composes]
+    #[arg(value_name = "SONG", value_hint = ValueHint::FilePath)]
+    pub song: Option<PathBuf>,
+    #[command(flatten)]
+    pub model: ModelArgs,
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Seconds of the song
+    #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = values::seconds)]
+    pub seconds: f64,
+    /// Where in the song they begin
+    #[arg(long, default_value = "0.0", value_name = "SECONDS")]
+    pub start: f64,
+    /// The host's sample rate in Hz
+    #[arg(long, default_value = "48000", value_name = "HZ", value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
+    pub rate: u32,
+    /// The host's largest block
+    #[arg(long, default_value = "512", value_name = "SAMPLES", value_parser = clap::value_parser!(u16).range(1..))]
+    pub block: u16,
+    /// One JSON object a tier on standard output
     #[arg(long)]
     pub json: bool,
 }

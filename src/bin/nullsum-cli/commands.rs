@@ -8,3 +8,4 @@ pub mod devices;
 pub mod inspect;
 pub mod models;
 pub mod separate;
+pub mod tiers;

@@ -54,6 +54,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Separate(args) => stoppable(|| commands::separate::run(&args)),
         Command::Bench(args) => stoppable(|| commands::bench::run(&args)),
         Command::Demo(args) => stoppable(|| commands::demo::run(&args)),
+        Command::Tiers(args) => stoppable(|| commands::tiers::run(&args)),
         Command::Inspect(args) => commands::inspect::run(&args),
         Command::Convert(args) => commands::convert::run(&args),
         Command::Models(args) => stoppable(|| commands::models::run(&args)),
