@@ -1,0 +1,219 @@
+//! At unity the output is the input, later by the latency reported: every rate, block size, layout and mode.
+
+use std::time::{Duration, Instant};
+
+use crate::host::{Host, Layout, Run, both};
+use crate::play::{Blocks, assert_delayed, assert_finite, play, play_with};
+use crate::signal::{Random, floats, grid, impulse};
+
+const LAYOUTS: [Layout; 3] = [Layout::Stereo, Layout::Mono, Layout::Multi];
+
+/// `Render` set to `Realtime`: a host that runs ahead of the clock isn't taken for a bounce, so nothing is waited for.
+pub const REALTIME: f64 = 0.5;
+
+/// One instance per layout, activated anew for every block size.
+fn unity<H: Host>(rate: u32) {
+    for layout in LAYOUTS {
+        let mut host = H::create(layout);
+        host.set("Render", REALTIME);
+        for block in [1, 32, 441, 512, 1024, 4096, 0] {
+            let (maximum, blocks) = match block {
+                0 => (4096, Blocks::random(rate.into(), 4096)),
+                block => (block, Blocks::Fixed(block)),
+            };
+            host.activate(Run::live(rate, maximum));
+            let latency = host.latency();
+            let input = floats(layout.channels(), latency + 3 * block.max(1000) + 17);
+            let output = play(&mut host, &input, blocks);
+            let what = format!("{} {layout:?}, {rate} Hz, blocks of {block}", H::FORMAT);
+            assert_finite(&what, &output);
+            assert_delayed(&what, &input, &output[0], latency);
+        }
+    }
+}
+
+both! {
+    fn unity_is_the_delayed_input_at_44100<H>() {
+        unity::<H>(44100);
+    }
+
+    fn unity_is_the_delayed_input_at_48000<H>() {
+        unity::<H>(48000);
+    }
+
+    fn unity_is_the_delayed_input_at_96000<H>() {
+        unity::<H>(96000);
+    }
+
+    fn impulse_arrives_at_reported_latency<H>() {
+        for layout in LAYOUTS {
+            for (rate, block) in [(44100, 64), (48000, 480), (88200, 333), (96000, 2048), (192_000, 1000)] {
+                let mut host = H::create(layout);
+                host.set("Render", REALTIME);
+                host.activate(Run::live(rate, block));
+                let latency = host.latency();
+                let input = impulse(layout.channels(), latency + 4000, 777, 0.9);
+                let output = play(&mut host, &input, Blocks::Fixed(block));
+                for channel in &output[0] {
+                    let heard: Vec<usize> = (0..channel.len()).filter(|&n| channel[n] != 0.0).collect();
+                    assert_eq!(heard, [777 + latency], "{} {layout:?} at {rate} Hz", H::FORMAT);
+                    assert_eq!(channel[777 + latency], 0.9);
+                }
+            }
+        }
+    }
+
+    fn unity_is_exact_with_every_parameter_at_its_default<H>() {
+        for layout in LAYOUTS {
+            for offline in [false, true] {
+                let mut host = H::create(layout);
+                host.activate(Run { rate: 44100, block: 512, offline });
+                let latency = host.latency();
+                let input = grid(layout.channels(), latency + 30000);
+                let output = play(&mut host, &input, Blocks::random(5, 512));
+                let what = format!("{} {layout:?}, offline {offline}", H::FORMAT);
+                assert_finite(&what, &output);
+                assert_delayed(&what, &input, &output[0], latency);
+            }
+        }
+    }
+
+    fn unity_is_exact_while_the_model_loads_and_works<H>() {
+        // In step with the clock, as a sound card would: 3 s, in which the model arrives and answers, late or not.
+        let mut host = H::create(Layout::Multi);
+        host.activate(Run::live(44100, 441));
+        let latency = host.latency();
+        let input = grid(2, latency + 3 * 44100);
+        let start = Instant::now();
+        let output = play_with(&mut host, &input, Blocks::Fixed(441), |_, position| {
+            let due = start + Duration::from_micros(position as u64 * 1_000_000 / 44100);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        });
+        assert_finite(H::FORMAT, &output);
+        assert_delayed(H::FORMAT, &input, &output[0], latency);
+        let heard = |bus: &[Vec<f32>]| bus.iter().flatten().any(|&sample| sample != 0.0);
+        println!("{}: buses heard in 3 s: {:?}", H::FORMAT, output.iter().map(|bus| heard(bus)).collect::<Vec<_>>());
+    }
+
+    fn unity_is_exact_whatever_the_tier_and_the_lossless_mode<H>() {
+        let mut host = H::create(Layout::Stereo);
+        host.set("Render", REALTIME);
+        for tier in [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0] {
+            for lossless in [0.0, 1.0] {
+                host.set("Tier", tier);
+                host.set("Lossless", lossless);
+                host.activate(Run::live(48000, 256));
+                let latency = host.latency();
+                let input = floats(2, latency + 5000);
+                let output = play(&mut host, &input, Blocks::Fixed(256));
+                let what = format!("{} tier {tier:.2}, lossless {lossless}", H::FORMAT);
+                assert_delayed(&what, &input, &output[0], latency);
+            }
+        }
+    }
+
+    fn a_tier_changed_while_playing_keeps_the_latency_until_the_restart<H>() {
+        let mut host = H::create(Layout::Stereo);
+        host.set("Render", REALTIME);
+        host.set("Tier", 1.0 / 3.0);
+        host.activate(Run::live(44100, 300));
+        let low = host.latency();
+        let input = floats(2, low + 60000);
+        let output = play_with(&mut host, &input, Blocks::Fixed(300), |host, position| {
+            if position == 15000 {
+                host.set("Tier", 1.0);
+            }
+        });
+        assert_delayed(H::FORMAT, &input, &output[0], low);
+        host.activate(Run::live(44100, 300));
+        let high = host.latency();
+        assert!(high > low, "{}: latency {high} in tier High, {low} in Low", H::FORMAT);
+        let input = floats(2, high + 5000);
+        let output = play(&mut host, &input, Blocks::Fixed(300));
+        assert_delayed(H::FORMAT, &input, &output[0], high);
+    }
+
+    fn bypass_is_the_delayed_input<H>() {
+        for layout in LAYOUTS {
+            let mut host = H::create(layout);
+            host.set("Render", REALTIME);
+            host.set("Bypass", 1.0);
+            host.set("Vocals Mute", 1.0);
+            host.set("Mix", 0.3);
+            host.activate(Run::live(48000, 1024));
+            let latency = host.latency();
+            let input = floats(layout.channels(), latency + 20000);
+            let output = play(&mut host, &input, Blocks::random(3, 1024));
+            let what = format!("{} {layout:?}", H::FORMAT);
+            assert_finite(&what, &output);
+            assert_delayed(&what, &input, &output[0], latency);
+        }
+    }
+
+    fn bypass_may_toggle_at_every_block<H>() {
+        let mut host = H::create(Layout::Stereo);
+        host.set("Render", REALTIME);
+        host.activate(Run::live(44100, 128));
+        let latency = host.latency();
+        let input = floats(2, latency + 20000);
+        let output = play_with(&mut host, &input, Blocks::Fixed(128), |host, position| {
+            host.set("Bypass", f64::from(position as u32 / 128 % 2));
+        });
+        assert_delayed(H::FORMAT, &input, &output[0], latency);
+    }
+
+    fn faders_settle_at_exactly_unity<H>() {
+        let mut host = H::create(Layout::Stereo);
+        host.set("Render", REALTIME);
+        host.activate(Run::live(44100, 256));
+        let latency = host.latency();
+        let defaults: Vec<(String, f64)> = host
+            .parameters()
+            .into_iter()
+            .filter(|name| name != "Render" && name != "Tier")
+            .map(|name| (name.clone(), host.get(&name)))
+            .collect();
+        let settled = latency + 90_000;
+        let input = floats(2, settled + latency);
+        let mut random = Random::new(9);
+        let output = play_with(&mut host, &input, Blocks::Fixed(256), |host, position| {
+            for (name, default) in &defaults {
+                if position < 45_000 {
+                    host.set(name, random.below(1001) as f64 / 1000.0);
+                } else if position < 45_300 {
+                    host.set(name, *default);
+                }
+            }
+        });
+        assert_finite(H::FORMAT, &output);
+        let tail = |signal: &[Vec<f32>], from: usize, to: usize| -> Vec<Vec<f32>> {
+            signal.iter().map(|channel| channel[from..to].to_vec()).collect()
+        };
+        let end = input[0].len();
+        let expected = tail(&input, settled - latency, end - latency);
+        assert_delayed(H::FORMAT, &expected, &tail(&output[0], settled, end), 0);
+    }
+
+    fn a_nan_of_the_input_does_not_spread<H>() {
+        let mut host = H::create(Layout::Stereo);
+        host.activate(Run::offline(44100, 512));
+        host.set("Vocals Mute", 1.0);
+        let latency = host.latency();
+        let mut input = grid(2, 2 * latency + 3 * 44100);
+        for (n, bad) in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY].into_iter().enumerate() {
+            input[0][5000 + n] = bad;
+        }
+        let output = play(&mut host, &input, Blocks::Fixed(512));
+        for (channel, samples) in output[0].iter().enumerate() {
+            let bad: Vec<usize> = (0..samples.len()).filter(|&n| !(samples[n].abs() < 8.0)).collect();
+            let allowed = 5000 + latency..5003 + latency;
+            assert!(
+                bad.iter().all(|n| channel == 0 && allowed.contains(n)),
+                "{}: channel {channel}: {} bad samples, first {:?}",
+                H::FORMAT,
+                bad.len(),
+                bad.first()
+            );
+        }
+    }
+}
