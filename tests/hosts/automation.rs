@@ -1,11 +1,11 @@
 //! Parameters as hosts see and automate them.
 
-use crate::host::{Layout, Run, both};
+use crate::host::{Layout, REALTIME, RENDER, Run, TIER, both};
 use crate::play::{Blocks, assert_finite, play_with};
 use crate::signal::{Random, grid};
 
 const STEMS: [&str; 6] = ["Vocals", "Drums", "Bass", "Other", "Guitar", "Piano"];
-const GLOBAL: [&str; 6] = ["Bypass", "Mix", "Output", "Lossless", "Tier", "Render"];
+const GLOBAL: [&str; 6] = ["Bypass", "Mix", "Output", "Lossless", TIER, RENDER];
 
 both! {
     fn classes_are_in_order<H>() {
@@ -52,11 +52,11 @@ both! {
             let output = play_with(&mut host, &input, Blocks::random(13, 777), |host, _| {
                 for name in &names {
                     // Offline rendering waits for the model: another test's matter.
-                    if name != "Render" {
+                    if name != RENDER {
                         host.set(name, random.below(11) as f64 / 10.0);
                     }
                 }
-                host.set("Render", crate::exact::REALTIME);
+                host.set(RENDER, REALTIME);
             });
             assert_finite(&format!("{} {layout:?}", H::FORMAT), &output);
         }
@@ -66,7 +66,7 @@ both! {
         let mut host = H::create(Layout::Stereo);
         host.activate(Run::live(44100, 64));
         let silence = [0.0; 64];
-        for (name, value) in [("Vocals Gain", 0.0), ("Bass Solo", 1.0), ("Drums Pan", 0.25), ("Mix", 0.5), ("Tier", 1.0)] {
+        for (name, value) in [("Vocals Gain", 0.0), ("Bass Solo", 1.0), ("Drums Pan", 0.25), ("Mix", 0.5), (TIER, 1.0)] {
             host.set(name, value);
             host.process(&[&silence, &silence]).unwrap();
             host.service();

@@ -1,5 +1,11 @@
 //! What the tests ask of a host, whatever the format.
 
+/// The parameter that chooses between latency and quality.
+pub const TIER: &str = "Latency Tier";
+
+/// The parameter that says whether the plugin may wait for the model.
+pub const RENDER: &str = "Render Mode";
+
 /// How the plugin's buses are laid out, which decides the class that is loaded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
@@ -98,6 +104,23 @@ pub trait Host: Sized {
 
     /// Gives the plugin a state; false when it refuses.
     fn load(&mut self, state: &[u8]) -> bool;
+}
+
+/// The render mode `Realtime`: a host that runs ahead of the clock isn't taken for a bounce, so nothing is waited for.
+pub const REALTIME: f64 = 0.5;
+
+/// The render mode `Offline`: complete also in hosts that announce nothing, or announce it late.
+pub const OFFLINE: f64 = 1.0;
+
+/// The tier `Low`. In `Auto` the plugin may find another tier once it has measured the device, and change its latency.
+pub const LOW: f64 = 1.0 / 3.0;
+
+/// An instance that neither waits nor changes its mind: realtime, tier `Low`.
+pub fn steady<H: Host>(layout: Layout) -> H {
+    let mut host = H::create(layout);
+    host.set(RENDER, REALTIME);
+    host.set(TIER, LOW);
+    host
 }
 
 /// Defines each test once for both formats, as `mod vst3` and `mod clap`.

@@ -1,4 +1,6 @@
 //! Where the plugin under test lies, and the folder in which it keeps what it measures.
+//!
+//! `NULLSUM_LIBRARY` names another library than the one cargo has built, such as `target/bundled/Nullsum.clap`.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -31,6 +33,9 @@ pub static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
 /// Beside this executable (`deps/`) or one folder up; the newer one, since cargo copies only when it builds the
 /// library as a target of its own.
 fn find() -> PathBuf {
+    if let Some(library) = std::env::var_os("NULLSUM_LIBRARY") {
+        return std::fs::canonicalize(library).expect("NULLSUM_LIBRARY names a file");
+    }
     let name = format!("{}nullsum{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
     let executable = std::env::current_exe().unwrap();
     let deps = executable.parent().unwrap();

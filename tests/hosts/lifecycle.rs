@@ -2,16 +2,14 @@
 
 use std::time::Instant;
 
-use crate::exact::REALTIME;
-use crate::host::{Layout, Run, both};
+use crate::host::{Layout, Run, both, steady};
 use crate::play::{Blocks, assert_delayed, play};
 use crate::signal::{Random, floats};
 
 both! {
     fn activation_cycles_keep_the_output_exact<H>() {
         let mut random = Random::new(21);
-        let mut host = H::create(Layout::Multi);
-        host.set("Render", REALTIME);
+        let mut host: H = steady(Layout::Multi);
         for cycle in 0..24 {
             let rate = [44100, 48000, 88200, 96000][random.below(4)];
             let block = [16, 441, 1024, 8192][random.below(4)];
@@ -28,8 +26,7 @@ both! {
     }
 
     fn nothing_of_the_last_activation_is_heard_in_the_next<H>() {
-        let mut host = H::create(Layout::Stereo);
-        host.set("Render", REALTIME);
+        let mut host: H = steady(Layout::Stereo);
         let run = Run::live(44100, 512);
         host.activate(run);
         let loud = floats(2, 10_000);
@@ -49,8 +46,7 @@ both! {
     }
 
     fn instances_dropped_while_active_leave_the_others_exact<H>() {
-        let mut kept = H::create(Layout::Stereo);
-        kept.set("Render", REALTIME);
+        let mut kept: H = steady(Layout::Stereo);
         kept.activate(Run::live(44100, 512));
         let latency = kept.latency();
         let input = floats(2, latency + 512 * 40);

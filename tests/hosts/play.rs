@@ -67,6 +67,33 @@ pub fn play_with<H: Host>(
     played
 }
 
+/// Plays up to the block in which the plugin asks for a restart, and leaves that block out. True when it did ask.
+/// `before(position)` runs before each block.
+pub fn play_until_restart<H: Host>(
+    host: &mut H,
+    input: &[Vec<f32>],
+    mut blocks: Blocks,
+    mut before: impl FnMut(usize),
+) -> (Vec<Vec<f32>>, bool) {
+    let total = input[0].len();
+    let mut played = vec![Vec::with_capacity(total); input.len()];
+    let mut position = 0;
+    while position < total {
+        before(position);
+        let size = blocks.next().min(total - position);
+        let block: Vec<&[f32]> = input.iter().map(|channel| &channel[position..position + size]).collect();
+        let output = host.process(&block).unwrap_or_else(|error| panic!("{}: {error}", H::FORMAT));
+        if host.service() {
+            return (played, true);
+        }
+        for (channel, new) in played.iter_mut().zip(&output[0]) {
+            channel.extend_from_slice(new);
+        }
+        position += size;
+    }
+    (played, false)
+}
+
 /// Plays the whole input with nothing between the blocks.
 pub fn play<H: Host>(host: &mut H, input: &[Vec<f32>], blocks: Blocks) -> Buses {
     play_with(host, input, blocks, |_, _| ())
@@ -75,6 +102,7 @@ pub fn play<H: Host>(host: &mut H, input: &[Vec<f32>], blocks: Blocks) -> Buses 
 /// Fails unless `output` is `input` delayed by `latency`, bit for bit, with zeros before.
 pub fn assert_delayed(what: &str, input: &[Vec<f32>], output: &[Vec<f32>], latency: usize) {
     assert_eq!(input.len(), output.len(), "{what}: channels");
+    assert!(output.iter().all(|channel| channel.len() <= input[0].len()), "{what}: too many samples");
     for (channel, (input, output)) in input.iter().zip(output).enumerate() {
         for (n, &sample) in output.iter().enumerate() {
             let expected = if n < latency { 0.0 } else { input[n - latency] };

@@ -1,11 +1,8 @@
 //! With the model at work, rendering offline at its own rate.
 
-use crate::host::{Buses, Host, Layout, Run, both};
+use crate::host::{Buses, Host, LOW, Layout, OFFLINE, RENDER, Run, TIER, both};
 use crate::play::{Blocks, assert_delayed, assert_finite, difference, play};
 use crate::signal::grid;
-
-/// `Render` set to `Offline`: complete also in hosts that announce nothing, or announce it late.
-const OFFLINE: f64 = 1.0;
 
 /// Seconds of music rendered: several windows of the embedded model.
 const SECONDS: usize = 4;
@@ -13,6 +10,7 @@ const SECONDS: usize = 4;
 /// Renders a passage at 44.1 kHz after `prepare` and returns it aligned, latency cut off.
 fn render<H: Host>(layout: Layout, block: usize, prepare: impl FnOnce(&mut H)) -> (Vec<Vec<f32>>, Buses) {
     let mut host = H::create(layout);
+    host.set(TIER, LOW);
     prepare(&mut host);
     host.activate(Run::offline(44100, block));
     let latency = host.latency();
@@ -37,7 +35,7 @@ fn rms(signal: &[Vec<f32>]) -> f64 {
 
 both! {
     fn stem_buses_sum_to_the_main_bus_bit_for_bit<H>() {
-        let (music, output) = render::<H>(Layout::Multi, 1024, |host| host.set("Render", OFFLINE));
+        let (music, output) = render::<H>(Layout::Multi, 1024, |host| host.set(RENDER, OFFLINE));
         assert_delayed(H::FORMAT, &music, &output[0], 0);
         let heard = output[1..].iter().filter(|bus| rms(bus) > 1e-4).count();
         assert!(heard >= 2, "{}: {heard} stems are heard: the model did not run", H::FORMAT);
@@ -53,9 +51,9 @@ both! {
     }
 
     fn a_muted_stem_is_missing_from_the_mix<H>() {
-        let (music, whole) = render::<H>(Layout::Multi, 1024, |host| host.set("Render", OFFLINE));
+        let (music, whole) = render::<H>(Layout::Multi, 1024, |host| host.set(RENDER, OFFLINE));
         let (_, muted) = render::<H>(Layout::Multi, 1024, |host| {
-            host.set("Render", OFFLINE);
+            host.set(RENDER, OFFLINE);
             host.set("Drums Mute", 1.0);
         });
         let drums = &whole[2];
@@ -69,9 +67,9 @@ both! {
     }
 
     fn a_soloed_stem_is_its_bus<H>() {
-        let (_, whole) = render::<H>(Layout::Multi, 512, |host| host.set("Render", OFFLINE));
+        let (_, whole) = render::<H>(Layout::Multi, 512, |host| host.set(RENDER, OFFLINE));
         let (_, solo) = render::<H>(Layout::Stereo, 512, |host| {
-            host.set("Render", OFFLINE);
+            host.set(RENDER, OFFLINE);
             host.set("Bass Solo", 1.0);
         });
         assert!(difference(&solo[0], &whole[3]) < 1e-6, "{}: {}", H::FORMAT, difference(&solo[0], &whole[3]));
@@ -79,7 +77,7 @@ both! {
 
     fn rendering_twice_gives_the_same_bits<H>() {
         let mute = |host: &mut H| {
-            host.set("Render", OFFLINE);
+            host.set(RENDER, OFFLINE);
             host.set("Vocals Mute", 1.0);
         };
         let (_, first) = render::<H>(Layout::Multi, 512, mute);
@@ -88,11 +86,11 @@ both! {
     }
 
     fn rendering_announced_by_the_host_alone_is_complete<H>() {
-        // `Render` stays at `Auto`: what counts is what the host says and how fast it runs.
+        // The render mode stays at `Auto`: what counts is what the host says and how fast it runs.
         let solo = |host: &mut H| host.set("Drums Solo", 1.0);
         let (_, announced) = render::<H>(Layout::Stereo, 512, solo);
         let (_, forced) = render::<H>(Layout::Stereo, 512, |host| {
-            host.set("Render", OFFLINE);
+            host.set(RENDER, OFFLINE);
             solo(host);
         });
         assert!(rms(&forced[0]) > 1e-4);
@@ -101,7 +99,7 @@ both! {
 
     fn rendering_does_not_depend_on_the_block_size<H>() {
         let solo = |host: &mut H| {
-            host.set("Render", OFFLINE);
+            host.set(RENDER, OFFLINE);
             host.set("Drums Solo", 1.0);
         };
         let (_, small) = render::<H>(Layout::Stereo, 441, solo);

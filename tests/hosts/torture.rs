@@ -3,8 +3,7 @@
 
 use std::process::Command;
 
-use crate::exact::REALTIME;
-use crate::host::{Host, Layout, Run, both};
+use crate::host::{Host, Layout, Run, both, steady};
 use crate::play::{Blocks, assert_delayed, play};
 use crate::signal::{Random, floats};
 
@@ -62,8 +61,7 @@ fn live_and_die<H: Host>(count: usize) {
     let mut random = Random::new(count as u64);
     for _ in 0..count {
         let layout = [Layout::Stereo, Layout::Mono, Layout::Multi][random.below(3)];
-        let mut host = H::create(layout);
-        host.set("Render", REALTIME);
+        let mut host: H = steady(layout);
         host.activate(Run::live([44100, 48000][random.below(2)], 256));
         let input = floats(layout.channels(), 1 + random.below(2000));
         play(&mut host, &input, Blocks::Fixed(256));
@@ -88,24 +86,25 @@ fn leaves_nothing_behind<H: Host>(lives: usize) {
 
 /// A song of random floats played in random blocks and checked as it goes.
 fn long_song<H: Host>(seconds: usize, run: Run) {
-    let mut host = H::create(Layout::Stereo);
-    host.set("Render", REALTIME);
+    let mut host: H = steady(Layout::Stereo);
     host.activate(run);
     let latency = host.latency();
-    let song = floats(2, 1 << 18);
-    let at = |channel: usize, n: usize| song[channel][n % (1 << 18)];
+    // Twice the period lies in memory, so that any block and its delayed self are slices.
+    let period = 1 << 18;
+    let mut song = floats(2, period);
+    song.iter_mut().for_each(|channel| channel.extend_from_within(..));
     let total = seconds * run.rate as usize;
     let mut blocks = Blocks::random(1, run.block);
     let mut position = 0;
     while position < total {
         let size = blocks.next();
-        let input: Vec<Vec<f32>> =
-            (0..2).map(|channel| (position..position + size).map(|n| at(channel, n)).collect()).collect();
-        let output = host.process(&[&input[0], &input[1]]).unwrap();
-        for (channel, samples) in output[0].iter().enumerate() {
-            for (n, sample) in (position..).zip(samples) {
-                let expected = if n < latency { 0.0 } else { at(channel, n - latency) };
-                assert!(*sample == expected, "{}: channel {channel}, sample {n}", H::FORMAT);
+        let from = position % period;
+        let output = host.process(&[&song[0][from..from + size], &song[1][from..from + size]]).unwrap();
+        if position >= latency {
+            let delayed = (position - latency) % period;
+            for (channel, samples) in output[0].iter().enumerate() {
+                let exact = samples[..] == song[channel][delayed..delayed + size];
+                assert!(exact, "{}: channel {channel}, block of {size} at {position}", H::FORMAT);
             }
         }
         host.service();
@@ -115,9 +114,8 @@ fn long_song<H: Host>(seconds: usize, run: Run) {
 
 both! {
     fn sixteen_instances_stay_exact<H>() {
-        let mut hosts: Vec<H> = (0..16).map(|n| H::create(if n % 4 == 3 { Layout::Multi } else { Layout::Stereo })).collect();
+        let mut hosts: Vec<H> = (0..16).map(|n| steady(if n % 4 == 3 { Layout::Multi } else { Layout::Stereo })).collect();
         for host in &mut hosts {
-            host.set("Render", REALTIME);
             host.activate(Run::live(44100, 512));
         }
         let latencies: Vec<usize> = hosts.iter_mut().map(H::latency).collect();
@@ -159,8 +157,7 @@ both! {
 #[test]
 fn inactive_stem_buses_leave_the_main_output_exact() {
     alone(|| {
-        let mut host = crate::vst3::Vst3::create(Layout::Multi);
-        host.set("Render", REALTIME);
+        let mut host: crate::vst3::Vst3 = steady(Layout::Multi);
         host.activate(Run::live(44100, 512));
         host.deactivate();
         host.set_stem_buses_active(false);
