@@ -1,0 +1,51 @@
+//! Where the plugin under test lies, and the folder in which it keeps what it measures.
+//!
+//! `NULLSUM_LIBRARY` names another library than the one cargo has built, such as `target/bundled/Nullsum.clap`.
+
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+/// The library as cargo built it and the VST3 bundle around it.
+pub struct Plugin {
+    /// The shared library, which is also a whole CLAP plugin.
+    pub library: PathBuf,
+    /// The bundle `Nullsum.vst3`.
+    pub bundle: PathBuf,
+}
+
+/// Found once; also points the plugin's cache to a folder of this test run, so that no earlier run decides a tier.
+pub static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
+    let folder = std::env::temp_dir().join(format!("nullsum-hosts-{}", std::process::id()));
+    let library = find();
+    let architecture = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
+    let bundle = folder.join("Nullsum.vst3");
+    let inside = bundle.join("Contents").join(architecture);
+    std::fs::create_dir_all(&inside).unwrap();
+    let target = inside.join("Nullsum.so");
+    if !target.exists() {
+        std::os::unix::fs::symlink(&library, target).unwrap();
+    }
+    // SAFETY: the plugin, the only reader, is loaded after this, by code that comes through this lock.
+    unsafe { std::env::set_var("NULLSUM_CACHE", folder.join("cache")) };
+    Plugin { library, bundle }
+});
+
+/// Beside this executable (`deps/`) or one folder up; the newer one, since cargo copies only when it builds the
+/// library as a target of its own.
+fn find() -> PathBuf {
+    if let Some(library) = std::env::var_os("NULLSUM_LIBRARY") {
+        return std::fs::canonicalize(library).expect("NULLSUM_LIBRARY names a file");
+    }
+    let name = format!("{}nullsum{}", std::env::consts::DLL_PREFIX, std::env::consts::DLL_SUFFIX);
+    let executable = std::env::current_exe().unwrap();
+    let deps = executable.parent().unwrap();
+    let modified = |path: &Path| path.metadata().and_then(|meta| meta.modified()).ok();
+    [deps.join(&name), deps.parent().unwrap().join(&name)]
+        .into_iter()
+        .filter_map(|path| Some((modified(&path)?, path)))
+        .max()
+        .map(|(_, path)| path)
+        .unwrap_or_else(|| {
+            panic!("no {name} in {}: build it with `cargo build --features plugin`", deps.display())
+        })
+}

@@ -1,0 +1,131 @@
+//! Runs a signal through a host block by block.
+
+use crate::host::{Buses, Host};
+use crate::signal::Random;
+
+/// Sizes of successive blocks.
+pub enum Blocks {
+    /// Always the same.
+    Fixed(usize),
+    /// Anything from 1 to the maximum, often one of the ends.
+    Random(Random, usize),
+}
+
+impl Blocks {
+    /// Random sizes up to `maximum`.
+    pub fn random(seed: u64, maximum: usize) -> Self {
+        Blocks::Random(Random::new(seed), maximum)
+    }
+
+    /// The next size.
+    pub fn next(&mut self) -> usize {
+        match self {
+            Blocks::Fixed(size) => *size,
+            Blocks::Random(random, maximum) => match random.below(8) {
+                0 => 1,
+                1 => *maximum,
+                _ => 1 + random.below(*maximum),
+            },
+        }
+    }
+}
+
+/// Plays the whole input; `before(host, position)` runs before each block.
+pub fn play_with<H: Host>(
+    host: &mut H,
+    input: &[Vec<f32>],
+    mut blocks: Blocks,
+    mut before: impl FnMut(&mut H, usize),
+) -> Buses {
+    let total = input[0].len();
+    let mut played: Buses = Vec::new();
+    let mut position = 0;
+    while position < total {
+        let size = blocks.next().min(total - position);
+        before(host, position);
+        let block: Vec<&[f32]> = input.iter().map(|channel| &channel[position..position + size]).collect();
+        let output = host
+            .process(&block)
+            .unwrap_or_else(|error| panic!("{}: block of {size} at {position}: {error}", H::FORMAT));
+        if played.is_empty() {
+            played = output;
+        } else {
+            for (bus, new) in played.iter_mut().zip(output) {
+                for (channel, new) in bus.iter_mut().zip(new) {
+                    channel.extend(new);
+                }
+            }
+        }
+        host.service();
+        position += size;
+    }
+    for (bus, channels) in played.iter().enumerate() {
+        for channel in channels {
+            assert_eq!(channel.len(), total, "{}: bus {bus} lacks samples", H::FORMAT);
+        }
+    }
+    played
+}
+
+/// Plays up to the block in which the plugin asks for a restart, and leaves that block out. True when it did ask.
+/// `before(position)` runs before each block.
+pub fn play_until_restart<H: Host>(
+    host: &mut H,
+    input: &[Vec<f32>],
+    mut blocks: Blocks,
+    mut before: impl FnMut(usize),
+) -> (Vec<Vec<f32>>, bool) {
+    let total = input[0].len();
+    let mut played = vec![Vec::with_capacity(total); input.len()];
+    let mut position = 0;
+    while position < total {
+        before(position);
+        let size = blocks.next().min(total - position);
+        let block: Vec<&[f32]> = input.iter().map(|channel| &channel[position..position + size]).collect();
+        let output = host.process(&block).unwrap_or_else(|error| panic!("{}: {error}", H::FORMAT));
+        if host.service() {
+            return (played, true);
+        }
+        for (channel, new) in played.iter_mut().zip(&output[0]) {
+            channel.extend_from_slice(new);
+        }
+        position += size;
+    }
+    (played, false)
+}
+
+/// Plays the whole input with nothing between the blocks.
+pub fn play<H: Host>(host: &mut H, input: &[Vec<f32>], blocks: Blocks) -> Buses {
+    play_with(host, input, blocks, |_, _| ())
+}
+
+/// Fails unless `output` is `input` delayed by `latency`, bit for bit, with zeros before.
+pub fn assert_delayed(what: &str, input: &[Vec<f32>], output: &[Vec<f32>], latency: usize) {
+    assert_eq!(input.len(), output.len(), "{what}: channels");
+    assert!(output.iter().all(|channel| channel.len() <= input[0].len()), "{what}: too many samples");
+    for (channel, (input, output)) in input.iter().zip(output).enumerate() {
+        for (n, &sample) in output.iter().enumerate() {
+            let expected = if n < latency { 0.0 } else { input[n - latency] };
+            assert!(
+                sample.to_bits() == expected.to_bits() || (sample == 0.0 && expected == 0.0),
+                "{what}: channel {channel}, sample {n} (latency {latency}): {sample:e} instead of {expected:e}"
+            );
+        }
+    }
+}
+
+/// Fails when a sample of any bus is NaN or infinite.
+pub fn assert_finite(what: &str, buses: &Buses) {
+    for (bus, channels) in buses.iter().enumerate() {
+        for channel in channels {
+            if let Some(n) = channel.iter().position(|sample| !sample.is_finite()) {
+                panic!("{what}: {} at sample {n} of bus {bus}", channel[n]);
+            }
+        }
+    }
+}
+
+/// The largest difference of two signals.
+pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
+    a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}

@@ -1,0 +1,170 @@
+//! Many instances, many lives, long songs. What counts threads or memory runs in a process of its own, so that
+//! tests beside it don't count.
+
+use std::process::Command;
+
+use crate::host::{Host, Layout, Run, both, steady};
+use crate::play::{Blocks, assert_delayed, play};
+use crate::signal::{Random, floats};
+
+/// Set in the process that a test has started for itself.
+const ALONE: &str = "NULLSUM_HOSTS_ALONE";
+
+/// Runs `body` in a process of its own: this executable again, with this test alone.
+pub fn alone(body: impl FnOnce()) {
+    if std::env::var_os(ALONE).is_some() {
+        body();
+        return;
+    }
+    let name = std::thread::current().name().expect("a test's thread bears its name").to_owned();
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &name, "--include-ignored", "--nocapture", "--test-threads=1"])
+        .env(ALONE, "1")
+        .output()
+        .unwrap();
+    let said =
+        format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{said}");
+    assert!(output.status.success(), "{name} alone: {}", output.status);
+    assert!(said.contains("1 passed"), "{name}: did not run");
+}
+
+/// Names of the threads of this process.
+fn threads() -> Vec<String> {
+    std::fs::read_dir("/proc/self/task")
+        .unwrap()
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
+        .map(|name| name.trim().to_owned())
+        .collect()
+}
+
+/// Threads after those that are on their way out have gone.
+fn settled_threads(expected: usize) -> Vec<String> {
+    for _ in 0..100 {
+        if threads().len() <= expected {
+            break;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    threads()
+}
+
+/// Resident memory in MiB.
+fn memory_mib() -> f64 {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: f64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096.0 / 1024.0 / 1024.0
+}
+
+/// Creates, plays and drops an instance `count` times; layouts, rates and lengths differ.
+fn live_and_die<H: Host>(count: usize) {
+    let mut random = Random::new(count as u64);
+    for _ in 0..count {
+        let layout = [Layout::Stereo, Layout::Mono, Layout::Multi][random.below(3)];
+        let mut host: H = steady(layout);
+        host.activate(Run::live([44100, 48000][random.below(2)], 256));
+        let input = floats(layout.channels(), 1 + random.below(2000));
+        play(&mut host, &input, Blocks::Fixed(256));
+    }
+}
+
+/// Leaves no thread, and at most 16 MiB however many lives there were after the first ones.
+fn leaves_nothing_behind<H: Host>(lives: usize) {
+    let before = threads();
+    live_and_die::<H>(40);
+    let warm = memory_mib();
+    live_and_die::<H>(lives);
+    let end = memory_mib();
+    let after = settled_threads(before.len());
+    println!(
+        "{}: {warm:.1} MiB after 40 lives, {end:.1} MiB after {lives} more; threads {after:?}",
+        H::FORMAT
+    );
+    assert_eq!(after.len(), before.len(), "{}: threads {before:?} before, {after:?} after", H::FORMAT);
+    assert!(end < warm + 16.0, "{}: {warm:.1} MiB grew to {end:.1} MiB in {lives} lives", H::FORMAT);
+}
+
+/// A song of random floats played in random blocks and checked as it goes.
+fn long_song<H: Host>(seconds: usize, run: Run) {
+    let mut host: H = steady(Layout::Stereo);
+    host.activate(run);
+    let latency = host.latency();
+    // Twice the period lies in memory, so that any block and its delayed self are slices.
+    let period = 1 << 18;
+    let mut song = floats(2, period);
+    song.iter_mut().for_each(|channel| channel.extend_from_within(..));
+    let total = seconds * run.rate as usize;
+    let mut blocks = Blocks::random(1, run.block);
+    let mut position = 0;
+    while position < total {
+        let size = blocks.next();
+        let from = position % period;
+        let output = host.process(&[&song[0][from..from + size], &song[1][from..from + size]]).unwrap();
+        if position >= latency {
+            let delayed = (position - latency) % period;
+            for (channel, samples) in output[0].iter().enumerate() {
+                let exact = samples[..] == song[channel][delayed..delayed + size];
+                assert!(exact, "{}: channel {channel}, block of {size} at {position}", H::FORMAT);
+            }
+        }
+        host.service();
+        position += size;
+    }
+}
+
+both! {
+    fn sixteen_instances_stay_exact<H>() {
+        let mut hosts: Vec<H> = (0..16).map(|n| steady(if n % 4 == 3 { Layout::Multi } else { Layout::Stereo })).collect();
+        for host in &mut hosts {
+            host.activate(Run::live(44100, 512));
+        }
+        let latencies: Vec<usize> = hosts.iter_mut().map(H::latency).collect();
+        let total = latencies.iter().max().unwrap() + 22_050;
+        let input = floats(2, total);
+        let mut outputs = vec![vec![Vec::with_capacity(total); 2]; hosts.len()];
+        for start in (0..total).step_by(512) {
+            let end = (start + 512).min(total);
+            for (host, output) in hosts.iter_mut().zip(&mut outputs) {
+                let block = host.process(&[&input[0][start..end], &input[1][start..end]]).unwrap();
+                for (channel, new) in output.iter_mut().zip(&block[0]) {
+                    channel.extend_from_slice(new);
+                }
+                host.service();
+            }
+        }
+        for (n, (output, latency)) in outputs.iter().zip(latencies).enumerate() {
+            assert_delayed(&format!("{} instance {n}", H::FORMAT), &input, output, latency);
+        }
+    }
+
+    fn lives_leave_no_thread_and_no_memory<H>() {
+        alone(|| leaves_nothing_behind::<H>(160));
+    }
+
+    // cargo test --features plugin --test hosts thousand -- --ignored --nocapture
+    #[ignore = "a minute or more"]
+    fn a_thousand_lives_leave_no_thread_and_no_memory<H>() {
+        alone(|| leaves_nothing_behind::<H>(1000));
+    }
+
+    fn ten_minutes_in_random_blocks_stay_exact<H>() {
+        long_song::<H>(600, Run::live(44100, 4096));
+    }
+}
+
+/// Hosts may leave the buses of stems inactive; VST3 then gives them null pointers. The main output must go on.
+/// In a process of its own: what fails here may crash.
+#[test]
+fn inactive_stem_buses_leave_the_main_output_exact() {
+    alone(|| {
+        let mut host: crate::vst3::Vst3 = steady(Layout::Multi);
+        host.activate(Run::live(44100, 512));
+        host.deactivate();
+        host.set_stem_buses_active(false);
+        host.activate(Run::live(44100, 512));
+        let latency = host.latency();
+        let input = floats(2, latency + 4096);
+        let output = play(&mut host, &input, Blocks::Fixed(512));
+        assert_delayed("VST3", &input, &output[0], latency);
+    });
+}
