@@ -1,29 +1,403 @@
-//! The editor.
+//! The editor. It reads what the session shows and sends it commands; it never touches the engine.
 
+mod banner;
+mod control;
+mod desk;
+mod files;
+mod footer;
+mod header;
+mod history;
+mod key;
+mod master;
+mod meter;
+mod picker;
+mod strip;
+#[cfg(test)]
+mod tests;
+mod text;
+mod theme;
+mod waveform;
+
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use egui::{Frame as Border, Margin, Panel, Rect, Ui, ViewportCommand, vec2};
+use nice_plug::context::gui::GuiContext;
+use nice_plug::editor::dpi::{LogicalSize, Size};
+use nice_plug::editor::{ResizeHint, SizeConstraints};
+use nice_plug_egui::baseview::{HandlerError, WindowSize};
 use nice_plug_egui::{
     EguiEditor, EguiEditorState, EguiNiceSettings, Frame, NiceEguiApp, RepaintNotifier, create_egui_editor,
 };
 
-use super::session::Session;
+use self::banner::Answer;
+use self::desk::Desk;
+use self::header::{Title, Wish};
+use self::key::{Field, Key};
+use self::master::Null;
+use self::meter::{Held, Meter};
+use self::picker::{Pick, Picker, Tab};
+use self::strip::Strip;
+use self::theme::Palette;
+use self::waveform::Lane;
+use super::library::OpenError;
+use super::selection::{Selection, Source};
+use super::session::{Command, ModelView, Session, View};
+use super::slot::{NAMES, SLOTS};
+
+/// Smallest window, in points.
+const SMALLEST: (f32, f32) = (600.0, 400.0);
+/// Between two pictures while something moves.
+const FRAME: Duration = Duration::from_millis(33);
+/// Between two looks while nothing does.
+const LOOK: Duration = Duration::from_millis(250);
+/// Height of the strips, in points.
+const STRIPS: f32 = 262.0;
+/// Widest strip, in points.
+const WIDEST: f32 = 150.0;
 
 /// The editor's window.
 pub struct EditorApp {
     session: Arc<Session>,
+    desk: Desk,
+    picker: Picker,
+    meters: [[Meter; 2]; SLOTS],
+    null: Held,
+    /// Newest column of the scope that was drawn.
+    head: u64,
+    /// Whether anything but silence was drawn.
+    loud: bool,
+    /// Size and zoom that the session remembers, until the window has them.
+    restore: Option<(f32, f32, f32)>,
+    /// What was chosen before a download, to go back to.
+    before: Option<Selection>,
+    /// Whether something was being loaded a frame ago.
+    busy: bool,
 }
 
 /// Makes the editor of an instance.
 pub fn create(session: Arc<Session>) -> Option<EguiEditor<EditorApp>> {
     let memory = session.params.editor.lock().clone();
-    let size = nice_plug::editor::dpi::LogicalSize::new(memory.width, memory.height);
-    let state =
-        EguiEditorState::from_size(nice_plug::editor::dpi::Size::Logical(size.cast()), memory.zoom.max(0.25));
-    create_egui_editor(state, RepaintNotifier::new(), EguiNiceSettings::new(), EditorApp { session })
+    // Hosts ask for the size before there is a window, and the wrapper would leave the zoom out; so it comes with the first picture.
+    let size = LogicalSize::new(sane(memory.width, SMALLEST.0), sane(memory.height, SMALLEST.1));
+    let state = EguiEditorState::from_size(Size::Logical(size.cast()), 1.0);
+    let hint = ResizeHint {
+        can_resize: true,
+        can_resize_horizontally: true,
+        can_resize_vertically: true,
+        size_constraints: SizeConstraints::min_logical_size(LogicalSize::new(SMALLEST.0, SMALLEST.1)),
+        ..ResizeHint::NON_RESIZABLE
+    };
+    let settings = EguiNiceSettings::new().with_tile("Nullsum").with_resize_hint(hint);
+    create_egui_editor(state, RepaintNotifier::new(), settings, EditorApp::new(session))
+}
+
+/// A length out of a session, which may say anything.
+fn sane(length: f32, least: f32) -> f32 {
+    if length.is_finite() { length.clamp(least, 8_000.0) } else { least }
+}
+
+impl EditorApp {
+    fn new(session: Arc<Session>) -> Self {
+        Self {
+            desk: Desk::new(session.params.clone()),
+            session,
+            picker: Picker::default(),
+            meters: Default::default(),
+            null: Held::default(),
+            head: 0,
+            loud: false,
+            restore: None,
+            before: None,
+            busy: false,
+        }
+    }
+
+    /// A window opens, for the first time or again.
+    fn open(&mut self, ctx: &egui::Context, gui: Option<GuiContext>) {
+        theme::install(ctx);
+        let memory = self.session.params.editor.lock().clone();
+        theme::choose(ctx, memory.light);
+        let zoom = if memory.zoom.is_finite() { memory.zoom.clamp(0.5, 3.0) } else { 1.0 };
+        ctx.set_zoom_factor(zoom);
+        self.restore = Some((sane(memory.width, SMALLEST.0), sane(memory.height, SMALLEST.1), zoom));
+        self.desk.open(gui);
+        self.picker.close();
+        self.session.send(Command::Look);
+    }
+
+    /// Draws a picture.
+    fn draw(&mut self, ui: &mut Ui) {
+        self.desk.now = ui.input(|input| input.time);
+        self.restore_size(ui);
+        let view = self.session.view();
+        let selected = self.session.params.model.get();
+        self.follow(&view);
+        self.shortcuts(ui);
+        let palette = Palette::of(ui.visuals());
+        let edge = |top, bottom| {
+            Border::NONE.fill(palette.back).inner_margin(Margin { left: 10, right: 10, top, bottom })
+        };
+        let mut wish = None;
+        let mut answer = None;
+        Panel::top("header").frame(edge(8, 4)).show_separator_line(false).show(ui, |ui| {
+            let (words, tone, _) = footer::model_line(&view, selected.source == Source::Embedded);
+            let detail = detail(&view, &selected, &words);
+            let title = title_of(&selected);
+            let fine = tone != footer::Tone::Bad && selected.source != Source::Embedded;
+            let zoom = ui.ctx().zoom_factor();
+            wish = header::bar(ui, &mut self.desk, &Title { title: &title, detail: &detail, fine }, zoom);
+            wish = header::tiers(ui, &mut self.desk, &view).or(wish);
+            answer = banner::show(ui, &view.model, &selected);
+        });
+        Panel::bottom("footer").frame(edge(2, 4)).show_separator_line(false).show(ui, |ui| {
+            footer::show(ui, &view, selected.source == Source::Embedded);
+        });
+        let strips = self.strips(&view, &selected);
+        let height = STRIPS.min(ui.available_height() - 30.0).max(20.0);
+        Panel::bottom("strips").exact_size(height).frame(edge(4, 4)).show_separator_line(false).show(ui, |ui| {
+            let rect = ui.available_rect_before_wrap();
+            self.mixer(ui, rect, &strips, &view);
+        });
+        egui::CentralPanel::default().frame(edge(2, 2)).show(ui, |ui| {
+            let rect = ui.available_rect_before_wrap();
+            let lanes = lanes(&strips, palette);
+            let scope = view.status.as_ref().map(|status| status.scope());
+            self.loud = waveform::show(ui, rect, scope, &lanes);
+        });
+        let pick = self.picker.show(ui, &selected, &view);
+        self.pick(pick, selected);
+        self.wish(ui, wish);
+        self.answer(answer, &view);
+        self.repaint(ui, &view);
+    }
+
+    /// The session's size and zoom are known only now: hosts restore them after the editor was made.
+    fn restore_size(&mut self, ui: &Ui) {
+        let Some((width, height, zoom)) = self.restore else { return };
+        // The zoom is in force from the second pass on.
+        if (ui.ctx().zoom_factor() - zoom).abs() < 1e-3 {
+            self.restore = None;
+            let now = ui.ctx().content_rect().size();
+            if (now.x - width).abs() > 1.0 || (now.y - height).abs() > 1.0 {
+                ui.ctx().send_viewport_cmd(ViewportCommand::InnerSize(vec2(width, height)));
+            }
+        }
+    }
+
+    /// Feeds the meters, once a picture.
+    fn follow(&mut self, view: &View) {
+        let now = self.desk.now;
+        let busy = matches!(view.model, ModelView::Loading(_) | ModelView::Measuring);
+        if self.busy && !busy && self.picker.is_open() {
+            self.picker.refresh();
+            if matches!(view.model, ModelView::Ready { .. }) {
+                self.picker.close();
+            }
+        }
+        self.busy = busy;
+        let Some(status) = &view.status else { return };
+        let channels = status.channels().min(2);
+        self.null.feed(status.take_null_peak(), now);
+        for (slot, meters) in self.meters.iter_mut().enumerate() {
+            let stem = view.routing.and_then(|routing| routing.stem(slot));
+            for (channel, meter) in meters.iter_mut().enumerate().take(channels) {
+                let peak = stem.map_or(0.0, |stem| status.take_stem_peak(stem * status.channels() + channel));
+                meter.feed(peak, now);
+            }
+        }
+    }
+
+    /// Keys that work everywhere but where text is typed.
+    fn shortcuts(&mut self, ui: &Ui) {
+        if ui.ctx().text_edit_focused() {
+            return;
+        }
+        use egui::{Key as Press, Modifiers};
+        let pressed = |modifiers, key| ui.input_mut(|input| input.consume_key(modifiers, key));
+        if pressed(Modifiers::COMMAND | Modifiers::SHIFT, Press::Z) || pressed(Modifiers::COMMAND, Press::Y) {
+            self.desk.redo();
+        } else if pressed(Modifiers::COMMAND, Press::Z) {
+            self.desk.undo();
+        }
+        // A path that is pasted anywhere opens: the window's library hands no dropped files on.
+        let pasted = ui.input(|input| {
+            input.events.iter().find_map(|event| match event {
+                egui::Event::Text(text) | egui::Event::Paste(text) if text.len() > 4 => Some(text.clone()),
+                _ => None,
+            })
+        });
+        if let Some(pasted) = pasted
+            && text::pasted_paths(&pasted, None).0.is_some()
+        {
+            let pick = self.picker.take_paths(&pasted);
+            let selected = self.session.params.model.get();
+            self.pick(pick, selected);
+        }
+    }
+
+    fn strips(&self, view: &View, selected: &Selection) -> Vec<Strip> {
+        let Some(routing) = view.routing else { return Vec::new() };
+        let names = match &view.model {
+            ModelView::Ready { stems, .. } => Some(stems),
+            _ => selected.known.as_ref().map(|known| &known.stems),
+        };
+        let on = |slot, field| self.desk.value(Key::Strip(slot, field)) >= 0.5;
+        let slots = || (0..SLOTS).filter_map(|slot| Some((slot, routing.stem(slot)?)));
+        let any_solo = slots().any(|(slot, _)| on(slot, Field::Solo));
+        slots()
+            .map(|(slot, stem)| {
+                let slot_name = NAMES.get(slot).copied().unwrap_or("Stem");
+                let name = names.and_then(|names| names.get(stem)).map_or(slot_name, String::as_str);
+                let heard = !on(slot, Field::Mute) && (!any_solo || on(slot, Field::Solo));
+                Strip { slot, stem, name: text::stem_name(name), slot_name, heard }
+            })
+            .collect()
+    }
+
+    fn mixer(&mut self, ui: &mut Ui, rect: Rect, strips: &[Strip], view: &View) {
+        let palette = Palette::of(ui.visuals());
+        let least = 76.0 * strips.len() as f32;
+        let master = (rect.width() - least).clamp(150.0, 260.0).min(rect.width());
+        let (left, right) = rect.split_left_right_at_x(rect.right() - master);
+        let left = left.with_max_x((left.right() - theme::GAP).max(left.left()));
+        if strips.is_empty() {
+            ui.painter().rect_filled(left, 6.0, palette.panel);
+            let words = "Stems appear here once a model is chosen and the audio runs";
+            ui.painter().text(left.center(), egui::Align2::CENTER_CENTER, words, theme::font(13.0), palette.weak);
+        }
+        let widest = WIDEST * strips.len() as f32 + theme::GAP * strips.len().saturating_sub(1) as f32;
+        let left = if strips.len() < 3 { left.with_max_x(left.right().min(left.left() + widest * 1.6)) } else { left };
+        let channels = view.status.as_ref().map_or(2, |status| status.channels()).clamp(1, 2);
+        for (strip, cell) in strips.iter().zip(strip::row(left, strips.len(), theme::GAP)) {
+            if let Some(meters) = self.meters.get_mut(strip.slot) {
+                let shown = meters.len().min(channels);
+                strip::show(ui, cell, &mut self.desk, strip, &mut meters[..shown]);
+            }
+        }
+        let ready = matches!(view.model, ModelView::Ready { .. });
+        let null = if ready && !strips.is_empty() { Null::Peak(self.null.get()) } else { Null::None };
+        master::show(ui, right, &mut self.desk, null);
+    }
+
+    fn pick(&mut self, pick: Option<Pick>, selected: Selection) {
+        match pick {
+            None => {}
+            Some(Pick::Use(selection)) => {
+                self.before = Some(selected);
+                self.session.select(selection);
+            }
+            Some(Pick::Fetch(selection)) => {
+                self.before = Some(selected);
+                self.session.params.model.choose(selection);
+                self.session.send(Command::Fetch);
+            }
+            Some(Pick::Cancel) => self.session.select(self.before.take().unwrap_or_default()),
+            Some(Pick::Retry) => self.session.send(Command::Retry),
+        }
+    }
+
+    fn wish(&mut self, ui: &Ui, wish: Option<Wish>) {
+        match wish {
+            None => {}
+            Some(Wish::Models) => self.picker.open(Tab::Library, None),
+            Some(Wish::Light(light)) => {
+                self.session.params.editor.lock().light = Some(light);
+                theme::choose(ui.ctx(), Some(light));
+            }
+            Some(Wish::Zoom(zoom)) => {
+                self.session.params.editor.lock().zoom = zoom;
+                ui.ctx().set_zoom_factor(zoom);
+            }
+            Some(Wish::Measure) => self.session.send(Command::Calibrate),
+        }
+    }
+
+    fn answer(&mut self, answer: Option<Answer>, view: &View) {
+        match answer {
+            None => {}
+            Some(Answer::Fetch) => self.session.send(Command::Fetch),
+            Some(Answer::Retry) => self.session.send(Command::Retry),
+            Some(Answer::Choose | Answer::Details) => self.picker.open(Tab::Library, None),
+            Some(Answer::Find) => {
+                let near = match &view.model {
+                    ModelView::Failed(OpenError::Missing { path }) => Some(PathBuf::from(path)),
+                    _ => None,
+                };
+                self.picker.open(Tab::Files, near);
+            }
+        }
+    }
+
+    /// Asks for the next picture: soon while something moves, else for another look.
+    fn repaint(&mut self, ui: &Ui, view: &View) {
+        let head = view.status.as_ref().map_or(0, |status| status.scope().head());
+        let flows = std::mem::replace(&mut self.head, head) != head;
+        let meters = self.meters.iter().flatten().any(|meter| !meter.rests());
+        let moves = self.busy || (flows && (self.loud || meters)) || (meters && view.status.is_some());
+        ui.ctx().request_repaint_after(if moves { FRAME } else { LOOK });
+    }
+}
+
+/// A model's title for people.
+fn title_of(selected: &Selection) -> String {
+    match &selected.source {
+        Source::Embedded => "Nullsum preview".into(),
+        _ if selected.title.trim().is_empty() => "Unnamed model".into(),
+        _ => selected.title.clone(),
+    }
+}
+
+/// What stands under the title.
+fn detail(view: &View, selected: &Selection, line: &str) -> String {
+    match &view.model {
+        ModelView::Ready { stems, .. } if selected.source == Source::Embedded => {
+            format!("preview quality, built in · {}", stems.join(", "))
+        }
+        ModelView::Ready { stems, licence, .. } => {
+            let licence = licence.as_ref().map_or_else(String::new, |licence| format!(" · {licence}"));
+            format!("{}{licence}", stems.join(", "))
+        }
+        _ => line.into(),
+    }
+}
+
+fn lanes(strips: &[Strip], palette: &Palette) -> Vec<Lane> {
+    if strips.is_empty() {
+        return vec![Lane { stem: None, name: "Input".into(), color: palette.dry, heard: true }];
+    }
+    let lane = |strip: &Strip| Lane {
+        stem: Some(strip.stem),
+        name: strip.name.clone(),
+        color: palette.slot(strip.slot),
+        heard: strip.heard,
+    };
+    strips.iter().map(lane).collect()
 }
 
 impl NiceEguiApp for EditorApp {
-    fn ui(&mut self, ui: &mut egui::Ui, _frame: &mut Frame) {
-        ui.label(format!("{:?}", self.session.view()));
+    fn build(&mut self, egui_ctx: egui::Context, gui: GuiContext, _frame: &mut Frame) -> Result<(), HandlerError> {
+        self.open(&egui_ctx, Some(gui));
+        Ok(())
+    }
+
+    fn ui(&mut self, ui: &mut Ui, frame: &mut Frame) {
+        frame.set_clear_color(Palette::of(ui.visuals()).back.into());
+        self.draw(ui);
+    }
+
+    fn resized(&mut self, size: WindowSize) {
+        // Until the window has the remembered size, its own must not replace it.
+        if self.restore.is_none() {
+            let mut memory = self.session.params.editor.lock();
+            (memory.width, memory.height) = (size.logical.width as f32, size.logical.height as f32);
+        }
+    }
+
+    fn zoom_factor_changed(&mut self, zoom_factor: f32) {
+        if self.restore.is_none() {
+            self.session.params.editor.lock().zoom = zoom_factor;
+        }
     }
 }

@@ -30,6 +30,7 @@ pub enum State {
 pub struct Status {
     state: AtomicU8,
     latency: u64,
+    channels: usize,
     windows: AtomicU64,
     late: AtomicU64,
     skipped: AtomicU64,
@@ -48,6 +49,7 @@ impl Status {
         Self {
             state: AtomicU8::new(State::NoModel as u8),
             latency,
+            channels,
             windows: AtomicU64::new(0),
             late: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
@@ -76,6 +78,11 @@ impl Status {
     /// Latency in host samples; never changes.
     pub fn latency_samples(&self) -> u64 {
         self.latency
+    }
+
+    /// Channels of the host, and so of each stem.
+    pub fn channels(&self) -> usize {
+        self.channels
     }
 
     /// Windows that were run.

@@ -1,0 +1,290 @@
+//! The top of the editor: the model, latency and load, A and B, undo, theme, zoom.
+
+use egui::{Align, Align2, Color32, Layout, Pos2, Rect, Response, Sense, Shape, Stroke, Ui, Vec2, WidgetInfo, Role, vec2};
+use nice_plug::prelude::Param;
+
+use super::control;
+use super::desk::Desk;
+use super::key::Key;
+use super::text;
+use super::theme::{Palette, font};
+use crate::plugin::params::TierChoice;
+use crate::plugin::session::{TierView, View};
+use crate::stream::Tier;
+
+/// Zoom factors in the menu.
+const ZOOMS: [f32; 6] = [0.75, 0.9, 1.0, 1.25, 1.5, 2.0];
+
+/// What was asked for in the header.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wish {
+    /// To choose a model.
+    Models,
+    /// Light colours, or dark.
+    Light(bool),
+    /// A zoom factor.
+    Zoom(f32),
+    /// To measure the device again.
+    Measure,
+}
+
+/// What the model's button says.
+pub struct Title<'a> {
+    /// The model.
+    pub title: &'a str,
+    /// Something about it.
+    pub detail: &'a str,
+    /// Whether all is well.
+    pub fine: bool,
+}
+
+/// The first line.
+pub fn bar(ui: &mut Ui, desk: &mut Desk, model: &Title, zoom: f32) -> Option<Wish> {
+    let palette = Palette::of(ui.visuals());
+    let mut wish = None;
+    ui.horizontal(|ui| {
+        ui.set_height(32.0);
+        let wide = ui.available_width() > 560.0;
+        if wide {
+            logo(ui);
+        }
+        ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+            ui.spacing_mut().item_spacing.x = 4.0;
+            let button = egui::Button::new(text::percent(f64::from(zoom))).min_size(vec2(52.0, 26.0));
+            let menu = egui::containers::menu::MenuButton::from_button(button).ui(ui, |ui| {
+                for factor in ZOOMS {
+                    if ui.selectable_label((zoom - factor).abs() < 0.01, text::percent(f64::from(factor))).clicked() {
+                        wish = Some(Wish::Zoom(factor));
+                        ui.close();
+                    }
+                }
+            });
+            menu.0.on_hover_text("Zoom");
+            let dark = palette.dark;
+            let hint = if dark { "Light colours" } else { "Dark colours" };
+            if icon(ui, true, hint, |ui, rect, ink| half_moon(ui, rect, ink)).clicked() {
+                wish = Some(Wish::Light(dark));
+            }
+            ui.add_space(8.0);
+            let can_redo = desk.history.can_redo();
+            if icon(ui, can_redo, "Redo", |ui, rect, ink| arrow(ui, rect, ink, false)).clicked() {
+                desk.redo();
+            }
+            let can_undo = desk.history.can_undo();
+            if icon(ui, can_undo, "Undo", |ui, rect, ink| arrow(ui, rect, ink, true)).clicked() {
+                desk.undo();
+            }
+            ui.add_space(8.0);
+            compare(ui, desk);
+            ui.add_space(8.0);
+            // What is left is the model's.
+            let width = ui.available_width().clamp(40.0, 420.0);
+            ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
+                if model_button(ui, width, model).clicked() {
+                    wish = Some(Wish::Models);
+                }
+            });
+        });
+    });
+    wish
+}
+
+fn logo(ui: &mut Ui) {
+    let palette = Palette::of(ui.visuals());
+    let galley = ui.painter().layout_no_wrap("Nullsum".into(), font(20.0), palette.text);
+    let (rect, response) = ui.allocate_exact_size(vec2(galley.size().x + 30.0, 32.0), Sense::hover());
+    // Waves that cancel.
+    let wave = |sign: f32| -> Vec<Pos2> {
+        let point = |at: u8| {
+            let x = f32::from(at) / 16.0;
+            Pos2::new(rect.left() + 20.0 * x, rect.center().y - sign * 6.5 * (std::f32::consts::TAU * x).sin())
+        };
+        (0..=16).map(point).collect()
+    };
+    ui.painter().line(wave(1.0), Stroke::new(2.0, palette.slot(0)));
+    ui.painter().line(wave(-1.0), Stroke::new(2.0, palette.slot(1)));
+    ui.painter().galley(Pos2::new(rect.left() + 28.0, rect.center().y - galley.size().y / 2.0), galley, palette.text);
+    response.on_hover_text(concat!("Nullsum ", env!("CARGO_PKG_VERSION"), ": music source separation that loses nothing"));
+}
+
+fn model_button(ui: &mut Ui, width: f32, model: &Title) -> Response {
+    let palette = Palette::of(ui.visuals());
+    let (rect, response) = ui.allocate_exact_size(vec2(width, 32.0), Sense::CLICK);
+    let fill = if response.hovered() { palette.lifted } else { palette.raised };
+    ui.painter().rect_filled(rect, 5.0, fill);
+    let painter = ui.painter_at(rect.shrink2(vec2(8.0, 0.0)).with_max_x(rect.right() - 24.0));
+    let left = rect.left() + 10.0;
+    painter.text(Pos2::new(left, rect.top() + 10.0), Align2::LEFT_CENTER, model.title, font(13.0), palette.text);
+    let ink = if model.fine { palette.weak } else { palette.warn };
+    painter.text(Pos2::new(left, rect.bottom() - 8.5), Align2::LEFT_CENTER, model.detail, font(10.5), ink);
+    let at = Pos2::new(rect.right() - 14.0, rect.center().y);
+    let points = vec![at + vec2(-4.0, -2.0), at + vec2(0.0, 2.5), at + vec2(4.0, -2.0)];
+    ui.painter().line(points, Stroke::new(1.5, palette.weak));
+    let enabled = ui.is_enabled();
+    response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, format!("Model: {}", model.title)));
+    control::focus_ring(ui, &response, rect);
+    response.on_hover_text("Choose a model")
+}
+
+fn compare(ui: &mut Ui, desk: &mut Desk) {
+    let palette = Palette::of(ui.visuals());
+    let (rect, _) = ui.allocate_exact_size(vec2(62.0, 26.0), Sense::hover());
+    ui.painter().rect_filled(rect, 5.0, palette.raised);
+    let active = desk.history.active();
+    for (at, (cell, name)) in super::strip::row(rect.shrink(2.0), 2, 2.0).into_iter().zip(["A", "B"]).enumerate() {
+        if control::choice(ui, cell, ("compare", name), active == at, name, "Compare two settings of the mixer") {
+            desk.compare();
+        }
+    }
+    let hint = if active == 0 { "Copy A to B" } else { "Copy B to A" };
+    if icon(ui, true, hint, copy).clicked() {
+        desk.copy_to_other();
+    }
+}
+
+/// The second line: tiers, and what latency runs.
+pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View) -> Option<Wish> {
+    let palette = Palette::of(ui.visuals());
+    let mut wish = None;
+    ui.horizontal(|ui| {
+        ui.set_height(38.0);
+        let full = ui.available_width();
+        let width = ((full - 190.0) / 4.0 - 2.0).clamp(46.0, 118.0);
+        ui.spacing_mut().item_spacing.x = 2.0;
+        let chosen = desk.params.tier.value();
+        for choice in [TierChoice::Auto, TierChoice::Low, TierChoice::Balanced, TierChoice::High] {
+            if tier(ui, width, choice, choice == chosen, view) {
+                let normalized = desk.params.tier.preview_normalized(choice);
+                desk.set(Key::Tier, normalized);
+            }
+        }
+        ui.add_space(10.0);
+        let (rect, response) = ui.allocate_exact_size(vec2((ui.available_width()).max(10.0), 38.0), Sense::CLICK);
+        let samples = view.status.as_ref().map_or(0, |status| status.latency_samples());
+        let painter = ui.painter_at(rect);
+        let (big, small) = (format!("{} latency", text::time(view.latency_ms)), format!("{} samples", text::samples(samples)));
+        painter.text(rect.right_top() + vec2(-2.0, 11.0), Align2::RIGHT_CENTER, &big, font(14.0), palette.text);
+        painter.text(rect.right_bottom() + vec2(-2.0, -10.0), Align2::RIGHT_CENTER, &small, font(11.0), palette.weak);
+        let enabled = ui.is_enabled();
+        response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, format!("{big}, {small}")));
+        if response.clicked() {
+            wish = Some(Wish::Measure);
+        }
+        control::focus_ring(ui, &response, rect);
+        response.on_hover_text("What the host compensates. Click to measure this computer again with the model.");
+    });
+    wish
+}
+
+fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) -> bool {
+    let palette = Palette::of(ui.visuals());
+    let (rect, response) = ui.allocate_exact_size(vec2(width, 38.0), Sense::CLICK);
+    let fill = match (chosen, response.hovered()) {
+        (true, _) => palette.lifted,
+        (false, true) => palette.raised,
+        (false, false) => palette.panel,
+    };
+    ui.painter().rect_filled(rect, 5.0, fill);
+    if chosen {
+        ui.painter().rect_filled(Rect::from_min_max(Pos2::new(rect.left() + 6.0, rect.bottom() - 2.0), rect.right_bottom() - vec2(6.0, 0.0)), 1.0, palette.accent);
+    }
+    let (name, what) = named(choice);
+    let known = choice.named().or(if chosen { view.tier } else { None });
+    let found = known.and_then(|tier| view.tiers.iter().find(|view| view.tier == tier));
+    let (line, ink) = line_of(choice, found, palette);
+    let painter = ui.painter_at(rect.shrink2(vec2(4.0, 0.0)));
+    let ink_name = if chosen { palette.text } else { palette.weak };
+    painter.text(rect.center() - vec2(0.0, 8.0), Align2::CENTER_CENTER, name, font(13.0), ink_name);
+    painter.text(rect.center() + vec2(0.0, 8.0), Align2::CENTER_CENTER, &line, font(10.5), ink);
+    let enabled = ui.is_enabled();
+    response.widget_info(|| WidgetInfo::selected(Role::RadioButton, enabled, chosen, format!("{name}: {line}")));
+    control::focus_ring(ui, &response, rect);
+    let clicked = response.clicked();
+    response.on_hover_text(hint(what, found));
+    clicked && !chosen
+}
+
+fn named(choice: TierChoice) -> (&'static str, &'static str) {
+    match choice {
+        TierChoice::Auto => ("Auto", "The lowest latency that this computer sustains with the model"),
+        TierChoice::Low => ("Low", "Least latency, most load"),
+        TierChoice::Balanced => ("Balanced", "Between latency and load"),
+        TierChoice::High => ("High", "Most context and least load, longest latency"),
+    }
+}
+
+fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette) -> (String, Color32) {
+    let Some(found) = found else { return (if choice == TierChoice::Auto { "measures" } else { "–" }.into(), palette.weak) };
+    let name = match (choice, found.tier) {
+        (TierChoice::Auto, Tier::Low) => "Low · ",
+        (TierChoice::Auto, Tier::Balanced) => "Balanced · ",
+        (TierChoice::Auto, Tier::High) => "High · ",
+        _ => "",
+    };
+    match found.load {
+        Some(load) if choice != TierChoice::Auto => {
+            let ink = if load > 0.7 { palette.load(load) } else { palette.weak };
+            (format!("{} · {}", text::time(found.latency_ms), text::percent(load)), ink)
+        }
+        _ => (format!("{name}{}", text::time(found.latency_ms)), palette.weak),
+    }
+}
+
+fn hint(what: &str, found: Option<&TierView>) -> String {
+    let Some(found) = found else { return what.into() };
+    let load = match found.load {
+        Some(load) if load > 0.9 => format!("load {} of real time: this computer will drop windows", text::percent(load)),
+        Some(load) => format!("load {} of real time", text::percent(load)),
+        None => "load not measured yet".into(),
+    };
+    format!("{what}.\nLatency {}, {load}.", text::time(found.latency_ms))
+}
+
+fn icon(ui: &mut Ui, enabled: bool, name: &str, draw: impl FnOnce(&Ui, Rect, Color32)) -> Response {
+    let palette = Palette::of(ui.visuals());
+    let sense = if enabled { Sense::CLICK } else { Sense::hover() };
+    let (rect, response) = ui.allocate_exact_size(Vec2::splat(26.0), sense);
+    if enabled && response.hovered() {
+        ui.painter().rect_filled(rect, 5.0, palette.raised);
+    }
+    let ink = if enabled { palette.text } else { palette.weak.gamma_multiply(0.5) };
+    draw(ui, rect.shrink(6.0), ink);
+    response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, name));
+    control::focus_ring(ui, &response, rect);
+    response.on_hover_text(name)
+}
+
+fn arrow(ui: &Ui, rect: Rect, ink: Color32, left: bool) {
+    let flip = |x: f32| if left { x } else { 1.0 - x };
+    let at = |x: f32, y: f32| Pos2::new(rect.left() + rect.width() * flip(x), rect.top() + rect.height() * y);
+    let stroke = Stroke::new(1.6, ink);
+    let bow: Vec<Pos2> = (0..=12)
+        .map(|step| {
+            let angle = std::f32::consts::PI * f32::from(step as u8) / 12.0;
+            at(0.55 + 0.4 * angle.sin(), 0.6 - 0.32 * angle.cos())
+        })
+        .collect();
+    ui.painter().line([vec![at(0.08, 0.28)], bow, vec![at(0.3, 0.92)]].concat(), stroke);
+    ui.painter().line(vec![at(0.34, 0.02), at(0.06, 0.28), at(0.34, 0.54)], stroke);
+}
+
+fn copy(ui: &Ui, rect: Rect, ink: Color32) {
+    let stroke = Stroke::new(1.4, ink);
+    let back = Rect::from_min_size(rect.min + vec2(1.0, 1.0), vec2(8.5, 8.5));
+    let front = back.translate(vec2(3.5, 3.5));
+    let palette = Palette::of(ui.visuals());
+    ui.painter().rect_stroke(back, 2.0, stroke, egui::StrokeKind::Inside);
+    ui.painter().rect(front, 2.0, palette.panel, stroke, egui::StrokeKind::Inside);
+}
+
+fn half_moon(ui: &Ui, rect: Rect, ink: Color32) {
+    let (center, radius) = (rect.center(), rect.width() / 2.0 - 0.5);
+    ui.painter().circle_stroke(center, radius, Stroke::new(1.5, ink));
+    let half = (0..=16)
+        .map(|step| {
+            let angle = std::f32::consts::PI * (f32::from(step as u8) / 16.0 - 0.5);
+            center + radius * vec2(angle.cos(), angle.sin())
+        })
+        .collect();
+    ui.painter().add(Shape::convex_polygon(half, ink, Stroke::NONE));
+}

@@ -1,0 +1,245 @@
+//! Choosing a model: a panel over the editor, never a window of its own.
+
+mod browse;
+mod shelf;
+
+use std::path::PathBuf;
+
+use egui::{Align, Frame, Layout, Margin, RichText, ScrollArea, TextEdit, Ui, vec2};
+
+use super::theme::Palette;
+use super::{files, text};
+use crate::plugin::library::{OpenError, Places};
+use crate::plugin::selection::{Selection, Source};
+use crate::plugin::session::{ModelView, View};
+use crate::registry;
+
+pub use browse::Browse;
+
+/// Where in the panel one is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Tab {
+    /// The built-in model and the registry.
+    #[default]
+    Library,
+    /// Files that were used lately.
+    Recent,
+    /// Folders.
+    Files,
+}
+
+/// What was asked for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Pick {
+    /// This model.
+    Use(Selection),
+    /// This model of the registry, from the network.
+    Fetch(Selection),
+    /// To stop what is being fetched or loaded.
+    Cancel,
+    /// The selected model, once more.
+    Retry,
+}
+
+/// The panel.
+#[derive(Default)]
+pub struct Picker {
+    open: bool,
+    tab: Tab,
+    browse: Browse,
+    recent: Vec<Selection>,
+    /// Whether each entry of the registry is on this computer.
+    cached: Vec<bool>,
+    path: String,
+    /// What is wrong with the path.
+    complaint: Option<String>,
+    filter: String,
+}
+
+impl Picker {
+    /// Opens it, at a tab.
+    pub fn open(&mut self, tab: Tab, near: Option<PathBuf>) {
+        (self.open, self.tab, self.complaint) = (true, tab, None);
+        self.browse.forget();
+        if near.is_some() || self.browse.listing.folder.as_os_str().is_empty() {
+            let recent = self.recent.first().and_then(|selection| match &selection.source {
+                Source::File { checkpoint, .. } => Some(checkpoint.clone()),
+                _ => None,
+            });
+            self.browse.go(files::nearest_folder(near.or(recent).as_deref()));
+        } else {
+            self.browse.refresh();
+        }
+        self.refresh();
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// Closes it.
+    pub fn close(&mut self) {
+        self.open = false;
+    }
+
+    /// Looks again at what is on disk. Not for every frame.
+    pub fn refresh(&mut self) {
+        self.recent = Places::read().recent();
+        self.cached = registry::entries().iter().map(|entry| registry::cached(entry).is_some()).collect();
+    }
+
+    /// Takes paths that were pasted or typed.
+    pub fn take_paths(&mut self, words: &str) -> Option<Pick> {
+        let (checkpoint, config) = text::pasted_paths(words, files::home().as_deref());
+        match checkpoint {
+            Some(checkpoint) if checkpoint.is_file() => Some(Pick::Use(Selection::file(checkpoint, config))),
+            Some(checkpoint) => {
+                self.complaint = Some(format!("There is no file {}", checkpoint.display()));
+                None
+            }
+            None => {
+                self.complaint = Some("A path ends in .ckpt, .pt, .pth, .th, .bin or .safetensors".into());
+                None
+            }
+        }
+    }
+
+    /// Draws it over everything.
+    pub fn show(&mut self, ui: &Ui, selected: &Selection, view: &View) -> Option<Pick> {
+        if !self.open {
+            return None;
+        }
+        let screen = ui.ctx().content_rect();
+        let size = vec2((screen.width() - 48.0).clamp(80.0, 760.0), (screen.height() - 48.0).clamp(60.0, 620.0));
+        let palette = Palette::of(ui.visuals());
+        let frame = Frame::NONE
+            .fill(palette.panel)
+            .stroke(egui::Stroke::new(1.0, palette.line))
+            .corner_radius(8)
+            .inner_margin(Margin::same(14));
+        let modal = egui::Modal::new(egui::Id::unique("nullsum picker")).frame(frame).show(ui.ctx(), |ui| {
+            ui.set_width((size.x - 28.0).max(40.0));
+            ui.set_height((size.y - 28.0).max(30.0));
+            self.content(ui, selected, view)
+        });
+        if modal.should_close() {
+            self.open = false;
+        }
+        modal.inner
+    }
+
+    fn content(&mut self, ui: &mut Ui, selected: &Selection, view: &View) -> Option<Pick> {
+        let palette = Palette::of(ui.visuals());
+        let mut pick = None;
+        ui.horizontal(|ui| {
+            ui.label(RichText::new("Choose a model").size(17.0));
+            ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                if ui.button("Close").on_hover_text("Escape").clicked() {
+                    self.open = false;
+                }
+            });
+        });
+        ui.horizontal(|ui| {
+            for (tab, name) in [(Tab::Library, "Library"), (Tab::Recent, "Recent files"), (Tab::Files, "Browse files")] {
+                if ui.selectable_label(self.tab == tab, RichText::new(name).size(13.5)).clicked() {
+                    self.tab = tab;
+                    self.refresh();
+                }
+            }
+            if self.tab == Tab::Library {
+                ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
+                    ui.add(TextEdit::singleline(&mut self.filter).desired_width(150.0).hint_text("Search: vocals, Kim …").char_limit(60));
+                });
+            }
+        });
+        ui.separator();
+        if let ModelView::Failed(error) = &view.model {
+            pick = failure(ui, error, selected).or(pick);
+        }
+        let foot = if self.complaint.is_some() { 56.0 } else { 34.0 };
+        let body = (ui.available_height() - foot).max(20.0);
+        let scrolled = match self.tab {
+            Tab::Library => self.scroll(ui, body, |picker, ui| shelf::library(picker, ui, selected, view)),
+            Tab::Recent => self.scroll(ui, body, |picker, ui| shelf::recent(picker, ui, selected)),
+            Tab::Files => self.browse.show(ui, body),
+        };
+        pick = scrolled.or(pick);
+        ui.separator();
+        ui.horizontal(|ui| {
+            let wide = (ui.available_width() - 70.0).max(40.0);
+            let edit = TextEdit::singleline(&mut self.path)
+                .desired_width(wide)
+                .char_limit(8_000)
+                .hint_text("Or paste the path of a checkpoint here; its .yaml may follow");
+            let response = ui.add(edit);
+            let entered = response.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
+            if (ui.button("Open").clicked() || entered) && !self.path.trim().is_empty() {
+                // A field of one line: paths may be separated by its spaces only where a scheme or quotes tell.
+                let words = self.path.replace(" file://", "\nfile://").replace("\" \"", "\"\n\"");
+                pick = self.take_paths(&words).or(pick.take());
+            }
+        });
+        if let Some(complaint) = &self.complaint {
+            ui.label(RichText::new(complaint).color(palette.bad).size(12.0));
+        }
+        pick
+    }
+
+    fn scroll(
+        &mut self,
+        ui: &mut Ui,
+        height: f32,
+        content: impl FnOnce(&mut Self, &mut Ui) -> Option<Pick>,
+    ) -> Option<Pick> {
+        ScrollArea::vertical()
+            .id_salt(("picker", self.tab as u8))
+            .max_height(height)
+            .auto_shrink(false)
+            .show(ui, |ui| {
+                ui.set_max_width((ui.available_width() - 10.0).max(40.0));
+                content(self, ui)
+            })
+            .inner
+    }
+}
+
+/// Why there is no model, with what can be done about it.
+fn failure(ui: &mut Ui, error: &OpenError, selected: &Selection) -> Option<Pick> {
+    let palette = Palette::of(ui.visuals());
+    let mut pick = None;
+    let frame = Frame::NONE.fill(palette.bad.gamma_multiply(0.12)).corner_radius(5).inner_margin(Margin::same(8));
+    frame.show(ui, |ui| {
+        ui.set_width(ui.available_width());
+        match error {
+            OpenError::NotFetched { name, size, licence } => {
+                ui.label(format!("{name} is chosen, but not on this computer yet ({size}, licence: {licence})."));
+            }
+            OpenError::Missing { path } => {
+                ui.label(RichText::new("The session's checkpoint is not where it was:").color(palette.bad));
+                ui.label(RichText::new(path).monospace());
+                ui.label("Find it in the files below; wherever it was loaded once before, it is found by its content.");
+            }
+            OpenError::Cancelled => {
+                ui.label("Loading was stopped.");
+            }
+            OpenError::Broken { reason, report } => {
+                ui.label(RichText::new(format!("{} could not be loaded.", selected.title)).color(palette.bad));
+                let all = report.as_ref().map_or_else(|| reason.clone(), |report| format!("{reason}\n\n{report}"));
+                ScrollArea::vertical().id_salt("report").max_height(150.0).show(ui, |ui| {
+                    ui.set_width(ui.available_width());
+                    ui.add(egui::Label::new(RichText::new(&all).monospace()).wrap().selectable(true));
+                });
+                ui.horizontal(|ui| {
+                    if ui.button("Copy the report").clicked() {
+                        ui.ctx().copy_text(all.clone());
+                    }
+                    if ui.button("Try again").clicked() {
+                        pick = Some(Pick::Retry);
+                    }
+                });
+            }
+        }
+    });
+    pick
+}

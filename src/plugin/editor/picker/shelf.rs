@@ -1,0 +1,161 @@
+//! Models as cards: the built-in one, the registry's, recent files.
+
+use egui::{Align, Frame, Layout, Margin, RichText, Stroke, Ui};
+
+use super::{Pick, Picker};
+use crate::plugin::editor::text;
+use crate::plugin::editor::theme::Palette;
+use crate::plugin::library::Step;
+use crate::plugin::selection::{Selection, Source};
+use crate::plugin::session::{ModelView, View};
+use crate::registry::{self, Entry};
+
+/// What a card says.
+struct Card<'a> {
+    title: &'a str,
+    lines: Vec<String>,
+    hint: String,
+    chosen: bool,
+}
+
+/// Draws a card; `side` draws what can be done with it.
+fn card(ui: &mut Ui, card: &Card, side: impl FnOnce(&mut Ui) -> Option<Pick>) -> Option<Pick> {
+    let palette = Palette::of(ui.visuals());
+    let edge = if card.chosen { palette.accent } else { palette.line };
+    let frame = Frame::NONE.fill(palette.back).stroke(Stroke::new(1.0, edge)).corner_radius(6).inner_margin(Margin::symmetric(10, 7));
+    let inner = frame.show(ui, |ui| {
+        ui.set_width((ui.available_width() - 22.0).max(40.0));
+        ui.horizontal(|ui| {
+            let text_width = (ui.available_width() - 150.0).max(60.0);
+            ui.allocate_ui_with_layout(egui::vec2(text_width, 20.0), Layout::top_down(Align::Min), |ui| {
+                ui.set_width(text_width);
+                ui.spacing_mut().item_spacing.y = 2.0;
+                ui.label(RichText::new(card.title).size(13.5).color(palette.text));
+                for line in &card.lines {
+                    ui.label(RichText::new(line).size(11.5).color(palette.weak));
+                }
+            });
+            ui.with_layout(Layout::right_to_left(Align::Center), side).inner
+        })
+        .inner
+    });
+    if !card.hint.is_empty() {
+        inner.response.on_hover_text(&card.hint);
+    }
+    ui.add_space(2.0);
+    inner.inner
+}
+
+/// The built-in model, then the registry.
+pub fn library(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) -> Option<Pick> {
+    let mut pick = None;
+    let needle = picker.filter.trim().to_lowercase();
+    if "preview embedded built-in nullsum".contains(&needle) {
+        let built_in = Card {
+            title: "Nullsum preview (built in)",
+            lines: vec![
+                "Preview quality: a small model, to hear at once how Nullsum works. For music, use one of those below.".into(),
+                format!("SDR in dB on two songs it never heard: {}", text::card_figures()),
+                "drums, bass, other, vocals · works offline · CC0 1.0".into(),
+            ],
+            hint: String::new(),
+            chosen: selected.source == Source::Embedded,
+        };
+        pick = card(ui, &built_in, |ui| use_button(ui, built_in.chosen, Selection::default())).or(pick);
+    }
+    for (entry, cached) in registry::entries().iter().zip(picker.cached.iter().chain(std::iter::repeat(&false))) {
+        if matches(entry, &needle) {
+            pick = of_registry(ui, entry, *cached, selected, view).or(pick);
+        }
+    }
+    pick
+}
+
+fn matches(entry: &Entry, needle: &str) -> bool {
+    needle.is_empty()
+        || [&entry.name, &entry.title, &entry.author].iter().any(|text| text.to_lowercase().contains(needle))
+        || entry.stems.iter().any(|stem| stem.contains(needle))
+}
+
+fn of_registry(ui: &mut Ui, entry: &Entry, cached: bool, selected: &Selection, view: &View) -> Option<Pick> {
+    let chosen = matches!(&selected.source, Source::Registry { name } if *name == entry.name);
+    let sdr = if entry.sdr.is_empty() { "SDR not published".into() } else { entry.sdr_text() };
+    let mut hint = format!("{} by {}\n{}", entry.architecture, entry.author, entry.source);
+    for line in entry.sdr_lines().into_iter().chain(entry.licence_note.clone()) {
+        hint.push('\n');
+        hint.push_str(&line);
+    }
+    let shown = Card {
+        title: &entry.title,
+        lines: vec![
+            format!("{} · {} · {sdr}", entry.stems_text(), entry.size_text()),
+            format!("{} · licence of the weights: {}", entry.author, entry.licence_text()),
+        ],
+        hint,
+        chosen,
+    };
+    let selection = Selection::new(Source::Registry { name: entry.name.clone() }, &entry.title);
+    card(ui, &shown, |ui| {
+        let palette = Palette::of(ui.visuals());
+        match &view.model {
+            ModelView::Loading(Some(Step::Fetching(progress))) if chosen => {
+                let (words, share) = text::progress(progress);
+                let pick = ui.button("Cancel").clicked().then_some(Pick::Cancel);
+                let bar = egui::ProgressBar::new(share.unwrap_or(0.0)).desired_width(76.0).desired_height(8.0);
+                ui.add(bar.fill(palette.accent)).on_hover_text(words);
+                pick
+            }
+            _ if cached => use_button(ui, chosen && !matches!(view.model, ModelView::Failed(_)), selection),
+            _ => {
+                let label = entry.checkpoint.size.map_or_else(|| "Download".into(), |size| format!("Download {}", registry::human_size(size)));
+                ui.button(label).on_hover_text(format!("From {}", entry.checkpoint.url)).clicked().then_some(Pick::Fetch(selection))
+            }
+        }
+    })
+}
+
+/// Files that were loaded before.
+pub fn recent(picker: &Picker, ui: &mut Ui, selected: &Selection) -> Option<Pick> {
+    let mut pick = None;
+    if picker.recent.is_empty() {
+        let palette = Palette::of(ui.visuals());
+        ui.add_space(12.0);
+        ui.label(RichText::new("No checkpoint of your own was loaded yet. “Browse files” finds one.").color(palette.weak));
+    }
+    for selection in &picker.recent {
+        let Source::File { checkpoint, config } = &selection.source else { continue };
+        let config = config.as_ref().map_or_else(
+            || "configuration inside or beside it".into(),
+            |config| format!("with {}", text::short_path(config, 60)),
+        );
+        let shown = Card {
+            title: &selection.title,
+            lines: vec![text::short_path(checkpoint, 80), config],
+            hint: checkpoint.display().to_string(),
+            chosen: selection.source == selected.source,
+        };
+        pick = card(ui, &shown, |ui| use_button(ui, shown.chosen, selection.clone())).or(pick);
+    }
+    pick
+}
+
+fn use_button(ui: &mut Ui, chosen: bool, selection: Selection) -> Option<Pick> {
+    if chosen {
+        let palette = Palette::of(ui.visuals());
+        ui.label(RichText::new("In use").color(palette.good));
+        return None;
+    }
+    ui.button("Use").clicked().then_some(Pick::Use(selection))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_search_finds_entries_by_author_stem_and_title() {
+        let entry = registry::default_entry();
+        assert!(matches(entry, "") && matches(entry, "drums") && matches(entry, "zfturbo") && matches(entry, "musdb"));
+        assert!(!matches(entry, "kazoo"));
+    }
+}

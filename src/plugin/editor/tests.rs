@@ -1,0 +1,424 @@
+//! The editor without a window: pictures are made and thrown away, pointer and keys are events, what is on screen is read as assistive
+//! technology would.
+
+use egui::accesskit::{Node, NodeId, Rect};
+use egui::{Event, Key as Press, Modifiers, PointerButton, Pos2, RawInput, pos2, vec2};
+use nice_plug::prelude::{GuiContextInner, Param, ParamPtr, PluginApi, PluginState};
+use parking_lot::Mutex;
+
+use super::*;
+use crate::plugin::library::Step;
+use crate::plugin::params::{NullsumParams, TierChoice};
+use crate::plugin::session::{Guard, TierView};
+use crate::plugin::slot::Routing;
+use crate::registry::{Progress, Stage, What};
+use crate::separator::MaskRule;
+use crate::stream::plan::Deadline;
+use crate::stream::{
+    HostSamples, ModelSamples, ModelTiming, NoStems, Plan, PlanRequest, SharedModel, Stream, Tier, WindowError, WindowSeparator,
+};
+
+/// A host that does at once what it is asked, and counts gestures.
+#[derive(Default)]
+struct FakeHost {
+    begun: Mutex<u32>,
+    ended: Mutex<u32>,
+}
+
+impl GuiContextInner for FakeHost {
+    fn plugin_api(&self) -> PluginApi {
+        PluginApi::Clap
+    }
+
+    unsafe fn raw_begin_set_parameter(&self, _: ParamPtr) {
+        *self.begun.lock() += 1;
+    }
+
+    unsafe fn raw_set_parameter_normalized(&self, param: ParamPtr, normalized: f32) {
+        assert_eq!(*self.begun.lock(), *self.ended.lock() + 1, "set outside of a gesture");
+        // SAFETY: the parameters outlive the editor of the test.
+        unsafe { param._internal_set_normalized_value(normalized) };
+    }
+
+    unsafe fn raw_end_set_parameter(&self, _: ParamPtr) {
+        *self.ended.lock() += 1;
+    }
+
+    fn get_state(&self) -> PluginState {
+        unreachable!("the editor does not ask for it")
+    }
+
+    fn set_state(&self, _: PluginState) {}
+
+    fn request_restart(&self) {}
+}
+
+/// Each stem is half of the mixture.
+struct Halves;
+
+impl WindowSeparator for Halves {
+    fn stems(&self) -> usize {
+        2
+    }
+
+    fn channels(&self) -> usize {
+        2
+    }
+
+    fn timing(&self) -> ModelTiming {
+        ModelTiming { rate: 48_000, chunk: ModelSamples(48_000), frame_hop: ModelSamples(480), frame: ModelSamples(960) }
+    }
+
+    fn separate_window(&mut self, window: &[f32], _: MaskRule, out: &mut [f32]) -> Result<(), WindowError> {
+        for (out, sample) in out.iter_mut().zip(window.iter().chain(window)) {
+            *out = 0.5 * sample;
+        }
+        Ok(())
+    }
+}
+
+/// An editor on a screen that nobody sees.
+struct Bench {
+    app: EditorApp,
+    session: Guard,
+    host: Arc<FakeHost>,
+    ctx: egui::Context,
+    size: egui::Vec2,
+    time: f64,
+    nodes: Vec<(NodeId, Node)>,
+    focus: Option<NodeId>,
+    delay: Duration,
+}
+
+impl Bench {
+    fn new(view: View) -> Self {
+        let session = Session::new(Arc::new(NullsumParams::new()));
+        session.show(|shown| *shown = view);
+        let host = Arc::new(FakeHost::default());
+        let ctx = egui::Context::default();
+        ctx.enable_accesskit();
+        let mut app = EditorApp::new(session.clone());
+        app.open(&ctx, Some(GuiContext::new(host.clone())));
+        let size = vec2(920.0, 600.0);
+        let mut bench =
+            Self { app, session: Guard(session), host, ctx, size, time: 0.0, nodes: Vec::new(), focus: None, delay: FRAME };
+        bench.frames(3);
+        bench
+    }
+
+    fn params(&self) -> &NullsumParams {
+        &self.session.0.params
+    }
+
+    fn frame(&mut self, events: Vec<Event>) {
+        self.time += 0.1;
+        let modifiers = events.iter().find_map(|event| match event {
+            Event::Key { modifiers, .. } | Event::PointerButton { modifiers, .. } => Some(*modifiers),
+            _ => None,
+        });
+        let input = RawInput {
+            screen_rect: Some(egui::Rect::from_min_size(Pos2::ZERO, self.size)),
+            time: Some(self.time),
+            modifiers: modifiers.unwrap_or_default(),
+            events,
+            ..RawInput::default()
+        };
+        let app = &mut self.app;
+        let mut output = self.ctx.run_ui(input, |ui| app.draw(ui));
+        if let Some(update) = output.platform_output.accesskit_update.take() {
+            (self.nodes, self.focus) = (update.nodes, Some(update.focus));
+        }
+        self.delay = output.viewport_output.values().map(|viewport| viewport.repaint_delay).min().unwrap_or(Duration::MAX);
+        let shapes = std::mem::take(&mut output.shapes);
+        for primitive in self.ctx.tessellate(shapes, output.pixels_per_point) {
+            if let egui::epaint::Primitive::Mesh(mesh) = primitive.primitive {
+                assert!(mesh.vertices.iter().all(|vertex| vertex.pos.x.is_finite() && vertex.pos.y.is_finite()));
+            }
+        }
+        output.drop_without_applying_deltas();
+    }
+
+    fn frames(&mut self, count: usize) {
+        for _ in 0..count {
+            self.frame(Vec::new());
+        }
+    }
+
+    /// All that is on screen, a line a thing.
+    fn words(&self) -> String {
+        let words = |node: &Node| format!("{} {}\n", node.label().unwrap_or_default(), node.value().unwrap_or_default());
+        self.nodes.iter().map(|(_, node)| words(node)).collect()
+    }
+
+    fn find(&self, label: &str) -> (NodeId, Pos2) {
+        let (id, node) = self
+            .nodes
+            .iter()
+            .find(|(_, node)| node.label().is_some_and(|text| text.starts_with(label)) || node.value().is_some_and(|text| text.starts_with(label)))
+            .unwrap_or_else(|| panic!("no {label:?} in\n{}", self.words()));
+        let Rect { x0, y0, x1, y1 } = node.bounds().unwrap();
+        (*id, pos2(((x0 + x1) / 2.0) as f32, ((y0 + y1) / 2.0) as f32))
+    }
+
+    fn press(&mut self, key: Press, modifiers: Modifiers) {
+        for pressed in [true, false] {
+            self.frame(vec![Event::Key { key, physical_key: None, pressed, repeat: false, modifiers }]);
+        }
+    }
+
+    fn button(&mut self, pos: Pos2, pressed: bool, modifiers: Modifiers) {
+        let event = Event::PointerButton { pos, button: PointerButton::Primary, pressed, modifiers };
+        self.frame(vec![Event::ModifiersChanged(modifiers), Event::PointerMoved(pos), event]);
+    }
+
+    fn click(&mut self, label: &str) {
+        let (_, at) = self.find(label);
+        self.frame(vec![Event::PointerMoved(at)]);
+        self.button(at, true, Modifiers::NONE);
+        self.button(at, false, Modifiers::NONE);
+        self.frames(2);
+    }
+
+    /// Goes on with Tab until `label` has the keyboard.
+    fn tab_to(&mut self, label: &str) {
+        for _ in 0..120 {
+            if self.focus == Some(self.find(label).0) {
+                return;
+            }
+            self.press(Press::Tab, Modifiers::NONE);
+        }
+        panic!("Tab does not lead to {label}");
+    }
+}
+
+fn plan() -> Plan {
+    Plan::new(PlanRequest {
+        host_rate: 48_000,
+        model_rate: 48_000,
+        window: ModelSamples(24_000),
+        hop: ModelSamples(4_800),
+        lookahead: ModelSamples(960),
+        fade: ModelSamples(480),
+        deadline: Deadline::WholeHop,
+        max_block: HostSamples(480),
+    })
+    .unwrap()
+}
+
+/// A view of a stream with two stems that has played a second.
+fn played() -> View {
+    let (mut client, mut engine) = Stream::manual(&plan(), SLOTS, 2);
+    engine.swap(Some(SharedModel::new(Box::new(Halves)))).unwrap();
+    for block in 0..100 {
+        let mut planes = [0, 1].map(|channel| -> Vec<f32> {
+            (0..480).map(|at| ((block * 480 + at + channel) as f32 * 0.05).sin() * 0.8).collect()
+        });
+        client.process(&mut planes.each_mut().map(Vec::as_mut_slice), &mut NoStems);
+        engine.run_until_idle();
+    }
+    let tiers = Tier::ALL.map(|tier| TierView { tier, latency_ms: 612.0, load: Some(0.34) });
+    View {
+        model: ready(),
+        tier: Some(Tier::Low),
+        tiers: tiers.to_vec(),
+        latency_ms: 240.0,
+        host_rate: 48_000,
+        routing: Some(Routing::of(&["vocals".into(), "instrumental".into()])),
+        status: Some(engine.status()),
+        ..View::default()
+    }
+}
+
+fn ready() -> ModelView {
+    ModelView::Ready {
+        runs_on: "CPU, AVX2, 2 threads".into(),
+        stems: vec!["vocals".into(), "instrumental".into()],
+        licence: Some("MIT".into()),
+    }
+}
+
+fn with(model: ModelView) -> View {
+    View { model, ..played() }
+}
+
+fn all_states() -> Vec<(View, &'static [&'static str])> {
+    let fetching = Progress {
+        what: What::Checkpoint,
+        stage: Stage::Downloading,
+        done_bytes: 100_000_000,
+        total_bytes: Some(527_000_000),
+    };
+    let not_fetched = OpenError::NotFetched { name: "x".into(), size: "527 MB".into(), licence: "MIT".into() };
+    let broken = OpenError::Broken { reason: "tensor `a.b` is missing".into(), report: Some("a long report\n".repeat(400)) };
+    vec![
+        (View::default(), &["No model yet"]),
+        (with(ModelView::Loading(None)), &["Loading"]),
+        (with(ModelView::Loading(Some(Step::Fetching(fetching)))), &["Fetching the weights: 100 MB of 527 MB"]),
+        (with(ModelView::Loading(Some(Step::Hashing { done: 5_000_000 }))), &["Reading the file: 5.00 MB"]),
+        (with(ModelView::Measuring), &["Measuring"]),
+        (
+            played(),
+            &["Preview model on CPU, AVX2", "Vocals", "Instrumental", "Low: 612 ms · 34 %", "240 ms latency", "0 late", "Null", "Other Gain"],
+        ),
+        (with(ModelView::Failed(not_fetched)), &["is not on this computer yet: 527 MB", "Download"]),
+        (with(ModelView::Failed(OpenError::Missing { path: "/gone/x.ckpt".into() })), &["/gone/x.ckpt", "Find it"]),
+        (with(ModelView::Failed(OpenError::Cancelled)), &["Loading was stopped", "Try again"]),
+        (with(ModelView::Failed(broken)), &["tensor `a.b` is missing", "Details"]),
+        (with(ModelView::Unplanned("no plan at 7 Hz".into())), &["no plan at 7 Hz"]),
+    ]
+}
+
+#[test]
+fn every_state_is_drawn_in_both_themes_and_says_what_it_is() {
+    for (view, expected) in all_states() {
+        let mut bench = Bench::new(view);
+        for light in [false, true] {
+            theme::choose(&bench.ctx, Some(light));
+            bench.frames(2);
+            for words in expected {
+                assert!(bench.words().contains(words), "{words:?} is not in\n{}", bench.words());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_size_of_the_window_breaks_it_with_the_panel_open_or_not() {
+    for (view, _) in all_states() {
+        let mut bench = Bench::new(view);
+        for tab in [None, Some(Tab::Library), Some(Tab::Recent), Some(Tab::Files)] {
+            if let Some(tab) = tab {
+                bench.app.picker.open(tab, None);
+            }
+            for size in [vec2(0.0, 0.0), vec2(40.0, 30.0), vec2(250.0, 900.0), vec2(600.0, 400.0), vec2(3_000.0, 1_600.0)] {
+                bench.size = size;
+                bench.frames(2);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_session_that_says_nonsense_of_the_window_still_opens_one() {
+    let bench = Bench::new(View::default());
+    for (width, zoom) in [(f32::NAN, 0.0), (-5.0, f32::INFINITY), (1e30, -1.0)] {
+        let session = Session::new(Arc::new(NullsumParams::new()));
+        *session.params.editor.lock() =
+            crate::plugin::params::EditorMemory { width, height: width, zoom, light: None };
+        assert!(create(session.clone()).is_some());
+        let mut app = EditorApp::new(session.clone());
+        app.open(&bench.ctx, None);
+        assert!((0.5..=3.0).contains(&app.restore.unwrap().2));
+        Guard(session);
+    }
+}
+
+#[test]
+fn a_drag_of_a_fader_is_one_gesture_of_the_host_and_one_step_of_undo() {
+    let mut bench = Bench::new(played());
+    let (_, at) = bench.find("Vocals Gain");
+    bench.frame(vec![Event::PointerMoved(at)]);
+    bench.button(at, true, Modifiers::NONE);
+    for step in 1..=6 {
+        bench.frame(vec![Event::PointerMoved(at + vec2(0.0, 5.0 * step as f32))]);
+    }
+    bench.button(at + vec2(0.0, 30.0), false, Modifiers::NONE);
+    bench.frames(2);
+    let moved = bench.params().vocals.gain.value();
+    assert!((-20.0..-2.0).contains(&moved), "{moved}");
+    assert_eq!((*bench.host.begun.lock(), *bench.host.ended.lock()), (1, 1));
+    bench.press(Press::Z, Modifiers::COMMAND);
+    assert_eq!(bench.params().vocals.gain.value(), 0.0);
+    bench.press(Press::Y, Modifiers::COMMAND);
+    assert_eq!(bench.params().vocals.gain.value(), moved);
+    bench.button(at, true, Modifiers::ALT);
+    bench.button(at, false, Modifiers::ALT);
+    bench.frames(1);
+    assert_eq!(bench.params().vocals.gain.value(), 0.0);
+}
+
+#[test]
+fn the_keyboard_reaches_moves_and_types_values() {
+    let mut bench = Bench::new(played());
+    bench.tab_to("Other Gain");
+    for _ in 0..4 {
+        bench.press(Press::ArrowDown, Modifiers::NONE);
+    }
+    assert!((bench.params().other.gain.value() + 2.0).abs() < 0.03, "{}", bench.params().other.gain.value());
+    bench.press(Press::Enter, Modifiers::NONE);
+    bench.frame(vec![Event::Text("−6,5 dB".into())]);
+    bench.press(Press::Enter, Modifiers::NONE);
+    assert!((bench.params().other.gain.value() + 6.5).abs() < 0.01, "{}", bench.params().other.gain.value());
+    bench.tab_to("Other Solo");
+    bench.press(Press::Space, Modifiers::NONE);
+    assert!(bench.params().other.solo.value());
+    bench.tab_to("Bypass");
+    bench.tab_to("Mix");
+    bench.press(Press::ArrowLeft, Modifiers::NONE);
+    assert!(bench.params().mix.value() < 1.0);
+}
+
+#[test]
+fn a_wheel_moves_what_is_under_the_pointer() {
+    let mut bench = Bench::new(played());
+    let (_, at) = bench.find("Vocals Gain");
+    bench.frame(vec![Event::PointerMoved(at)]);
+    let wheel = Event::MouseWheel {
+        unit: egui::MouseWheelUnit::Line,
+        delta: vec2(0.0, -2.0),
+        phase: egui::TouchPhase::Move,
+        modifiers: Modifiers::NONE,
+        source: egui::MouseWheelSource::Unknown,
+    };
+    bench.frame(vec![wheel]);
+    bench.frames(20);
+    let moved = bench.params().vocals.gain.value();
+    assert!((-3.0..-0.2).contains(&moved), "{moved}");
+    bench.press(Press::Z, Modifiers::COMMAND);
+    assert_eq!(bench.params().vocals.gain.value(), 0.0);
+}
+
+#[test]
+fn tiers_and_settings_are_chosen_with_a_click() {
+    let mut bench = Bench::new(played());
+    bench.click("High");
+    assert_eq!(bench.params().tier.value(), TierChoice::High);
+    bench.click("Vocals Mute");
+    bench.click("B");
+    assert!(bench.params().vocals.mute.value());
+    bench.click("Vocals Mute");
+    bench.click("A");
+    assert!(bench.params().vocals.mute.value());
+    bench.click("Undo");
+    assert!(!bench.params().vocals.mute.value());
+}
+
+#[test]
+fn the_model_s_button_opens_the_library_and_a_card_chooses_a_model() {
+    let mut bench = Bench::new(played());
+    bench.click("Model:");
+    assert!(bench.app.picker.is_open());
+    let words = bench.words();
+    assert!(words.contains("Preview quality") && words.contains("licence of the weights"), "{words}");
+    let entry = crate::registry::default_entry();
+    assert!(words.contains(&entry.title));
+    bench.press(Press::Escape, Modifiers::NONE);
+    assert!(!bench.app.picker.is_open());
+    let root = tempfile::tempdir().unwrap();
+    let file = root.path().join("m.ckpt");
+    bench.frame(vec![Event::Text(file.display().to_string())]);
+    assert_eq!(bench.params().model.get().source, Source::Embedded, "there is no such file");
+    std::fs::write(&file, "").unwrap();
+    bench.frame(vec![Event::Text(file.display().to_string())]);
+    assert_eq!(bench.params().model.get().source, Source::File { checkpoint: file, config: None });
+}
+
+#[test]
+fn nothing_is_drawn_in_haste_while_nothing_moves() {
+    let mut bench = Bench::new(with(ModelView::Measuring));
+    bench.frames(2);
+    assert!(bench.delay <= FRAME, "{:?}", bench.delay);
+    let mut bench = Bench::new(played());
+    bench.frames(400);
+    assert!(bench.delay >= LOOK / 2, "{:?}", bench.delay);
+}

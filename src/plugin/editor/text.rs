@@ -1,0 +1,223 @@
+//! Words and numbers for people.
+
+use std::path::{Path, PathBuf};
+
+use crate::plugin::params::SILENCE_DB;
+use crate::registry::{Progress, Stage, What, human_size};
+
+/// Decibels of a fader: `0.0`, `−6.5`, `+3.0`, `−∞`.
+pub fn fader_db(db: f32) -> String {
+    if db <= SILENCE_DB {
+        return "−∞".into();
+    }
+    signed(db, 1)
+}
+
+/// A number with its sign, and none on what is shown as 0.
+fn signed(value: f32, decimals: usize) -> String {
+    let text = format!("{:.decimals$}", value.abs());
+    if text.chars().all(|c| c == '0' || c == '.') {
+        text
+    } else if value < 0.0 {
+        format!("−{text}")
+    } else {
+        format!("+{text}")
+    }
+}
+
+/// A peak in dBFS: `−6.0`, and `−∞` for silence or what is no level at all.
+pub fn peak_db(peak: f32) -> String {
+    let db = 20.0 * peak.log10();
+    if db.is_finite() { signed(db, 1) } else { "−∞".into() }
+}
+
+/// What the stems leave of the input: `exact` when nothing.
+pub fn null(peak: f32) -> String {
+    if peak == 0.0 { "exact".into() } else { format!("{} dBFS", peak_db(peak)) }
+}
+
+/// A balance: `C`, `30 L`, `100 R`.
+pub fn pan(pan: f32) -> String {
+    let percent = (pan.abs() * 100.0).round();
+    if percent == 0.0 {
+        "C".into()
+    } else {
+        format!("{percent:.0} {}", if pan < 0.0 { 'L' } else { 'R' })
+    }
+}
+
+/// A share as a percentage without decimals.
+pub fn percent(share: f64) -> String {
+    if share.is_finite() { format!("{:.0} %", share * 100.0) } else { "–".into() }
+}
+
+/// A time in milliseconds, or seconds when it is long.
+pub fn time(ms: f64) -> String {
+    if ms >= 10_000.0 { format!("{:.1} s", ms / 1000.0) } else { format!("{ms:.0} ms") }
+}
+
+/// A number of samples, its digits grouped in threes.
+pub fn samples(count: u64) -> String {
+    let digits = count.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push('\u{2009}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// A stem's name with a capital letter, cut to what a strip can show.
+pub fn stem_name(name: &str) -> String {
+    let mut letters = name.trim().chars().map(|c| if c == '_' { ' ' } else { c }).take(40);
+    letters.next().map_or_else(|| "Stem".into(), |first| first.to_uppercase().chain(letters).collect())
+}
+
+/// A path, its beginning left out where it is long.
+pub fn short_path(path: &Path, limit: usize) -> String {
+    let text = path.display().to_string();
+    let count = text.chars().count();
+    if count <= limit { text } else { format!("…{}", text.chars().skip(count - limit).collect::<String>()) }
+}
+
+/// A download in a few words, and how far it is.
+pub fn progress(progress: &Progress) -> (String, Option<f32>) {
+    let share = progress
+        .total_bytes
+        .filter(|total| *total > 0)
+        .map(|total| (progress.done_bytes as f64 / total as f64).clamp(0.0, 1.0) as f32);
+    let what = match progress.what {
+        What::Config => "configuration",
+        What::Checkpoint => "weights",
+    };
+    let of = progress.total_bytes.map_or_else(String::new, |total| format!(" of {}", human_size(total)));
+    let text = match progress.stage {
+        Stage::Waiting => "Another program is fetching this model; waiting".into(),
+        Stage::Connecting => format!("Asking for the {what}"),
+        Stage::Downloading => format!("Fetching the {what}: {}{of}", human_size(progress.done_bytes)),
+        Stage::Verifying => format!("Verifying the {what}"),
+    };
+    (text, share)
+}
+
+/// A checkpoint, and its YAML where one stands beside it, out of what somebody pasted or typed: lines, in quotes or as `file:` addresses.
+pub fn pasted_paths(text: &str, home: Option<&Path>) -> (Option<PathBuf>, Option<PathBuf>) {
+    let (mut checkpoint, mut config) = (None, None);
+    for line in text.lines().take(16) {
+        let line = line.trim().trim_matches(['"', '\'']);
+        if line.is_empty() {
+            continue;
+        }
+        let line = line.strip_prefix("file://").map_or_else(|| line.to_string(), unescape);
+        let path = match (line.strip_prefix("~/"), home) {
+            (Some(rest), Some(home)) => home.join(rest),
+            _ => PathBuf::from(line),
+        };
+        if super::files::is_checkpoint(&path) {
+            checkpoint.get_or_insert(path);
+        } else if super::files::is_yaml(&path) {
+            config.get_or_insert(path);
+        }
+    }
+    (checkpoint, config)
+}
+
+/// Replaces `%20` and the like; what is no escape stays.
+fn unescape(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while let Some(&byte) = bytes.get(at) {
+        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| byte == b'%') {
+            Some(escaped) => {
+                out.push(escaped);
+                at += 3;
+            }
+            None => {
+                out.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// What the built-in model reaches, from its card: the lowest and highest SDR a stem on music that it was not trained on.
+pub fn card_figures() -> String {
+    figures(include_str!("../../../assets/MODEL_CARD.md"))
+}
+
+/// Reads `| song | stem | SDR | …` of a card's table.
+fn figures(card: &str) -> String {
+    let mut stems: Vec<(&str, f32, f32)> = Vec::new();
+    for line in card.lines() {
+        let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('*')).collect();
+        let &[_, _song, stem, sdr, _, _, ..] = cells.as_slice() else { continue };
+        let Ok(sdr) = sdr.replace('−', "-").parse::<f32>() else { continue };
+        match stems.iter_mut().find(|(known, ..)| *known == stem) {
+            Some((_, low, high)) => (*low, *high) = (low.min(sdr), high.max(sdr)),
+            None => stems.push((stem, sdr, sdr)),
+        }
+    }
+    let part = |(stem, low, high): (&str, f32, f32)| {
+        if high - low < 0.05 { format!("{stem} {high:.1}") } else { format!("{stem} {low:.1}–{high:.1}") }
+    };
+    stems.into_iter().map(part).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn decibels_have_a_sign_only_where_there_is_something_to_sign() {
+        assert_eq!(fader_db(0.0), "0.0");
+        assert_eq!(fader_db(-0.01), "0.0");
+        assert_eq!(fader_db(-6.5), "−6.5");
+        assert_eq!(fader_db(3.0), "+3.0");
+        assert_eq!(fader_db(SILENCE_DB), "−∞");
+        assert_eq!(peak_db(0.5), "−6.0");
+        for nothing in [0.0, -1.0, f32::NAN, f32::INFINITY] {
+            assert_eq!(peak_db(nothing), "−∞");
+        }
+        assert_eq!((null(0.0).as_str(), null(1e-6).as_str()), ("exact", "−120.0 dBFS"));
+    }
+
+    #[test]
+    fn numbers_read_as_in_a_studio() {
+        assert_eq!([pan(0.0), pan(-0.3), pan(1.0), pan(0.001)], ["C", "30 L", "100 R", "C"]);
+        assert_eq!(samples(1_234_567), "1\u{2009}234\u{2009}567");
+        assert_eq!(samples(12), "12");
+        assert_eq!(time(612.4), "612 ms");
+        assert_eq!(percent(f64::NAN), "–");
+        assert_eq!(stem_name("no_vocals"), "No vocals");
+        assert_eq!(stem_name("  "), "Stem");
+        assert_eq!(short_path(Path::new("/a/bc"), 3), "…/bc");
+    }
+
+    #[test]
+    fn what_file_managers_put_on_the_clipboard_is_understood() {
+        let home = Path::new("/home/x");
+        let paths = |text: &str| pasted_paths(text, Some(home));
+        assert_eq!(paths("  \"/a/m.ckpt\"\n"), (Some("/a/m.ckpt".into()), None));
+        assert_eq!(
+            paths("file:///a%20b/m.safetensors\r\nfile:///a%20b/c.yaml"),
+            (Some("/a b/m.safetensors".into()), Some("/a b/c.yaml".into()))
+        );
+        assert_eq!(paths("~/m.pt"), (Some("/home/x/m.pt".into()), None));
+        assert_eq!(paths("file:///100%.ckpt"), (Some("/100%.ckpt".into()), None));
+        assert_eq!(paths("hello\n%zz"), (None, None));
+    }
+
+    #[test]
+    fn the_card_of_the_built_in_model_gives_a_figure_for_each_of_its_stems() {
+        let figures = card_figures();
+        for stem in ["drums", "bass", "other", "vocals"] {
+            assert!(figures.contains(stem), "{figures}");
+        }
+        assert_eq!(super::figures("| a | x | **1.00** | 2 | 3 |\n| b | x | −2.0 | 1 | 1 |\n| c | y | 3 | | |"), "x -2.0–1.0, y 3.0");
+    }
+}
