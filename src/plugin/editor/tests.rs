@@ -92,7 +92,7 @@ struct Bench {
 
 impl Bench {
     fn new(view: View) -> Self {
-        let session = Session::new(Arc::new(NullsumParams::new()));
+        let session = Session::new(Arc::new(NullsumParams::new()), None);
         session.show(|shown| *shown = view);
         let host = Arc::new(FakeHost::default());
         let ctx = egui::Context::default();
@@ -302,7 +302,7 @@ fn no_size_of_the_window_breaks_it_with_the_panel_open_or_not() {
 fn a_session_that_says_nonsense_of_the_window_still_opens_one() {
     let bench = Bench::new(View::default());
     for (width, zoom) in [(f32::NAN, 0.0), (-5.0, f32::INFINITY), (1e30, -1.0)] {
-        let session = Session::new(Arc::new(NullsumParams::new()));
+        let session = Session::new(Arc::new(NullsumParams::new()), None);
         *session.params.editor.lock() =
             crate::plugin::params::EditorMemory { width, height: width, zoom, light: None };
         assert!(create(session.clone()).is_some());
