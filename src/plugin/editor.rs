@@ -156,10 +156,13 @@ impl EditorApp {
         });
         let strips = self.strips(&view, &selected);
         let height = STRIPS.min(ui.available_height() - 30.0).max(20.0);
-        Panel::bottom("strips").exact_size(height).frame(edge(4, 4)).show_separator_line(false).show(ui, |ui| {
-            let rect = ui.available_rect_before_wrap();
-            self.mixer(ui, rect, &strips, &view);
-        });
+        Panel::bottom("strips").exact_size(height).frame(edge(4, 4)).show_separator_line(false).show(
+            ui,
+            |ui| {
+                let rect = ui.available_rect_before_wrap();
+                self.mixer(ui, rect, &strips, &view);
+            },
+        );
         egui::CentralPanel::default().frame(edge(2, 2)).show(ui, |ui| {
             let rect = ui.available_rect_before_wrap();
             let lanes = lanes(&strips, palette);
@@ -265,10 +268,20 @@ impl EditorApp {
         if strips.is_empty() {
             ui.painter().rect_filled(left, 6.0, palette.panel);
             let words = "Stems appear here once a model is chosen and the audio runs";
-            ui.painter().text(left.center(), egui::Align2::CENTER_CENTER, words, theme::font(13.0), palette.weak);
+            ui.painter().text(
+                left.center(),
+                egui::Align2::CENTER_CENTER,
+                words,
+                theme::font(13.0),
+                palette.weak,
+            );
         }
         let widest = WIDEST * strips.len() as f32 + theme::GAP * strips.len().saturating_sub(1) as f32;
-        let left = if strips.len() < 3 { left.with_max_x(left.right().min(left.left() + widest * 1.6)) } else { left };
+        let left = if strips.len() < 3 {
+            left.with_max_x(left.right().min(left.left() + widest * 1.6))
+        } else {
+            left
+        };
         let channels = view.status.as_ref().map_or(2, |status| status.channels()).clamp(1, 2);
         for (strip, cell) in strips.iter().zip(strip::row(left, strips.len(), theme::GAP)) {
             if let Some(meters) = self.meters.get_mut(strip.slot) {
@@ -377,7 +390,12 @@ fn lanes(strips: &[Strip], palette: &Palette) -> Vec<Lane> {
 }
 
 impl NiceEguiApp for EditorApp {
-    fn build(&mut self, egui_ctx: egui::Context, gui: GuiContext, _frame: &mut Frame) -> Result<(), HandlerError> {
+    fn build(
+        &mut self,
+        egui_ctx: egui::Context,
+        gui: GuiContext,
+        _frame: &mut Frame,
+    ) -> Result<(), HandlerError> {
         self.open(&egui_ctx, Some(gui));
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! What was played lately, as peaks: a picture for a user interface, aligned with the output.
 
-use std::sync::atomic::AtomicU32;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+use atomic_float::AtomicF32;
 
 /// Columns a second.
 pub const COLUMNS_PER_SECOND: u32 = 60;
@@ -17,7 +18,7 @@ pub struct Scope {
     /// Samples of a column.
     span: u32,
     /// [columns, lanes]; lane 0 is the input.
-    cells: Box<[AtomicU32]>,
+    cells: Box<[AtomicF32]>,
     /// Column that is being filled; those before it are complete.
     head: AtomicU64,
     /// Samples in it. Client.
@@ -31,7 +32,7 @@ impl Scope {
             lanes,
             columns,
             span: (host_rate / COLUMNS_PER_SECOND).max(1),
-            cells: (0..lanes * columns).map(|_| AtomicU32::new(0)).collect(),
+            cells: (0..lanes * columns).map(|_| AtomicF32::new(0.0)).collect(),
             head: AtomicU64::new(0),
             filled: AtomicU32::new(0),
         }
@@ -62,10 +63,10 @@ impl Scope {
         if column > head || head - column >= self.columns as u64 {
             return 0.0;
         }
-        self.cell(column, lane).map_or(0.0, |cell| f32::from_bits(cell.load(Relaxed)))
+        self.cell(column, lane).map_or(0.0, |cell| cell.load(Relaxed))
     }
 
-    fn cell(&self, column: u64, lane: usize) -> Option<&AtomicU32> {
+    fn cell(&self, column: u64, lane: usize) -> Option<&AtomicF32> {
         self.cells.get((column % self.columns as u64) as usize * self.lanes + lane)
     }
 
@@ -93,7 +94,7 @@ impl Scope {
             let next = self.head.load(Relaxed) + 1;
             for lane in 0..self.lanes {
                 if let Some(cell) = self.cell(next, lane) {
-                    cell.store(0, Relaxed);
+                    cell.store(0.0, Relaxed);
                 }
             }
             self.head.store(next, Release);

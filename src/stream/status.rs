@@ -1,8 +1,9 @@
 //! What a user interface may know of a stream: numbers in atomics, written by client and worker, read by anyone.
 
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU64};
 
+use atomic_float::AtomicF32;
 use parking_lot::Mutex;
 
 use super::scope::Scope;
@@ -35,10 +36,10 @@ pub struct Status {
     late: AtomicU64,
     skipped: AtomicU64,
     cleaned: AtomicU64,
-    load: AtomicU32,
-    window_seconds: AtomicU32,
-    null_peak: AtomicU32,
-    stem_peaks: Box<[AtomicU32]>,
+    load: AtomicF32,
+    window_seconds: AtomicF32,
+    null_peak: AtomicF32,
+    stem_peaks: Box<[AtomicF32]>,
     scope: Scope,
     /// Written by the worker, read by the interface; the audio thread never comes here.
     message: Mutex<Option<String>>,
@@ -54,10 +55,10 @@ impl Status {
             late: AtomicU64::new(0),
             skipped: AtomicU64::new(0),
             cleaned: AtomicU64::new(0),
-            load: AtomicU32::new(0),
-            window_seconds: AtomicU32::new(0),
-            null_peak: AtomicU32::new(0),
-            stem_peaks: (0..stems * channels).map(|_| AtomicU32::new(0)).collect(),
+            load: AtomicF32::new(0.0),
+            window_seconds: AtomicF32::new(0.0),
+            null_peak: AtomicF32::new(0.0),
+            stem_peaks: (0..stems * channels).map(|_| AtomicF32::new(0.0)).collect(),
             scope: Scope::new(host_rate, stems),
             message: Mutex::new(None),
         }
@@ -107,22 +108,22 @@ impl Status {
 
     /// Share of real time that inference takes, smoothed.
     pub fn load(&self) -> f32 {
-        f32::from_bits(self.load.load(Relaxed))
+        self.load.load(Relaxed)
     }
 
     /// Time that a window takes, smoothed, in seconds.
     pub fn window_seconds(&self) -> f32 {
-        f32::from_bits(self.window_seconds.load(Relaxed))
+        self.window_seconds.load(Relaxed)
     }
 
     /// Peak of input − Σ stems since the last call; 0 when they null exactly.
     pub fn take_null_peak(&self) -> f32 {
-        f32::from_bits(self.null_peak.swap(0, Relaxed))
+        self.null_peak.swap(0.0, Relaxed)
     }
 
     /// Peak of a stem in a channel, after its gain, since the last call. `lane` is stem · channels + channel.
     pub fn take_stem_peak(&self, lane: usize) -> f32 {
-        self.stem_peaks.get(lane).map_or(0.0, |peak| f32::from_bits(peak.swap(0, Relaxed)))
+        self.stem_peaks.get(lane).map_or(0.0, |peak| peak.swap(0.0, Relaxed))
     }
 
     /// What was played lately.
@@ -145,8 +146,8 @@ impl Status {
 
     pub(super) fn count_window(&self, seconds: f64, load: f64) {
         self.windows.fetch_add(1, Relaxed);
-        self.window_seconds.store((seconds as f32).to_bits(), Relaxed);
-        self.load.store((load as f32).to_bits(), Relaxed);
+        self.window_seconds.store(seconds as f32, Relaxed);
+        self.load.store(load as f32, Relaxed);
     }
 
     pub(super) fn count_skipped(&self) {
@@ -179,8 +180,8 @@ impl Status {
     }
 }
 
-pub(super) fn raise(cell: &AtomicU32, peak: f32) {
-    if peak > f32::from_bits(cell.load(Relaxed)) {
-        cell.store(peak.to_bits(), Relaxed);
+pub(super) fn raise(cell: &AtomicF32, peak: f32) {
+    if peak > cell.load(Relaxed) {
+        cell.store(peak, Relaxed);
     }
 }

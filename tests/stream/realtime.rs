@@ -1,62 +1,76 @@
 //! The audio thread allocates nothing.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
-
 use nullsum::stream::{StemPlanes, Stream};
 
 use crate::support::*;
 
-/// The system's allocator, counting what a thread that says so allocates and frees.
-struct Counting;
+#[cfg(not(feature = "assert_process_allocs"))]
+use counting::allocations;
 
-thread_local! {
-    static WATCHED: Cell<bool> = const { Cell::new(false) };
-    static COUNT: Cell<usize> = const { Cell::new(0) };
-}
-
-fn count() {
-    // Not there any more while a thread ends: nobody watches then.
-    let _ = WATCHED.try_with(|watched| {
-        if watched.get() {
-            COUNT.with(|count| count.set(count.get() + 1));
-        }
-    });
-}
-
-// SAFETY: every call is passed on to the system's allocator as it is; counting touches only cells that need no allocation.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        count();
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-
-    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        count();
-        // SAFETY: the caller's promise is handed on.
-        unsafe { System.realloc(pointer, layout, size) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-/// Allocations and frees of `work` on this thread.
+/// A program has one allocator, and with this feature it is the plugin wrapper's, which aborts at the first allocation.
+#[cfg(feature = "assert_process_allocs")]
 fn allocations(work: impl FnOnce()) -> usize {
-    COUNT.with(|count| count.set(0));
-    WATCHED.with(|watched| watched.set(true));
-    work();
-    WATCHED.with(|watched| watched.set(false));
-    COUNT.with(Cell::get)
+    nice_assert_no_alloc::assert_no_alloc(work);
+    0
 }
 
+#[cfg(not(feature = "assert_process_allocs"))]
+mod counting {
+    use std::alloc::{GlobalAlloc, Layout, System};
+    use std::cell::Cell;
+
+    /// The system's allocator, counting what a thread that says so allocates and frees.
+    struct Counting;
+
+    thread_local! {
+        static WATCHED: Cell<bool> = const { Cell::new(false) };
+        static COUNT: Cell<usize> = const { Cell::new(0) };
+    }
+
+    fn count() {
+        // Not there any more while a thread ends: nobody watches then.
+        let _ = WATCHED.try_with(|watched| {
+            if watched.get() {
+                COUNT.with(|count| count.set(count.get() + 1));
+            }
+        });
+    }
+
+    // SAFETY: every call is passed on to the system's allocator as it is; counting touches only cells that need no allocation.
+    unsafe impl GlobalAlloc for Counting {
+        unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+            count();
+            // SAFETY: the caller's promise is handed on.
+            unsafe { System.alloc(layout) }
+        }
+
+        unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+            count();
+            // SAFETY: the caller's promise is handed on.
+            unsafe { System.dealloc(pointer, layout) }
+        }
+
+        unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+            count();
+            // SAFETY: the caller's promise is handed on.
+            unsafe { System.realloc(pointer, layout, size) }
+        }
+    }
+
+    #[global_allocator]
+    static ALLOCATOR: Counting = Counting;
+
+    /// Allocations and frees of `work` on this thread.
+    pub fn allocations(work: impl FnOnce()) -> usize {
+        COUNT.with(|count| count.set(0));
+        WATCHED.with(|watched| watched.set(true));
+        work();
+        WATCHED.with(|watched| watched.set(false));
+        COUNT.with(Cell::get)
+    }
+}
+
+#[cfg(not(feature = "assert_process_allocs"))]
 #[test]
 fn the_counter_counts() {
     assert_eq!(allocations(|| drop(std::hint::black_box(Box::new(7)))), 2);

@@ -28,7 +28,10 @@ pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<Answ
     let palette = Palette::of(ui.visuals());
     let (words, color, answers): (String, _, &[(&str, Answer)]) = match model {
         ModelView::Failed(OpenError::NotFetched { size, licence, .. }) => (
-            format!("{} is not on this computer yet: {size}, licence of the weights: {licence}", selected.title),
+            format!(
+                "{} is not on this computer yet: {size}, licence of the weights: {licence}",
+                selected.title
+            ),
             palette.accent,
             &[("Download", Answer::Fetch), ("Choose another", Answer::Choose)],
         ),
@@ -37,17 +40,24 @@ pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<Answ
             palette.warn,
             &[("Find it …", Answer::Find), ("Choose another", Answer::Choose)],
         ),
-        ModelView::Failed(OpenError::Cancelled) => {
-            ("Loading was stopped".into(), palette.warn, &[("Try again", Answer::Fetch), ("Choose another", Answer::Choose)])
-        }
-        ModelView::Failed(OpenError::Broken { reason, .. }) => {
-            (first_line(reason), palette.bad, &[("Details", Answer::Details), ("Try again", Answer::Retry), ("Choose another", Answer::Choose)])
-        }
+        ModelView::Failed(OpenError::Cancelled) => (
+            "Loading was stopped".into(),
+            palette.warn,
+            &[("Try again", Answer::Fetch), ("Choose another", Answer::Choose)],
+        ),
+        ModelView::Failed(OpenError::Broken { reason, .. }) => (
+            first_line(reason),
+            palette.bad,
+            &[("Details", Answer::Details), ("Try again", Answer::Retry), ("Choose another", Answer::Choose)],
+        ),
         ModelView::Unplanned(why) => (first_line(why), palette.bad, &[("Choose another", Answer::Choose)]),
-        ModelView::Idle | ModelView::Loading(_) | ModelView::Measuring | ModelView::Ready { .. } => return None,
+        ModelView::Idle | ModelView::Loading(_) | ModelView::Measuring | ModelView::Ready { .. } => {
+            return None;
+        }
     };
     let mut answer = None;
-    let frame = Frame::NONE.fill(color.gamma_multiply(0.16)).corner_radius(6).inner_margin(Margin::symmetric(10, 5));
+    let frame =
+        Frame::NONE.fill(color.gamma_multiply(0.16)).corner_radius(6).inner_margin(Margin::symmetric(10, 5));
     frame.show(ui, |ui| {
         ui.horizontal(|ui| {
             ui.set_height(26.0);
@@ -58,7 +68,8 @@ pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<Answ
                     }
                 }
                 ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                    let label = egui::Label::new(RichText::new(words.as_str()).color(palette.text)).truncate();
+                    let label =
+                        egui::Label::new(RichText::new(words.as_str()).color(palette.text)).truncate();
                     ui.add(label);
                 });
             });

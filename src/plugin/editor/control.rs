@@ -1,6 +1,9 @@
 //! Controls that move a parameter: faders, slides, switches. They share one way to be moved.
 
-use egui::{Color32, EventFilter, Key as Press, Modifiers, Pos2, Rect, Response, Sense, Stroke, StrokeKind, Ui, WidgetInfo, Role};
+use egui::{
+    Color32, EventFilter, Key as Press, Modifiers, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui,
+    WidgetInfo,
+};
 
 use super::desk::{Desk, Typing};
 use super::key::Key;
@@ -142,7 +145,12 @@ pub fn number(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key, text: &str) {
 pub fn focus_ring(ui: &Ui, response: &Response, rect: Rect) {
     if response.has_focus() {
         let palette = Palette::of(ui.visuals());
-        ui.painter().rect_stroke(rect.expand(2.0), 5.0, Stroke::new(1.5, palette.accent), StrokeKind::Outside);
+        ui.painter().rect_stroke(
+            rect.expand(2.0),
+            5.0,
+            Stroke::new(1.5, palette.accent),
+            StrokeKind::Outside,
+        );
     }
 }
 
@@ -195,7 +203,14 @@ pub fn switch(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key, text: &str, co
 }
 
 /// One of several, in `rect`. True when it was chosen now.
-pub fn choice(ui: &mut Ui, rect: Rect, id: impl std::hash::Hash + std::fmt::Debug, chosen: bool, text: &str, hint: &str) -> bool {
+pub fn choice(
+    ui: &mut Ui,
+    rect: Rect,
+    id: impl std::hash::Hash + std::fmt::Debug,
+    chosen: bool,
+    text: &str,
+    hint: &str,
+) -> bool {
     let palette = Palette::of(ui.visuals());
     let response = ui.interact(rect, ui.scope_id().with(("choice", id)), Sense::CLICK);
     let enabled = ui.is_enabled();

@@ -89,7 +89,9 @@ impl Listing {
 
 /// The nearest folder above `path` that is there, else the user's, else the root.
 pub fn nearest_folder(path: Option<&Path>) -> PathBuf {
-    let above = path.and_then(|path| path.ancestors().skip(1).find(|folder| !folder.as_os_str().is_empty() && folder.is_dir()));
+    let above = path.and_then(|path| {
+        path.ancestors().skip(1).find(|folder| !folder.as_os_str().is_empty() && folder.is_dir())
+    });
     above.map(Path::to_path_buf).or_else(home).unwrap_or_else(|| PathBuf::from(std::path::MAIN_SEPARATOR_STR))
 }
 
@@ -112,8 +114,12 @@ mod tests {
         std::fs::create_dir(root.path().join(".git")).unwrap();
         let listing = Listing::read(root.path().into());
         let names: Vec<_> = listing.items.iter().map(|item| (item.kind, item.name.as_str())).collect();
-        let expected =
-            [(Kind::Folder, "Zoo"), (Kind::Checkpoint, "a.safetensors"), (Kind::Checkpoint, "B.CKPT"), (Kind::Yaml, "c.yaml")];
+        let expected = [
+            (Kind::Folder, "Zoo"),
+            (Kind::Checkpoint, "a.safetensors"),
+            (Kind::Checkpoint, "B.CKPT"),
+            (Kind::Yaml, "c.yaml"),
+        ];
         assert_eq!(names, expected);
         assert_eq!(listing.items[1].size, 2);
     }

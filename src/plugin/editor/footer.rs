@@ -73,12 +73,20 @@ pub fn show(ui: &mut Ui, view: &View, preview: bool) {
             numbers(ui, view);
             ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
                 if let Some(share) = share {
-                    ui.add(egui::ProgressBar::new(share).desired_width(120.0).desired_height(8.0).fill(palette.accent));
+                    ui.add(
+                        egui::ProgressBar::new(share)
+                            .desired_width(120.0)
+                            .desired_height(8.0)
+                            .fill(palette.accent),
+                    );
                 }
                 let trouble = view.status.as_ref().and_then(|status| trouble(status));
                 let (words, ink) = match trouble {
                     Some(trouble) if tone != Tone::Busy => (trouble, palette.bad),
-                    _ if view.restart_pending => ("Waiting for the host to restart the plugin with the new latency".into(), palette.warn),
+                    _ if view.restart_pending => (
+                        "Waiting for the host to restart the plugin with the new latency".into(),
+                        palette.warn,
+                    ),
                     _ => (words, palette.text),
                 };
                 ui.add(egui::Label::new(RichText::new(words).color(ink).size(12.0)).truncate());
@@ -108,9 +116,11 @@ fn numbers(ui: &mut Ui, view: &View) {
         number("rendering".into(), palette.accent, "The host renders: every window is waited for");
     }
     let Some(status) = &view.status else { return };
-    let (late, skipped, cleaned) = (status.late_windows(), status.skipped_windows(), status.cleaned_samples());
+    let (late, skipped, cleaned) =
+        (status.late_windows(), status.skipped_windows(), status.cleaned_samples());
     if cleaned > 0 {
-        let hint = "Samples of stems that were no numbers and became silence; the model's weights may be broken";
+        let hint =
+            "Samples of stems that were no numbers and became silence; the model's weights may be broken";
         number(format!("{cleaned} cleaned"), palette.warn, hint);
     }
     if skipped > 0 {

@@ -1,6 +1,9 @@
 //! The top of the editor: the model, latency and load, A and B, undo, theme, zoom.
 
-use egui::{Align, Align2, Color32, Layout, Pos2, Rect, Response, Sense, Shape, Stroke, Ui, Vec2, WidgetInfo, Role, vec2};
+use egui::{
+    Align, Align2, Color32, Layout, Pos2, Rect, Response, Role, Sense, Shape, Stroke, Ui, Vec2, WidgetInfo,
+    vec2,
+};
 use nice_plug::prelude::Param;
 
 use super::control;
@@ -53,7 +56,10 @@ pub fn bar(ui: &mut Ui, desk: &mut Desk, model: &Title, zoom: f32) -> Option<Wis
             let button = egui::Button::new(text::percent(f64::from(zoom))).min_size(vec2(52.0, 26.0));
             let menu = egui::containers::menu::MenuButton::from_button(button).ui(ui, |ui| {
                 for factor in ZOOMS {
-                    if ui.selectable_label((zoom - factor).abs() < 0.01, text::percent(f64::from(factor))).clicked() {
+                    if ui
+                        .selectable_label((zoom - factor).abs() < 0.01, text::percent(f64::from(factor)))
+                        .clicked()
+                    {
                         wish = Some(Wish::Zoom(factor));
                         ui.close();
                     }
@@ -97,14 +103,25 @@ fn logo(ui: &mut Ui) {
     let wave = |sign: f32| -> Vec<Pos2> {
         let point = |at: u8| {
             let x = f32::from(at) / 16.0;
-            Pos2::new(rect.left() + 20.0 * x, rect.center().y - sign * 6.5 * (std::f32::consts::TAU * x).sin())
+            Pos2::new(
+                rect.left() + 20.0 * x,
+                rect.center().y - sign * 6.5 * (std::f32::consts::TAU * x).sin(),
+            )
         };
         (0..=16).map(point).collect()
     };
     ui.painter().line(wave(1.0), Stroke::new(2.0, palette.slot(0)));
     ui.painter().line(wave(-1.0), Stroke::new(2.0, palette.slot(1)));
-    ui.painter().galley(Pos2::new(rect.left() + 28.0, rect.center().y - galley.size().y / 2.0), galley, palette.text);
-    response.on_hover_text(concat!("Nullsum ", env!("CARGO_PKG_VERSION"), ": music source separation that loses nothing"));
+    ui.painter().galley(
+        Pos2::new(rect.left() + 28.0, rect.center().y - galley.size().y / 2.0),
+        galley,
+        palette.text,
+    );
+    response.on_hover_text(concat!(
+        "Nullsum ",
+        env!("CARGO_PKG_VERSION"),
+        ": music source separation that loses nothing"
+    ));
 }
 
 fn model_button(ui: &mut Ui, width: f32, model: &Title) -> Response {
@@ -114,7 +131,13 @@ fn model_button(ui: &mut Ui, width: f32, model: &Title) -> Response {
     ui.painter().rect_filled(rect, 5.0, fill);
     let painter = ui.painter_at(rect.shrink2(vec2(8.0, 0.0)).with_max_x(rect.right() - 24.0));
     let left = rect.left() + 10.0;
-    painter.text(Pos2::new(left, rect.top() + 10.0), Align2::LEFT_CENTER, model.title, font(13.0), palette.text);
+    painter.text(
+        Pos2::new(left, rect.top() + 10.0),
+        Align2::LEFT_CENTER,
+        model.title,
+        font(13.0),
+        palette.text,
+    );
     let ink = if model.fine { palette.weak } else { palette.warn };
     painter.text(Pos2::new(left, rect.bottom() - 8.5), Align2::LEFT_CENTER, model.detail, font(10.5), ink);
     let at = Pos2::new(rect.right() - 14.0, rect.center().y);
@@ -131,8 +154,17 @@ fn compare(ui: &mut Ui, desk: &mut Desk) {
     let (rect, _) = ui.allocate_exact_size(vec2(62.0, 26.0), Sense::hover());
     ui.painter().rect_filled(rect, 5.0, palette.raised);
     let active = desk.history.active();
-    for (at, (cell, name)) in super::strip::row(rect.shrink(2.0), 2, 2.0).into_iter().zip(["A", "B"]).enumerate() {
-        if control::choice(ui, cell, ("compare", name), active == at, name, "Compare two settings of the mixer") {
+    for (at, (cell, name)) in
+        super::strip::row(rect.shrink(2.0), 2, 2.0).into_iter().zip(["A", "B"]).enumerate()
+    {
+        if control::choice(
+            ui,
+            cell,
+            ("compare", name),
+            active == at,
+            name,
+            "Compare two settings of the mixer",
+        ) {
             desk.compare();
         }
     }
@@ -159,19 +191,36 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View) -> Option<Wish> {
             }
         }
         ui.add_space(10.0);
-        let (rect, response) = ui.allocate_exact_size(vec2((ui.available_width()).max(10.0), 38.0), Sense::CLICK);
+        let (rect, response) =
+            ui.allocate_exact_size(vec2((ui.available_width()).max(10.0), 38.0), Sense::CLICK);
         let samples = view.status.as_ref().map_or(0, |status| status.latency_samples());
         let painter = ui.painter_at(rect);
-        let (big, small) = (format!("{} latency", text::time(view.latency_ms)), format!("{} samples", text::samples(samples)));
-        painter.text(rect.right_top() + vec2(-2.0, 11.0), Align2::RIGHT_CENTER, &big, font(14.0), palette.text);
-        painter.text(rect.right_bottom() + vec2(-2.0, -10.0), Align2::RIGHT_CENTER, &small, font(11.0), palette.weak);
+        let (big, small) = (
+            format!("{} latency", text::time(view.latency_ms)),
+            format!("{} samples", text::samples(samples)),
+        );
+        painter.text(
+            rect.right_top() + vec2(-2.0, 11.0),
+            Align2::RIGHT_CENTER,
+            &big,
+            font(14.0),
+            palette.text,
+        );
+        painter.text(
+            rect.right_bottom() + vec2(-2.0, -10.0),
+            Align2::RIGHT_CENTER,
+            &small,
+            font(11.0),
+            palette.weak,
+        );
         let enabled = ui.is_enabled();
         response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, format!("{big}, {small}")));
         if response.clicked() {
             wish = Some(Wish::Measure);
         }
         control::focus_ring(ui, &response, rect);
-        response.on_hover_text("What the host compensates. Click to measure this computer again with the model.");
+        response
+            .on_hover_text("What the host compensates. Click to measure this computer again with the model.");
     });
     wish
 }
@@ -186,7 +235,14 @@ fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) 
     };
     ui.painter().rect_filled(rect, 5.0, fill);
     if chosen {
-        ui.painter().rect_filled(Rect::from_min_max(Pos2::new(rect.left() + 6.0, rect.bottom() - 2.0), rect.right_bottom() - vec2(6.0, 0.0)), 1.0, palette.accent);
+        ui.painter().rect_filled(
+            Rect::from_min_max(
+                Pos2::new(rect.left() + 6.0, rect.bottom() - 2.0),
+                rect.right_bottom() - vec2(6.0, 0.0),
+            ),
+            1.0,
+            palette.accent,
+        );
     }
     let (name, what) = named(choice);
     let known = choice.named().or(if chosen { view.tier } else { None });
@@ -197,7 +253,8 @@ fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) 
     painter.text(rect.center() - vec2(0.0, 8.0), Align2::CENTER_CENTER, name, font(13.0), ink_name);
     painter.text(rect.center() + vec2(0.0, 8.0), Align2::CENTER_CENTER, &line, font(10.5), ink);
     let enabled = ui.is_enabled();
-    response.widget_info(|| WidgetInfo::selected(Role::RadioButton, enabled, chosen, format!("{name}: {line}")));
+    response
+        .widget_info(|| WidgetInfo::selected(Role::RadioButton, enabled, chosen, format!("{name}: {line}")));
     control::focus_ring(ui, &response, rect);
     let clicked = response.clicked();
     response.on_hover_text(hint(what, found));
@@ -214,7 +271,9 @@ fn named(choice: TierChoice) -> (&'static str, &'static str) {
 }
 
 fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette) -> (String, Color32) {
-    let Some(found) = found else { return (if choice == TierChoice::Auto { "measures" } else { "–" }.into(), palette.weak) };
+    let Some(found) = found else {
+        return (if choice == TierChoice::Auto { "measures" } else { "–" }.into(), palette.weak);
+    };
     let name = match (choice, found.tier) {
         (TierChoice::Auto, Tier::Low) => "Low · ",
         (TierChoice::Auto, Tier::Balanced) => "Balanced · ",
@@ -233,7 +292,9 @@ fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette) -> (
 fn hint(what: &str, found: Option<&TierView>) -> String {
     let Some(found) = found else { return what.into() };
     let load = match found.load {
-        Some(load) if load > 0.9 => format!("load {} of real time: this computer will drop windows", text::percent(load)),
+        Some(load) if load > 0.9 => {
+            format!("load {} of real time: this computer will drop windows", text::percent(load))
+        }
         Some(load) => format!("load {} of real time", text::percent(load)),
         None => "load not measured yet".into(),
     };

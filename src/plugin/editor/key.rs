@@ -120,7 +120,8 @@ impl<'a> AnyParam<'a> {
 
     /// The nearest value that it can have.
     pub fn snapped(self, normalized: f32) -> f32 {
-        let normalized = if normalized.is_finite() { normalized.clamp(0.0, 1.0) } else { return self.normalized() };
+        let normalized =
+            if normalized.is_finite() { normalized.clamp(0.0, 1.0) } else { return self.normalized() };
         each!(self, param => param.preview_normalized(param.preview_plain(normalized)))
     }
 

@@ -40,15 +40,41 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
     let at = title.left_center();
     ui.painter().text(at, Align2::LEFT_CENTER, "Master", font(14.0), palette.text);
     let hint = "Bypass: the input, delayed by the same latency, so nothing jumps";
-    control::switch(ui, bypass.shrink2(vec2(0.0, (height - 24.0).max(0.0) / 2.0)), desk, Key::Bypass, "Bypass", palette.warn, hint);
+    control::switch(
+        ui,
+        bypass.shrink2(vec2(0.0, (height - 24.0).max(0.0) / 2.0)),
+        desk,
+        Key::Bypass,
+        "Bypass",
+        palette.warn,
+        hint,
+    );
 
     let mix = desk.params.mix.preview_plain(desk.value(Key::Mix));
     let mix = text::percent(f64::from(mix));
-    labelled_slide(ui, next(), desk, "Mix", Key::Mix, 0.0, &mix, "From the delayed input (0 %) to the mix of stems (100 %)");
+    labelled_slide(
+        ui,
+        next(),
+        desk,
+        "Mix",
+        Key::Mix,
+        0.0,
+        &mix,
+        "From the delayed input (0 %) to the mix of stems (100 %)",
+    );
     let output = desk.params.output.preview_plain(desk.value(Key::Output));
     let origin = desk.params.output.preview_normalized(0.0);
     let output = format!("{} dB", text::fader_db(output));
-    labelled_slide(ui, next(), desk, "Output", Key::Output, origin, &output, "Gain of the main output; at 0 dB it changes no bit");
+    labelled_slide(
+        ui,
+        next(),
+        desk,
+        "Output",
+        Key::Output,
+        origin,
+        &output,
+        "Gain of the main output; at 0 dB it changes no bit",
+    );
 
     null_meter(ui, next(), null);
 
@@ -56,8 +82,16 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
     caption(ui, label, "Lossless");
     let lossless = desk.params.lossless.value();
     let choices = [
-        (Lossless::Spectral, "Spectral", "What no stem took is given to the stems where the model heard them: they sum to the input exactly"),
-        (Lossless::Off, "Off", "Stems as the model makes them; what they leave of the input is left out when they are summed in the host"),
+        (
+            Lossless::Spectral,
+            "Spectral",
+            "What no stem took is given to the stems where the model heard them: they sum to the input exactly",
+        ),
+        (
+            Lossless::Off,
+            "Off",
+            "Stems as the model makes them; what they leave of the input is left out when they are summed in the host",
+        ),
     ];
     for (cell, (value, name, hint)) in row(cells, 2, 2.0).into_iter().zip(choices) {
         if control::choice(ui, cell, ("lossless", name), lossless == value, name, hint) {
@@ -69,9 +103,17 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
     caption(ui, label, "Render");
     let render = desk.params.render.value();
     let choices = [
-        (RenderMode::Auto, "Auto", "Waits for the model while the host renders, as it says and its pace shows"),
+        (
+            RenderMode::Auto,
+            "Auto",
+            "Waits for the model while the host renders, as it says and its pace shows",
+        ),
         (RenderMode::Realtime, "Live", "Never waits for the model: late windows are the input"),
-        (RenderMode::Offline, "Offline", "Always waits for the model: for hosts that render without saying so"),
+        (
+            RenderMode::Offline,
+            "Offline",
+            "Always waits for the model: for hosts that render without saying so",
+        ),
     ];
     for (cell, (value, name, hint)) in row(cells, 3, 2.0).into_iter().zip(choices) {
         if control::choice(ui, cell, ("render", name), render == value, name, hint) {
@@ -91,7 +133,16 @@ fn caption(ui: &Ui, rect: Rect, text: &str) {
 }
 
 #[expect(clippy::too_many_arguments, reason = "a line of the strip is all of these")]
-fn labelled_slide(ui: &mut Ui, rect: Rect, desk: &mut Desk, label: &str, key: Key, origin: f32, value: &str, hint: &str) {
+fn labelled_slide(
+    ui: &mut Ui,
+    rect: Rect,
+    desk: &mut Desk,
+    label: &str,
+    key: Key,
+    origin: f32,
+    value: &str,
+    hint: &str,
+) {
     let palette = Palette::of(ui.visuals());
     let (name, rest) = halves(rect, 0.28);
     let (slide, number) = halves(rest, 0.62);
@@ -105,7 +156,9 @@ fn null_meter(ui: &mut Ui, rect: Rect, null: Null) {
     let (name, rest) = halves(rect, 0.28);
     caption(ui, name, "Null");
     let response = ui.interact(rect, ui.scope_id().with("null"), Sense::hover());
-    let bar = rest.with_max_x(rest.left() + rest.width() * 0.4).shrink2(vec2(4.0, (rest.height() / 2.0 - 2.0).max(0.0)));
+    let bar = rest
+        .with_max_x(rest.left() + rest.width() * 0.4)
+        .shrink2(vec2(4.0, (rest.height() / 2.0 - 2.0).max(0.0)));
     ui.painter().rect_filled(bar, 2.0, palette.groove);
     let (words, ink) = match null {
         Null::None => ("–".into(), palette.weak),

@@ -111,7 +111,8 @@ impl Picker {
             return None;
         }
         let screen = ui.ctx().content_rect();
-        let size = vec2((screen.width() - 48.0).clamp(80.0, 760.0), (screen.height() - 48.0).clamp(60.0, 620.0));
+        let size =
+            vec2((screen.width() - 48.0).clamp(80.0, 760.0), (screen.height() - 48.0).clamp(60.0, 620.0));
         let palette = Palette::of(ui.visuals());
         let frame = Frame::NONE
             .fill(palette.panel)
@@ -141,7 +142,9 @@ impl Picker {
             });
         });
         ui.horizontal(|ui| {
-            for (tab, name) in [(Tab::Library, "Library"), (Tab::Recent, "Recent files"), (Tab::Files, "Browse files")] {
+            for (tab, name) in
+                [(Tab::Library, "Library"), (Tab::Recent, "Recent files"), (Tab::Files, "Browse files")]
+            {
                 if ui.selectable_label(self.tab == tab, RichText::new(name).size(13.5)).clicked() {
                     self.tab = tab;
                     self.refresh();
@@ -149,7 +152,12 @@ impl Picker {
             }
             if self.tab == Tab::Library {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                    ui.add(TextEdit::singleline(&mut self.filter).desired_width(150.0).hint_text("Search: vocals, Kim …").char_limit(60));
+                    ui.add(
+                        TextEdit::singleline(&mut self.filter)
+                            .desired_width(150.0)
+                            .hint_text("Search: vocals, Kim …")
+                            .char_limit(60),
+                    );
                 });
             }
         });
@@ -208,7 +216,8 @@ impl Picker {
 fn failure(ui: &mut Ui, error: &OpenError, selected: &Selection) -> Option<Pick> {
     let palette = Palette::of(ui.visuals());
     let mut pick = None;
-    let frame = Frame::NONE.fill(palette.bad.gamma_multiply(0.12)).corner_radius(5).inner_margin(Margin::same(8));
+    let frame =
+        Frame::NONE.fill(palette.bad.gamma_multiply(0.12)).corner_radius(5).inner_margin(Margin::same(8));
     frame.show(ui, |ui| {
         ui.set_width(ui.available_width());
         match error {

@@ -38,7 +38,11 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
     let key = |field| Key::Strip(strip.slot, field);
     ui.painter().rect_filled(rect, 6.0, palette.panel);
     let bar = Rect::from_min_size(rect.min, vec2(rect.width(), 4.0));
-    ui.painter().rect_filled(bar, CornerRadius { nw: 6, ne: 6, sw: 0, se: 0 }, color.gamma_multiply(if strip.heard { 1.0 } else { 0.4 }));
+    ui.painter().rect_filled(
+        bar,
+        CornerRadius { nw: 6, ne: 6, sw: 0, se: 0 },
+        color.gamma_multiply(if strip.heard { 1.0 } else { 0.4 }),
+    );
     let inner = rect.shrink2(vec2(8.0, 8.0));
     if inner.width() < 30.0 || inner.height() < 40.0 {
         return;
@@ -51,7 +55,11 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
     if middle.height() > 40.0 {
         fader_and_meters(ui, middle.shrink2(vec2(0.0, 4.0)), desk, strip, meters);
     }
-    let db = desk.params.strips().get(strip.slot).map_or(0.0, |params| params.gain.preview_plain(desk.value(key(Field::Gain))));
+    let db = desk
+        .params
+        .strips()
+        .get(strip.slot)
+        .map_or(0.0, |params| params.gain.preview_plain(desk.value(key(Field::Gain))));
     control::number(ui, number, desk, key(Field::Gain), &format!("{} dB", text::fader_db(db)));
     let cells = row(buttons.shrink2(vec2(0.0, 2.0)), 3, 4.0);
     for (cell, (field, letter, on, hint)) in cells.into_iter().zip([
@@ -61,8 +69,15 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
     ]) {
         control::switch(ui, cell, desk, key(field), letter, on, hint);
     }
-    let value = desk.params.strips().get(strip.slot).map_or(0.0, |params| params.pan.preview_plain(desk.value(key(Field::Pan))));
-    let hint = format!("Balance: {}. Drag, turn the wheel, or double-click to type; Alt or Ctrl with a click resets.", text::pan(value));
+    let value = desk
+        .params
+        .strips()
+        .get(strip.slot)
+        .map_or(0.0, |params| params.pan.preview_plain(desk.value(key(Field::Pan))));
+    let hint = format!(
+        "Balance: {}. Drag, turn the wheel, or double-click to type; Alt or Ctrl with a click resets.",
+        text::pan(value)
+    );
     if !control::typing(ui, pan, desk, key(Field::Pan)) {
         control::slide(ui, pan, desk, key(Field::Pan), 0.5, color, &hint);
     }
@@ -70,9 +85,16 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
 
 fn name(ui: &mut Ui, rect: Rect, strip: &Strip) {
     let palette = Palette::of(ui.visuals());
-    let label = egui::RichText::new(&strip.name).size(14.0).color(if strip.heard { palette.text } else { palette.weak });
+    let label = egui::RichText::new(&strip.name).size(14.0).color(if strip.heard {
+        palette.text
+    } else {
+        palette.weak
+    });
     let response = ui.put(rect, egui::Label::new(label).truncate());
-    response.on_hover_text(format!("Stem “{}”; its parameters and output are called {} in the host.", strip.name, strip.slot_name));
+    response.on_hover_text(format!(
+        "Stem “{}”; its parameters and output are called {} in the host.",
+        strip.name, strip.slot_name
+    ));
 }
 
 fn fader_and_meters(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mut [Meter]) {
@@ -111,11 +133,17 @@ fn fader_and_meters(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, met
     }
     let peak = meters.iter().map(Meter::peak).fold(f32::MIN, f32::max);
     let peak = if peak <= -89.0 { "silent".into() } else { format!("peak {peak:.1} dBFS") };
-    clear.on_hover_text(format!("After the fader, as mixed: {peak}. A red mark was louder than full scale; click to clear."));
+    clear.on_hover_text(format!(
+        "After the fader, as mixed: {peak}. A red mark was louder than full scale; click to clear."
+    ));
 }
 
 fn y_of(desk: &Desk, slot: usize, db: f32, travel: Rangef) -> f32 {
-    let normalized = desk.params.strips().get(slot).map_or(0.0, |params| params.gain.preview_normalized(db.clamp(SILENCE_DB, LOUDEST_DB)));
+    let normalized = desk
+        .params
+        .strips()
+        .get(slot)
+        .map_or(0.0, |params| params.gain.preview_normalized(db.clamp(SILENCE_DB, LOUDEST_DB)));
     egui::lerp(travel.max..=travel.min, normalized)
 }
 
@@ -161,7 +189,11 @@ fn meter_bar(ui: &Ui, rect: Rect, travel: Rangef, meter: &Meter, color: Color32,
         painter.hline(rect.x_range(), y(meter.peak()), Stroke::new(1.5, ink));
     }
     if meter.clipped() {
-        painter.rect_filled(Rect::from_x_y_ranges(rect.x_range(), travel.min - 7.0..=travel.min - 2.0), 1.0, palette.bad);
+        painter.rect_filled(
+            Rect::from_x_y_ranges(rect.x_range(), travel.min - 7.0..=travel.min - 2.0),
+            1.0,
+            palette.bad,
+        );
     }
 }
 
@@ -178,6 +210,8 @@ pub fn split_bottom(rect: Rect, height: f32) -> (Rect, Rect) {
 /// `count` cells in a row.
 pub fn row(rect: Rect, count: usize, gap: f32) -> Vec<Rect> {
     let width = ((rect.width() - gap * (count.max(1) - 1) as f32) / count.max(1) as f32).max(1.0);
-    let cell = |at: usize| Rect::from_min_size(rect.min + vec2(at as f32 * (width + gap), 0.0), vec2(width, rect.height()));
+    let cell = |at: usize| {
+        Rect::from_min_size(rect.min + vec2(at as f32 * (width + gap), 0.0), vec2(width, rect.height()))
+    };
     (0..count).map(cell).collect()
 }

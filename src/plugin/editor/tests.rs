@@ -15,7 +15,8 @@ use crate::registry::{Progress, Stage, What};
 use crate::separator::MaskRule;
 use crate::stream::plan::Deadline;
 use crate::stream::{
-    HostSamples, ModelSamples, ModelTiming, NoStems, Plan, PlanRequest, SharedModel, Stream, Tier, WindowError, WindowSeparator,
+    HostSamples, ModelSamples, ModelTiming, NoStems, Plan, PlanRequest, SharedModel, Stream, Tier,
+    WindowError, WindowSeparator,
 };
 
 /// A host that does at once what it is asked, and counts gestures.
@@ -66,7 +67,12 @@ impl WindowSeparator for Halves {
     }
 
     fn timing(&self) -> ModelTiming {
-        ModelTiming { rate: 48_000, chunk: ModelSamples(48_000), frame_hop: ModelSamples(480), frame: ModelSamples(960) }
+        ModelTiming {
+            rate: 48_000,
+            chunk: ModelSamples(48_000),
+            frame_hop: ModelSamples(480),
+            frame: ModelSamples(960),
+        }
     }
 
     fn separate_window(&mut self, window: &[f32], _: MaskRule, out: &mut [f32]) -> Result<(), WindowError> {
@@ -100,8 +106,17 @@ impl Bench {
         let mut app = EditorApp::new(session.clone());
         app.open(&ctx, Some(GuiContext::new(host.clone())));
         let size = vec2(920.0, 600.0);
-        let mut bench =
-            Self { app, session: Guard(session), host, ctx, size, time: 0.0, nodes: Vec::new(), focus: None, delay: FRAME };
+        let mut bench = Self {
+            app,
+            session: Guard(session),
+            host,
+            ctx,
+            size,
+            time: 0.0,
+            nodes: Vec::new(),
+            focus: None,
+            delay: FRAME,
+        };
         bench.frames(3);
         bench
     }
@@ -128,11 +143,18 @@ impl Bench {
         if let Some(update) = output.platform_output.accesskit_update.take() {
             (self.nodes, self.focus) = (update.nodes, Some(update.focus));
         }
-        self.delay = output.viewport_output.values().map(|viewport| viewport.repaint_delay).min().unwrap_or(Duration::MAX);
+        self.delay = output
+            .viewport_output
+            .values()
+            .map(|viewport| viewport.repaint_delay)
+            .min()
+            .unwrap_or(Duration::MAX);
         let shapes = std::mem::take(&mut output.shapes);
         for primitive in self.ctx.tessellate(shapes, output.pixels_per_point) {
             if let egui::epaint::Primitive::Mesh(mesh) = primitive.primitive {
-                assert!(mesh.vertices.iter().all(|vertex| vertex.pos.x.is_finite() && vertex.pos.y.is_finite()));
+                assert!(
+                    mesh.vertices.iter().all(|vertex| vertex.pos.x.is_finite() && vertex.pos.y.is_finite())
+                );
             }
         }
         output.drop_without_applying_deltas();
@@ -146,7 +168,9 @@ impl Bench {
 
     /// All that is on screen, a line a thing.
     fn words(&self) -> String {
-        let words = |node: &Node| format!("{} {}\n", node.label().unwrap_or_default(), node.value().unwrap_or_default());
+        let words = |node: &Node| {
+            format!("{} {}\n", node.label().unwrap_or_default(), node.value().unwrap_or_default())
+        };
         self.nodes.iter().map(|(_, node)| words(node)).collect()
     }
 
@@ -154,7 +178,10 @@ impl Bench {
         let (id, node) = self
             .nodes
             .iter()
-            .find(|(_, node)| node.label().is_some_and(|text| text.starts_with(label)) || node.value().is_some_and(|text| text.starts_with(label)))
+            .find(|(_, node)| {
+                node.label().is_some_and(|text| text.starts_with(label))
+                    || node.value().is_some_and(|text| text.starts_with(label))
+            })
             .unwrap_or_else(|| panic!("no {label:?} in\n{}", self.words()));
         let Rect { x0, y0, x1, y1 } = node.bounds().unwrap();
         (*id, pos2(((x0 + x1) / 2.0) as f32, ((y0 + y1) / 2.0) as f32))
@@ -248,20 +275,39 @@ fn all_states() -> Vec<(View, &'static [&'static str])> {
         done_bytes: 100_000_000,
         total_bytes: Some(527_000_000),
     };
-    let not_fetched = OpenError::NotFetched { name: "x".into(), size: "527 MB".into(), licence: "MIT".into() };
-    let broken = OpenError::Broken { reason: "tensor `a.b` is missing".into(), report: Some("a long report\n".repeat(400)) };
+    let not_fetched =
+        OpenError::NotFetched { name: "x".into(), size: "527 MB".into(), licence: "MIT".into() };
+    let broken = OpenError::Broken {
+        reason: "tensor `a.b` is missing".into(),
+        report: Some("a long report\n".repeat(400)),
+    };
     vec![
         (View::default(), &["No model yet"]),
         (with(ModelView::Loading(None)), &["Loading"]),
-        (with(ModelView::Loading(Some(Step::Fetching(fetching)))), &["Fetching the weights: 100 MB of 527 MB"]),
+        (
+            with(ModelView::Loading(Some(Step::Fetching(fetching)))),
+            &["Fetching the weights: 100 MB of 527 MB"],
+        ),
         (with(ModelView::Loading(Some(Step::Hashing { done: 5_000_000 }))), &["Reading the file: 5.00 MB"]),
         (with(ModelView::Measuring), &["Measuring"]),
         (
             played(),
-            &["Preview model on CPU, AVX2", "Vocals", "Instrumental", "Low: 612 ms · 34 %", "240 ms latency", "0 late", "Null", "Other Gain"],
+            &[
+                "Preview model on CPU, AVX2",
+                "Vocals",
+                "Instrumental",
+                "Low: 612 ms · 34 %",
+                "240 ms latency",
+                "0 late",
+                "Null",
+                "Other Gain",
+            ],
         ),
         (with(ModelView::Failed(not_fetched)), &["is not on this computer yet: 527 MB", "Download"]),
-        (with(ModelView::Failed(OpenError::Missing { path: "/gone/x.ckpt".into() })), &["/gone/x.ckpt", "Find it"]),
+        (
+            with(ModelView::Failed(OpenError::Missing { path: "/gone/x.ckpt".into() })),
+            &["/gone/x.ckpt", "Find it"],
+        ),
         (with(ModelView::Failed(OpenError::Cancelled)), &["Loading was stopped", "Try again"]),
         (with(ModelView::Failed(broken)), &["tensor `a.b` is missing", "Details"]),
         (with(ModelView::Unplanned("no plan at 7 Hz".into())), &["no plan at 7 Hz"]),
@@ -290,7 +336,13 @@ fn no_size_of_the_window_breaks_it_with_the_panel_open_or_not() {
             if let Some(tab) = tab {
                 bench.app.picker.open(tab, None);
             }
-            for size in [vec2(0.0, 0.0), vec2(40.0, 30.0), vec2(250.0, 900.0), vec2(600.0, 400.0), vec2(3_000.0, 1_600.0)] {
+            for size in [
+                vec2(0.0, 0.0),
+                vec2(40.0, 30.0),
+                vec2(250.0, 900.0),
+                vec2(600.0, 400.0),
+                vec2(3_000.0, 1_600.0),
+            ] {
                 bench.size = size;
                 bench.frames(2);
             }

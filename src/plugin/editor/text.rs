@@ -39,11 +39,7 @@ pub fn null(peak: f32) -> String {
 /// A balance: `C`, `30 L`, `100 R`.
 pub fn pan(pan: f32) -> String {
     let percent = (pan.abs() * 100.0).round();
-    if percent == 0.0 {
-        "C".into()
-    } else {
-        format!("{percent:.0} {}", if pan < 0.0 { 'L' } else { 'R' })
-    }
+    if percent == 0.0 { "C".into() } else { format!("{percent:.0} {}", if pan < 0.0 { 'L' } else { 'R' }) }
 }
 
 /// A share as a percentage without decimals.
@@ -218,6 +214,9 @@ mod tests {
         for stem in ["drums", "bass", "other", "vocals"] {
             assert!(figures.contains(stem), "{figures}");
         }
-        assert_eq!(super::figures("| a | x | **1.00** | 2 | 3 |\n| b | x | −2.0 | 1 | 1 |\n| c | y | 3 | | |"), "x -2.0–1.0, y 3.0");
+        assert_eq!(
+            super::figures("| a | x | **1.00** | 2 | 3 |\n| b | x | −2.0 | 1 | 1 |\n| c | y | 3 | | |"),
+            "x -2.0–1.0, y 3.0"
+        );
     }
 }

@@ -47,7 +47,8 @@ pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, lanes: &[Lane]) -> b
     let mut loud = false;
     for (at, lane) in lanes.iter().enumerate() {
         let top = rect.top() + at as f32 * height;
-        let inside = Rect::from_min_max(Pos2::new(rect.left(), top), Pos2::new(rect.right(), top + height)).shrink2(egui::vec2(0.0, 2.0));
+        let inside = Rect::from_min_max(Pos2::new(rect.left(), top), Pos2::new(rect.right(), top + height))
+            .shrink2(egui::vec2(0.0, 2.0));
         if at > 0 {
             painter.hline(rect.x_range(), top, Stroke::new(1.0, palette.line));
         }
@@ -55,15 +56,27 @@ pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, lanes: &[Lane]) -> b
         if let Some(scope) = scope {
             let dry = envelope(inside, scope.head(), shown, |column| scope.input(column));
             loud |= !dry.is_empty();
-            painter.add(fill(&dry, inside, if lane.stem.is_some() { palette.dry.gamma_multiply(0.55) } else { palette.dry }));
+            painter.add(fill(
+                &dry,
+                inside,
+                if lane.stem.is_some() { palette.dry.gamma_multiply(0.55) } else { palette.dry },
+            ));
             if let Some(stem) = lane.stem {
                 let wet = envelope(inside, scope.head(), shown, |column| scope.stem(column, stem));
                 loud |= !wet.is_empty();
-                painter.add(fill(&wet, inside, lane.color.gamma_multiply(if lane.heard { 0.95 } else { 0.35 })));
+                painter.add(fill(
+                    &wet,
+                    inside,
+                    lane.color.gamma_multiply(if lane.heard { 0.95 } else { 0.35 }),
+                ));
             }
         }
         if height > 14.0 {
-            let galley = painter.layout_no_wrap(lane.name.clone(), font(11.0), if lane.heard { palette.text } else { palette.weak });
+            let galley = painter.layout_no_wrap(
+                lane.name.clone(),
+                font(11.0),
+                if lane.heard { palette.text } else { palette.weak },
+            );
             let place = Rect::from_min_size(Pos2::new(rect.left() + 8.0, inside.top() + 1.0), galley.size());
             painter.rect_filled(place.expand2(egui::vec2(4.0, 0.0)), 3.0, palette.panel.gamma_multiply(0.8));
             painter.galley(place.min, galley, palette.text);
@@ -81,7 +94,10 @@ fn envelope(rect: Rect, head: u64, shown: u64, peak: impl Fn(u64) -> f32) -> Vec
         let peak = peak(head - back);
         let peak = if peak.is_finite() { peak.clamp(0.0, 1.0) } else { 1.0 };
         loud |= peak > 0.0;
-        (rect.right() - rect.width() * (back - 1) as f32 / (shown - 1).max(1) as f32, 0.5 * rect.height() * peak.powf(BEND))
+        (
+            rect.right() - rect.width() * (back - 1) as f32 / (shown - 1).max(1) as f32,
+            0.5 * rect.height() * peak.powf(BEND),
+        )
     };
     let points: Vec<_> = (1..=columns).rev().map(point).collect();
     if loud { points } else { Vec::new() }

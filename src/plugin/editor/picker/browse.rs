@@ -62,28 +62,37 @@ impl Browse {
             if ui.button("Refresh").clicked() {
                 self.refresh();
             }
-            ui.add(egui::Label::new(RichText::new(text::short_path(&self.listing.folder, 80)).monospace()).truncate());
+            ui.add(
+                egui::Label::new(RichText::new(text::short_path(&self.listing.folder, 80)).monospace())
+                    .truncate(),
+            );
         });
         let list = (height - (ui.cursor().top() - before) - 40.0).max(20.0);
         let row = 24.0;
-        ScrollArea::vertical().id_salt("files").max_height(list).auto_shrink(false).show_rows(ui, row, self.listing.items.len(), |ui, rows| {
-            ui.spacing_mut().item_spacing.y = 0.0;
-            for at in rows {
-                let Some(item) = self.listing.items.get(at).cloned() else { continue };
-                let chosen = self.checkpoint.as_ref() == Some(&item.path) || self.config.as_ref() == Some(&item.path);
-                let response = line(ui, row, &item.name, item.kind, item.size, chosen);
-                if response.clicked() {
-                    match item.kind {
-                        Kind::Folder => go = Some(item.path.clone()),
-                        Kind::Checkpoint => self.choose(item.path.clone()),
-                        Kind::Yaml => self.config = if chosen { None } else { Some(item.path.clone()) },
+        ScrollArea::vertical().id_salt("files").max_height(list).auto_shrink(false).show_rows(
+            ui,
+            row,
+            self.listing.items.len(),
+            |ui, rows| {
+                ui.spacing_mut().item_spacing.y = 0.0;
+                for at in rows {
+                    let Some(item) = self.listing.items.get(at).cloned() else { continue };
+                    let chosen = self.checkpoint.as_ref() == Some(&item.path)
+                        || self.config.as_ref() == Some(&item.path);
+                    let response = line(ui, row, &item.name, item.kind, item.size, chosen);
+                    if response.clicked() {
+                        match item.kind {
+                            Kind::Folder => go = Some(item.path.clone()),
+                            Kind::Checkpoint => self.choose(item.path.clone()),
+                            Kind::Yaml => self.config = if chosen { None } else { Some(item.path.clone()) },
+                        }
+                    }
+                    if response.double_clicked() && item.kind == Kind::Checkpoint {
+                        pick = Some(Pick::Use(Selection::file(item.path, self.config.clone())));
                     }
                 }
-                if response.double_clicked() && item.kind == Kind::Checkpoint {
-                    pick = Some(Pick::Use(Selection::file(item.path, self.config.clone())));
-                }
-            }
-        });
+            },
+        );
         if let Some(error) = &self.listing.error {
             ui.label(RichText::new(error).color(palette.bad));
         } else if self.listing.items.is_empty() {
@@ -98,7 +107,10 @@ impl Browse {
                     pick = Some(Pick::Use(Selection::file(checkpoint.clone(), self.config.clone())));
                 }
                 ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                    ui.add(egui::Label::new(RichText::new(self.words()).size(12.0).color(palette.weak)).truncate());
+                    ui.add(
+                        egui::Label::new(RichText::new(self.words()).size(12.0).color(palette.weak))
+                            .truncate(),
+                    );
                 });
             });
         });
@@ -114,15 +126,21 @@ impl Browse {
         match (&self.checkpoint, &self.config, &self.found) {
             (None, ..) => "Choose a checkpoint (.ckpt, .pt, .safetensors …)".into(),
             (Some(checkpoint), Some(config), _) => format!("{} with {}", name(checkpoint), name(config)),
-            (Some(checkpoint), None, Some(found)) => format!("{} with {}, found beside it", name(checkpoint), name(found)),
-            (Some(checkpoint), None, None) => format!("{}: no configuration beside it; click its .yaml, or load it if it has one inside", name(checkpoint)),
+            (Some(checkpoint), None, Some(found)) => {
+                format!("{} with {}, found beside it", name(checkpoint), name(found))
+            }
+            (Some(checkpoint), None, None) => format!(
+                "{}: no configuration beside it; click its .yaml, or load it if it has one inside",
+                name(checkpoint)
+            ),
         }
     }
 }
 
 fn line(ui: &mut Ui, height: f32, name: &str, kind: Kind, size: u64, chosen: bool) -> egui::Response {
     let palette = Palette::of(ui.visuals());
-    let (rect, response) = ui.allocate_exact_size(egui::vec2(ui.available_width(), height), egui::Sense::CLICK);
+    let (rect, response) =
+        ui.allocate_exact_size(egui::vec2(ui.available_width(), height), egui::Sense::CLICK);
     let fill = match (chosen, response.hovered()) {
         (true, _) => palette.accent.gamma_multiply(0.3),
         (false, true) => palette.raised,
@@ -130,7 +148,8 @@ fn line(ui: &mut Ui, height: f32, name: &str, kind: Kind, size: u64, chosen: boo
     };
     ui.painter().rect_filled(rect, 4.0, fill);
     let ink = if kind == Kind::Yaml { palette.weak } else { palette.text };
-    let mark = egui::Rect::from_center_size(rect.left_center() + egui::vec2(14.0, 0.0), egui::vec2(12.0, 10.0));
+    let mark =
+        egui::Rect::from_center_size(rect.left_center() + egui::vec2(14.0, 0.0), egui::vec2(12.0, 10.0));
     match kind {
         Kind::Folder => {
             ui.painter().rect_filled(mark, 2.0, palette.warn);
@@ -141,7 +160,12 @@ fn line(ui: &mut Ui, height: f32, name: &str, kind: Kind, size: u64, chosen: boo
             ui.painter().rect_filled(mark.shrink2(egui::vec2(1.0, 0.0)), 2.0, palette.accent);
         }
         Kind::Yaml => {
-            ui.painter().rect_stroke(mark.shrink2(egui::vec2(1.0, 0.0)), 2.0, egui::Stroke::new(1.0, palette.weak), egui::StrokeKind::Inside);
+            ui.painter().rect_stroke(
+                mark.shrink2(egui::vec2(1.0, 0.0)),
+                2.0,
+                egui::Stroke::new(1.0, palette.weak),
+                egui::StrokeKind::Inside,
+            );
         }
     }
     let painter = ui.painter_at(rect.with_max_x(rect.right() - 80.0));
@@ -149,7 +173,13 @@ fn line(ui: &mut Ui, height: f32, name: &str, kind: Kind, size: u64, chosen: boo
     painter.text(at, egui::Align2::LEFT_CENTER, name, super::super::theme::font(13.0), ink);
     if kind != Kind::Folder {
         let at = rect.right_center() - egui::vec2(8.0, 0.0);
-        ui.painter().text(at, egui::Align2::RIGHT_CENTER, human_size(size), super::super::theme::font(11.5), palette.weak);
+        ui.painter().text(
+            at,
+            egui::Align2::RIGHT_CENTER,
+            human_size(size),
+            super::super::theme::font(11.5),
+            palette.weak,
+        );
     }
     let enabled = ui.is_enabled();
     response.widget_info(|| egui::WidgetInfo::selected(egui::Role::Button, enabled, chosen, name));

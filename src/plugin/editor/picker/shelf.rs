@@ -22,7 +22,11 @@ struct Card<'a> {
 fn card(ui: &mut Ui, card: &Card, side: impl FnOnce(&mut Ui) -> Option<Pick>) -> Option<Pick> {
     let palette = Palette::of(ui.visuals());
     let edge = if card.chosen { palette.accent } else { palette.line };
-    let frame = Frame::NONE.fill(palette.back).stroke(Stroke::new(1.0, edge)).corner_radius(6).inner_margin(Margin::symmetric(10, 7));
+    let frame = Frame::NONE
+        .fill(palette.back)
+        .stroke(Stroke::new(1.0, edge))
+        .corner_radius(6)
+        .inner_margin(Margin::symmetric(10, 7));
     let inner = frame.show(ui, |ui| {
         ui.set_width((ui.available_width() - 22.0).max(40.0));
         ui.horizontal(|ui| {
@@ -63,7 +67,9 @@ pub fn library(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) 
         };
         pick = card(ui, &built_in, |ui| use_button(ui, built_in.chosen, Selection::default())).or(pick);
     }
-    for (entry, cached) in registry::entries().iter().zip(picker.cached.iter().chain(std::iter::repeat(&false))) {
+    for (entry, cached) in
+        registry::entries().iter().zip(picker.cached.iter().chain(std::iter::repeat(&false)))
+    {
         if matches(entry, &needle) {
             pick = of_registry(ui, entry, *cached, selected, view).or(pick);
         }
@@ -101,14 +107,21 @@ fn of_registry(ui: &mut Ui, entry: &Entry, cached: bool, selected: &Selection, v
             ModelView::Loading(Some(Step::Fetching(progress))) if chosen => {
                 let (words, share) = text::progress(progress);
                 let pick = ui.button("Cancel").clicked().then_some(Pick::Cancel);
-                let bar = egui::ProgressBar::new(share.unwrap_or(0.0)).desired_width(76.0).desired_height(8.0);
+                let bar =
+                    egui::ProgressBar::new(share.unwrap_or(0.0)).desired_width(76.0).desired_height(8.0);
                 ui.add(bar.fill(palette.accent)).on_hover_text(words);
                 pick
             }
             _ if cached => use_button(ui, chosen && !matches!(view.model, ModelView::Failed(_)), selection),
             _ => {
-                let label = entry.checkpoint.size.map_or_else(|| "Download".into(), |size| format!("Download {}", registry::human_size(size)));
-                ui.button(label).on_hover_text(format!("From {}", entry.checkpoint.url)).clicked().then_some(Pick::Fetch(selection))
+                let label = entry.checkpoint.size.map_or_else(
+                    || "Download".into(),
+                    |size| format!("Download {}", registry::human_size(size)),
+                );
+                ui.button(label)
+                    .on_hover_text(format!("From {}", entry.checkpoint.url))
+                    .clicked()
+                    .then_some(Pick::Fetch(selection))
             }
         }
     })
@@ -120,7 +133,10 @@ pub fn recent(picker: &Picker, ui: &mut Ui, selected: &Selection) -> Option<Pick
     if picker.recent.is_empty() {
         let palette = Palette::of(ui.visuals());
         ui.add_space(12.0);
-        ui.label(RichText::new("No checkpoint of your own was loaded yet. “Browse files” finds one.").color(palette.weak));
+        ui.label(
+            RichText::new("No checkpoint of your own was loaded yet. “Browse files” finds one.")
+                .color(palette.weak),
+        );
     }
     for selection in &picker.recent {
         let Source::File { checkpoint, config } = &selection.source else { continue };
@@ -155,7 +171,12 @@ mod tests {
     #[test]
     fn a_search_finds_entries_by_author_stem_and_title() {
         let entry = registry::default_entry();
-        assert!(matches(entry, "") && matches(entry, "drums") && matches(entry, "zfturbo") && matches(entry, "musdb"));
+        assert!(
+            matches(entry, "")
+                && matches(entry, "drums")
+                && matches(entry, "zfturbo")
+                && matches(entry, "musdb")
+        );
         assert!(!matches(entry, "kazoo"));
     }
 }
