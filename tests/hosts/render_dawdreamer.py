@@ -71,7 +71,9 @@ def main(bundle, song):
     mixture = music.read(song, SECONDS)
     with tempfile.TemporaryDirectory() as folder:
         path = only_multi(bundle, folder)
-        buses = render(path, mixture, {})
+        # A tier of its own choice would be another once the device is measured, and with it the windows.
+        low = {"Latency Tier": 1 / 3}
+        buses = render(path, mixture, low)
         music.claim(np.all(np.isfinite(buses)), "every sample is a number")
         music.claim(np.array_equal(buses[0], mixture), "at unity the main bus is the music itself")
         for name, bus in zip(STEMS, buses[1:]):
@@ -83,7 +85,7 @@ def main(bundle, song):
             for bus in order:
                 total += buses[bus]
             music.claim(np.array_equal(total, buses[0]), f"buses {order} sum to the main bus bit for bit")
-        muted = render(path, mixture, {"Drums Mute": 1.0})
+        muted = render(path, mixture, low | {"Drums Mute": 1.0})
         left = np.max(np.abs(mixture - buses[2] - muted[0]))
         music.claim(left < 1e-6, f"without drums the main bus is the music less the bus of drums: {left:.1e}")
 
