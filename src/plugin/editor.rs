@@ -53,8 +53,8 @@ const SMALLEST: (f32, f32) = (600.0, 400.0);
 const FRAME: Duration = Duration::from_millis(33);
 /// Between two looks while nothing does.
 const LOOK: Duration = Duration::from_millis(250);
-/// Height of the strips, in points.
-const STRIPS: f32 = 262.0;
+/// Least and greatest height of the strips, in points.
+const STRIPS: (f32, f32) = (262.0, 420.0);
 /// Widest strip, in points.
 const WIDEST: f32 = 150.0;
 
@@ -159,7 +159,8 @@ impl EditorApp {
             footer::show(ui, &view, selected.source == Source::Embedded);
         });
         let strips = self.strips(&view, &selected);
-        let height = STRIPS.min(ui.available_height() - 30.0).max(20.0);
+        let room = ui.available_height();
+        let height = (0.45 * room).clamp(STRIPS.0, STRIPS.1).min(room - 30.0).max(20.0);
         Panel::bottom("strips").exact_size(height).frame(edge(4, 4)).show_separator_line(false).show(
             ui,
             |ui| {

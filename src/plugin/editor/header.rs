@@ -247,7 +247,7 @@ fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) 
     let (name, what) = named(choice);
     let known = choice.named().or(if chosen { view.tier } else { None });
     let found = known.and_then(|tier| view.tiers.iter().find(|view| view.tier == tier));
-    let (line, ink) = line_of(choice, found, palette);
+    let (line, ink) = line_of(choice, found, palette, width > 96.0);
     let painter = ui.painter_at(rect.shrink2(vec2(4.0, 0.0)));
     let ink_name = if chosen { palette.text } else { palette.weak };
     painter.text(rect.center() - vec2(0.0, 8.0), Align2::CENTER_CENTER, name, font(13.0), ink_name);
@@ -270,11 +270,12 @@ fn named(choice: TierChoice) -> (&'static str, &'static str) {
     }
 }
 
-fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette) -> (String, Color32) {
+fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette, wide: bool) -> (String, Color32) {
     let Some(found) = found else {
         return (if choice == TierChoice::Auto { "measures" } else { "–" }.into(), palette.weak);
     };
     let name = match (choice, found.tier) {
+        _ if !wide => "",
         (TierChoice::Auto, Tier::Low) => "Low · ",
         (TierChoice::Auto, Tier::Balanced) => "Balanced · ",
         (TierChoice::Auto, Tier::High) => "High · ",
@@ -283,7 +284,8 @@ fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette) -> (
     match found.load {
         Some(load) if choice != TierChoice::Auto => {
             let ink = if load > 0.7 { palette.load(load) } else { palette.weak };
-            (format!("{} · {}", text::time(found.latency_ms), text::percent(load)), ink)
+            let share = if wide { format!(" · {}", text::percent(load)) } else { String::new() };
+            (format!("{}{share}", text::time(found.latency_ms)), ink)
         }
         _ => (format!("{name}{}", text::time(found.latency_ms)), palette.weak),
     }

@@ -76,7 +76,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
 
     null_meter(ui, next(), null);
 
-    let (label, cells) = halves(next(), 0.28);
+    let (label, cells) = captioned(next());
     caption(ui, label, "Lossless");
     let lossless = desk.params.lossless.value();
     let choices = [
@@ -97,7 +97,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
             desk.set(Key::Lossless, normalized);
         }
     }
-    let (label, cells) = halves(next(), 0.28);
+    let (label, cells) = captioned(next());
     caption(ui, label, "Render");
     let render = desk.params.render.value();
     let choices = [
@@ -133,6 +133,11 @@ fn halves(rect: Rect, part: f32) -> (Rect, Rect) {
     rect.split_left_right_at_fraction(part)
 }
 
+/// Where a caption stands, and what it is for.
+fn captioned(rect: Rect) -> (Rect, Rect) {
+    rect.split_left_right_at_x((rect.left() + 60.0).min(rect.right()))
+}
+
 fn caption(ui: &Ui, rect: Rect, text: &str) {
     let palette = Palette::of(ui.visuals());
     ui.painter().text(rect.left_center(), Align2::LEFT_CENTER, text, font(12.0), palette.weak);
@@ -150,7 +155,7 @@ fn labelled_slide(
     hint: &str,
 ) {
     let palette = Palette::of(ui.visuals());
-    let (name, rest) = halves(rect, 0.28);
+    let (name, rest) = captioned(rect);
     let (slide, number) = halves(rest, 0.62);
     caption(ui, name, label);
     control::slide(ui, slide, desk, key, origin, palette.accent, hint);
@@ -159,7 +164,7 @@ fn labelled_slide(
 
 fn null_meter(ui: &mut Ui, rect: Rect, null: Null) {
     let palette = Palette::of(ui.visuals());
-    let (name, rest) = halves(rect, 0.28);
+    let (name, rest) = captioned(rect);
     caption(ui, name, "Null");
     let response = ui.interact(rect, ui.scope_id().with("null"), Sense::hover());
     let bar = rest

@@ -27,7 +27,8 @@ pub fn show(ui: &mut Ui, player: &Player, rate: u32) {
         let (position, length) = player.position();
         let name = player.path().file_name().unwrap_or_default().to_string_lossy().into_owned();
         let painter = ui.painter_at(rect);
-        let clock = format!("{} / {}", clock(position, rate), clock(length, rate));
+        let whole = if length > 0 { format!(" / {}", clock(length, rate)) } else { String::new() };
+        let clock = format!("{}{whole}", clock(position, rate));
         let (words, ink) = player.error().map_or((name, palette.text), |error| (error, palette.bad));
         let left = painter.text(rect.left_center(), Align2::LEFT_CENTER, &words, font(12.0), ink);
         let right = painter.text(rect.right_center(), Align2::RIGHT_CENTER, &clock, font(12.0), palette.weak);
