@@ -68,7 +68,7 @@ pub fn bar(ui: &mut Ui, desk: &mut Desk, model: &Title, zoom: f32) -> Option<Wis
             menu.0.on_hover_text("Zoom");
             let dark = palette.dark;
             let hint = if dark { "Light colours" } else { "Dark colours" };
-            if icon(ui, true, hint, |ui, rect, ink| half_moon(ui, rect, ink)).clicked() {
+            if icon(ui, true, hint, half_moon).clicked() {
                 wish = Some(Wish::Light(dark));
             }
             ui.add_space(8.0);
