@@ -16,6 +16,7 @@ mod strip;
 mod tests;
 mod text;
 mod theme;
+mod transport;
 mod waveform;
 
 use std::path::PathBuf;
@@ -52,8 +53,8 @@ const SMALLEST: (f32, f32) = (600.0, 400.0);
 const FRAME: Duration = Duration::from_millis(33);
 /// Between two looks while nothing does.
 const LOOK: Duration = Duration::from_millis(250);
-/// Height of the strips, in points.
-const STRIPS: f32 = 262.0;
+/// Least and greatest height of the strips, in points.
+const STRIPS: (f32, f32) = (262.0, 420.0);
 /// Widest strip, in points.
 const WIDEST: f32 = 150.0;
 
@@ -150,12 +151,16 @@ impl EditorApp {
             wish = header::bar(ui, &mut self.desk, &Title { title: &title, detail: &detail, fine }, zoom);
             wish = header::tiers(ui, &mut self.desk, &view).or(wish);
             answer = banner::show(ui, &view.model, &selected);
+            if let Some(player) = self.session.player() {
+                transport::show(ui, player, view.host_rate);
+            }
         });
         Panel::bottom("footer").frame(edge(2, 4)).show_separator_line(false).show(ui, |ui| {
             footer::show(ui, &view, selected.source == Source::Embedded);
         });
         let strips = self.strips(&view, &selected);
-        let height = STRIPS.min(ui.available_height() - 30.0).max(20.0);
+        let room = ui.available_height();
+        let height = (0.45 * room).clamp(STRIPS.0, STRIPS.1).min(room - 30.0).max(20.0);
         Panel::bottom("strips").exact_size(height).frame(edge(4, 4)).show_separator_line(false).show(
             ui,
             |ui| {
@@ -224,6 +229,12 @@ impl EditorApp {
         } else if pressed(Modifiers::COMMAND, Press::Z) {
             self.desk.undo();
         }
+        if let Some(player) = self.session.player()
+            && ui.memory(|memory| memory.focused().is_none())
+            && pressed(Modifiers::NONE, Press::Space)
+        {
+            player.set_playing(!player.is_playing());
+        }
         // A path that is pasted anywhere opens: the window's library hands no dropped files on.
         let pasted = ui.input(|input| {
             input.events.iter().find_map(|event| match event {
@@ -289,8 +300,12 @@ impl EditorApp {
                 strip::show(ui, cell, &mut self.desk, strip, &mut meters[..shown]);
             }
         }
-        let ready = matches!(view.model, ModelView::Ready { .. });
-        let null = if ready && !strips.is_empty() { Null::Peak(self.null.get()) } else { Null::None };
+        let played = view.status.as_ref().is_some_and(|status| status.windows() > 0);
+        let null = if played && !strips.is_empty() && matches!(view.model, ModelView::Ready { .. }) {
+            Null::Peak(self.null.get())
+        } else {
+            Null::None
+        };
         master::show(ui, right, &mut self.desk, null);
     }
 

@@ -157,10 +157,10 @@ pub fn focus_ring(ui: &Ui, response: &Response, rect: Rect) {
 /// A slide in `rect`, filled from `origin` (0 to 1) in `color`.
 pub fn slide(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key, origin: f32, color: Color32, hint: &str) {
     let palette = Palette::of(ui.visuals());
-    let response = ui.interact(rect, ui.scope_id().with(key), Sense::CLICK | Sense::DRAG);
+    let response = ui.interact(rect, ui.scope_id().with(key), Sense::click_and_drag());
     drive(ui, &response, desk, key, Move { way: Way::Right, travel: rect.width(), step: 0.02 });
     let value = desk.value(key);
-    announce(ui, &response, desk, key, value);
+    announce(ui, &response, desk, key);
     let groove = Rect::from_center_size(rect.center(), egui::vec2((rect.width() - 8.0).max(1.0), 4.0));
     let x = |part: f32| egui::lerp(groove.x_range(), part.clamp(0.0, 1.0));
     let painter = ui.painter();
@@ -175,16 +175,16 @@ pub fn slide(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key, origin: f32, co
 }
 
 /// Tells assistive technology what a control is.
-pub fn announce(ui: &Ui, response: &Response, desk: &Desk, key: Key, value: f32) {
-    let enabled = ui.is_enabled();
-    response.widget_info(|| WidgetInfo::slider(enabled, f64::from(value), desk.name(key)));
+pub fn announce(ui: &Ui, response: &Response, desk: &Desk, key: Key) {
+    let (enabled, value) = (ui.is_enabled(), f64::from(desk.plain(key)));
+    response.widget_info(|| WidgetInfo::slider(enabled, value, desk.name(key)));
 }
 
 /// A switch in `rect`, in `color` while it is on.
 pub fn switch(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key, text: &str, color: Color32, hint: &str) {
     let palette = Palette::of(ui.visuals());
     let on = desk.value(key) >= 0.5;
-    let response = ui.interact(rect, ui.scope_id().with(key), Sense::CLICK);
+    let response = ui.interact(rect, ui.scope_id().with(key), Sense::click());
     if response.clicked() {
         desk.set(key, if on { 0.0 } else { 1.0 });
     }
@@ -212,12 +212,12 @@ pub fn choice(
     hint: &str,
 ) -> bool {
     let palette = Palette::of(ui.visuals());
-    let response = ui.interact(rect, ui.scope_id().with(("choice", id)), Sense::CLICK);
+    let response = ui.interact(rect, ui.scope_id().with(("choice", id)), Sense::click());
     let enabled = ui.is_enabled();
     response.widget_info(|| WidgetInfo::selected(Role::RadioButton, enabled, chosen, text));
     let fill = match (chosen, response.hovered()) {
         (true, _) => palette.lifted,
-        (false, true) => palette.raised,
+        (false, true) => palette.lifted.gamma_multiply(0.5),
         (false, false) => Color32::TRANSPARENT,
     };
     ui.painter().rect_filled(rect, 4.0, fill);

@@ -8,6 +8,9 @@ use super::history::History;
 use super::key::{AnyParam, Key};
 use crate::plugin::params::NullsumParams;
 
+/// Time that a host may take to hand a value back, in seconds.
+const ROUND_TRIP: f64 = 0.2;
+
 /// A parameter that is being dragged.
 #[derive(Clone, Copy, Debug)]
 struct Grip {
@@ -42,18 +45,28 @@ pub struct Desk {
     /// Time of the frame, in seconds.
     pub now: f64,
     grip: Option<Grip>,
+    /// What was set last, and when: a host that plays hands it back a block later.
+    sent: Option<(Key, f32, f64)>,
 }
 
 impl Desk {
     /// Nothing is held yet.
     pub fn new(params: Arc<NullsumParams>) -> Self {
-        Self { params, gui: None, history: History::default(), typing: None, now: 0.0, grip: None }
+        Self {
+            params,
+            gui: None,
+            history: History::default(),
+            typing: None,
+            now: 0.0,
+            grip: None,
+            sent: None,
+        }
     }
 
     /// A new window: what the old one held is let go.
     pub fn open(&mut self, gui: Option<GuiContext>) {
         self.gui = gui;
-        (self.grip, self.typing) = (None, None);
+        (self.grip, self.typing, self.sent) = (None, None, None);
     }
 
     fn param(&self, key: Key) -> Option<AnyParam<'_>> {
@@ -69,8 +82,19 @@ impl Desk {
     pub fn value(&self, key: Key) -> f32 {
         match self.grip {
             Some(grip) if grip.key == key => grip.value,
-            _ => self.param(key).map_or(0.0, AnyParam::normalized),
+            _ => match self.sent {
+                Some((sent, value, at)) if sent == key && (0.0..ROUND_TRIP).contains(&(self.now - at)) => {
+                    value
+                }
+                _ => self.param(key).map_or(0.0, AnyParam::normalized),
+            },
         }
+    }
+
+    /// Value in its own unit; of switches and choices that from 0 to 1.
+    pub fn plain(&self, key: Key) -> f32 {
+        let value = self.value(key);
+        self.param(key).map_or(value, |param| param.plain(value))
     }
 
     /// Whether it is being dragged.
@@ -82,7 +106,7 @@ impl Desk {
     pub fn grab(&mut self, key: Key) {
         self.release();
         let Some(param) = self.param(key) else { return };
-        let value = param.normalized();
+        let value = self.value(key);
         if let Some(gui) = &self.gui {
             param.begin(&gui.param_setter());
         }
@@ -110,6 +134,7 @@ impl Desk {
         if let (Some(param), Some(gui)) = (self.param(grip.key), &self.gui) {
             param.end(&gui.param_setter());
         }
+        self.sent = Some((grip.key, grip.value, self.now));
         self.history.record((grip.key, grip.before, grip.value), self.now);
     }
 
@@ -148,19 +173,20 @@ impl Desk {
     fn put(&mut self, key: Key, normalized: f32) -> Option<(Key, f32, f32)> {
         self.release();
         let param = self.param(key)?;
-        let (before, after) = (param.normalized(), param.snapped(normalized));
+        let (before, after) = (self.value(key), param.snapped(normalized));
         if let Some(gui) = &self.gui {
             let setter = gui.param_setter();
             param.begin(&setter);
             param.set(&setter, after);
             param.end(&setter);
         }
+        self.sent = Some((key, after, self.now));
         Some((key, before, after))
     }
 
     fn apply(&mut self, values: Vec<(Key, f32)>) {
         for (key, value) in values {
-            if self.param(key).is_some_and(|param| param.normalized() != value) {
+            if self.value(key) != value {
                 self.put(key, value);
             }
         }

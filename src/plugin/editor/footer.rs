@@ -131,7 +131,7 @@ fn numbers(ui: &mut Ui, view: &View) {
     let hint = "Windows that were not there in time: the sound went on with the input, in place, and came back exactly";
     number(format!("{late} late"), ink, hint);
     let load = f64::from(status.load());
-    if status.windows() > 0 {
+    if status.windows() > 0 && matches!(view.model, ModelView::Ready { .. }) {
         let hint = "Share of real time that the model takes (real-time factor)";
         number(format!("load {}", text::percent(load)), palette.load(load), hint);
     }

@@ -68,7 +68,7 @@ pub fn bar(ui: &mut Ui, desk: &mut Desk, model: &Title, zoom: f32) -> Option<Wis
             menu.0.on_hover_text("Zoom");
             let dark = palette.dark;
             let hint = if dark { "Light colours" } else { "Dark colours" };
-            if icon(ui, true, hint, |ui, rect, ink| half_moon(ui, rect, ink)).clicked() {
+            if icon(ui, true, hint, half_moon).clicked() {
                 wish = Some(Wish::Light(dark));
             }
             ui.add_space(8.0);
@@ -126,7 +126,7 @@ fn logo(ui: &mut Ui) {
 
 fn model_button(ui: &mut Ui, width: f32, model: &Title) -> Response {
     let palette = Palette::of(ui.visuals());
-    let (rect, response) = ui.allocate_exact_size(vec2(width, 32.0), Sense::CLICK);
+    let (rect, response) = ui.allocate_exact_size(vec2(width, 32.0), Sense::click());
     let fill = if response.hovered() { palette.lifted } else { palette.raised };
     ui.painter().rect_filled(rect, 5.0, fill);
     let painter = ui.painter_at(rect.shrink2(vec2(8.0, 0.0)).with_max_x(rect.right() - 24.0));
@@ -151,9 +151,13 @@ fn model_button(ui: &mut Ui, width: f32, model: &Title) -> Response {
 
 fn compare(ui: &mut Ui, desk: &mut Desk) {
     let palette = Palette::of(ui.visuals());
+    let active = desk.history.active();
+    let hint = if active == 0 { "Copy A to B" } else { "Copy B to A" };
+    if icon(ui, true, hint, copy).clicked() {
+        desk.copy_to_other();
+    }
     let (rect, _) = ui.allocate_exact_size(vec2(62.0, 26.0), Sense::hover());
     ui.painter().rect_filled(rect, 5.0, palette.raised);
-    let active = desk.history.active();
     for (at, (cell, name)) in
         super::strip::row(rect.shrink(2.0), 2, 2.0).into_iter().zip(["A", "B"]).enumerate()
     {
@@ -167,10 +171,6 @@ fn compare(ui: &mut Ui, desk: &mut Desk) {
         ) {
             desk.compare();
         }
-    }
-    let hint = if active == 0 { "Copy A to B" } else { "Copy B to A" };
-    if icon(ui, true, hint, copy).clicked() {
-        desk.copy_to_other();
     }
 }
 
@@ -192,7 +192,7 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View) -> Option<Wish> {
         }
         ui.add_space(10.0);
         let (rect, response) =
-            ui.allocate_exact_size(vec2((ui.available_width()).max(10.0), 38.0), Sense::CLICK);
+            ui.allocate_exact_size(vec2((ui.available_width()).max(10.0), 38.0), Sense::click());
         let samples = view.status.as_ref().map_or(0, |status| status.latency_samples());
         let painter = ui.painter_at(rect);
         let (big, small) = (
@@ -227,7 +227,7 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View) -> Option<Wish> {
 
 fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) -> bool {
     let palette = Palette::of(ui.visuals());
-    let (rect, response) = ui.allocate_exact_size(vec2(width, 38.0), Sense::CLICK);
+    let (rect, response) = ui.allocate_exact_size(vec2(width, 38.0), Sense::click());
     let fill = match (chosen, response.hovered()) {
         (true, _) => palette.lifted,
         (false, true) => palette.raised,
@@ -247,7 +247,7 @@ fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) 
     let (name, what) = named(choice);
     let known = choice.named().or(if chosen { view.tier } else { None });
     let found = known.and_then(|tier| view.tiers.iter().find(|view| view.tier == tier));
-    let (line, ink) = line_of(choice, found, palette);
+    let (line, ink) = line_of(choice, found, palette, width > 96.0);
     let painter = ui.painter_at(rect.shrink2(vec2(4.0, 0.0)));
     let ink_name = if chosen { palette.text } else { palette.weak };
     painter.text(rect.center() - vec2(0.0, 8.0), Align2::CENTER_CENTER, name, font(13.0), ink_name);
@@ -270,11 +270,12 @@ fn named(choice: TierChoice) -> (&'static str, &'static str) {
     }
 }
 
-fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette) -> (String, Color32) {
+fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette, wide: bool) -> (String, Color32) {
     let Some(found) = found else {
         return (if choice == TierChoice::Auto { "measures" } else { "–" }.into(), palette.weak);
     };
     let name = match (choice, found.tier) {
+        _ if !wide => "",
         (TierChoice::Auto, Tier::Low) => "Low · ",
         (TierChoice::Auto, Tier::Balanced) => "Balanced · ",
         (TierChoice::Auto, Tier::High) => "High · ",
@@ -283,7 +284,8 @@ fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette) -> (
     match found.load {
         Some(load) if choice != TierChoice::Auto => {
             let ink = if load > 0.7 { palette.load(load) } else { palette.weak };
-            (format!("{} · {}", text::time(found.latency_ms), text::percent(load)), ink)
+            let share = if wide { format!(" · {}", text::percent(load)) } else { String::new() };
+            (format!("{}{share}", text::time(found.latency_ms)), ink)
         }
         _ => (format!("{name}{}", text::time(found.latency_ms)), palette.weak),
     }
@@ -303,7 +305,7 @@ fn hint(what: &str, found: Option<&TierView>) -> String {
 
 fn icon(ui: &mut Ui, enabled: bool, name: &str, draw: impl FnOnce(&Ui, Rect, Color32)) -> Response {
     let palette = Palette::of(ui.visuals());
-    let sense = if enabled { Sense::CLICK } else { Sense::hover() };
+    let sense = if enabled { Sense::click() } else { Sense::hover() };
     let (rect, response) = ui.allocate_exact_size(Vec2::splat(26.0), sense);
     if enabled && response.hovered() {
         ui.painter().rect_filled(rect, 5.0, palette.raised);
@@ -335,7 +337,7 @@ fn copy(ui: &Ui, rect: Rect, ink: Color32) {
     let front = back.translate(vec2(3.5, 3.5));
     let palette = Palette::of(ui.visuals());
     ui.painter().rect_stroke(back, 2.0, stroke, egui::StrokeKind::Inside);
-    ui.painter().rect(front, 2.0, palette.panel, stroke, egui::StrokeKind::Inside);
+    ui.painter().rect(front, 2.0, palette.back, stroke, egui::StrokeKind::Inside);
 }
 
 fn half_moon(ui: &Ui, rect: Rect, ink: Color32) {

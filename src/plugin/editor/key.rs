@@ -108,6 +108,14 @@ impl<'a> AnyParam<'a> {
         each!(self, param => param.unmodulated_normalized_value())
     }
 
+    /// A number in its own unit, from one from 0 to 1.
+    pub fn plain(self, normalized: f32) -> f32 {
+        match self {
+            Self::Float(param) => param.preview_plain(normalized),
+            _ => normalized,
+        }
+    }
+
     /// Where it is reset to.
     pub fn default_normalized(self) -> f32 {
         each!(self, param => param.default_normalized_value())

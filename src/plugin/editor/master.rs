@@ -50,8 +50,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
         hint,
     );
 
-    let mix = desk.params.mix.preview_plain(desk.value(Key::Mix));
-    let mix = text::percent(f64::from(mix));
+    let mix = text::percent(f64::from(desk.plain(Key::Mix)));
     labelled_slide(
         ui,
         next(),
@@ -62,9 +61,8 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
         &mix,
         "From the delayed input (0 %) to the mix of stems (100 %)",
     );
-    let output = desk.params.output.preview_plain(desk.value(Key::Output));
     let origin = desk.params.output.preview_normalized(0.0);
-    let output = format!("{} dB", text::fader_db(output));
+    let output = format!("{} dB", text::fader_db(desk.plain(Key::Output)));
     labelled_slide(
         ui,
         next(),
@@ -78,7 +76,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
 
     null_meter(ui, next(), null);
 
-    let (label, cells) = halves(next(), 0.28);
+    let (label, cells) = captioned(next());
     caption(ui, label, "Lossless");
     let lossless = desk.params.lossless.value();
     let choices = [
@@ -93,13 +91,13 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
             "Stems as the model makes them; what they leave of the input is left out when they are summed in the host",
         ),
     ];
-    for (cell, (value, name, hint)) in row(cells, 2, 2.0).into_iter().zip(choices) {
+    for (cell, (value, name, hint)) in row(group(ui, cells), 2, 2.0).into_iter().zip(choices) {
         if control::choice(ui, cell, ("lossless", name), lossless == value, name, hint) {
             let normalized = desk.params.lossless.preview_normalized(value);
             desk.set(Key::Lossless, normalized);
         }
     }
-    let (label, cells) = halves(next(), 0.28);
+    let (label, cells) = captioned(next());
     caption(ui, label, "Render");
     let render = desk.params.render.value();
     let choices = [
@@ -115,7 +113,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
             "Always waits for the model: for hosts that render without saying so",
         ),
     ];
-    for (cell, (value, name, hint)) in row(cells, 3, 2.0).into_iter().zip(choices) {
+    for (cell, (value, name, hint)) in row(group(ui, cells), 3, 2.0).into_iter().zip(choices) {
         if control::choice(ui, cell, ("render", name), render == value, name, hint) {
             let normalized = desk.params.render.preview_normalized(value);
             desk.set(Key::Render, normalized);
@@ -123,8 +121,21 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null) {
     }
 }
 
+/// What holds a row of choices together.
+fn group(ui: &Ui, rect: Rect) -> Rect {
+    let palette = Palette::of(ui.visuals());
+    let rect = Rect::from_center_size(rect.center(), vec2(rect.width(), rect.height().min(26.0)));
+    ui.painter().rect_filled(rect, 5.0, palette.raised);
+    rect.shrink(2.0)
+}
+
 fn halves(rect: Rect, part: f32) -> (Rect, Rect) {
     rect.split_left_right_at_fraction(part)
+}
+
+/// Where a caption stands, and what it is for.
+fn captioned(rect: Rect) -> (Rect, Rect) {
+    rect.split_left_right_at_x((rect.left() + 60.0).min(rect.right()))
 }
 
 fn caption(ui: &Ui, rect: Rect, text: &str) {
@@ -144,7 +155,7 @@ fn labelled_slide(
     hint: &str,
 ) {
     let palette = Palette::of(ui.visuals());
-    let (name, rest) = halves(rect, 0.28);
+    let (name, rest) = captioned(rect);
     let (slide, number) = halves(rest, 0.62);
     caption(ui, name, label);
     control::slide(ui, slide, desk, key, origin, palette.accent, hint);
@@ -153,7 +164,7 @@ fn labelled_slide(
 
 fn null_meter(ui: &mut Ui, rect: Rect, null: Null) {
     let palette = Palette::of(ui.visuals());
-    let (name, rest) = halves(rect, 0.28);
+    let (name, rest) = captioned(rect);
     caption(ui, name, "Null");
     let response = ui.interact(rect, ui.scope_id().with("null"), Sense::hover());
     let bar = rest

@@ -205,7 +205,7 @@ impl Picker {
             .max_height(height)
             .auto_shrink(false)
             .show(ui, |ui| {
-                ui.set_max_width((ui.available_width() - 10.0).max(40.0));
+                ui.set_max_width((ui.available_width() - 4.0).max(40.0));
                 content(self, ui)
             })
             .inner

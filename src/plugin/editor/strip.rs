@@ -55,11 +55,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
     if middle.height() > 40.0 {
         fader_and_meters(ui, middle.shrink2(vec2(0.0, 4.0)), desk, strip, meters);
     }
-    let db = desk
-        .params
-        .strips()
-        .get(strip.slot)
-        .map_or(0.0, |params| params.gain.preview_plain(desk.value(key(Field::Gain))));
+    let db = desk.plain(key(Field::Gain));
     control::number(ui, number, desk, key(Field::Gain), &format!("{} dB", text::fader_db(db)));
     let cells = row(buttons.shrink2(vec2(0.0, 2.0)), 3, 4.0);
     for (cell, (field, letter, on, hint)) in cells.into_iter().zip([
@@ -69,11 +65,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
     ]) {
         control::switch(ui, cell, desk, key(field), letter, on, hint);
     }
-    let value = desk
-        .params
-        .strips()
-        .get(strip.slot)
-        .map_or(0.0, |params| params.pan.preview_plain(desk.value(key(Field::Pan))));
+    let value = desk.plain(key(Field::Pan));
     let hint = format!(
         "Balance: {}. Drag, turn the wheel, or double-click to type; Alt or Ctrl with a click resets.",
         text::pan(value)
@@ -102,7 +94,7 @@ fn fader_and_meters(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, met
     let color = palette.slot(strip.slot);
     let key = Key::Strip(strip.slot, Field::Gain);
     let scale = if rect.width() > 66.0 { 22.0 } else { 0.0 };
-    let bars = 9.0 * meters.len() as f32;
+    let bars = 10.0 * meters.len() as f32;
     let total = (scale + 28.0 + 6.0 + bars).min(rect.width());
     let left = rect.center().x - total / 2.0;
     let fader = Rect::from_x_y_ranges(left + scale..=left + scale + 28.0, rect.y_range());
@@ -126,10 +118,10 @@ fn fader_and_meters(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, met
         meters.iter_mut().for_each(Meter::clear);
     }
     let level = |db: f32| y_of(desk, strip.slot, db, travel);
-    let mut bar = Rect::from_min_size(bars.min, vec2(7.0, bars.height()));
+    let mut bar = Rect::from_min_size(bars.min, vec2(8.0, bars.height()));
     for meter in meters.iter() {
         meter_bar(ui, bar, travel, meter, if strip.heard { color } else { palette.weak }, &level);
-        bar = bar.translate(vec2(9.0, 0.0));
+        bar = bar.translate(vec2(10.0, 0.0));
     }
     let peak = meters.iter().map(Meter::peak).fold(f32::MIN, f32::max);
     let peak = if peak <= -89.0 { "silent".into() } else { format!("peak {peak:.1} dBFS") };
@@ -149,11 +141,11 @@ fn y_of(desk: &Desk, slot: usize, db: f32, travel: Rangef) -> f32 {
 
 fn fader_of(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key, travel: Rangef, color: Color32) {
     let palette = Palette::of(ui.visuals());
-    let response = ui.interact(rect, ui.scope_id().with(key), Sense::CLICK | Sense::DRAG);
+    let response = ui.interact(rect, ui.scope_id().with(key), Sense::click_and_drag());
     // Half a decibel in the upper half of the range, 24 dB wide.
     control::drive(ui, &response, desk, key, Move { way: Way::Up, travel: travel.span(), step: 0.5 / 48.0 });
     let value = desk.value(key);
-    control::announce(ui, &response, desk, key, value);
+    control::announce(ui, &response, desk, key);
     let y = egui::lerp(travel.max..=travel.min, value.clamp(0.0, 1.0));
     let painter = ui.painter();
     let groove = Rect::from_x_y_ranges(rect.center().x - 2.0..=rect.center().x + 2.0, travel);

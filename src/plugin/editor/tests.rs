@@ -3,7 +3,7 @@
 
 use egui::accesskit::{Node, NodeId, Rect};
 use egui::{Event, Key as Press, Modifiers, PointerButton, Pos2, RawInput, pos2, vec2};
-use nice_plug::prelude::{GuiContextInner, Param, ParamPtr, PluginApi, PluginState};
+use nice_plug::prelude::{GuiContextInner, ParamPtr, PluginApi, PluginState};
 use parking_lot::Mutex;
 
 use super::*;
@@ -127,14 +127,9 @@ impl Bench {
 
     fn frame(&mut self, events: Vec<Event>) {
         self.time += 0.1;
-        let modifiers = events.iter().find_map(|event| match event {
-            Event::Key { modifiers, .. } | Event::PointerButton { modifiers, .. } => Some(*modifiers),
-            _ => None,
-        });
         let input = RawInput {
             screen_rect: Some(egui::Rect::from_min_size(Pos2::ZERO, self.size)),
             time: Some(self.time),
-            modifiers: modifiers.unwrap_or_default(),
             events,
             ..RawInput::default()
         };
@@ -175,13 +170,12 @@ impl Bench {
     }
 
     fn find(&self, label: &str) -> (NodeId, Pos2) {
-        let (id, node) = self
-            .nodes
-            .iter()
-            .find(|(_, node)| {
-                node.label().is_some_and(|text| text.starts_with(label))
-                    || node.value().is_some_and(|text| text.starts_with(label))
-            })
+        let says = |node: &Node, is: &dyn Fn(&str) -> bool| {
+            node.label().is_some_and(is) || node.value().is_some_and(is)
+        };
+        let exactly = self.nodes.iter().find(|(_, node)| says(node, &|text| text == label));
+        let (id, node) = exactly
+            .or_else(|| self.nodes.iter().find(|(_, node)| says(node, &|text| text.starts_with(label))))
             .unwrap_or_else(|| panic!("no {label:?} in\n{}", self.words()));
         let Rect { x0, y0, x1, y1 } = node.bounds().unwrap();
         (*id, pos2(((x0 + x1) / 2.0) as f32, ((y0 + y1) / 2.0) as f32))
@@ -189,8 +183,10 @@ impl Bench {
 
     fn press(&mut self, key: Press, modifiers: Modifiers) {
         for pressed in [true, false] {
-            self.frame(vec![Event::Key { key, physical_key: None, pressed, repeat: false, modifiers }]);
+            let event = Event::Key { key, physical_key: None, pressed, repeat: false, modifiers };
+            self.frame(vec![Event::ModifiersChanged(modifiers), event]);
         }
+        self.frame(vec![Event::ModifiersChanged(Modifiers::NONE)]);
     }
 
     fn button(&mut self, pos: Pos2, pressed: bool, modifiers: Modifiers) {
@@ -243,6 +239,9 @@ fn played() -> View {
         client.process(&mut planes.each_mut().map(Vec::as_mut_slice), &mut NoStems);
         engine.run_until_idle();
     }
+    let status = engine.status();
+    // An engine that ends says so.
+    std::mem::forget(engine);
     let tiers = Tier::ALL.map(|tier| TierView { tier, latency_ms: 612.0, load: Some(0.34) });
     View {
         model: ready(),
@@ -251,7 +250,7 @@ fn played() -> View {
         latency_ms: 240.0,
         host_rate: 48_000,
         routing: Some(Routing::of(&["vocals".into(), "instrumental".into()])),
-        status: Some(engine.status()),
+        status: Some(status),
         ..View::default()
     }
 }

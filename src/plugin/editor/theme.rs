@@ -104,7 +104,7 @@ impl Palette {
     /// Text on a filled patch of `fill`.
     pub fn on(fill: Color32) -> Color32 {
         let [r, g, b, _] = fill.to_array().map(f32::from);
-        if 0.299 * r + 0.587 * g + 0.114 * b > 140.0 { Color32::from_gray(0x14) } else { Color32::WHITE }
+        if 0.299 * r + 0.587 * g + 0.114 * b > 112.0 { Color32::from_gray(0x14) } else { Color32::WHITE }
     }
 
     /// Text that warns, for a share of real time.

@@ -9,7 +9,7 @@ use crate::stream::scope::COLUMNS_PER_SECOND;
 /// Seconds that are shown.
 const SECONDS: u32 = 10;
 /// Bends the peaks, so that quiet passages are not a line.
-const BEND: f32 = 0.6;
+const BEND: f32 = 0.5;
 
 /// One lane.
 #[derive(Clone, Debug, PartialEq)]

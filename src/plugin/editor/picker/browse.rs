@@ -140,7 +140,7 @@ impl Browse {
 fn line(ui: &mut Ui, height: f32, name: &str, kind: Kind, size: u64, chosen: bool) -> egui::Response {
     let palette = Palette::of(ui.visuals());
     let (rect, response) =
-        ui.allocate_exact_size(egui::vec2(ui.available_width(), height), egui::Sense::CLICK);
+        ui.allocate_exact_size(egui::vec2(ui.available_width(), height), egui::Sense::click());
     let fill = match (chosen, response.hovered()) {
         (true, _) => palette.accent.gamma_multiply(0.3),
         (false, true) => palette.raised,

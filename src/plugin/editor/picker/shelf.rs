@@ -28,7 +28,7 @@ fn card(ui: &mut Ui, card: &Card, side: impl FnOnce(&mut Ui) -> Option<Pick>) ->
         .corner_radius(6)
         .inner_margin(Margin::symmetric(10, 7));
     let inner = frame.show(ui, |ui| {
-        ui.set_width((ui.available_width() - 22.0).max(40.0));
+        ui.set_width(ui.available_width().max(40.0));
         ui.horizontal(|ui| {
             let text_width = (ui.available_width() - 150.0).max(60.0);
             ui.allocate_ui_with_layout(egui::vec2(text_width, 20.0), Layout::top_down(Align::Min), |ui| {
