@@ -22,6 +22,8 @@ pub mod selection;
 pub mod session;
 pub mod slot;
 mod store;
+#[allow(missing_docs, reason = "names of the format")]
+pub mod vst3;
 
 use std::sync::Arc;
 
@@ -232,5 +234,4 @@ mod entry {
     use super::{Multi, Stereo};
 
     nice_plug::nice_export_clap!(Stereo, Multi);
-    nice_plug::nice_export_vst3!(Stereo, Multi);
 }
