@@ -1,5 +1,9 @@
 //! The model that comes with the program, for the first run, for demos, and for those without a network.
 
+use std::sync::OnceLock;
+
+use sha2::{Digest, Sha256};
+
 use crate::model::checkpoint::Checkpoint;
 
 /// Name of the embedded model, on the command line and in reports.
@@ -9,6 +13,16 @@ pub const NAME: &str = "embedded";
 #[must_use]
 pub fn checkpoint() -> Option<Checkpoint> {
     Checkpoint::from_bytes(bytes()?, NAME).ok()
+}
+
+/// SHA-256 of the embedded checkpoint in lower-case hex; empty where there is none.
+#[must_use]
+pub fn sha256() -> &'static str {
+    static HASH: OnceLock<String> = OnceLock::new();
+    HASH.get_or_init(|| {
+        let Some(bytes) = bytes() else { return String::new() };
+        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    })
 }
 
 #[cfg(feature = "embedded")]

@@ -22,8 +22,7 @@ pub mod selection;
 pub mod session;
 pub mod slot;
 mod store;
-#[allow(missing_docs, reason = "names of the format")]
-pub mod vst3;
+mod vst3;
 
 use std::sync::Arc;
 
@@ -93,8 +92,7 @@ impl Instance {
                 None
             }
         };
-        let processor =
-            Processor::new(session.clone(), live, config.sample_rate, host.offline, api == PluginApi::Clap);
+        let processor = Processor::new(session.clone(), live, config.sample_rate, host.offline);
         let latency = processor.latency();
         self.feed = session.player().map(|player| player.start(host.rate));
         self.processor = Some(processor);
@@ -117,7 +115,7 @@ impl Instance {
         if renders {
             processor.settle();
         }
-        if processor.adopt() {
+        if processor.adopt(renders) {
             context.set_latency_samples(processor.latency());
         }
         if let Some(feed) = &self.feed {

@@ -27,10 +27,11 @@ struct Entry {
     seconds: f64,
 }
 
-/// What was measured for `model` on this machine.
-pub fn remembered(model: &Loaded) -> Option<plan::Measured> {
+/// What was measured on this machine for the model of this content, which need not be loaded for it: the latency must be right from the
+/// first activation.
+pub fn remembered(sha256: &str) -> Option<plan::Measured> {
     let record: Record = store::read(RECORD);
-    let Entry { window, seconds } = *record.seconds.get(&key(model))?;
+    let Entry { window, seconds } = *record.seconds.get(&key(sha256))?;
     (window > 0 && seconds.is_finite() && seconds > 0.0)
         .then_some(plan::Measured { window: ModelSamples(window), seconds })
 }
@@ -49,13 +50,14 @@ pub fn calibrate(model: &Loaded) -> Result<plan::Measured, WindowError> {
     let again = if rounds > 0 { measure(&model.model, window, rounds)? } else { once };
     let measured = plan::Measured { window, seconds: once.seconds.min(again.seconds) };
     let mut record: Record = store::read(RECORD);
-    record.seconds.insert(key(model), Entry { window: window.0, seconds: measured.seconds });
+    record.seconds.insert(key(&model.sha256), Entry { window: window.0, seconds: measured.seconds });
     store::write(RECORD, &record);
     Ok(measured)
 }
 
-fn key(model: &Loaded) -> String {
-    format!("{} | {} | {}", machine(), model.model.runs_on(), model.sha256)
+fn key(sha256: &str) -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    format!("{}, {threads} threads | {sha256}", machine())
 }
 
 /// The processor's name where the system tells it. A cache folder may be shared by machines.

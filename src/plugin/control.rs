@@ -7,6 +7,8 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use nice_plug::prelude::PluginApi;
+
 use super::calibration;
 use super::library::{self, Loaded, OpenError};
 use super::params::{Lossless, TierChoice};
@@ -24,6 +26,8 @@ const POLL: Duration = Duration::from_millis(100);
 /// What the control thread knows that nobody else must.
 #[derive(Default)]
 struct Control {
+    /// Tier that was last wanted.
+    tier: Option<TierChoice>,
     /// Selection that was last loaded, or failed to.
     loaded: Option<u64>,
     measured: Option<plan::Measured>,
@@ -37,7 +41,10 @@ pub(super) fn run(session: &Arc<Session>) {
         match session.commands().recv_timeout(POLL) {
             Ok(Command::Fetch) => (may_fetch, control.loaded) = (true, None),
             Ok(Command::Retry) => control.loaded = None,
-            Ok(Command::Calibrate) => control.calibrate(session),
+            Ok(Command::Calibrate) => {
+                control.calibrate(session);
+                session.owner.lock().measured = control.measured;
+            }
             Ok(Command::Look) | Err(_) => {}
         }
         while session.retired.pop().is_some() {}
@@ -65,6 +72,10 @@ impl Control {
             self.load(session, wanted.1, may_fetch);
         }
         if active {
+            if self.tier.replace(wanted.0).is_some_and(|tier| tier != wanted.0) {
+                // Whoever chooses a tier, chooses by what is shown now.
+                session.owner.lock().measured = self.measured;
+            }
             self.plan(session);
             // Loaded for what was wanted then; whatever is wanted since comes next.
             if self.loaded == Some(wanted.1) {
@@ -91,7 +102,7 @@ impl Control {
         let view = match opened {
             Ok(loaded) => {
                 session.params.model.learn(generation, |selection| learn(selection, &loaded));
-                self.measured = calibration::remembered(&loaded);
+                self.measured = calibration::remembered(&loaded.sha256);
                 let view = ModelView::Ready {
                     runs_on: loaded.model.runs_on().into(),
                     stems: loaded.known.stems.clone(),
@@ -112,6 +123,13 @@ impl Control {
         };
         session.show(|shown| shown.model = view);
         let mut owner = session.owner.lock();
+        // What was measured since an activation counts from the next on: the latency changes under way only where the user has asked for
+        // another model, or where nothing is to be kept in time with it.
+        if owner.planned_for != Some(generation)
+            || owner.host.is_some_and(|host| host.api == PluginApi::Standalone)
+        {
+            owner.measured = self.measured;
+        }
         put_in(session, &mut owner);
     }
 
@@ -128,7 +146,7 @@ impl Control {
         let renders = is_rendering(session);
         let mut owner = session.owner.lock();
         let Some(host) = owner.host else { return };
-        let (tier, plan) = match wanted_plan(session, &owner, self.measured, host) {
+        let (tier, plan) = match wanted_plan(session, &owner, host) {
             Ok(found) => found,
             Err(error) => {
                 session.show(|view| view.model = ModelView::Unplanned(error.to_string()));
@@ -193,8 +211,9 @@ impl Control {
 pub(super) fn activate(session: &Arc<Session>, host: Host) -> Result<Option<Live>, PlanError> {
     let mut owner = session.owner.lock();
     owner.host = Some(host);
-    let measured = owner.model.as_ref().and_then(calibration::remembered);
-    let (tier, plan) = match wanted_plan(session, &owner, measured, host) {
+    owner.measured = identity(session, &owner).and_then(|sha256| calibration::remembered(&sha256));
+    owner.planned_for = Some(session.params.model.generation());
+    let (tier, plan) = match wanted_plan(session, &owner, host) {
         Ok(found) => found,
         Err(error) => {
             (owner.stream, owner.plan) = (None, None);
@@ -233,14 +252,9 @@ fn put_in(session: &Session, owner: &mut Owner) {
     session.set_routing(routing);
 }
 
-fn wanted_plan(
-    session: &Session,
-    owner: &Owner,
-    measured: Option<plan::Measured>,
-    host: Host,
-) -> Result<(Tier, Plan), PlanError> {
+fn wanted_plan(session: &Session, owner: &Owner, host: Host) -> Result<(Tier, Plan), PlanError> {
     let timing = known(session, owner).timing();
-    let tier = match (session.params.tier.value(), measured) {
+    let tier = match (session.params.tier.value(), owner.measured) {
         (TierChoice::Auto, Some(measured)) => Tier::auto(&timing, measured).tier,
         // The small model runs everywhere; of others nothing is known before they were measured.
         (TierChoice::Auto, None) if session.params.model.get().source == Source::Embedded => Tier::Low,
@@ -251,6 +265,15 @@ fn wanted_plan(
 
 fn block(host: Host) -> HostSamples {
     HostSamples(u64::from(host.max_block).clamp(1, plan::MAX_BLOCK.0))
+}
+
+/// Content of the wanted model, as far as anyone knows.
+fn identity(session: &Session, owner: &Owner) -> Option<String> {
+    if let Some(loaded) = &owner.model {
+        return Some(loaded.sha256.clone());
+    }
+    let selection = session.params.model.get();
+    if selection.source == Source::Embedded { Some(embedded::sha256().into()) } else { selection.sha256 }
 }
 
 /// What the wanted model is, as far as anyone knows: from itself, from the session, or like the built-in one.

@@ -1,6 +1,6 @@
 //! Whether a host plays or renders, told from its pace.
 //!
-//! Hosts announce offline rendering late (VST3, as the wrapper hands it on) or not at all. But one that renders calls again as soon as it has its
+//! Some hosts never announce that they render. But one that does calls again as soon as it has its
 //! block, and one that plays lets a block's duration pass: the time between the end of a call and the start of the next is the host's own.
 
 use std::time::Instant;
@@ -9,8 +9,6 @@ use std::time::Instant;
 const SPAN: f64 = 0.3;
 /// Audio handed over per second of the host's own time from which on it counts as rendering.
 const FAST: f64 = 2.0;
-/// Up to which a host that has announced rendering counts as playing all the same: waiting for the model takes from its own time.
-const SLOW: f64 = 1.5;
 
 /// Watches a host's calls. Realtime-safe: reads the clock, no more.
 #[derive(Clone, Copy, Debug, Default)]
@@ -44,13 +42,14 @@ impl Pace {
         *self = Self::default();
     }
 
-    /// Whether the host renders, given what it `announced`.
-    pub fn renders(&self, announced: bool) -> bool {
-        match self.speed {
-            None => announced,
-            Some(speed) if announced => speed > SLOW,
-            Some(speed) => speed > FAST,
-        }
+    /// Whether a verdict was formed.
+    pub fn is_known(&self) -> bool {
+        self.speed.is_some()
+    }
+
+    /// Whether the host renders, as far as its pace shows.
+    pub fn renders(&self) -> bool {
+        self.speed.is_some_and(|speed| speed > FAST)
     }
 }
 
@@ -73,25 +72,23 @@ mod tests {
     }
 
     #[test]
-    fn the_first_calls_go_by_what_was_announced() {
-        for announced in [false, true] {
-            assert_eq!(host(0.01, 1e-4, 0.0, 3).renders(announced), announced);
-        }
+    fn a_few_calls_say_nothing() {
+        let pace = host(0.01, 1e-4, 0.0, 3);
+        assert!(!pace.is_known() && !pace.renders());
     }
 
     #[test]
-    fn a_host_in_real_time_is_never_kept_waiting_for_long() {
+    fn a_host_in_real_time_is_never_kept_waiting() {
         for (own, wait) in [(0.010, 0.0), (0.0095, 0.0005), (0.008, 0.002)] {
-            assert!(!host(0.01, own, wait, 60).renders(false));
-            assert!(!host(0.01, own, wait, 60).renders(true));
+            let pace = host(0.01, own, wait, 60);
+            assert!(pace.is_known() && !pace.renders());
         }
     }
 
     #[test]
     fn a_host_that_renders_shows_it_even_when_the_model_is_slower_than_real_time() {
         for wait in [0.0, 0.005, 0.05] {
-            assert!(host(0.01, 1e-3, wait, 60).renders(false));
-            assert!(host(0.01, 4e-3, wait, 60).renders(true));
+            assert!(host(0.01, 1e-3, wait, 60).renders());
         }
     }
 }

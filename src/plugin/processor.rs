@@ -28,9 +28,8 @@ pub(super) struct Processor {
     session: Arc<Session>,
     live: Option<Box<Live>>,
     rate: f32,
-    /// Whether the host has announced that it renders, and can be believed.
+    /// Whether the host has announced that it renders.
     announced: bool,
-    exact: bool,
     pace: Pace,
     output: Ramp,
     /// Where the host's song should be at the next call, while it plays.
@@ -40,14 +39,13 @@ pub(super) struct Processor {
 }
 
 impl Processor {
-    /// For a stream that was just opened. `exact`: the announcement is reliable.
-    pub fn new(session: Arc<Session>, live: Option<Live>, rate: f32, announced: bool, exact: bool) -> Self {
+    /// For a stream that was just opened.
+    pub fn new(session: Arc<Session>, live: Option<Live>, rate: f32, announced: bool) -> Self {
         Self {
             session,
             live: live.map(Box::new),
             rate,
             announced,
-            exact,
             pace: Pace::default(),
             output: Ramp::new(1.0, (RAMP_SECONDS * rate) as u32),
             expected: None,
@@ -71,9 +69,11 @@ impl Processor {
         self.session.fresh.store(true, Relaxed);
     }
 
-    /// Takes a new stream, where there is one and the old one can be laid aside. True when the latency is another now. Realtime-safe.
-    pub fn adopt(&mut self) -> bool {
-        if self.session.handoff.is_empty() || self.session.retired.is_full() {
+    /// Takes a new stream, where there is one and the old one can be laid aside. True when the latency is another now. Never under way in a
+    /// render, nor before the host's pace shows that it isn't one. Realtime-safe.
+    pub fn adopt(&mut self, renders: bool) -> bool {
+        let may = if renders { self.session.fresh.load(Relaxed) } else { self.pace.is_known() };
+        if !may || self.session.handoff.is_empty() || self.session.retired.is_full() {
             return false;
         }
         let Some(next) = self.session.handoff.pop() else { return false };
@@ -94,7 +94,7 @@ impl Processor {
         let renders = match params.render.value() {
             RenderMode::Realtime => false,
             RenderMode::Offline => true,
-            RenderMode::Auto => (self.announced && self.exact) || self.pace.renders(self.announced),
+            RenderMode::Auto => self.announced || self.pace.renders(),
         };
         self.session.renders.store(renders, Relaxed);
         renders

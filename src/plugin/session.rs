@@ -16,6 +16,7 @@ use super::params::{NullsumParams, TierChoice};
 use super::player::Player;
 use super::selection::Selection;
 use super::slot::Routing;
+use crate::stream::plan::Measured;
 use crate::stream::{Client, Plan, Status, Stream, Tier};
 
 /// Name of the control thread.
@@ -124,6 +125,10 @@ pub(super) struct Owner {
     pub plan: Option<Plan>,
     pub tier: Option<Tier>,
     pub model: Option<Loaded>,
+    /// What the tier Auto goes by.
+    pub measured: Option<Measured>,
+    /// Generation of the selection at the last activation.
+    pub planned_for: Option<u64>,
 }
 
 /// One instance.

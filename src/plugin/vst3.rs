@@ -1,8 +1,10 @@
-//! The VST3 classes, with all their output buses whatever the host leaves out.
+//! The VST3 classes: the framework's wrapper with two things mended.
 //!
-//! A host may leave buses of stems inactive, and then gives null pointers for them, or fewer buses than there are. The
-//! framework's wrapper reads through those pointers, or leaves out the block. [`Whole`] stands before the wrapper, gives
-//! it room of its own for what is missing, and passes on everything else.
+//! - A host may leave buses of stems inactive, and then gives null pointers for them, or fewer buses than there are. The wrapper reads
+//!   through those pointers, or leaves out the block. [`Whole`] stands before it and gives it room of its own for what is missing.
+//! - The wrapper hands on the process mode of the setup before. Told twice, it hands on the right one.
+//!
+//! Everything else is passed on as it is. The entry points are here too, since the framework's exports know its own wrapper only.
 
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -79,7 +81,7 @@ impl<P: Vst3Plugin> Whole<P> {
             slot.silenceFlags = 0;
             slot.__field0.channelBuffers32 = room.pointers[bus].as_mut_ptr();
         }
-        missing.then(|| room.buses.as_mut_ptr())
+        missing.then_some(room.buses.as_mut_ptr())
     }
 }
 
@@ -193,7 +195,10 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
                 *pointer = samples.as_mut_ptr();
             }
         }
-        unsafe { self.inner.setupProcessing(setup) }
+        unsafe {
+            self.inner.setupProcessing(setup);
+            self.inner.setupProcessing(setup)
+        }
     }
 
     unsafe fn setProcessing(&self, state: TBool) -> tresult {
@@ -319,17 +324,50 @@ pub extern "system" fn GetPluginFactory() -> *mut c_void {
         .map_or(std::ptr::null_mut(), |p| p.into_raw().cast())
 }
 
+/// Sets up what the process needs once.
+fn enter() -> bool {
+    nice_plug::wrapper::setup_logger::<super::Stereo>();
+    true
+}
+
 /// Linux: the library is loaded.
 #[unsafe(no_mangle)]
 #[cfg(all(target_family = "unix", not(target_os = "macos")))]
 pub extern "C" fn ModuleEntry(_library: *mut c_void) -> bool {
-    nice_plug::wrapper::setup_logger::<super::Stereo>();
-    true
+    enter()
 }
 
 /// Linux: the library will be unloaded.
 #[unsafe(no_mangle)]
 #[cfg(all(target_family = "unix", not(target_os = "macos")))]
 pub extern "C" fn ModuleExit() -> bool {
+    true
+}
+
+/// macOS: the bundle is loaded.
+#[unsafe(no_mangle)]
+#[cfg(target_os = "macos")]
+pub extern "C" fn bundleEntry(_bundle: *mut c_void) -> bool {
+    enter()
+}
+
+/// macOS: the bundle will be unloaded.
+#[unsafe(no_mangle)]
+#[cfg(target_os = "macos")]
+pub extern "C" fn bundleExit() -> bool {
+    true
+}
+
+/// Windows: the library is loaded.
+#[unsafe(no_mangle)]
+#[cfg(target_os = "windows")]
+pub extern "system" fn InitDll() -> bool {
+    enter()
+}
+
+/// Windows: the library will be unloaded.
+#[unsafe(no_mangle)]
+#[cfg(target_os = "windows")]
+pub extern "system" fn ExitDll() -> bool {
     true
 }

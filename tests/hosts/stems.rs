@@ -40,10 +40,9 @@ both! {
         let heard = output[1..].iter().filter(|bus| rms(bus) > 1e-4).count();
         assert!(heard >= 2, "{}: {heard} stems are heard: the model did not run", H::FORMAT);
         for order in [[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [3, 1, 6, 2, 5, 4]] {
-            for channel in 0..2 {
-                for n in 0..music[0].len() {
+            for (channel, samples) in output[0].iter().enumerate() {
+                for (n, main) in samples.iter().copied().enumerate() {
                     let sum = order.iter().fold(0.0, |sum, &bus: &usize| sum + output[bus][channel][n]);
-                    let main = output[0][channel][n];
                     assert!(sum == main, "{}: channel {channel}, sample {n}: {sum:e}, main {main:e}", H::FORMAT);
                 }
             }

@@ -131,7 +131,7 @@ both! {
         let latencies: Vec<usize> = hosts.iter_mut().map(H::latency).collect();
         let total = latencies.iter().max().unwrap() + 22_050;
         let input = floats(2, total);
-        let mut outputs = vec![vec![Vec::with_capacity(total); 2]; hosts.len()];
+        let mut outputs = vec![vec![Vec::new(); 2]; hosts.len()];
         for start in (0..total).step_by(512) {
             let end = (start + 512).min(total);
             for (host, output) in hosts.iter_mut().zip(&mut outputs) {
