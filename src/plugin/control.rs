@@ -31,6 +31,8 @@ struct Control {
     /// Selection that was last loaded, or failed to.
     loaded: Option<u64>,
     measured: Option<plan::Measured>,
+    /// What the host was last asked to start anew for: a host that does not is not asked ten times a second.
+    asked_for: Option<Plan>,
 }
 
 /// The thread.
@@ -142,7 +144,7 @@ impl Control {
     }
 
     /// Opens a new stream where the one there is is not what is wanted.
-    fn plan(&self, session: &Arc<Session>) {
+    fn plan(&mut self, session: &Arc<Session>) {
         let renders = is_rendering(session);
         let mut owner = session.owner.lock();
         let Some(host) = owner.host else { return };
@@ -155,6 +157,7 @@ impl Control {
         };
         if owner.plan.as_ref() == Some(&plan) {
             owner.tier = Some(tier);
+            self.asked_for = None;
             session.show(|view| view.restart_pending = false);
             return;
         }
@@ -168,7 +171,10 @@ impl Control {
                 let _ = session.handoff.force_push(Box::new(live));
             }
         } else {
-            session.want_restart();
+            if self.asked_for.as_ref() != Some(&plan) {
+                session.want_restart();
+                self.asked_for = Some(plan);
+            }
             session.show(|view| view.restart_pending = true);
         }
     }
