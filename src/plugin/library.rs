@@ -113,7 +113,7 @@ fn built_in(on_step: OnStep) -> Result<Loaded, OpenError> {
     step(on_step, Step::Loading)?;
     let checkpoint = embedded::checkpoint()
         .ok_or_else(|| broken("no model is built into this plugin; choose a checkpoint"))?;
-    load(&checkpoint, None, None, embedded::sha256().into(), Some("CC0 and MIT data, MIT weights".into()))
+    load(&checkpoint, None, None, embedded::sha256().into(), Some("CC0 1.0".into()))
 }
 
 fn from_registry(name: &str, may_fetch: bool, on_step: OnStep) -> Result<Loaded, OpenError> {
