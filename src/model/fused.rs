@@ -8,6 +8,8 @@ use std::sync::Arc;
 
 use candle_core::{Device, Shape};
 use candle_nn::VarBuilder;
+use parking_lot::Mutex;
+use rayon::prelude::*;
 
 use super::architecture::{Architecture, Position};
 use super::bands::BandLayout;
@@ -66,26 +68,22 @@ struct Layer {
 }
 
 impl FusedRoformer {
-    /// Packs the weights of `vb` for `isa`. `arch` must be covered.
+    /// Packs the weights of `vb` for `isa`, on the threads of `pool`. `arch` must be covered.
     ///
     /// # Errors
     /// [`FusedError`].
     pub fn new(arch: &Architecture, vb: VarBuilder, isa: Isa, pool: Pool) -> Result<Self, FusedError> {
         let weights = Weights(vb.set_device(Device::Cpu));
-        let [_, time_at, freq_at] = arch.transformer_indices;
-        let mut rotaries = Rotaries(Vec::new());
-        let layers = (0..arch.depth)
-            .map(|i| {
-                let at = weights.pp(format!("layers.{i}"));
-                Ok(Layer {
-                    time: blocks(arch, &at.pp(time_at), arch.time_transformer_depth, isa, &mut rotaries)?,
-                    freq: blocks(arch, &at.pp(freq_at), arch.freq_transformer_depth, isa, &mut rotaries)?,
-                })
-            })
-            .collect::<Result<_, FusedError>>()?;
+        let (band_split, layers, mask_estimator) = pool.install(|| {
+            Ok::<_, FusedError>((
+                band_split(arch, &weights, isa)?,
+                layers(arch, &weights, isa)?,
+                mask_estimator(arch, &weights, isa)?,
+            ))
+        })?;
         Ok(Self {
-            band_split: band_split(arch, &weights, isa)?,
-            mask_estimator: mask_estimator(arch, &weights, isa)?,
+            band_split,
+            mask_estimator,
             layers,
             bands: Some(arch.band_layout()).filter(|layout| !layout.whole),
             architecture: arch.clone(),
@@ -185,15 +183,17 @@ impl<'a> Weights<'a> {
 }
 
 /// Rotary tables by their frequencies: all blocks of a checkpoint have the same.
-struct Rotaries(Vec<(Vec<f32>, Arc<Rotary>)>);
+#[derive(Default)]
+struct Rotaries(Mutex<Vec<(Vec<f32>, Arc<Rotary>)>>);
 
 impl Rotaries {
-    fn get(&mut self, freqs: &[f32], dim_head: usize) -> Result<Arc<Rotary>, KernelError> {
-        if let Some((_, rotary)) = self.0.iter().find(|(known, _)| known == freqs) {
+    fn get(&self, freqs: &[f32], dim_head: usize) -> Result<Arc<Rotary>, KernelError> {
+        let mut known = self.0.lock();
+        if let Some((_, rotary)) = known.iter().find(|(known, _)| known == freqs) {
             return Ok(Arc::clone(rotary));
         }
         let rotary = Arc::new(Rotary::new(freqs, dim_head)?);
-        self.0.push((freqs.to_vec(), Arc::clone(&rotary)));
+        known.push((freqs.to_vec(), Arc::clone(&rotary)));
         Ok(rotary)
     }
 }
@@ -205,9 +205,9 @@ fn as_linear([weight, bias]: &[Vec<f32>; 2]) -> Linear<'_> {
 fn band_split(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<BandSplit, FusedError> {
     let bands = arch
         .band_features()
-        .iter()
+        .into_par_iter()
         .enumerate()
-        .map(|(k, &features)| {
+        .map(|(k, features)| {
             let at = weights.pp(format!("band_split.to_features.{k}"));
             Ok((at.get("0.gamma", features)?, at.linear("1", features, arch.dim)?))
         })
@@ -219,23 +219,38 @@ fn band_split(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<BandSp
 
 fn mask_estimator(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<MaskEstimator, FusedError> {
     let final_norm = if arch.final_norm() { Some(weights.get("final_norm.gamma", arch.dim)?) } else { None };
-    let mut stems = Vec::with_capacity(arch.num_stems);
-    for n in 0..arch.num_stems {
-        let mut bands = Vec::with_capacity(arch.bands.len());
-        for (k, features) in arch.band_features().into_iter().enumerate() {
-            let at = weights.pp(format!("mask_estimators.{n}.to_freqs.{k}.0"));
-            let linears = arch
-                .mask_sizes(features)
-                .windows(2)
-                .enumerate()
-                .map(|(i, io)| at.linear(&(2 * i).to_string(), io[0], io[1]))
-                .collect::<Result<Vec<_>, FusedError>>()?;
-            let linears: Vec<_> = linears.iter().map(as_linear).collect();
-            bands.push(BandMlp::new(isa, &linears, final_norm.as_deref())?);
-        }
-        stems.push(bands);
-    }
+    let band = |n: usize, k: usize, features: usize| {
+        let at = weights.pp(format!("mask_estimators.{n}.to_freqs.{k}.0"));
+        let linears = arch
+            .mask_sizes(features)
+            .windows(2)
+            .enumerate()
+            .map(|(i, io)| at.linear(&(2 * i).to_string(), io[0], io[1]))
+            .collect::<Result<Vec<_>, FusedError>>()?;
+        let linears: Vec<_> = linears.iter().map(as_linear).collect();
+        Ok::<_, FusedError>(BandMlp::new(isa, &linears, final_norm.as_deref())?)
+    };
+    let features = arch.band_features();
+    let bands = |n| features.par_iter().enumerate().map(|(k, &features)| band(n, k, features)).collect();
+    let stems = (0..arch.num_stems).into_par_iter().map(bands).collect::<Result<_, _>>()?;
     Ok(MaskEstimator::new(stems, final_norm.is_some())?)
+}
+
+fn layers(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<Vec<Layer>, FusedError> {
+    let [_, time_at, freq_at] = arch.transformer_indices;
+    let rotaries = Rotaries::default();
+    (0..arch.depth)
+        .into_par_iter()
+        .map(|i| {
+            let at = weights.pp(format!("layers.{i}"));
+            let blocks = |index, depth| blocks(arch, &at.pp(index), depth, isa, &rotaries);
+            let (time, freq) = rayon::join(
+                || blocks(time_at, arch.time_transformer_depth),
+                || blocks(freq_at, arch.freq_transformer_depth),
+            );
+            Ok(Layer { time: time?, freq: freq? })
+        })
+        .collect()
 }
 
 /// The blocks of one transformer; the norm that may follow it goes with the last.
@@ -244,7 +259,7 @@ fn blocks(
     at: &Weights,
     depth: usize,
     isa: Isa,
-    rotaries: &mut Rotaries,
+    rotaries: &Rotaries,
 ) -> Result<Vec<TransformerBlock>, FusedError> {
     let (dim, inner) = (arch.dim, arch.heads * arch.dim_head);
     let norm = if arch.transformer_norm() { Some(at.get("norm.gamma", dim)?) } else { None };
