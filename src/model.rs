@@ -20,6 +20,7 @@ mod linear_attention;
 mod mask_estimator;
 mod norm;
 mod position;
+pub mod precision;
 pub mod roformer;
 mod transformer;
 pub mod weights;

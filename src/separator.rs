@@ -17,6 +17,7 @@ use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config::Config;
 use crate::model::device::{DeviceChoice, DeviceError};
 use crate::model::fused::FusedError;
+use crate::model::precision::Precision;
 use crate::model::weights;
 use network::Network;
 
@@ -106,11 +107,13 @@ pub struct Runtime {
     pub device: DeviceChoice,
     /// Threads of the process-wide pool that all separators of this many threads share; 0 takes one a processor.
     pub threads: usize,
+    /// Arithmetic of the network's matrix products.
+    pub precision: Precision,
 }
 
 impl From<DeviceChoice> for Runtime {
     fn from(device: DeviceChoice) -> Self {
-        Self { device, threads: 0 }
+        Self { device, ..Self::default() }
     }
 }
 

@@ -116,7 +116,7 @@ pub struct RunArgs {
 impl RunArgs {
     /// Device and threads for the separator.
     pub fn runtime(&self) -> Runtime {
-        Runtime { device: self.device(), threads: self.threads.map_or(0, usize::from) }
+        Runtime { device: self.device(), threads: self.threads.map_or(0, usize::from), ..Runtime::default() }
     }
 
     /// The device that the flags together mean.
