@@ -1,7 +1,7 @@
 //! GFLOP/s of each kernel and the share of the peak that this machine's multiply-adds reach in registers.
 //!
 //! `cargo bench --bench kernels [-- FILTER]`; threads from `NULLSUM_THREADS` (default 1), instruction set from
-//! `NULLSUM_KERNEL`. Times are medians over at least 0.3 s; the peak is measured before each one, since clocks and neighbours
+//! `NULLSUM_KERNEL`, `NULLSUM_PRECISION=bf16` for that format. Times are medians over at least 0.3 s; the peak is measured before each one, since clocks and neighbours
 //! change. On a machine with other work, look at the last column: the share of the peak in processor time (Linux).
 
 use std::hint::black_box;
@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nullsum::kernels::{
-    BandMlp, BandSplit, BandWeights, Isa, KernelError, Linear, MaskEstimator, Ops, PackedLinear, Pool,
-    Rotary, Sequences, TransformerBlock, TransformerWeights,
+    BandMlp, BandSplit, BandWeights, Format, KernelError, Linear, MaskEstimator, Ops, PackedLinear, Pool,
+    Rotary, Sequences, Target, TransformerBlock, TransformerWeights,
 };
 
 /// Values in −1..1, always the same.
@@ -53,7 +53,7 @@ fn timed(mut f: impl FnMut()) -> (f64, f64) {
 }
 
 struct Bench {
-    isa: Isa,
+    target: Target,
     ops: Ops,
     pool: Pool,
     filter: String,
@@ -86,7 +86,7 @@ impl Bench {
 
     fn linear(&self, m: usize, n: usize, k: usize) -> Result<(), KernelError> {
         let (weight, bias) = (values(n * k, 0.05), values(n, 1.0));
-        let packed = PackedLinear::new(self.isa, Linear { weight: &weight, bias: &bias })?;
+        let packed = PackedLinear::new(self.target, Linear { weight: &weight, bias: &bias })?;
         let (x, mut out) = (values(m * k, 1.0), vec![0.0; m * n]);
         let flops = 2.0 * (m * n * k) as f64;
         self.report(&format!("linear {m}×{n}×{k}, one thread"), flops, || {
@@ -120,7 +120,7 @@ impl Bench {
             norm: None,
         };
         let block =
-            TransformerBlock::new(self.isa, &weights, Some(Arc::new(Rotary::new(&freqs, dim_head)?)))?;
+            TransformerBlock::new(self.target, &weights, Some(Arc::new(Rotary::new(&freqs, dim_head)?)))?;
         let fresh = values(sequences.rows() * dim, 1.0);
         let mut x = fresh.clone();
         let Sequences { frames, bands, axis, .. } = sequences;
@@ -145,7 +145,7 @@ impl Bench {
                 linear: Linear { weight: &weight[..n * dim], bias: &bias[..dim] },
             })
             .collect();
-        let split = BandSplit::new(self.isa, &bands)?;
+        let split = BandSplit::new(self.target, &bands)?;
         let (features, mut x) = (values(frames * total, 1.0), values(frames * widths.len() * dim, 1.0));
         self.report(&format!("band split {dim}, {frames} frames"), split.flops(frames), || {
             split.forward(&self.pool, &features, &mut x, frames).unwrap_or_else(|error| eprintln!("{error}"));
@@ -156,7 +156,7 @@ impl Bench {
             for &n in &widths {
                 let first = Linear { weight: &weight[..2 * dim * dim], bias: &bias[..2 * dim] };
                 let last = Linear { weight: &weight[..2 * n * 2 * dim], bias: &bias[..2 * n] };
-                stem.push(BandMlp::new(self.isa, &[first, last], Some(&gamma[..dim]))?);
+                stem.push(BandMlp::new(self.target, &[first, last], Some(&gamma[..dim]))?);
             }
             packed.push(stem);
         }
@@ -197,10 +197,11 @@ impl Bench {
 
 fn main() -> Result<(), KernelError> {
     let threads = std::env::var("NULLSUM_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    let isa = Isa::select()?;
+    let bf16 = std::env::var("NULLSUM_PRECISION").is_ok_and(|name| name == "bf16");
+    let target = Target::select(if bf16 { Format::Bf16 } else { Format::F32 })?;
     let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let bench = Bench { isa, ops: Ops::new(isa)?, pool: Pool::new(threads)?, filter };
-    println!("{isa}, {threads} threads");
+    let bench = Bench { target, ops: Ops::new(target)?, pool: Pool::new(threads)?, filter };
+    println!("{target}, {threads} threads");
     bench.linear(96, 1536, 384)?;
     bench.linear(96, 384, 1536)?;
     bench.linear(345, 345, 64)?;

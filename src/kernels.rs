@@ -1,4 +1,4 @@
-//! Fused CPU kernels in f32, one set for each instruction set, on a thread pool of our own.
+//! Fused CPU kernels, one set for each instruction set and number format, on a thread pool of our own.
 //!
 //! Weights come as plain slices in PyTorch's layout and are packed once; activations are plain slices too. The model
 //! (`model`) is the definition and the reference; these are the same mathematics (SPEC section 3) in an order that keeps a
@@ -10,10 +10,9 @@
 //! Covered: softmax attention with gates and rotary embedding, feed-forward, the norms of both architectures, band split, mask
 //! estimators of any depth. Not covered, and left to the model: linear attention, value residuals, hyper-connections, PoPE.
 //!
-//! An instruction set that computes in f32 is one implementation of the `Simd` trait and a line in `isa`. One that does not
-//! (AMX in bf16) packs and tiles differently: it belongs behind the constructors of [`TransformerBlock`], [`BandMlp`] and
-//! [`BandSplit`], which alone know how weights are packed, with a variant of [`Isa`] to choose it; tasks, rows and the pool
-//! stay as they are.
+//! An instruction set is one implementation of the `Simd` trait and a line in `isa`. Weights may be bf16: then they are widened a
+//! part of a panel at a time, and everything else stays as it is. AMX multiplies tiles of bf16 (`tiles`): whoever makes an
+//! operand narrows it where it lies, which costs nothing where products are f32.
 
 mod attention;
 mod band_split;
@@ -29,11 +28,12 @@ mod rows;
 mod scratch;
 mod simd;
 mod small;
+mod tiles;
 mod transformer;
 
 pub use band_split::{BandSplit, BandWeights};
 pub use error::KernelError;
-pub use isa::{ENV, Isa};
+pub use isa::{ENV, Format, Isa, Target};
 pub use mask_estimator::{BandMlp, MaskEstimator};
 pub use pool::Pool;
 pub use rotary::Rotary;

@@ -12,13 +12,16 @@ mod reference;
 use std::sync::Arc;
 
 use nullsum::kernels::{
-    Axis, BandMlp, BandSplit, BandWeights, Isa, KernelError, Linear, MaskEstimator, Ops, PackedLinear, Pool,
-    Rotary, Sequences, TransformerBlock, TransformerWeights,
+    Axis, BandMlp, BandSplit, BandWeights, Format, Isa, KernelError, Linear, MaskEstimator, Ops,
+    PackedLinear, Pool, Rotary, Sequences, Target, TransformerBlock, TransformerWeights,
 };
 use reference::{Random, snr_db};
 
-/// f32 sums of up to a few thousand terms; a wrong index costs 60 dB and more.
-const SNR_DB: f64 = 112.0;
+/// The SNR a target must reach: f32 sums of up to a few thousand terms, or operands of 8 significant bits. A wrong index costs all
+/// but some 10 dB.
+fn snr_limit(target: Target) -> f64 {
+    if target.format == Format::F32 { 112.0 } else { 40.0 }
+}
 
 /// A transformer layer's parameters, owned.
 struct Layer {
@@ -201,13 +204,14 @@ fn transformer_block_matches_f64_over_shapes_and_instruction_sets() {
             let seq = Sequences { batch, frames, bands, axis };
             let x = r.normal(seq.rows() * dim, 1.0);
             let want = expected(&layer, &x, seq, &freqs);
-            for isa in Isa::available() {
-                let block = TransformerBlock::new(isa, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
+            for target in Target::available() {
+                let block =
+                    TransformerBlock::new(target, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
                 let got = run(&block, &x, seq, 1, 0);
                 let db = snr_db(&got, &want);
-                assert!(db > SNR_DB, "{isa} dim {dim} {heads}×{dim_head} {seq:?}: {db:.1} dB");
+                assert!(db > snr_limit(target), "{target} dim {dim} {heads}×{dim_head} {seq:?}: {db:.1} dB");
                 let again = run(&block, &x, seq, 3, 1);
-                assert_eq!(bits(&got), bits(&again), "{isa} {seq:?}: threads change the bits");
+                assert_eq!(bits(&got), bits(&again), "{target} {seq:?}: threads change the bits");
             }
         }
     }
@@ -222,9 +226,9 @@ fn features_beyond_the_rotary_frequencies_stay() {
     let x = r.normal(seq.rows() * 16, 1.0);
     for (freqs, rotary) in [(&freqs[..], Some(Arc::new(Rotary::new(&freqs, 12).unwrap()))), (&[], None)] {
         let want = expected(&layer, &x, seq, freqs);
-        for isa in Isa::available() {
-            let block = TransformerBlock::new(isa, &layer.weights(), rotary.clone()).unwrap();
-            assert!(snr_db(&run(&block, &x, seq, 1, 0), &want) > SNR_DB);
+        for target in Target::available() {
+            let block = TransformerBlock::new(target, &layer.weights(), rotary.clone()).unwrap();
+            assert!(snr_db(&run(&block, &x, seq, 1, 0), &want) > snr_limit(target));
         }
     }
 }
@@ -241,13 +245,16 @@ fn silence_loud_and_peaked_input_stay_finite_and_right() {
     for scale in [0.0f32, 1e-20, 1e-6, 1e4, 1e12] {
         let x: Vec<f32> = r.normal(seq.rows() * 32, 1.0).iter().map(|v| v * scale).collect();
         let want = expected(&layer, &x, seq, &freqs);
-        for isa in Isa::available() {
-            let block = TransformerBlock::new(isa, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
+        for target in Target::available() {
+            let block = TransformerBlock::new(target, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
             let got = run(&block, &x, seq, 2, 0);
-            assert!(got.iter().all(|v| v.is_finite()), "{isa} at {scale}");
-            // Scores that large magnify the rounding of q and k.
+            assert!(got.iter().all(|v| v.is_finite()), "{target} at {scale}");
+            // Scores that large magnify the rounding of q and k; to 8 bits, they leave another key on top.
             let db = snr_db(&got, &want);
-            assert!(db > 70.0, "{isa} at {scale}: {db:.1} dB");
+            assert!(
+                db > if target.format == Format::F32 { 70.0 } else { -10.0 },
+                "{target} at {scale}: {db:.1} dB"
+            );
         }
     }
 }
@@ -259,11 +266,11 @@ fn nan_stays_in_its_own_sequence() {
     let seq = Sequences::band(40, 5);
     let mut x = r.normal(seq.rows() * 16, 1.0);
     x[17 * 5 * 16 + 3] = f32::NAN;
-    for isa in Isa::available() {
-        let block = TransformerBlock::new(isa, &layer.weights(), None).unwrap();
+    for target in Target::available() {
+        let block = TransformerBlock::new(target, &layer.weights(), None).unwrap();
         for (frame, row) in run(&block, &x, seq, 2, 0).chunks_exact(5 * 16).enumerate() {
-            assert_eq!(row.iter().all(|v| v.is_nan()), frame == 17, "{isa} frame {frame}");
-            assert_eq!(row.iter().any(|v| v.is_nan()), frame == 17, "{isa} frame {frame}");
+            assert_eq!(row.iter().all(|v| v.is_nan()), frame == 17, "{target} frame {frame}");
+            assert_eq!(row.iter().any(|v| v.is_nan()), frame == 17, "{target} frame {frame}");
         }
     }
 }
@@ -273,7 +280,7 @@ fn empty_input_is_no_work() {
     let mut r = Random::new(5);
     let layer = Layer::random(&mut r, 8, 1, 4, 8, false);
     let pool = Pool::new(1).unwrap();
-    let block = TransformerBlock::new(Isa::best(), &layer.weights(), None).unwrap();
+    let block = TransformerBlock::new(Target::best(Format::F32), &layer.weights(), None).unwrap();
     for seq in [Sequences::time(0, 3), Sequences::time(3, 0), Sequences::band(0, 3), Sequences::band(3, 0)] {
         block.forward(&pool, &mut [], seq).unwrap();
     }
@@ -308,8 +315,8 @@ fn band_split_matches_f64() {
                 from += widths[k];
             }
         }
-        for isa in Isa::available() {
-            let split = BandSplit::new(isa, &weights).unwrap();
+        for target in Target::available() {
+            let split = BandSplit::new(target, &weights).unwrap();
             assert_eq!(split.dim_in(), total);
             let mut results = Vec::new();
             for threads in [1, 2] {
@@ -319,7 +326,7 @@ fn band_split_matches_f64() {
                 pool.poison_scratch();
                 split.forward(&pool, features, &mut x, frames).unwrap();
                 let db = snr_db(&x, &want);
-                assert!(db > SNR_DB, "{isa} dim {dim}: {db:.1} dB");
+                assert!(db > snr_limit(target), "{target} dim {dim}: {db:.1} dB");
                 results.push(bits(&x));
             }
             assert_eq!(results[0], results[1]);
@@ -368,9 +375,9 @@ fn mask_estimator_matches_f64() {
                 }
             }
         }
-        for isa in Isa::available() {
+        for target in Target::available() {
             let pack = |mlp: &Vec<(Vec<f32>, Vec<f32>)>| {
-                BandMlp::new(isa, &mlp.iter().map(linear).collect::<Vec<_>>(), norm.as_deref()).unwrap()
+                BandMlp::new(target, &mlp.iter().map(linear).collect::<Vec<_>>(), norm.as_deref()).unwrap()
             };
             let packed = layers.iter().map(|stem| stem.iter().map(pack).collect()).collect();
             let estimator = MaskEstimator::new(packed, with_norm).unwrap();
@@ -383,7 +390,7 @@ fn mask_estimator_matches_f64() {
                 pool.poison_scratch();
                 estimator.forward(&pool, &x, &mut masks, frames).unwrap();
                 let db = snr_db(&masks, &want);
-                assert!(db > SNR_DB, "{isa} dim {dim} depth {depth}: {db:.1} dB");
+                assert!(db > snr_limit(target), "{target} dim {dim} depth {depth}: {db:.1} dB");
                 results.push(bits(&masks));
             }
             assert_eq!(results[0], results[1]);
@@ -394,19 +401,43 @@ fn mask_estimator_matches_f64() {
 #[test]
 fn linear_matches_f64_at_every_remainder() {
     let mut r = Random::new(8);
-    for isa in Isa::available() {
+    for target in Target::available() {
         for m in [1, 2, 3, 5, 7, 11, 13, 17, 25, 97] {
             for (n, k) in [(1, 1), (15, 3), (16, 700), (17, 16), (33, 513), (64, 2)] {
                 let layer = (r.normal(n * k, 1.0), r.normal(n, 1.0));
                 let x = r.normal(m * k + 1, 1.0);
-                let packed = PackedLinear::new(isa, linear(&layer)).unwrap();
+                let packed = PackedLinear::new(target, linear(&layer)).unwrap();
                 let mut out = vec![f32::NAN; m * n + 1];
                 packed.forward(&x[1..], &mut out[..m * n]).unwrap();
-                assert!(out[m * n].is_nan(), "{isa}: wrote past the end");
+                assert!(out[m * n].is_nan(), "{target}: wrote past the end");
                 let x: Vec<f64> = x[1..].iter().map(|&v| f64::from(v)).collect();
                 let want = reference::linear(&x, &layer.0, Some(&layer.1), k);
                 let db = snr_db(&out[..m * n], &want);
-                assert!(db > SNR_DB, "{isa} {m}×{n}×{k}: {db:.1} dB");
+                assert!(db > snr_limit(target), "{target} {m}×{n}×{k}: {db:.1} dB");
+            }
+        }
+    }
+}
+
+/// Integers that bf16 holds and whose sums f32 holds: every format must give the same, bit for bit, at every remainder.
+#[test]
+fn small_integers_multiply_exactly_in_every_format() {
+    let mut r = Random::new(11);
+    let mut integers = |n: usize| (0..n).map(|_| r.below(33) as f32 - 16.0).collect::<Vec<_>>();
+    for target in Target::available() {
+        for m in [1, 2, 6, 15, 16, 17, 31, 32, 33, 47, 48, 49, 97, 130] {
+            for (n, k) in
+                [(1, 1), (15, 3), (16, 32), (17, 31), (31, 33), (32, 64), (33, 255), (65, 257), (64, 600)]
+            {
+                let layer = (integers(n * k), integers(n));
+                let x = integers(m * k);
+                let packed = PackedLinear::new(target, linear(&layer)).unwrap();
+                let mut out = vec![f32::NAN; m * n];
+                packed.forward(&x, &mut out).unwrap();
+                let x: Vec<f64> = x.iter().map(|&v| f64::from(v)).collect();
+                let want = reference::linear(&x, &layer.0, Some(&layer.1), k);
+                let same = out.iter().zip(&want).all(|(&got, &want)| f64::from(got) == want);
+                assert!(same, "{target} {m}×{n}×{k}");
             }
         }
     }
@@ -427,11 +458,11 @@ fn ulps(from: f32, to: f32, apply: impl Fn(&mut [f32]), exact: impl Fn(f64) -> f
 
 #[test]
 fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
-    for isa in Isa::available() {
-        let ops = Ops::new(isa).unwrap();
+    for target in Target::available() {
+        let ops = Ops::new(target).unwrap();
         let check = |name: &str, ulps: f64, limit: f64| {
-            println!("{isa} {name}: {ulps:.2} ulp");
-            assert!(ulps < limit, "{isa} {name}: {ulps:.2} ulp");
+            println!("{target} {name}: {ulps:.2} ulp");
+            assert!(ulps < limit, "{target} {name}: {ulps:.2} ulp");
         };
         check("exp2", ulps(-125.9, 126.9, |x| ops.exp2(x), f64::exp2), 2.0);
         check("exp2 near 0", ulps(-1.0, 1.0, |x| ops.exp2(x), f64::exp2), 2.0);
@@ -447,12 +478,12 @@ fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
         check("gelu to −6", ulps(-6.0, -1.0, |x| ops.gelu(x), reference::gelu), 100.0);
         let mut x = [-1e30, -1e4, -30.0, 0.0, 30.0, 1e30, f32::NAN];
         ops.gelu(&mut x);
-        assert!(x[1].abs() < 1e-10 && x[2].abs() < 1e-10 && x[3] == 0.0, "{isa} {x:?}");
-        assert!(x[4] == 30.0 && x[5] == 1e30 && x[6].is_nan(), "{isa} {x:?}");
+        assert!(x[1].abs() < 1e-10 && x[2].abs() < 1e-10 && x[3] == 0.0, "{target} {x:?}");
+        assert!(x[4] == 30.0 && x[5] == 1e30 && x[6].is_nan(), "{target} {x:?}");
         for f in [Ops::exp, Ops::exp2, Ops::tanh, Ops::sigmoid] {
             let mut x = [f32::NAN, -1e30, 1e30, f32::NEG_INFINITY, f32::INFINITY];
             f(&ops, &mut x);
-            assert!(x[0].is_nan() && x[1..].iter().all(|v| v.is_finite()), "{isa} {x:?}");
+            assert!(x[0].is_nan() && x[1..].iter().all(|v| v.is_finite()), "{target} {x:?}");
         }
     }
 }
@@ -460,8 +491,8 @@ fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
 #[test]
 fn softmax_and_norm_match_f64() {
     let mut r = Random::new(9);
-    for isa in Isa::available() {
-        let ops = Ops::new(isa).unwrap();
+    for target in Target::available() {
+        let ops = Ops::new(target).unwrap();
         for n in [1, 2, 7, 16, 33, 345] {
             let x = r.normal(3 * n, 20.0);
             let gamma = r.around(1.0, 0.3, n);
@@ -474,8 +505,8 @@ fn softmax_and_norm_match_f64() {
                 let sum: f64 = row.iter().map(|v| v.exp2()).sum();
                 want.extend(row.iter().map(|v| v.exp2() / sum));
             }
-            assert!(snr_db(&soft, &want) > SNR_DB, "{isa} softmax {n}");
-            assert!(snr_db(&norm, &reference::rms_norm(&x, &gamma)) > SNR_DB, "{isa} norm {n}");
+            assert!(snr_db(&soft, &want) > 112.0, "{target} softmax {n}");
+            assert!(snr_db(&norm, &reference::rms_norm(&x, &gamma)) > 112.0, "{target} norm {n}");
         }
     }
 }
@@ -483,10 +514,10 @@ fn softmax_and_norm_match_f64() {
 #[test]
 fn wrong_sizes_are_named_with_expected_and_found() {
     let mut r = Random::new(10);
-    let isa = Isa::best();
+    let target = Target::best(Format::F32);
     let layer = Layer::random(&mut r, 8, 2, 4, 16, false);
     let expect =
-        |weights: TransformerWeights<'_>, name: &str| match TransformerBlock::new(isa, &weights, None) {
+        |weights: TransformerWeights<'_>, name: &str| match TransformerBlock::new(target, &weights, None) {
             Err(KernelError::Size { what, expected, found }) => {
                 assert!(what.contains(name), "{what} for {name}");
                 assert_ne!(expected, found);
@@ -503,10 +534,10 @@ fn wrong_sizes_are_named_with_expected_and_found() {
     expect(TransformerWeights { to_gates: gates, ..w }, "to_gates");
     let second = Linear { bias: &w.linear_out.bias[1..], ..w.linear_out };
     expect(TransformerWeights { linear_out: second, ..w }, "second bias");
-    let empty = TransformerBlock::new(isa, &TransformerWeights { attention_norm: &[], ..w }, None);
+    let empty = TransformerBlock::new(target, &TransformerWeights { attention_norm: &[], ..w }, None);
     assert!(matches!(empty, Err(KernelError::Value { .. })));
 
-    let block = TransformerBlock::new(isa, &w, None).unwrap();
+    let block = TransformerBlock::new(target, &w, None).unwrap();
     let pool = Pool::new(1).unwrap();
     let error = block.forward(&pool, &mut [0.0; 47], Sequences::time(3, 2)).unwrap_err();
     assert_eq!(error, KernelError::Size { what: "x".to_owned(), expected: 48, found: 47 });
@@ -514,9 +545,9 @@ fn wrong_sizes_are_named_with_expected_and_found() {
     assert!(block.forward(&pool, &mut [0.0; 8], huge).is_err());
     assert!(Rotary::new(&[1.0; 3], 4).is_err());
     let odd = Linear { weight: &[0.0; 24], bias: &[0.0; 3] };
-    assert!(matches!(BandMlp::new(isa, &[odd], None), Err(KernelError::Value { .. })));
-    assert!(BandMlp::new(isa, &[], None).is_err());
-    assert!(BandSplit::new(isa, &[]).is_err());
+    assert!(matches!(BandMlp::new(target, &[odd], None), Err(KernelError::Value { .. })));
+    assert!(BandMlp::new(target, &[], None).is_err());
+    assert!(BandSplit::new(target, &[]).is_err());
     assert!(MaskEstimator::new(Vec::new(), false).is_err());
 }
 
@@ -528,4 +559,12 @@ fn unknown_and_missing_instruction_sets_are_refused() {
     let missing = if cfg!(target_arch = "x86_64") { Isa::Neon } else { Isa::Avx2 };
     assert!(Ops::new(missing).is_err());
     assert!(Isa::available().contains(&Isa::Portable));
+    // What every processor has, in both formats; and the emulation of AMX, which has only one.
+    let targets = Target::available();
+    for format in [Format::F32, Format::Bf16] {
+        assert!(targets.contains(&Target { isa: Isa::Portable, format }));
+        assert_eq!(Target::best(format).format, format);
+    }
+    assert!(Ops::new(Target { isa: Isa::Emulated, format: Format::F32 }).is_err());
+    assert_ne!(Target::best(Format::Bf16).isa, Isa::Emulated, "slow, for tests only");
 }

@@ -26,7 +26,7 @@ pub(super) struct Head {
     /// Queries [len, ldq], rotated, scaled by log₂e / √dim_head (the softmax works in base 2).
     pub q: *const f32,
     pub ldq: usize,
-    /// Keys as panels [⌈len/nr⌉][dim_head][nr], zero padded.
+    /// Keys as panels [⌈len/nr⌉][dim_head][nr], zero padded; for products of tiles in pairs of rows, as the values.
     pub keys: *const f32,
     /// Values as panels [⌈dim_head/nr⌉][len][nr], `v_panel` apart.
     pub v: *const f32,
@@ -65,8 +65,8 @@ impl Head {
                         k: self.dim_head,
                         a: self.q.add(q0 * self.ldq),
                         lda: self.ldq,
-                        b: self.keys.add(k0 * self.dim_head),
-                        b_panel: self.dim_head * nr,
+                        b: self.keys.add(k0 * kernels.words(self.dim_head)),
+                        b_panel: kernels.words(self.dim_head) * nr,
                         c: scores,
                         ldc: width,
                         c_panel: nr,
@@ -85,13 +85,14 @@ impl Head {
                         out_ld: self.ldo,
                         first: k0 == 0,
                     });
+                    kernels.narrow(scores, rows, n, width);
                     (kernels.gemm)(&Gemm {
                         m: rows,
                         n: self.dim_head,
                         k: n,
                         a: scores,
                         lda: width,
-                        b: self.v.add(k0 * nr),
+                        b: self.v.add(kernels.words(k0) * nr),
                         b_panel: self.v_panel,
                         c: out,
                         ldc: self.ldo,

@@ -2,7 +2,7 @@
 
 use super::error::KernelError;
 use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Isa, Kernels};
+use super::isa::{Kernels, Target};
 use super::pool::Pool;
 use super::rows::{Rows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
@@ -37,8 +37,8 @@ struct Band {
 
 impl BandSplit {
     /// Packs the bands, in the order of their features.
-    pub fn new(isa: Isa, bands: &[BandWeights<'_>]) -> Result<Self, KernelError> {
-        let kernels = isa.kernels()?;
+    pub fn new(target: impl Into<Target>, bands: &[BandWeights<'_>]) -> Result<Self, KernelError> {
+        let kernels = target.into().kernels()?;
         let dim = nonzero("the bands' biases", bands.first().map_or(0, |band| band.linear.bias.len()))?;
         let mut from = 0;
         let mut packed = Vec::with_capacity(bands.len());
@@ -84,22 +84,24 @@ impl BandSplit {
             let m = TILE.min(frames - first);
             let Band { from, weight, bias } = &self.bands[k];
             let kn = self.kernels;
-            with_scratch([m * weight.k], |[xn]| {
+            let lda = kn.stride(weight.k);
+            with_scratch([kn.rows(m) * lda], |[xn]| {
                 let xn = xn.as_mut_ptr();
                 // SAFETY: the features of frame first + row lie within the slice checked above; the rows of x of this band
                 // and these frames are this task's alone, `bands` rows apart.
-                unsafe {
+                kn.session(|| unsafe {
                     for row in 0..m {
                         let band = &features[(first + row) * self.dim_in + from..][..weight.k];
-                        (kn.normalize)(band.as_ptr(), xn.add(row * weight.k), weight.k, std::ptr::null());
+                        (kn.normalize)(band.as_ptr(), xn.add(row * lda), weight.k, std::ptr::null());
                     }
-                    (kn.gemm)(&Gemm {
+                    kn.narrow(xn, m, weight.k, lda);
+                    (kn.project)(&Gemm {
                         m,
                         n: self.dim,
                         k: weight.k,
                         a: xn,
-                        lda: weight.k,
-                        b: weight.as_ptr(),
+                        lda,
+                        b: weight.row(0),
                         b_panel: weight.panel_stride(),
                         c: rows.ptr(first * bands + k),
                         ldc: bands * self.dim,
@@ -107,7 +109,7 @@ impl BandSplit {
                         bias: bias.as_ptr(),
                         accumulate: false,
                     });
-                }
+                });
             });
         });
         Ok(())

@@ -5,25 +5,40 @@
 
 use core::mem::MaybeUninit;
 
+use half::bf16;
+
 use super::error::KernelError;
-use super::isa::Kernels;
+use super::isa::{Format, Kernels};
 use super::scratch::AlignedVec;
 use super::simd::Simd;
+use super::tiles;
 
 /// Rows of A taken through all panels before the next ones, so that they stay in the second-level cache.
 const MC: usize = 96;
 /// Rows of a panel taken at a time, so that it stays in the first-level cache.
 const KC: usize = 512;
+/// As [`KC`], of a panel in bf16, which is widened to f32 beside itself. Even, so that no pair is cut.
+const KC_BF16: usize = 256;
 
 /// The widest panel of any instruction set.
 const MAX_NR: usize = 32;
 
-/// A weight matrix [n, k] as panels [⌈n/nr⌉][k][nr], zero padded.
+/// A weight matrix [n, k] as panels [⌈n/nr⌉][k][nr], zero padded; in bf16 [⌈n/nr⌉][pairs][nr] with two rows of k in a word,
+/// the earlier in its lower half, zero padded to whole steps of a product of tiles.
 pub(super) struct Packed {
     pub n: usize,
     pub k: usize,
-    pub nr: usize,
+    nr: usize,
+    format: Format,
     data: AlignedVec,
+}
+
+/// Words of one column of k values.
+fn column_words(format: Format, k: usize) -> usize {
+    match format {
+        Format::F32 => k,
+        Format::Bf16 => k.next_multiple_of(tiles::STEP) / 2,
+    }
 }
 
 impl Packed {
@@ -37,18 +52,34 @@ impl Packed {
         scale: f64,
     ) -> Result<Self, KernelError> {
         KernelError::check("packed weight", n * k, weight.len())?;
-        let nr = kernels.nr;
-        let mut data = AlignedVec::zeroed(n.div_ceil(nr) * nr * k);
+        let (nr, format) = (kernels.nr, kernels.target.format);
+        let words = column_words(format, k) * nr;
+        let mut data = AlignedVec::zeroed(n.div_ceil(nr) * words);
         let plain = columns.is_none() && scale == 1.0;
-        for (panel, rows) in data.chunks_exact_mut((nr * k).max(1)).zip(weight.chunks((nr * k).max(1))) {
+        let value = |p: usize, w: f32| {
+            if plain { w } else { (f64::from(w) * scale * columns.map_or(1.0, |c| c[p])) as f32 }
+        };
+        for (panel, rows) in data.chunks_exact_mut(words.max(1)).zip(weight.chunks((nr * k).max(1))) {
             for (j, row) in rows.chunks_exact(k).enumerate() {
-                for (p, &w) in row.iter().enumerate() {
-                    panel[p * nr + j] =
-                        if plain { w } else { (f64::from(w) * scale * columns.map_or(1.0, |c| c[p])) as f32 };
+                match format {
+                    Format::F32 => {
+                        for (p, &w) in row.iter().enumerate() {
+                            panel[p * nr + j] = value(p, w);
+                        }
+                    }
+                    Format::Bf16 => {
+                        for (pair, two) in row.chunks(2).enumerate() {
+                            let half = |i: usize| {
+                                let narrow = |&w| bf16::from_f32(value(2 * pair + i, w)).to_bits();
+                                u32::from(two.get(i).map_or(0, narrow))
+                            };
+                            panel[pair * nr + j] = f32::from_bits(half(1) << 16 | half(0));
+                        }
+                    }
                 }
             }
         }
-        Ok(Self { n, k, nr, data })
+        Ok(Self { n, k, nr, format, data })
     }
 
     /// Matrices of the same k one behind the other, each from a panel of its own on.
@@ -59,8 +90,9 @@ impl Packed {
             data[from..from + part.data.len()].copy_from_slice(&part.data);
             from += part.data.len();
         }
-        let (k, nr) = parts.first().map_or((0, 1), |part| (part.k, part.nr));
-        Self { n: parts.iter().map(Self::padded).sum(), k, nr, data }
+        let (k, nr, format) =
+            parts.first().map_or((0, 1, Format::F32), |part| (part.k, part.nr, part.format));
+        Self { n: parts.iter().map(Self::padded).sum(), k, nr, format, data }
     }
 
     /// Columns with the padding.
@@ -68,14 +100,21 @@ impl Packed {
         self.n.div_ceil(self.nr) * self.nr
     }
 
-    /// The first panel.
-    pub fn as_ptr(&self) -> *const f32 {
-        self.data.as_ptr()
+    /// Where output `column`, the first of a panel, begins.
+    pub fn column(&self, column: usize) -> *const f32 {
+        debug_assert!(column.is_multiple_of(self.nr));
+        self.data.as_ptr().wrapping_add(column / self.nr * self.panel_stride())
+    }
+
+    /// Where row `k` of the first panel begins; in bf16 `k` is even.
+    pub fn row(&self, k: usize) -> *const f32 {
+        let words = if self.format == Format::F32 { k } else { k / 2 };
+        self.data.as_ptr().wrapping_add(words * self.nr)
     }
 
     /// From one panel to the next.
     pub fn panel_stride(&self) -> usize {
-        self.k * self.nr
+        column_words(self.format, self.k) * self.nr
     }
 
     /// Bytes held.
@@ -120,19 +159,24 @@ enum Start {
     Output,
 }
 
-/// Runs a multiplication.
+/// A part of a panel in f32.
+#[repr(align(64))]
+struct Wide([MaybeUninit<f32>; KC_BF16 * MAX_NR]);
+
+/// Runs a multiplication. `BF16`: B is in bf16.
 ///
 /// # Safety
 /// `S`'s instruction set must be available; A, B, C and the bias must be valid for the shape and strides given, C writable
 /// and not overlapping the others.
 #[inline(always)]
-pub(super) unsafe fn gemm<S: Simd, const NV: usize>(g: &Gemm) {
+pub(super) unsafe fn gemm<S: Simd, const NV: usize, const BF16: bool>(g: &Gemm) {
     let nr = NV * S::LANES;
     if g.m == 0 || g.n == 0 {
         return;
     }
-    let blocks = g.k.div_ceil(KC).max(1);
-    let kc = g.k.div_ceil(blocks);
+    let mut wide = Wide([const { MaybeUninit::uninit() }; KC_BF16 * MAX_NR]);
+    let wide: *mut f32 = wide.0.as_mut_ptr().cast();
+    let kc = if BF16 { KC_BF16 } else { g.k.div_ceil(g.k.div_ceil(KC).max(1)) };
     let mut i0 = 0;
     while i0 < g.m {
         let rows = (g.m - i0).min(MC);
@@ -150,11 +194,16 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize>(g: &Gemm) {
                     } else {
                         Start::Bias(g.bias.add(panel * nr))
                     };
-                    let b = g.b.add(panel * g.b_panel + k0 * nr);
+                    let words = if BF16 { k0 / 2 } else { k0 };
+                    let mut b = g.b.add(panel * g.b_panel + words * nr);
                     // The panel after this one, fetched bit by bit while this one is in use; past the last panel it is
                     // often the next matrix.
                     let next = b.wrapping_add(g.b_panel);
-                    let lines = depth * nr / 16;
+                    let lines = if BF16 { depth.div_ceil(2) } else { depth } * nr / 16;
+                    if BF16 {
+                        widen::<S, NV>(b, depth.div_ceil(2), wide);
+                        b = wide;
+                    }
                     let mut i = 0;
                     while i < rows {
                         let step = rows_of_tile(rows - i, S::MR);
@@ -174,6 +223,25 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize>(g: &Gemm) {
             }
         }
         i0 += rows;
+    }
+}
+
+/// `pairs` pairs of rows of a panel, from bf16 to f32.
+///
+/// # Safety
+/// `from` must hold the pairs, `to` twice as many values.
+#[inline(always)]
+unsafe fn widen<S: Simd, const NV: usize>(from: *const f32, pairs: usize, to: *mut f32) {
+    let nr = NV * S::LANES;
+    for pair in 0..pairs {
+        for j in 0..NV {
+            // SAFETY: the caller's.
+            unsafe {
+                let words = S::load(from.add(pair * nr + j * S::LANES));
+                S::store(to.add(2 * pair * nr + j * S::LANES), S::lower_bf16(words));
+                S::store(to.add((2 * pair + 1) * nr + j * S::LANES), S::upper_bf16(words));
+            }
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! Instruction sets: which there are, which is used, and the kernels compiled for each.
+//! Instruction sets and number formats: which there are, which are used, and the kernels compiled for each.
 
 use std::fmt;
 
@@ -6,16 +6,19 @@ use super::error::KernelError;
 use super::gemm::{self, Gemm};
 use super::ops::{self, SoftmaxTile};
 use super::simd;
+use super::tiles;
 
 /// The environment variable that overrides the choice, for tests and reports.
 pub const ENV: &str = "NULLSUM_KERNEL";
 
 /// An instruction set with kernels of its own.
 ///
-/// A new one (AMX, say) is a variant here, a `Simd` implementation or a set of functions of its own, and a row in `kernels`.
+/// A new one is a variant here, a `Simd` or `Tiles` implementation, and a row in `Target::find`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Isa {
+    /// The tiles of AMX in plain Rust, to test and to compare with; bf16 only, slow.
+    Emulated,
     /// Plain Rust; every processor.
     Portable,
     /// What every x86-64 processor has.
@@ -26,39 +29,50 @@ pub enum Isa {
     Avx512,
     /// aarch64's NEON.
     Neon,
+    /// AMX with AVX-512F; bf16 only.
+    Amx,
+}
+
+/// What products are computed from. Sums, norms and softmax are f32 in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// f32.
+    F32,
+    /// Weights in bf16; on AMX, and in its emulation, activations too.
+    Bf16,
+}
+
+/// What kernels are compiled for. An [`Isa`] alone means f32 where it has that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// Instruction set.
+    pub isa: Isa,
+    /// Number format.
+    pub format: Format,
 }
 
 impl Isa {
     /// All of them, best last.
-    const ALL: [Self; 5] = [Self::Portable, Self::Neon, Self::Sse2, Self::Avx2, Self::Avx512];
+    const ALL: [Self; 7] =
+        [Self::Emulated, Self::Portable, Self::Neon, Self::Sse2, Self::Avx2, Self::Avx512, Self::Amx];
 
     /// The name `NULLSUM_KERNEL` takes and reports show.
     pub fn name(self) -> &'static str {
         match self {
+            Self::Emulated => "emulated",
             Self::Portable => "portable",
             Self::Sse2 => "sse2",
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
+            Self::Amx => "amx",
         }
     }
 
-    /// Those this processor can run, best last.
+    /// Those this processor can run in some format, best last.
     pub fn available() -> Vec<Self> {
-        Self::ALL.into_iter().filter(|isa| isa.find().is_some()).collect()
-    }
-
-    /// The best available, or what `NULLSUM_KERNEL` asks for.
-    pub fn select() -> Result<Self, KernelError> {
-        match std::env::var(ENV) {
-            Ok(name) if !name.is_empty() && name != "auto" => Self::by_name(&name),
-            _ => Ok(Self::best()),
-        }
-    }
-
-    /// The best available.
-    pub fn best() -> Self {
-        Self::available().pop().unwrap_or(Self::Portable)
+        let usable = |isa: &Self| Target::of(*isa).any(|target| target.find().is_some());
+        Self::ALL.into_iter().filter(usable).collect()
     }
 
     /// The instruction set of that name, if this processor has it.
@@ -66,30 +80,7 @@ impl Isa {
         let isa = Self::ALL.into_iter().find(|isa| isa.name() == name.to_ascii_lowercase());
         let isa =
             isa.ok_or_else(|| KernelError::UnknownIsa { found: name.to_owned(), available: names() })?;
-        isa.kernels().map(|_| isa)
-    }
-
-    /// The kernels, or an error when this processor cannot run them: holding the reference proves that it can.
-    pub(super) fn kernels(self) -> Result<&'static Kernels, KernelError> {
-        let missing = || KernelError::Unavailable { isa: self.name().to_owned(), available: names() };
-        self.find().ok_or_else(missing)
-    }
-
-    fn find(self) -> Option<&'static Kernels> {
-        match self {
-            Self::Portable => Some(&portable::KERNELS),
-            #[cfg(target_arch = "x86_64")]
-            Self::Sse2 => Some(&sse2::KERNELS),
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
-                Some(&avx2::KERNELS)
-            }
-            #[cfg(target_arch = "x86_64")]
-            Self::Avx512 if is_x86_feature_detected!("avx512f") => Some(&avx512::KERNELS),
-            #[cfg(target_arch = "aarch64")]
-            Self::Neon => Some(&neon::KERNELS),
-            _ => None,
-        }
+        if Self::available().contains(&isa) { Ok(isa) } else { Err(unavailable(isa.name())) }
     }
 }
 
@@ -99,17 +90,104 @@ impl fmt::Display for Isa {
     }
 }
 
+impl From<Isa> for Target {
+    fn from(isa: Isa) -> Self {
+        Self { isa, format: if matches!(isa, Isa::Amx | Isa::Emulated) { Format::Bf16 } else { Format::F32 } }
+    }
+}
+
+impl Target {
+    /// Those this processor can run, best last within each format.
+    pub fn available() -> Vec<Self> {
+        Isa::ALL.into_iter().flat_map(Self::of).filter(|target| target.find().is_some()).collect()
+    }
+
+    /// The best available in `format`, or what `NULLSUM_KERNEL` asks for.
+    ///
+    /// # Errors
+    /// [`KernelError`] where the processor lacks what is asked for, or that has not this format.
+    pub fn select(format: Format) -> Result<Self, KernelError> {
+        match std::env::var(ENV) {
+            Ok(name) if !name.is_empty() && name != "auto" => {
+                let target = Self { isa: Isa::by_name(&name)?, format };
+                target.kernels().map(|_| target)
+            }
+            _ => Ok(Self::best(format)),
+        }
+    }
+
+    /// The best available in `format`.
+    pub fn best(format: Format) -> Self {
+        let best = Self::available().into_iter().rfind(|target| target.format == format);
+        best.unwrap_or(Self { isa: Isa::Portable, format })
+    }
+
+    fn of(isa: Isa) -> impl Iterator<Item = Self> {
+        [Format::F32, Format::Bf16].into_iter().map(move |format| Self { isa, format })
+    }
+
+    /// The kernels, or an error when this processor cannot run them: holding the reference proves that it can.
+    pub(super) fn kernels(self) -> Result<&'static Kernels, KernelError> {
+        self.find().ok_or_else(|| unavailable(&self.to_string()))
+    }
+
+    fn find(self) -> Option<&'static Kernels> {
+        let [f32, bf16] = match self.isa {
+            Isa::Emulated => [None, Some(&emulated::BF16)],
+            Isa::Portable => [Some(&portable::F32), Some(&portable::BF16)],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Sse2 => [Some(&sse2::F32), Some(&sse2::BF16)],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") => {
+                [Some(&avx2::F32), Some(&avx2::BF16)]
+            }
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512 if is_x86_feature_detected!("avx512f") => [Some(&avx512::F32), Some(&avx512::BF16)],
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx if tiles::amx::available() => [None, Some(&amx::BF16)],
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => [Some(&neon::F32), Some(&neon::BF16)],
+            _ => [None, None],
+        };
+        match self.format {
+            Format::F32 => f32,
+            Format::Bf16 => bf16,
+        }
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.format {
+            Format::F32 => write!(f, "{}", self.isa),
+            Format::Bf16 => write!(f, "{} bf16", self.isa),
+        }
+    }
+}
+
+fn unavailable(what: &str) -> KernelError {
+    KernelError::Unavailable { isa: what.to_owned(), available: names() }
+}
+
 fn names() -> String {
     Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")
 }
 
-/// The kernels of one instruction set. The functions are unsafe only for their pointers: whoever holds `Kernels` has the
-/// instruction set.
+/// The kernels of one instruction set and format. The functions are unsafe only for their pointers: whoever holds `Kernels`
+/// has the instruction set.
 pub(super) struct Kernels {
-    pub isa: Isa,
+    pub target: Target,
     /// Columns of a panel.
     pub nr: usize,
+    /// Products are of tiles (see `tiles`): whoever makes an operand narrows it, and works within [`Self::session`].
+    pub tiles: bool,
+    /// Both operands activations.
     pub gemm: unsafe fn(&Gemm),
+    /// B a [`Packed`](super::gemm::Packed).
+    pub project: unsafe fn(&Gemm),
+    /// Before and after the products of a task.
+    begin: unsafe fn(),
+    end: unsafe fn(),
     pub softmax: unsafe fn(&SoftmaxTile),
     /// (x, out, n, gamma or null)
     pub normalize: unsafe fn(*const f32, *mut f32, usize, *const f32),
@@ -117,6 +195,10 @@ pub(super) struct Kernels {
     pub rotate: unsafe fn(*mut f32, *const f32, usize),
     /// (src, rows, n, ld, dst, width)
     pub transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
+    /// (row, n): f32 to an operand of a product, in place
+    narrow: unsafe fn(*mut f32, usize),
+    /// (src, rows, width, dst)
+    pub pair_rows: unsafe fn(*const f32, usize, usize, *mut f32),
     pub gelu: unsafe fn(*mut f32, usize),
     pub tanh: unsafe fn(*mut f32, usize),
     pub sigmoid: unsafe fn(*mut f32, usize),
@@ -134,42 +216,122 @@ pub(super) struct Kernels {
     pub fma_burst: unsafe fn(usize) -> (f64, f32),
 }
 
+impl Kernels {
+    /// Floats from one row to the next of an operand A of k values.
+    pub fn stride(&self, k: usize) -> usize {
+        if self.tiles { k.next_multiple_of(tiles::STEP) } else { k }
+    }
+
+    /// Rows that an operand A of `rows` rows needs room for.
+    pub fn rows(&self, rows: usize) -> usize {
+        if self.tiles { rows + tiles::ROWS - 1 } else { rows }
+    }
+
+    /// Words of k values of one column of an operand B of activations.
+    pub fn words(&self, k: usize) -> usize {
+        if self.tiles { k.next_multiple_of(tiles::STEP) / 2 } else { k }
+    }
+
+    /// Makes rows of n f32, `stride` apart, an operand A, in place.
+    ///
+    /// # Safety
+    /// The rows must be writable, each with room for [`Self::stride`] floats.
+    pub unsafe fn narrow(&self, row: *mut f32, rows: usize, n: usize, stride: usize) {
+        if self.tiles {
+            for i in 0..rows {
+                // SAFETY: the caller's.
+                unsafe { (self.narrow)(row.add(i * stride), n) }
+            }
+        }
+    }
+
+    /// Runs `f` with this thread ready for products.
+    pub fn session<R>(&self, f: impl FnOnce() -> R) -> R {
+        struct End(unsafe fn());
+        impl Drop for End {
+            fn drop(&mut self) {
+                // SAFETY: these kernels are there, and `begin` was called.
+                unsafe { (self.0)() }
+            }
+        }
+        // SAFETY: these kernels are there.
+        unsafe { (self.begin)() };
+        let _end = End(self.end);
+        f()
+    }
+}
+
+/// Nothing to prepare.
+unsafe fn nothing() {}
+
 macro_rules! compile_for {
     ($module:ident, $isa:expr, $simd:ty, $nv:literal $(, $feature:literal)?) => {
+        compile_for!(@module $module, $isa, $simd, $($feature)?; {
+            pub(super) static F32: Kernels = kernels(Format::F32, gemm, nothing, nothing);
+            pub(super) static BF16: Kernels = Kernels { project: widening, ..kernels(Format::Bf16, gemm, nothing, nothing) };
+            const NR: usize = $nv * <S as simd::Simd>::LANES;
+            const TILES: bool = false;
+        }
+            gemm(g: &Gemm) = gemm::gemm::<S, $nv, false>(g);
+            widening(g: &Gemm) = gemm::gemm::<S, $nv, true>(g);
+        );
+    };
+    ($module:ident, $isa:expr, $simd:ty, tiles $tiles:ty $(, $feature:literal)?) => {
+        compile_for!(@module $module, $isa, $simd, $($feature)?; {
+            pub(super) static BF16: Kernels = kernels(Format::Bf16, gemm, begin, end);
+            const NR: usize = tiles::NR;
+            const TILES: bool = true;
+        }
+            gemm(g: &Gemm) = tiles::gemm::<$tiles>(g);
+            begin() = <$tiles as tiles::Tiles>::begin();
+            end() = <$tiles as tiles::Tiles>::end();
+        );
+    };
+    (@module $module:ident, $isa:expr, $simd:ty, $($feature:literal)?; { $($items:item)* } $($gemm:tt)*) => {
         mod $module {
             use super::*;
-            use simd::Simd as _;
 
             type S = $simd;
 
-            pub(super) static KERNELS: Kernels = Kernels {
-                isa: $isa,
-                nr: $nv * S::LANES,
-                gemm,
-                softmax,
-                normalize,
-                rotate,
-                transpose,
-                gelu,
-                tanh,
-                sigmoid,
-                exp,
-                exp2,
-                glu,
-                add_assign,
-                prefetch,
-                scale,
-                fma_burst,
-            };
+            $($items)*
 
-            // SAFETY of all: `KERNELS` is handed out only where the instruction set is; pointers are the caller's.
-            compile_for!(@fns $($feature)?;
-                gemm(g: &Gemm) = gemm::gemm::<S, $nv>(g);
+            const fn kernels(format: Format, gemm: unsafe fn(&Gemm), begin: unsafe fn(), end: unsafe fn()) -> Kernels {
+                Kernels {
+                    target: Target { isa: $isa, format },
+                    nr: NR,
+                    tiles: TILES,
+                    gemm,
+                    project: gemm,
+                    begin,
+                    end,
+                    softmax,
+                    normalize,
+                    rotate,
+                    transpose,
+                    narrow,
+                    pair_rows,
+                    gelu,
+                    tanh,
+                    sigmoid,
+                    exp,
+                    exp2,
+                    glu,
+                    add_assign,
+                    prefetch,
+                    scale,
+                    fma_burst,
+                }
+            }
+
+            // SAFETY of all: the kernels are handed out only where the instruction set is; pointers are the caller's.
+            compile_for!(@fns $($feature)?; $($gemm)*
                 softmax(t: &SoftmaxTile) = ops::softmax::<S>(t);
                 normalize(x: *const f32, out: *mut f32, n: usize, gamma: *const f32) = ops::normalize::<S>(x, out, n, gamma);
                 rotate(x: *mut f32, table: *const f32, n: usize) = ops::rotate::<S>(x, table, n);
                 transpose(src: *const f32, rows: usize, n: usize, ld: usize, dst: *mut f32, width: usize)
                     = ops::transpose(src, rows, n, ld, dst, width);
+                narrow(row: *mut f32, n: usize) = ops::narrow(row, n);
+                pair_rows(src: *const f32, rows: usize, width: usize, dst: *mut f32) = ops::pair_rows(src, rows, width, dst);
                 gelu(x: *mut f32, n: usize) = ops::map::<S, ops::Gelu>(x, n);
                 tanh(x: *mut f32, n: usize) = ops::map::<S, ops::Tanh>(x, n);
                 sigmoid(x: *mut f32, n: usize) = ops::map::<S, ops::Sigmoid>(x, n);
@@ -206,11 +368,14 @@ macro_rules! compile_for {
 }
 
 compile_for!(portable, Isa::Portable, simd::Portable, 2);
+compile_for!(emulated, Isa::Emulated, simd::Portable, tiles tiles::Emulated);
 #[cfg(target_arch = "x86_64")]
 compile_for!(sse2, Isa::Sse2, simd::x86::Sse2, 2);
 #[cfg(target_arch = "x86_64")]
 compile_for!(avx2, Isa::Avx2, simd::x86::Avx2, 2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
 compile_for!(avx512, Isa::Avx512, simd::x86::Avx512, 2, "avx512f,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+compile_for!(amx, Isa::Amx, simd::x86::Avx512, tiles tiles::amx::Amx, "avx512f,avx2,fma");
 #[cfg(target_arch = "aarch64")]
 compile_for!(neon, Isa::Neon, simd::neon::Neon, 4);

@@ -2,7 +2,7 @@
 
 use super::error::KernelError;
 use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Isa, Kernels};
+use super::isa::{Kernels, Target};
 use super::pool::Pool;
 use super::rows::{Rows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
@@ -29,8 +29,12 @@ pub struct BandMlp {
 impl BandMlp {
     /// Packs the Linears `.0`, `.2`, `.4`, … `norm` is the gamma of a norm the features have yet to go through (BS-RoFormer's
     /// `final_norm`): the estimator then normalises its input.
-    pub fn new(isa: Isa, layers: &[Linear<'_>], norm: Option<&[f32]>) -> Result<Self, KernelError> {
-        let kernels = isa.kernels()?;
+    pub fn new(
+        target: impl Into<Target>,
+        layers: &[Linear<'_>],
+        norm: Option<&[f32]>,
+    ) -> Result<Self, KernelError> {
+        let kernels = target.into().kernels()?;
         let folded = norm.map(fold);
         nonzero("the number of Linears of a mask estimator", layers.len())?;
         let mut packed = Vec::with_capacity(layers.len());
@@ -114,8 +118,8 @@ impl MaskEstimator {
                 let name = format!("stem {n}, band {k}");
                 KernelError::check(&format!("{name}: input of the mask estimator"), dim, band.dim)?;
                 KernelError::check(&format!("{name}: mask"), model[k].dim_out(), band.dim_out())?;
-                if band.kernels.isa != kernels.isa {
-                    let (isa, available) = (band.kernels.isa.to_string(), kernels.isa.to_string());
+                if band.kernels.target != kernels.target {
+                    let (isa, available) = (band.kernels.target.to_string(), kernels.target.to_string());
                     return Err(KernelError::Unavailable { isa, available });
                 }
             }
@@ -170,7 +174,7 @@ impl MaskEstimator {
             while from < last {
                 let m = TILE.min(last - from);
                 // SAFETY: masks of this stem, band and frames are this task's alone.
-                unsafe { self.tile(x, &rows, n, k, from, m, frames) };
+                self.kernels.session(|| unsafe { self.tile(x, &rows, n, k, from, m, frames) });
                 from += m;
             }
         });
@@ -195,7 +199,8 @@ impl MaskEstimator {
         let (kn, nr, dim, bands) = (self.kernels, self.kernels.nr, self.dim, self.from.len());
         let mlp = &self.stems[n][k];
         let columns = COLUMNS.next_multiple_of(nr);
-        let sizes = [m * dim, m * self.widest, m * self.widest, m * columns, m * columns];
+        let (lda, operand) = (kn.stride(dim), kn.rows(m));
+        let sizes = [operand * lda, operand * self.widest, operand * self.widest, m * columns, m * columns];
         with_scratch(sizes, |[xn, ping, pong, value, gate]| {
             let [xn, mut ping, mut pong] = [xn, ping, pong].map(<[f32]>::as_mut_ptr);
             let [value, gate] = [value, gate].map(<[f32]>::as_mut_ptr);
@@ -206,12 +211,13 @@ impl MaskEstimator {
                     (kn.prefetch)(source((row + AHEAD).min(m - 1)).as_ptr(), dim);
                     let source = source(row);
                     if self.normalize {
-                        (kn.normalize)(source.as_ptr(), xn.add(row * dim), dim, std::ptr::null());
+                        (kn.normalize)(source.as_ptr(), xn.add(row * lda), dim, std::ptr::null());
                     } else {
-                        std::ptr::copy_nonoverlapping(source.as_ptr(), xn.add(row * dim), dim);
+                        std::ptr::copy_nonoverlapping(source.as_ptr(), xn.add(row * lda), dim);
                     }
                 }
-                let (mut a, mut lda) = (xn, dim);
+                kn.narrow(xn, m, dim, lda);
+                let (mut a, mut lda) = (xn, lda);
                 let layer = |(weight, bias): &(Packed, AlignedVec),
                              a: *mut f32,
                              lda,
@@ -219,13 +225,13 @@ impl MaskEstimator {
                              n: usize,
                              c,
                              ldc| {
-                    (kn.gemm)(&Gemm {
+                    (kn.project)(&Gemm {
                         m,
                         n: n.next_multiple_of(nr),
                         k: weight.k,
                         a,
                         lda,
-                        b: weight.as_ptr().add(from * weight.k),
+                        b: weight.column(from),
                         b_panel: weight.panel_stride(),
                         c,
                         ldc,
@@ -238,6 +244,7 @@ impl MaskEstimator {
                     let width = hidden.0.padded();
                     layer(hidden, a, lda, 0, width, ping, width);
                     (kn.tanh)(ping, m * width);
+                    kn.narrow(ping, m, hidden.0.n, width);
                     (a, lda) = (ping, width);
                     std::mem::swap(&mut ping, &mut pong);
                 }

@@ -5,6 +5,7 @@
 
 use super::math;
 use super::simd::{MAX_LANES, Pair, Simd};
+use super::tiles::STEP;
 
 /// As many vectors at once as hide the latency of a polynomial.
 type Interleaved<S> = Pair<Pair<S>>;
@@ -365,6 +366,65 @@ pub(super) unsafe fn transpose(
             }
             for j in rows..width {
                 *line.add(j) = 0.0;
+            }
+        }
+    }
+}
+
+/// f32 to bf16, to the nearest, halves to even; NaN stays NaN.
+#[inline(always)]
+fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    (if x.is_nan() { bits | 0x0040_0000 } else { rounded } >> 16) as u16
+}
+
+/// Values taken through a conversion at a time.
+const CONVERTED: usize = 16;
+
+/// A row of `n` f32 to bf16 in place: they end up in the front half, followed by zeros up to a whole step of a product of
+/// tiles. The row must have room for that many f32.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn narrow(row: *mut f32, n: usize) {
+    let to: *mut u16 = row.cast();
+    let mut i = 0;
+    // SAFETY: value i is written at half its address: never before it, and those behind it, are read.
+    unsafe {
+        while i + CONVERTED <= n {
+            let values = row.add(i).cast::<[f32; CONVERTED]>().read_unaligned();
+            to.add(i).cast::<[u16; CONVERTED]>().write_unaligned(values.map(to_bf16));
+            i += CONVERTED;
+        }
+        while i < n {
+            let value = row.add(i).read();
+            to.add(i).write(to_bf16(value));
+            i += 1;
+        }
+        to.add(n).write_bytes(0, n.next_multiple_of(STEP) - n);
+    }
+}
+
+/// Pairs of rows of a panel [`rows`, `width`] in f32 to words of two bf16 [pairs, `width`], the earlier row in the lower half,
+/// followed by zeros up to a whole step of a product of tiles.
+///
+/// # Safety
+/// See the module. `dst` must have room for the padded pairs and not overlap `src`.
+#[inline(always)]
+pub(super) unsafe fn pair_rows(src: *const f32, rows: usize, width: usize, dst: *mut f32) {
+    let dst: *mut u32 = dst.cast();
+    // SAFETY: reads stay within rows · width, writes within the padded pairs.
+    unsafe {
+        for pair in 0..rows.next_multiple_of(STEP) / 2 {
+            let (earlier, later) =
+                (src.wrapping_add(2 * pair * width), src.wrapping_add((2 * pair + 1) * width));
+            let line = dst.add(pair * width);
+            for j in 0..width {
+                let lower = if 2 * pair < rows { to_bf16(*earlier.add(j)) } else { 0 };
+                let upper = if 2 * pair + 1 < rows { to_bf16(*later.add(j)) } else { 0 };
+                line.add(j).write(u32::from(upper) << 16 | u32::from(lower));
             }
         }
     }

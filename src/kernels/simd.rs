@@ -55,6 +55,10 @@ pub(super) trait Simd: Copy + 'static {
     /// Asks for the cache line at `p`, which may be any address.
     #[inline(always)]
     unsafe fn prefetch(_p: *const f32) {}
+    /// Each lane's lower half as a bf16.
+    unsafe fn lower_bf16(v: Self::V) -> Self::V;
+    /// Each lane's upper half as a bf16.
+    unsafe fn upper_bf16(v: Self::V) -> Self::V;
     /// (x₀, x₁, x₂, x₃, …) → (x₁, x₀, x₃, x₂, …).
     unsafe fn swap_pairs(v: Self::V) -> Self::V;
 }
@@ -111,6 +115,8 @@ impl<S: Simd> Simd for Pair<S> {
         exp2i(v: V) -> V;
         abs(v: V) -> V;
         copysign(v: V, sign: V) -> V;
+        lower_bf16(v: V) -> V;
+        upper_bf16(v: V) -> V;
         swap_pairs(v: V) -> V;
     }
 }
@@ -220,6 +226,14 @@ impl Simd for Portable {
     #[inline(always)]
     unsafe fn copysign(v: F4, sign: F4) -> F4 {
         lanewise!(i => v.0[i].copysign(sign.0[i]))
+    }
+    #[inline(always)]
+    unsafe fn lower_bf16(v: F4) -> F4 {
+        lanewise!(i => f32::from_bits(v.0[i].to_bits() << 16))
+    }
+    #[inline(always)]
+    unsafe fn upper_bf16(v: F4) -> F4 {
+        lanewise!(i => f32::from_bits(v.0[i].to_bits() & 0xffff_0000))
     }
     #[inline(always)]
     unsafe fn swap_pairs(v: F4) -> F4 {

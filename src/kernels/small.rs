@@ -2,7 +2,7 @@
 
 use super::error::KernelError;
 use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Isa, Kernels};
+use super::isa::{Kernels, Target};
 use super::ops::SoftmaxTile;
 use super::scratch::AlignedVec;
 use super::transformer::Linear;
@@ -15,8 +15,8 @@ pub struct Ops {
 
 impl Ops {
     /// The operations, if this processor can run them.
-    pub fn new(isa: Isa) -> Result<Self, KernelError> {
-        Ok(Self { kernels: isa.kernels()? })
+    pub fn new(target: impl Into<Target>) -> Result<Self, KernelError> {
+        Ok(Self { kernels: target.into().kernels()? })
     }
 
     /// x ← gelu(x), exact (erf).
@@ -109,8 +109,8 @@ pub struct PackedLinear {
 
 impl PackedLinear {
     /// Packs `linear`.
-    pub fn new(isa: Isa, linear: Linear<'_>) -> Result<Self, KernelError> {
-        let kernels = isa.kernels()?;
+    pub fn new(target: impl Into<Target>, linear: Linear<'_>) -> Result<Self, KernelError> {
+        let kernels = target.into().kernels()?;
         let n = super::transformer::nonzero("bias", linear.bias.len())?;
         let weight = Packed::new(kernels, linear.weight, n, linear.weight.len() / n, None, 1.0)?;
         Ok(Self { kernels, weight, bias: pad_bias(kernels, linear.bias) })
@@ -122,23 +122,36 @@ impl PackedLinear {
         let m = x.len() / k.max(1);
         KernelError::check("x", m * k, x.len())?;
         KernelError::check("out", m * n, out.len())?;
+        let kn = self.kernels;
+        let mut operand = AlignedVec::default();
+        let (mut a, lda) = (x.as_ptr(), kn.stride(k));
+        if kn.tiles {
+            operand = AlignedVec::zeroed(kn.rows(m) * lda);
+            for (to, from) in operand.chunks_exact_mut(lda).zip(x.chunks_exact(k)) {
+                to[..k].copy_from_slice(from);
+            }
+            // SAFETY: m rows of lda floats.
+            unsafe { kn.narrow(operand.as_mut_ptr(), m, k, lda) };
+            a = operand.as_ptr();
+        }
         // SAFETY: sizes are checked above.
-        unsafe {
-            (self.kernels.gemm)(&Gemm {
+        kn.session(|| unsafe {
+            (kn.project)(&Gemm {
                 m,
                 n,
                 k,
-                a: x.as_ptr(),
-                lda: k,
-                b: self.weight.as_ptr(),
+                a,
+                lda,
+                b: self.weight.row(0),
                 b_panel: self.weight.panel_stride(),
                 c: out.as_mut_ptr(),
                 ldc: n,
-                c_panel: self.kernels.nr,
+                c_panel: kn.nr,
                 bias: self.bias.as_ptr(),
                 accumulate: false,
             });
-        }
+        });
+        drop(operand);
         Ok(())
     }
 }

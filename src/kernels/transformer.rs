@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::attention::{self, Head};
 use super::error::KernelError;
 use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Isa, Kernels};
+use super::isa::{Kernels, Target};
 use super::pool::Pool;
 use super::rotary::Rotary;
 use super::rows::{Axis, Rows, Sequences};
@@ -74,11 +74,11 @@ pub struct TransformerBlock {
 impl TransformerBlock {
     /// Packs a layer. `rotary` may be shared between layers; `None` leaves positions out.
     pub fn new(
-        isa: Isa,
+        target: impl Into<Target>,
         weights: &TransformerWeights<'_>,
         rotary: Option<Arc<Rotary>>,
     ) -> Result<Self, KernelError> {
-        let kernels = isa.kernels()?;
+        let kernels = target.into().kernels()?;
         let dim = nonzero("attention norm", weights.attention_norm.len())?;
         let heads = nonzero("to_gates.bias", weights.to_gates.bias.len())?;
         let inner = nonzero("feed-forward bias", weights.linear_in.bias.len())?;
@@ -166,12 +166,12 @@ impl TransformerBlock {
         let task = |i: usize, feed_forward: bool| {
             let (first, last) = (i * group * len, ((i + 1) * group).min(count) * len);
             // SAFETY: tasks own disjoint rows of x, which is borrowed for the whole call.
-            unsafe {
+            self.kernels.session(|| unsafe {
                 self.attention(&rows, first, last, len, table);
                 if feed_forward {
                     self.feed_forward(&rows, first, last);
                 }
-            }
+            });
         };
         if tasks >= 8 * pool.threads() || pool.threads() == 1 {
             pool.run(tasks, |i| task(i, true));
@@ -180,8 +180,9 @@ impl TransformerBlock {
             pool.run(tasks, |i| task(i, false));
             let plain = Rows::new(x, self.dim, Sequences { axis: Axis::Band, ..sequences });
             pool.run(plain.count().div_ceil(TILE), |i| {
+                let last = ((i + 1) * TILE).min(plain.count());
                 // SAFETY: as above; the attention is done.
-                unsafe { self.feed_forward(&plain, i * TILE, ((i + 1) * TILE).min(plain.count())) }
+                self.kernels.session(|| unsafe { self.feed_forward(&plain, i * TILE, last) });
             });
         }
         Ok(())
@@ -202,35 +203,40 @@ impl TransformerBlock {
         let (kn, nr, dim, dim_head) = (self.kernels, self.kernels.nr, self.dim, self.dim_head);
         let (count, hd) = (last - first, self.heads * dim_head);
         let padded = dim_head.next_multiple_of(nr);
-        let key_panels = len.div_ceil(nr) * dim_head * nr;
+        let (lda, ldo) = (kn.stride(dim), kn.stride(hd));
+        let key_panels = len.div_ceil(nr) * kn.words(dim_head) * nr;
+        // Tiles take values as pairs of rows, other products as they come.
+        let pairs = if kn.tiles { kn.words(len) * nr } else { 0 };
         let sizes = [
-            count * dim,
+            kn.rows(count) * lda,
             count * self.heads,
-            count * hd,
-            count * padded,
+            kn.rows(count) * ldo,
+            kn.rows(count) * padded,
             count * padded,
             count * padded,
             key_panels,
+            pairs * padded / nr,
             attention::scratch_len(kn, len),
             TILE * dim,
         ];
-        with_scratch(sizes, |[xn, gates, out, q, k, v, keys, work, sum]| {
-            let [xn, gates, out, q] = [xn, gates, out, q].map(<[f32]>::as_mut_ptr);
-            let [k, v, keys, work, sum] = [k, v, keys, work, sum].map(<[f32]>::as_mut_ptr);
+        with_scratch(sizes, |[xn, gates, out, q, k, v, keys, values, work, sum]| {
+            let [xn, gates, out, q, k] = [xn, gates, out, q, k].map(<[f32]>::as_mut_ptr);
+            let [v, keys, values, work, sum] = [v, keys, values, work, sum].map(<[f32]>::as_mut_ptr);
             // SAFETY: every pointer is a scratch slice of the size computed above, or a row of x that is ours; packed weights
             // and padded biases have the sizes checked in `new`.
             unsafe {
                 for row in 0..count {
                     (kn.prefetch)(rows.ptr(first + (row + AHEAD).min(count - 1)), dim);
-                    (kn.normalize)(rows.ptr(first + row), xn.add(row * dim), dim, std::ptr::null());
+                    (kn.normalize)(rows.ptr(first + row), xn.add(row * lda), dim, std::ptr::null());
                 }
+                kn.narrow(xn, count, dim, lda);
                 let plain = Gemm {
                     m: count,
                     n: self.heads,
                     k: dim,
                     a: xn,
-                    lda: dim,
-                    b: self.gates.as_ptr(),
+                    lda,
+                    b: self.gates.row(0),
                     b_panel: self.gates.panel_stride(),
                     c: gates,
                     ldc: self.heads,
@@ -238,17 +244,17 @@ impl TransformerBlock {
                     bias: self.gates_bias.as_ptr(),
                     accumulate: false,
                 };
-                (kn.gemm)(&plain);
+                (kn.project)(&plain);
                 (kn.sigmoid)(gates, count * self.heads);
                 for head in 0..self.heads {
                     let mut r = 0;
                     while r < count {
                         let m = TILE.min(count - r);
-                        let a = xn.add(r * dim);
+                        let a = xn.add(r * lda);
                         let project = |part: usize, c: *mut f32, ldc: usize, c_panel: usize| {
-                            let b = self.qkv.as_ptr().add((3 * head + part) * padded * dim);
+                            let b = self.qkv.column((3 * head + part) * padded);
                             let (n, b_panel, bias) = (padded, self.qkv.panel_stride(), std::ptr::null());
-                            (kn.gemm)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
+                            (kn.project)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
                         };
                         project(0, q.add(r * padded), padded, nr);
                         project(1, k.add(r * padded), padded, nr);
@@ -263,16 +269,19 @@ impl TransformerBlock {
                             (kn.rotate)(k.add(row * padded), angles, dim_head);
                         }
                     }
+                    kn.narrow(q, count, dim_head, padded);
+                    kn.narrow(k, count, dim_head, padded);
                     let mut s = 0;
                     while s < count {
                         let mut p = 0;
                         while p < len {
                             let tokens = nr.min(len - p);
-                            let to = keys.add(p * dim_head);
-                            (kn.transpose)(k.add((s + p) * padded), tokens, dim_head, padded, to, nr);
+                            let words = kn.words(dim_head);
+                            let to = keys.add(p * words);
+                            (kn.transpose)(k.add((s + p) * padded), tokens, words, padded, to, nr);
                             p += nr;
                         }
-                        let one = Head {
+                        let mut one = Head {
                             len,
                             dim_head,
                             q: q.add(s * padded),
@@ -280,25 +289,37 @@ impl TransformerBlock {
                             keys,
                             v: v.add(s * nr),
                             v_panel: count * nr,
-                            out: out.add(s * hd + head * dim_head),
-                            ldo: hd,
+                            out: out.add(s * ldo + head * dim_head),
+                            ldo,
                             gates: gates.add(s * self.heads + head),
                             gate_stride: self.heads,
                         };
+                        if kn.tiles {
+                            for panel in 0..padded / nr {
+                                (kn.pair_rows)(
+                                    one.v.add(panel * one.v_panel),
+                                    len,
+                                    nr,
+                                    values.add(panel * pairs),
+                                );
+                            }
+                            (one.v, one.v_panel) = (values, pairs);
+                        }
                         one.attend(kn, work);
                         s += len;
                     }
                 }
+                kn.narrow(out, count, hd, ldo);
                 let mut r = 0;
                 while r < count {
                     let m = TILE.min(count - r);
-                    (kn.gemm)(&Gemm {
+                    (kn.project)(&Gemm {
                         m,
                         n: dim,
                         k: hd,
-                        a: out.add(r * hd),
-                        lda: hd,
-                        b: self.out.as_ptr(),
+                        a: out.add(r * ldo),
+                        lda: ldo,
+                        b: self.out.row(0),
                         b_panel: self.out.panel_stride(),
                         c: sum,
                         ldc: dim,
@@ -323,7 +344,8 @@ impl TransformerBlock {
     unsafe fn feed_forward(&self, rows: &Rows<'_>, first: usize, last: usize) {
         let (kn, nr, dim) = (self.kernels, self.kernels.nr, self.dim);
         let width = INNER.min(self.inner).next_multiple_of(nr);
-        with_scratch([TILE * dim, TILE * width, TILE * dim], |[xn, hidden, sum]| {
+        let lda = kn.stride(dim);
+        with_scratch([kn.rows(TILE) * lda, kn.rows(TILE) * width, TILE * dim], |[xn, hidden, sum]| {
             let [xn, hidden, sum] = [xn, hidden, sum].map(<[f32]>::as_mut_ptr);
             let mut r = first;
             while r < last {
@@ -332,18 +354,19 @@ impl TransformerBlock {
                 unsafe {
                     for row in 0..m {
                         (kn.prefetch)(rows.ptr(r + (row + AHEAD).min(m - 1)), dim);
-                        (kn.normalize)(rows.ptr(r + row), xn.add(row * dim), dim, std::ptr::null());
+                        (kn.normalize)(rows.ptr(r + row), xn.add(row * lda), dim, std::ptr::null());
                     }
+                    kn.narrow(xn, m, dim, lda);
                     let mut c0 = 0;
                     while c0 < self.inner {
                         let n = width.min(self.inner - c0);
-                        (kn.gemm)(&Gemm {
+                        (kn.project)(&Gemm {
                             m,
                             n: n.next_multiple_of(nr),
                             k: dim,
                             a: xn,
-                            lda: dim,
-                            b: self.linear_in.as_ptr().add(c0 * dim),
+                            lda,
+                            b: self.linear_in.column(c0),
                             b_panel: self.linear_in.panel_stride(),
                             c: hidden,
                             ldc: width,
@@ -355,13 +378,14 @@ impl TransformerBlock {
                         for row in 0..m {
                             (kn.gelu)(hidden.add(row * width), n);
                         }
-                        (kn.gemm)(&Gemm {
+                        kn.narrow(hidden, m, n, width);
+                        (kn.project)(&Gemm {
                             m,
                             n: dim,
                             k: n,
                             a: hidden,
                             lda: width,
-                            b: self.linear_out.as_ptr().add(c0 * nr),
+                            b: self.linear_out.row(c0),
                             b_panel: self.linear_out.panel_stride(),
                             c: sum,
                             ldc: dim,

@@ -15,7 +15,7 @@ use super::architecture::{Architecture, Position};
 use super::bands::BandLayout;
 use super::position::PositionEmbed;
 use crate::kernels::{
-    BandMlp, BandSplit, BandWeights, Isa, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences,
+    BandMlp, BandSplit, BandWeights, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences, Target,
     TransformerBlock, TransformerWeights,
 };
 
@@ -45,10 +45,10 @@ pub fn uncovered(arch: &Architecture) -> Option<&'static str> {
     }
 }
 
-/// A network packed for one instruction set.
+/// A network packed for one instruction set and number format.
 pub struct FusedRoformer {
     architecture: Architecture,
-    isa: Isa,
+    target: Target,
     pool: Pool,
     band_split: BandSplit,
     layers: Vec<Layer>,
@@ -68,17 +68,17 @@ struct Layer {
 }
 
 impl FusedRoformer {
-    /// Packs the weights of `vb` for `isa`, on the threads of `pool`. `arch` must be covered.
+    /// Packs the weights of `vb` for `target`, on the threads of `pool`. `arch` must be covered.
     ///
     /// # Errors
     /// [`FusedError`].
-    pub fn new(arch: &Architecture, vb: VarBuilder, isa: Isa, pool: Pool) -> Result<Self, FusedError> {
+    pub fn new(arch: &Architecture, vb: VarBuilder, target: Target, pool: Pool) -> Result<Self, FusedError> {
         let weights = Weights(vb.set_device(Device::Cpu));
         let (band_split, layers, mask_estimator) = pool.install(|| {
             Ok::<_, FusedError>((
-                band_split(arch, &weights, isa)?,
-                layers(arch, &weights, isa)?,
-                mask_estimator(arch, &weights, isa)?,
+                band_split(arch, &weights, target)?,
+                layers(arch, &weights, target)?,
+                mask_estimator(arch, &weights, target)?,
             ))
         })?;
         Ok(Self {
@@ -87,16 +87,16 @@ impl FusedRoformer {
             layers,
             bands: Some(arch.band_layout()).filter(|layout| !layout.whole),
             architecture: arch.clone(),
-            isa,
+            target,
             pool,
             x: Vec::new(),
             gathered: Vec::new(),
         })
     }
 
-    /// Instruction set of the kernels.
-    pub fn isa(&self) -> Isa {
-        self.isa
+    /// What the kernels are compiled for.
+    pub fn target(&self) -> Target {
+        self.target
     }
 
     /// Threads it runs on.
@@ -202,7 +202,7 @@ fn as_linear([weight, bias]: &[Vec<f32>; 2]) -> Linear<'_> {
     Linear { weight, bias }
 }
 
-fn band_split(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<BandSplit, FusedError> {
+fn band_split(arch: &Architecture, weights: &Weights, target: Target) -> Result<BandSplit, FusedError> {
     let bands = arch
         .band_features()
         .into_par_iter()
@@ -214,10 +214,14 @@ fn band_split(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<BandSp
         .collect::<Result<Vec<_>, FusedError>>()?;
     let bands: Vec<_> =
         bands.iter().map(|(norm, linear)| BandWeights { norm, linear: as_linear(linear) }).collect();
-    Ok(BandSplit::new(isa, &bands)?)
+    Ok(BandSplit::new(target, &bands)?)
 }
 
-fn mask_estimator(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<MaskEstimator, FusedError> {
+fn mask_estimator(
+    arch: &Architecture,
+    weights: &Weights,
+    target: Target,
+) -> Result<MaskEstimator, FusedError> {
     let final_norm = if arch.final_norm() { Some(weights.get("final_norm.gamma", arch.dim)?) } else { None };
     let band = |n: usize, k: usize, features: usize| {
         let at = weights.pp(format!("mask_estimators.{n}.to_freqs.{k}.0"));
@@ -228,7 +232,7 @@ fn mask_estimator(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<Ma
             .map(|(i, io)| at.linear(&(2 * i).to_string(), io[0], io[1]))
             .collect::<Result<Vec<_>, FusedError>>()?;
         let linears: Vec<_> = linears.iter().map(as_linear).collect();
-        Ok::<_, FusedError>(BandMlp::new(isa, &linears, final_norm.as_deref())?)
+        Ok::<_, FusedError>(BandMlp::new(target, &linears, final_norm.as_deref())?)
     };
     let features = arch.band_features();
     let bands = |n| features.par_iter().enumerate().map(|(k, &features)| band(n, k, features)).collect();
@@ -236,14 +240,14 @@ fn mask_estimator(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<Ma
     Ok(MaskEstimator::new(stems, final_norm.is_some())?)
 }
 
-fn layers(arch: &Architecture, weights: &Weights, isa: Isa) -> Result<Vec<Layer>, FusedError> {
+fn layers(arch: &Architecture, weights: &Weights, target: Target) -> Result<Vec<Layer>, FusedError> {
     let [_, time_at, freq_at] = arch.transformer_indices;
     let rotaries = Rotaries::default();
     (0..arch.depth)
         .into_par_iter()
         .map(|i| {
             let at = weights.pp(format!("layers.{i}"));
-            let blocks = |index, depth| blocks(arch, &at.pp(index), depth, isa, &rotaries);
+            let blocks = |index, depth| blocks(arch, &at.pp(index), depth, target, &rotaries);
             let (time, freq) = rayon::join(
                 || blocks(time_at, arch.time_transformer_depth),
                 || blocks(freq_at, arch.freq_transformer_depth),
@@ -258,7 +262,7 @@ fn blocks(
     arch: &Architecture,
     at: &Weights,
     depth: usize,
-    isa: Isa,
+    target: Target,
     rotaries: &Rotaries,
 ) -> Result<Vec<TransformerBlock>, FusedError> {
     let (dim, inner) = (arch.dim, arch.heads * arch.dim_head);
@@ -287,7 +291,7 @@ fn blocks(
                 linear_out: as_linear(&linear_out),
                 norm: norm.as_deref().filter(|_| j + 1 == depth),
             };
-            Ok(TransformerBlock::new(isa, &weights, Some(rotary))?)
+            Ok(TransformerBlock::new(target, &weights, Some(rotary))?)
         })
         .collect()
 }

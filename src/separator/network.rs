@@ -4,7 +4,7 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::LoadError;
-use crate::kernels::{ENV, Isa, Pool};
+use crate::kernels::{ENV, Format, Pool, Target};
 use crate::model::architecture::Architecture;
 use crate::model::device::device_name;
 use crate::model::fused::{FusedRoformer, uncovered};
@@ -29,8 +29,8 @@ impl Network {
         };
         match reason {
             None => {
-                let isa = Isa::select()?;
-                Ok(Self::Fused(Box::new(FusedRoformer::new(arch, vb, isa, pool.clone())?)))
+                let target = Target::select(Format::F32)?;
+                Ok(Self::Fused(Box::new(FusedRoformer::new(arch, vb, target, pool.clone())?)))
             }
             Some(reason) => Ok(Self::Candle(Box::new(Roformer::new(arch, vb)?), reason)),
         }
@@ -48,7 +48,7 @@ impl Network {
     pub fn kernel(&self) -> String {
         match self {
             Self::Candle(_, reason) => format!("candle ({reason})"),
-            Self::Fused(network) => network.isa().to_string(),
+            Self::Fused(network) => network.target().to_string(),
         }
     }
 

@@ -84,6 +84,14 @@ impl Simd for Neon {
         unsafe { vbslq_f32(vdupq_n_u32(0x8000_0000), sign, v) }
     }
     #[inline(always)]
+    unsafe fn lower_bf16(v: float32x4_t) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vshlq_n_u32::<16>(vreinterpretq_u32_f32(v))) }
+    }
+    #[inline(always)]
+    unsafe fn upper_bf16(v: float32x4_t) -> float32x4_t {
+        unsafe { vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0xffff_0000))) }
+    }
+    #[inline(always)]
     unsafe fn swap_pairs(v: float32x4_t) -> float32x4_t {
         unsafe { vrev64q_f32(v) }
     }

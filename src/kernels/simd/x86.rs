@@ -99,6 +99,14 @@ impl Simd for Sse2 {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
     }
     #[inline(always)]
+    unsafe fn lower_bf16(v: __m128) -> __m128 {
+        unsafe { _mm_castsi128_ps(_mm_slli_epi32::<16>(_mm_castps_si128(v))) }
+    }
+    #[inline(always)]
+    unsafe fn upper_bf16(v: __m128) -> __m128 {
+        unsafe { _mm_and_ps(v, _mm_castsi128_ps(_mm_set1_epi32(!0xffff))) }
+    }
+    #[inline(always)]
     unsafe fn swap_pairs(v: __m128) -> __m128 {
         unsafe { _mm_shuffle_ps::<0b10_11_00_01>(v, v) }
     }
@@ -183,6 +191,14 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn lower_bf16(v: __m256) -> __m256 {
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_castps_si256(v))) }
+    }
+    #[inline(always)]
+    unsafe fn upper_bf16(v: __m256) -> __m256 {
+        unsafe { _mm256_and_ps(v, _mm256_castsi256_ps(_mm256_set1_epi32(!0xffff))) }
     }
     #[inline(always)]
     unsafe fn swap_pairs(v: __m256) -> __m256 {
@@ -271,6 +287,14 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn prefetch(p: *const f32) {
         unsafe { _mm_prefetch::<_MM_HINT_T1>(p.cast()) }
+    }
+    #[inline(always)]
+    unsafe fn lower_bf16(v: __m512) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_castps_si512(v))) }
+    }
+    #[inline(always)]
+    unsafe fn upper_bf16(v: __m512) -> __m512 {
+        unsafe { _mm512_castsi512_ps(_mm512_and_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(!0xffff))) }
     }
     #[inline(always)]
     unsafe fn swap_pairs(v: __m512) -> __m512 {

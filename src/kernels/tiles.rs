@@ -1,0 +1,205 @@
+//! Products of bf16 tiles with f32 sums: the arithmetic of AMX, and the same in plain Rust.
+//!
+//! A tile is 16 rows of 64 bytes. Operands are [`Gemm`]'s: rows of A hold bf16 in the front of their f32 places (see
+//! [`narrow`](super::ops::narrow)), panels of B hold pairs of rows, two bf16 in a word. Both are padded with zeros to whole
+//! [`STEP`]s of k; up to [`ROWS`] − 1 rows behind those of A must be readable, their values do not matter.
+
+use super::gemm::Gemm;
+
+#[cfg(target_arch = "x86_64")]
+pub(super) mod amx;
+mod emulated;
+
+pub(super) use emulated::Emulated;
+
+/// Values of k that a product of tiles takes.
+pub(super) const STEP: usize = 32;
+/// Rows of a tile.
+pub(super) const ROWS: usize = 16;
+/// Columns of a tile of C.
+const COLUMNS: usize = 16;
+/// Columns of a panel of B: two tiles.
+pub(super) const NR: usize = 2 * COLUMNS;
+/// Bytes of a row of a tile.
+const ROW_BYTES: usize = 64;
+
+/// The eight tiles of a thread: 0–3 are sums, 4 and 5 rows of A, 6 and 7 columns of B.
+///
+/// # Safety
+/// All methods are unsafe: the processor must have the instructions, [`begin`](Self::begin) must have been called on this
+/// thread, tile numbers must be below 8, and 16 rows of 64 bytes must be valid at `p`, `stride` bytes apart.
+pub(super) trait Tiles {
+    /// Before the first product of a task.
+    unsafe fn begin();
+    /// After the last: a thread that sleeps should not carry eight kilobytes of registers.
+    unsafe fn end();
+    unsafe fn zero<const T: usize>();
+    unsafe fn load<const T: usize>(p: *const u8, stride: usize);
+    unsafe fn store<const T: usize>(p: *mut u8, stride: usize);
+    /// C += A · B.
+    unsafe fn dot<const C: usize, const A: usize, const B: usize>();
+}
+
+/// Runs a multiplication; panels are [`NR`] columns.
+///
+/// # Safety
+/// As [`Tiles`]'; A, B, C and the bias must be valid for the shape and strides given (see the module), C writable and not
+/// overlapping the others.
+#[inline(always)]
+pub(super) unsafe fn gemm<T: Tiles>(g: &Gemm) {
+    for panel in 0..g.n.div_ceil(NR) {
+        let columns = (g.n - panel * NR).min(NR);
+        let mut i = 0;
+        while i < g.m {
+            let rows = (g.m - i).min(2 * ROWS);
+            // SAFETY: offsets lie within the matrices the caller vouches for.
+            unsafe {
+                let block = Block {
+                    steps: g.k.div_ceil(STEP),
+                    a: g.a.add(i * g.lda).cast(),
+                    lda: g.lda * size_of::<f32>(),
+                    b: g.b.add(panel * g.b_panel).cast(),
+                    c: g.c.add(i * g.ldc + panel * g.c_panel),
+                    ldc: g.ldc,
+                    bias: if g.bias.is_null() { g.bias } else { g.bias.add(panel * NR) },
+                    accumulate: g.accumulate,
+                    rows,
+                    columns,
+                };
+                match (rows > ROWS, columns > COLUMNS) {
+                    (true, true) => block.run::<T, true, true>(),
+                    (true, false) => block.run::<T, true, false>(),
+                    (false, true) => block.run::<T, false, true>(),
+                    (false, false) => block.run::<T, false, false>(),
+                }
+            }
+            i += rows;
+        }
+    }
+}
+
+/// Two by two tiles of C.
+struct Block {
+    steps: usize,
+    a: *const u8,
+    /// In bytes.
+    lda: usize,
+    b: *const u8,
+    c: *mut f32,
+    /// In floats.
+    ldc: usize,
+    bias: *const f32,
+    accumulate: bool,
+    rows: usize,
+    columns: usize,
+}
+
+/// A tile of C that is not whole, on its way to or from memory.
+#[repr(align(64))]
+struct Edge([f32; ROWS * COLUMNS]);
+
+impl Block {
+    /// # Safety
+    /// As [`gemm`]'s. `TALL`: more than one tile of rows; `WIDE`: more than one of columns.
+    #[inline(always)]
+    unsafe fn run<T: Tiles, const TALL: bool, const WIDE: bool>(&self) {
+        // SAFETY: the tiles that `TALL` and `WIDE` name lie within the block.
+        unsafe {
+            self.start::<T, 0>(0, 0);
+            if WIDE {
+                self.start::<T, 1>(0, 1);
+            }
+            if TALL {
+                self.start::<T, 2>(1, 0);
+            }
+            if TALL && WIDE {
+                self.start::<T, 3>(1, 1);
+            }
+            let (mut a, mut b) = (self.a, self.b);
+            for _ in 0..self.steps {
+                T::load::<4>(a, self.lda);
+                T::load::<6>(b, NR * size_of::<f32>());
+                T::dot::<0, 4, 6>();
+                if WIDE {
+                    T::load::<7>(b.add(ROW_BYTES), NR * size_of::<f32>());
+                    T::dot::<1, 4, 7>();
+                }
+                if TALL {
+                    T::load::<5>(a.add(ROWS * self.lda), self.lda);
+                    T::dot::<2, 5, 6>();
+                    if WIDE {
+                        T::dot::<3, 5, 7>();
+                    }
+                }
+                a = a.add(ROW_BYTES);
+                b = b.add(STEP / 2 * NR * size_of::<f32>());
+            }
+            self.finish::<T, 0>(0, 0);
+            if WIDE {
+                self.finish::<T, 1>(0, 1);
+            }
+            if TALL {
+                self.finish::<T, 2>(1, 0);
+            }
+            if TALL && WIDE {
+                self.finish::<T, 3>(1, 1);
+            }
+        }
+    }
+
+    /// Where tile (i, j) begins, and how many rows and columns of it there are.
+    ///
+    /// # Safety
+    /// The tile must lie within the block.
+    #[inline(always)]
+    unsafe fn tile(&self, i: usize, j: usize) -> (*mut f32, usize, usize) {
+        let (rows, columns) = ((self.rows - i * ROWS).min(ROWS), (self.columns - j * COLUMNS).min(COLUMNS));
+        // SAFETY: the caller's.
+        (unsafe { self.c.add(i * ROWS * self.ldc + j * COLUMNS) }, rows, columns)
+    }
+
+    /// # Safety
+    /// As [`Self::run`]'s.
+    #[inline(always)]
+    unsafe fn start<T: Tiles, const C: usize>(&self, i: usize, j: usize) {
+        // SAFETY: a partial tile goes through `edge`, which is a whole one; the bias is padded to whole panels.
+        unsafe {
+            if self.accumulate {
+                let (c, rows, columns) = self.tile(i, j);
+                if rows == ROWS && columns == COLUMNS {
+                    return T::load::<C>(c.cast_const().cast(), self.ldc * size_of::<f32>());
+                }
+                let mut edge = Edge([0.0; ROWS * COLUMNS]);
+                for row in 0..rows {
+                    let to = edge.0.as_mut_ptr().add(row * COLUMNS);
+                    core::ptr::copy_nonoverlapping(c.add(row * self.ldc).cast_const(), to, columns);
+                }
+                T::load::<C>(edge.0.as_ptr().cast(), ROW_BYTES);
+            } else if self.bias.is_null() {
+                T::zero::<C>();
+            } else {
+                // The same sixteen values in every row.
+                T::load::<C>(self.bias.add(j * COLUMNS).cast(), 0);
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Self::run`]'s.
+    #[inline(always)]
+    unsafe fn finish<T: Tiles, const C: usize>(&self, i: usize, j: usize) {
+        // SAFETY: as in `start`.
+        unsafe {
+            let (c, rows, columns) = self.tile(i, j);
+            if rows == ROWS && columns == COLUMNS {
+                return T::store::<C>(c.cast(), self.ldc * size_of::<f32>());
+            }
+            let mut edge = Edge([0.0; ROWS * COLUMNS]);
+            T::store::<C>(edge.0.as_mut_ptr().cast(), ROW_BYTES);
+            for row in 0..rows {
+                let from = edge.0.as_ptr().add(row * COLUMNS);
+                core::ptr::copy_nonoverlapping(from, c.add(row * self.ldc), columns);
+            }
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Which arithmetic the CPU's kernels use for a network.
+
+use candle_nn::VarBuilder;
+
+use super::LoadError;
+use crate::demo::Random;
+use crate::kernels::{Format, Isa, Pool, Target};
+use crate::model::architecture::Architecture;
+use crate::model::fused::FusedRoformer;
+use crate::model::precision::Precision;
+
+/// The environment variable that `auto` follows, for tests and reports.
+const ENV: &str = "NULLSUM_PRECISION";
+/// What bf16 must reach against f32 for `auto` to take it: the difference is then far below what separation leaves behind.
+const MIN_SNR_DB: f64 = 38.0;
+/// Features below which `auto` does not try: such networks are quick in f32, and bf16 is hard on them.
+const MIN_DIM: usize = 256;
+/// Frames of the self-check.
+const FRAMES: usize = 48;
+
+/// The arithmetic of a network, and how it came to be.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Arithmetic {
+    /// What products are computed in; never `Auto`.
+    pub precision: Precision,
+    /// SNR of bf16 against f32 in the self-check, in dB, where `auto` made one.
+    pub self_check_db: Option<f64>,
+}
+
+impl From<Precision> for Arithmetic {
+    fn from(precision: Precision) -> Self {
+        Self { precision, self_check_db: None }
+    }
+}
+
+impl std::fmt::Display for Arithmetic {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.precision)?;
+        self.self_check_db.map_or(Ok(()), |db| write!(f, " (bf16 is {db:.0} dB from f32)"))
+    }
+}
+
+/// The network in the arithmetic that `precision` asks for. `auto` takes bf16 where the processor is made for it and a
+/// self-check finds it good enough, else f32.
+///
+/// # Errors
+/// [`LoadError::Precision`], or what the network says.
+pub(super) fn fused(
+    arch: &Architecture,
+    vb: &VarBuilder,
+    pool: &Pool,
+    precision: Precision,
+) -> Result<(FusedRoformer, Arithmetic), LoadError> {
+    let asked = match precision {
+        Precision::Auto => match std::env::var(ENV) {
+            Ok(name) if !name.is_empty() => {
+                name.parse().map_err(|error| LoadError::Precision(format!("{ENV}: {error}")))?
+            }
+            _ => Precision::Auto,
+        },
+        asked => asked,
+    };
+    let format = match asked {
+        Precision::F32 => Format::F32,
+        Precision::Bf16 => Format::Bf16,
+        Precision::F16 => {
+            let message = "f16 is not available on the CPU: expected auto, f32 or bf16";
+            return Err(LoadError::Precision(message.to_owned()));
+        }
+        Precision::Auto => {
+            let quick = Target::select(Format::Bf16).ok().filter(|target| target.isa == Isa::Amx);
+            match quick.filter(|_| arch.dim >= MIN_DIM) {
+                Some(quick) => return checked(arch, vb, pool, quick, MIN_SNR_DB),
+                None => Format::F32,
+            }
+        }
+    };
+    let network = FusedRoformer::new(arch, vb.clone(), Target::select(format)?, pool.clone())?;
+    let precision = if format == Format::F32 { Precision::F32 } else { Precision::Bf16 };
+    Ok((network, precision.into()))
+}
+
+/// The network on `quick`, in bf16, if it is within `min_snr_db` of f32, else in f32.
+fn checked(
+    arch: &Architecture,
+    vb: &VarBuilder,
+    pool: &Pool,
+    quick: Target,
+    min_snr_db: f64,
+) -> Result<(FusedRoformer, Arithmetic), LoadError> {
+    let build = |target| FusedRoformer::new(arch, vb.clone(), target, pool.clone());
+    let (mut quick, mut exact) = (build(quick)?, build(Target::best(Format::F32))?);
+    let mut random = Random::new(0);
+    let features = arch.frame_features();
+    // Louder where music is louder: in the low bins, which come first in a frame.
+    let loudness = |i: usize| 20.0 / (1.0 + (i % features) as f32 / 32.0);
+    let spec: Vec<f32> = (0..FRAMES * features).map(|i| loudness(i) * random.bipolar()).collect();
+    let (masks, wanted) = (quick.forward(&spec, 1)?, exact.forward(&spec, 1)?);
+    let (mut signal, mut error) = (0.0, 0.0);
+    for ((got, want), at) in masks.chunks_exact(2).zip(wanted.chunks_exact(2)).zip((0..spec.len()).step_by(2).cycle()) {
+        let power = f64::from(spec[at]).powi(2) + f64::from(spec[at + 1]).powi(2);
+        let square = |a: f32, b: f32| f64::from(a).powi(2) + f64::from(b).powi(2);
+        signal += power * square(want[0], want[1]);
+        error += power * square(got[0] - want[0], got[1] - want[1]);
+    }
+    let db = 10.0 * (signal / error.max(f64::MIN_POSITIVE)).log10();
+    // A NaN is no better than f32.
+    let good = db >= min_snr_db;
+    let precision = if good { Precision::Bf16 } else { Precision::F32 };
+    Ok((if good { quick } else { exact }, Arithmetic { precision, self_check_db: Some(db) }))
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::model::weights::seeded;
+
+    fn small() -> Architecture {
+        let mut arch = Architecture::seed_default();
+        (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner) = (32, 1, 2, 16, 64);
+        (arch.mask_hidden, arch.num_stems) = (32, 1);
+        arch
+    }
+
+    #[test]
+    fn auto_keeps_bf16_only_where_it_is_near_f32() {
+        let (arch, vb, pool) = (small(), seeded(1, &Device::Cpu), Pool::new(1).unwrap());
+        let quick = Target { isa: Isa::Emulated, format: Format::Bf16 };
+        let (network, found) = checked(&arch, &vb, &pool, quick, MIN_SNR_DB).unwrap();
+        assert_eq!((network.target(), found.precision), (quick, Precision::Bf16));
+        let db = found.self_check_db.unwrap();
+        assert!(db > MIN_SNR_DB && db < 90.0, "{db} dB");
+        assert!(found.to_string().starts_with("bf16 (bf16 is "));
+
+        let (network, found) = checked(&arch, &vb, &pool, quick, db + 1.0).unwrap();
+        assert_eq!((network.target().format, found.precision), (Format::F32, Precision::F32));
+    }
+
+    #[test]
+    fn what_is_asked_for_is_used_or_refused() {
+        let (arch, vb, pool) = (small(), seeded(1, &Device::Cpu), Pool::new(1).unwrap());
+        for (asked, format) in [(Precision::F32, Format::F32), (Precision::Bf16, Format::Bf16)] {
+            let (network, found) = fused(&arch, &vb, &pool, asked).unwrap();
+            assert_eq!((network.target().format, found), (format, asked.into()));
+        }
+        let Err(error) = fused(&arch, &vb, &pool, Precision::F16) else { panic!("accepted") };
+        assert!(error.to_string().contains("bf16"), "{error}");
+    }
+}
