@@ -1,7 +1,8 @@
-"""Ours and PyTorch by turns: RTF, ratio, peak memory. Called by bench/compare."""
+"""Ours and PyTorch by turns: RTF, processor time, ratios, peak memory, SNR. Called by bench/compare."""
 
 import argparse
 import json
+import math
 import os
 import platform
 import resource
@@ -19,6 +20,8 @@ HELD = {
     "avx2": dict(ATEN_CPU_CAPABILITY="avx2", MKL_ENABLE_INSTRUCTIONS="AVX2", ONEDNN_MAX_CPU_ISA="AVX2"),
     "avx512": dict(ATEN_CPU_CAPABILITY="avx512", MKL_ENABLE_INSTRUCTIONS="AVX512", ONEDNN_MAX_CPU_ISA="AVX512_CORE"),
 }
+CHANNELS = 2
+PYTORCH = "PyTorch f32"
 
 
 def numbers(text):
@@ -32,8 +35,10 @@ def main():
     parser.add_argument("--seconds", type=numbers, default=[2, 8])
     parser.add_argument("--threads", type=numbers, default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--warmup", type=int, choices=[0, 1], default=1)
     parser.add_argument("--isa", choices=sorted(HELD))
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--no-candle", dest="candle", action="store_false")
     args = parser.parse_args()
     # Read when torch is loaded.
     os.environ.update(HELD.get(args.isa, {}))
@@ -46,55 +51,88 @@ def main():
 
     case = next(case for case in cases.full() if case["name"] == "full_bs_default_2s")
     model = reference.build(case, reference.use(case["package"], args.references))
-    print(f"{processor()}, {os.cpu_count()} processors; PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
-    print("| Chunk | Threads | What | RTF (median) | Slower than ours | Peak memory |")
-    print("|---|---|---|---|---|---|")
+    print(f"{processor()}, {os.cpu_count()} processors; PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}; "
+          f"load average {os.getloadavg()[0]:.1f}; medians of {args.rounds}")
+    print("| Chunk | Threads | What | RTF | Slower than ours | Processor time | Its ratio | Peak memory | SNR to PyTorch f32 |")
+    print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         generate.write_weights(case, model, folder)
         (folder / "model.yaml").write_text(generate.yaml_text(case))
         for seconds in args.seconds:
-            chunk = generate.signal(case, 44_100 * seconds)[None]
             for threads in args.threads:
-                compare(args, model, chunk, folder, seconds, threads)
+                Comparison(args, model, folder, seconds, threads).run()
 
 
-def compare(args, model, chunk, folder, seconds, threads):
-    import torch
+class Comparison:
+    """One length of chunk on one number of threads."""
 
-    torch.set_num_threads(threads)
+    def __init__(self, args, model, folder, seconds, threads):
+        self.args, self.model, self.folder, self.seconds, self.threads = args, model, folder, seconds, threads
+        self.chunk = None
+        self.stems, self.turns = {}, {}
 
-    def pytorch(dtype=None):
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=dtype is not None):
-            model(chunk)
-            started = time.perf_counter()
-            model(chunk)
-            return (time.perf_counter() - started) / seconds, None
+    def run(self):
+        # Ours comes first: its chunk is everyone's.
+        ways = {"f32": lambda: self.ours("f32")}
+        if self.args.bf16:
+            ways["bf16"] = lambda: self.ours("bf16")
+        if self.args.candle:
+            ways["candle"] = lambda: self.ours("f32", "candle")
+        ways[PYTORCH] = lambda: self.pytorch(PYTORCH)
+        if self.args.bf16:
+            ways["PyTorch bf16 autocast"] = lambda: self.pytorch("PyTorch bf16 autocast", bf16=True)
+        for _ in range(self.args.rounds):
+            for name, way in ways.items():
+                self.turns.setdefault(name, []).append(way())
+        for name in ways:
+            self.report(name)
 
-    def ours(kernel):
-        command = [args.cli, "bench", "--model", folder / "model.ckpt", "--config", folder / "model.yaml", "--json",
-                   "--seconds", str(seconds), "--threads", str(threads), "--runs", "1", "--warmup", "1"]
+    def ours(self, precision, kernel=None):
+        import numpy
+
+        raw = self.folder / "stems.f32"
+        command = [self.args.cli, "bench", "--model", self.folder / "model.ckpt", "--config", self.folder / "model.yaml", "--json",
+                   "--seconds", str(self.seconds), "--threads", str(self.threads), "--runs", "1", "--warmup", str(self.args.warmup),
+                   "--precision", precision, "--stems", raw]
         environment = dict(os.environ, **({"NULLSUM_KERNEL": kernel} if kernel else {}))
         report = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
-        return report["rtf"], report
+        samples = numpy.fromfile(raw, dtype=numpy.float32).reshape(-1, CHANNELS, round(report["audio_seconds"] * 44_100))
+        self.chunk = samples[0]
+        self.stems[kernel or precision] = samples[1:]
+        label = "candle, f32" if kernel else f"ours, {report['precision']}, {report['kernel']}"
+        return label, report["median_seconds"], report["processor_seconds"], report["peak_rss_bytes"]
 
-    ways = {"ours": lambda: ours(None), "candle": lambda: ours("candle"), "PyTorch f32": pytorch}
-    if args.bf16:
-        ways["PyTorch bf16 autocast"] = lambda: pytorch("bf16")
-    times, reports = {name: [] for name in ways}, {}
-    for _ in range(args.rounds):
-        for name, way in ways.items():
-            rtf, report = way()
-            times[name].append(rtf)
-            reports[name] = report
-    base = statistics.median(times["ours"])
-    for name, found in times.items():
-        report = reports[name]
-        label = f"ours, {report['precision']}, {report['kernel']}" if name == "ours" else name
-        # Of PyTorch it is the peak of this process so far: weights, and the largest pass up to now.
-        peak = report["peak_rss_bytes"] if report else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-        median = statistics.median(found)
-        print(f"| {seconds} s | {threads} | {label} | {median:.3f} | {median / base:.2f} × | {peak / 1e6:.0f} MB |", flush=True)
+    def pytorch(self, name, bf16=False):
+        import torch
+
+        torch.set_num_threads(self.threads)
+        chunk = torch.from_numpy(self.chunk.copy())[None]
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            if name not in self.turns:
+                self.model(chunk)
+            started, processor = time.perf_counter(), time.process_time()
+            stems = self.model(chunk)
+            times = time.perf_counter() - started, time.process_time() - processor
+        self.stems[name] = stems[0].float().numpy().reshape(-1, *self.chunk.shape)
+        # The peak of this process so far: weights, and the largest pass up to now.
+        return name, *times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    def report(self, name):
+        wall, processor = self.medians(name)
+        our_wall, our_processor = self.medians("f32")
+        label, *_, peak = self.turns[name][-1]
+        snr = "" if name == PYTORCH else f"{snr_db(self.stems[PYTORCH], self.stems[name]):.1f} dB"
+        print(f"| {self.seconds} s | {self.threads} | {label} | {wall / self.seconds:.3f} | {wall / our_wall:.2f} × | {processor:.2f} s "
+              f"| {processor / our_processor:.2f} × | {peak / 1e6:.0f} MB | {snr} |", flush=True)
+
+    def medians(self, name):
+        return [statistics.median(turn[i] for turn in self.turns[name]) for i in (1, 2)]
+
+
+def snr_db(expected, found):
+    expected, found = expected.astype("float64"), found.astype("float64")
+    return 10 * math.log10((expected**2).sum() / max(((expected - found) ** 2).sum(), 1e-300))
 
 
 def processor():

@@ -1,5 +1,6 @@
 //! A loaded model with its transform: a chunk of the mixture in, stems out. Knows nothing of songs, files or threads.
 
+mod arithmetic;
 mod mask;
 mod network;
 
@@ -21,6 +22,7 @@ use crate::model::precision::Precision;
 use crate::model::weights;
 use network::Network;
 
+pub use arithmetic::Arithmetic;
 pub use mask::MaskRule;
 
 /// Why a model cannot be loaded.
@@ -54,6 +56,9 @@ pub enum LoadError {
     /// The device cannot be had.
     #[error(transparent)]
     Device(#[from] DeviceError),
+    /// The arithmetic that is asked for cannot be had.
+    #[error("--precision: {0}")]
+    Precision(String),
     /// The chunk is too short for the transform.
     #[error("a chunk of {chunk} samples is too short: n_fft {n_fft} needs at least {min}")]
     ChunkTooShort {
@@ -281,7 +286,7 @@ impl Separator {
     ) -> Result<Self, LoadError> {
         let device = runtime.device.open()?;
         let pool = Pool::shared(runtime.threads)?;
-        let network = Network::new(&info.architecture, weights(&device), &pool)?;
+        let network = Network::new(&info.architecture, weights(&device), &pool, runtime.precision)?;
         Ok(Self { stft: Stft::new(info.architecture.stft), network, pool, info, stages: Stages::default() })
     }
 
@@ -298,6 +303,11 @@ impl Separator {
     /// What computes the network: `avx2` and the like for the fused CPU kernels, else `candle`, and why.
     pub fn kernel(&self) -> String {
         self.network.kernel()
+    }
+
+    /// What its products are computed in, and why.
+    pub fn arithmetic(&self) -> Arithmetic {
+        self.network.arithmetic()
     }
 
     /// Threads of its pool.

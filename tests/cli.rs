@@ -379,7 +379,7 @@ fn bench_measures_the_whole_pass() {
     let line = ["bench", "--model", "model.safetensors", "--seconds", "0.5", "--runs", "2", "--threads", "1"];
     let run = studio.run(&[&line[..], &["--json"]].concat()).ok();
     let event = &run.events()[0];
-    for key in ["audio_seconds", "median_seconds", "rtf"] {
+    for key in ["audio_seconds", "median_seconds", "rtf", "load_seconds", "gflop"] {
         assert!(event[key].as_f64().unwrap() > 0.0, "{key}: {event}");
     }
     assert_eq!(
@@ -387,9 +387,52 @@ fn bench_measures_the_whole_pass() {
         (&"f32".into(), &1.into(), &0.5.into())
     );
     assert!(event["kernel"].is_string() && event["stages"]["network_seconds"].is_number());
+    assert!(cfg!(not(unix)) || event["processor_seconds"].as_f64().unwrap() > 0.0, "{event}");
+    let event = &studio
+        .run(&[&line[..], &["--json", "--precision", "bf16", "--stems", "stems.f32"]].concat())
+        .ok()
+        .events()[0];
+    assert_eq!(event["precision"], "bf16", "{event}");
+    // Two channels of 22 050 samples: the chunk, then four stems.
+    assert_eq!(std::fs::metadata(studio.path("stems.f32")).unwrap().len(), 5 * 2 * 22_050 * 4);
+    studio.run(&[&line[..], &["--precision", "f16"]].concat()).fails(3, &["f16 is not available on the CPU"]);
     assert!(cfg!(not(target_os = "linux")) || event["peak_rss_bytes"].as_u64().unwrap() > 1_000_000);
     assert!(studio.run(&line).ok().out.contains("RTF"));
     studio.run(&["bench", "--model", "model.safetensors", "--seconds", "0.0001"]).fails(2, &["too short"]);
+}
+
+#[test]
+fn inspect_and_bench_say_what_keeps_the_kernels_out() {
+    let studio = Studio::new();
+    let case = |name: &str| format!("{}/tests/fixtures/parity/{name}", env!("CARGO_MANIFEST_DIR"));
+    for (name, inspected, kernel) in [
+        (
+            "bs_lucid_value_residual",
+            "no fused kernels for value residuals",
+            "candle (no fused kernels for value residuals)",
+        ),
+        ("bs_msst_skip_connection", "fused kernels", ""),
+    ] {
+        let (model, yaml) =
+            (format!("{}/model.safetensors", case(name)), format!("{}/model.yaml", case(name)));
+        let run = studio.run(&["inspect", &model, "--config", &yaml]).ok();
+        assert!(run.out.contains(inspected), "{}", run.out);
+        let run = studio.run(&[
+            "bench",
+            "--model",
+            &model,
+            "--config",
+            &yaml,
+            "--seconds",
+            "0.2",
+            "--runs",
+            "1",
+            "--json",
+        ]);
+        let event = &run.ok().events()[0];
+        let found = event["kernel"].as_str().unwrap();
+        assert!(found == kernel || (kernel.is_empty() && !found.contains("candle")), "{found}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use super::architecture::{Architecture, ArchitectureError, Family};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
+use super::fused::uncovered;
 
 /// A report on a checkpoint and its configuration. Displays as text.
 #[derive(Debug)]
@@ -154,6 +155,10 @@ impl Inspection {
         }
         if !options.is_empty() {
             writeln!(f, "  options       {}", options.join(", "))?;
+        }
+        match uncovered(arch) {
+            None => writeln!(f, "  on the CPU    fused kernels")?,
+            Some(option) => writeln!(f, "  on the CPU    candle, slower: no fused kernels for {option}")?,
         }
         let chunk = self.chunk.unwrap_or(8 * self.sample_rate as usize);
         let seconds = chunk as f64 / f64::from(self.sample_rate);

@@ -97,7 +97,9 @@ fn checked(
     let spec: Vec<f32> = (0..FRAMES * features).map(|i| loudness(i) * random.bipolar()).collect();
     let (masks, wanted) = (quick.forward(&spec, 1)?, exact.forward(&spec, 1)?);
     let (mut signal, mut error) = (0.0, 0.0);
-    for ((got, want), at) in masks.chunks_exact(2).zip(wanted.chunks_exact(2)).zip((0..spec.len()).step_by(2).cycle()) {
+    for ((got, want), at) in
+        masks.chunks_exact(2).zip(wanted.chunks_exact(2)).zip((0..spec.len()).step_by(2).cycle())
+    {
         let power = f64::from(spec[at]).powi(2) + f64::from(spec[at + 1]).powi(2);
         let square = |a: f32, b: f32| f64::from(a).powi(2) + f64::from(b).powi(2);
         signal += power * square(want[0], want[1]);

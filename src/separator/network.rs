@@ -4,33 +4,40 @@ use candle_core::Tensor;
 use candle_nn::VarBuilder;
 
 use super::LoadError;
-use crate::kernels::{ENV, Format, Pool, Target};
+use super::arithmetic::{Arithmetic, fused};
+use crate::kernels::{ENV, Pool};
 use crate::model::architecture::Architecture;
 use crate::model::device::device_name;
 use crate::model::fused::{FusedRoformer, uncovered};
+use crate::model::precision::Precision;
 use crate::model::roformer::Roformer;
 
 /// A network ready to run.
 pub(super) enum Network {
     /// candle, on any device, and why it is not the kernels.
-    Candle(Box<Roformer>, &'static str),
-    /// The fused kernels.
-    Fused(Box<FusedRoformer>),
+    Candle(Box<Roformer>, String),
+    /// The fused kernels, and what they compute in.
+    Fused(Box<FusedRoformer>, Arithmetic),
 }
 
 impl Network {
     /// Builds `arch` from `vb` on its device. `NULLSUM_KERNEL=candle` keeps the kernels out.
-    pub fn new(arch: &Architecture, vb: VarBuilder, pool: &Pool) -> Result<Self, LoadError> {
+    pub fn new(
+        arch: &Architecture,
+        vb: VarBuilder,
+        pool: &Pool,
+        precision: Precision,
+    ) -> Result<Self, LoadError> {
         let candle_wanted = std::env::var(ENV).is_ok_and(|name| name.eq_ignore_ascii_case("candle"));
         let reason = match uncovered(arch) {
-            _ if !vb.device().is_cpu() => Some("not on the CPU"),
-            _ if candle_wanted => Some("asked for"),
-            reason => reason,
+            _ if !vb.device().is_cpu() => Some("not on the CPU".to_owned()),
+            _ if candle_wanted => Some("asked for".to_owned()),
+            option => option.map(|option| format!("no fused kernels for {option}")),
         };
         match reason {
             None => {
-                let target = Target::select(Format::F32)?;
-                Ok(Self::Fused(Box::new(FusedRoformer::new(arch, vb, target, pool.clone())?)))
+                let (network, arithmetic) = fused(arch, &vb, pool, precision)?;
+                Ok(Self::Fused(Box::new(network), arithmetic))
             }
             Some(reason) => Ok(Self::Candle(Box::new(Roformer::new(arch, vb)?), reason)),
         }
@@ -40,7 +47,7 @@ impl Network {
     pub fn device(&self) -> String {
         match self {
             Self::Candle(network, _) => device_name(network.device()),
-            Self::Fused(_) => "cpu".into(),
+            Self::Fused(..) => "cpu".into(),
         }
     }
 
@@ -48,7 +55,15 @@ impl Network {
     pub fn kernel(&self) -> String {
         match self {
             Self::Candle(_, reason) => format!("candle ({reason})"),
-            Self::Fused(network) => network.target().to_string(),
+            Self::Fused(network, _) => network.target().isa.to_string(),
+        }
+    }
+
+    /// What its products are computed in.
+    pub fn arithmetic(&self) -> Arithmetic {
+        match self {
+            Self::Candle(..) => Precision::F32.into(),
+            Self::Fused(_, arithmetic) => *arithmetic,
         }
     }
 
@@ -59,7 +74,7 @@ impl Network {
         batch: usize,
     ) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
         match self {
-            Self::Fused(network) => Ok(network.forward(spec, batch)?),
+            Self::Fused(network, _) => Ok(network.forward(spec, batch)?),
             Self::Candle(network, _) => {
                 let features = network.architecture().frame_features();
                 let frames = spec.len() / features / batch.max(1);

@@ -116,7 +116,11 @@ pub struct RunArgs {
 impl RunArgs {
     /// Device and threads for the separator.
     pub fn runtime(&self) -> Runtime {
-        Runtime { device: self.device(), threads: self.threads.map_or(0, usize::from), ..Runtime::default() }
+        Runtime {
+            device: self.device(),
+            threads: self.threads.map_or(0, usize::from),
+            precision: self.precision.into(),
+        }
     }
 
     /// The device that the flags together mean.
@@ -358,6 +362,9 @@ pub struct BenchArgs {
     /// Seed of weights and noise
     #[arg(long, default_value = "0")]
     pub seed: u64,
+    /// Write the chunk and its stems as raw f32, channel after channel, and leave masks as the network gives them
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub stems: Option<PathBuf>,
     /// One JSON object on standard output
     #[arg(long)]
     pub json: bool,

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use nullsum::audio::{Container, SampleFormat};
 use nullsum::lossless::LosslessMode;
 use nullsum::model::architecture::Family;
+use nullsum::model::precision::Precision;
 
 /// `--lossless`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -61,15 +62,13 @@ pub enum PrecisionArg {
     F16,
 }
 
-impl PrecisionArg {
-    /// The name of the arithmetic that runs, or why this one cannot.
-    pub fn resolve(self) -> Result<&'static str, String> {
-        match self {
-            Self::Auto | Self::F32 => Ok("f32"),
-            Self::Bf16 | Self::F16 => {
-                let name = if self == Self::Bf16 { "bf16" } else { "f16" };
-                Err(format!("--precision {name} is not available in this build; use f32 or auto"))
-            }
+impl From<PrecisionArg> for Precision {
+    fn from(arg: PrecisionArg) -> Self {
+        match arg {
+            PrecisionArg::Auto => Self::Auto,
+            PrecisionArg::F32 => Self::F32,
+            PrecisionArg::Bf16 => Self::Bf16,
+            PrecisionArg::F16 => Self::F16,
         }
     }
 }

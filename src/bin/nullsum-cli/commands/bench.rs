@@ -1,5 +1,6 @@
 //! `bench`: the time of the whole pass, from waveform to stems.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nullsum::model::architecture::Architecture;
@@ -17,41 +18,52 @@ const SAMPLE_RATE: u32 = 44_100;
 
 /// Times one chunk of seeded noise.
 pub fn run(args: &BenchArgs) -> Outcome {
-    let precision = args.run.precision.resolve().map_err(|message| Failure::new(Code::Usage, message))?;
+    let started = Instant::now();
     let mut separator = load(args)?;
+    let load_seconds = started.elapsed().as_secs_f64();
     let info = separator.info().clone();
     let samples = (args.seconds * f64::from(info.sample_rate)).round() as usize;
     check_chunk(samples, &info.architecture).or_fail(Code::Usage)?;
     let seconds = samples as f64 / f64::from(info.sample_rate);
     let chunk = noise(args.seed, samples * info.architecture.channels);
-    // As separation does by default.
-    let rule = if info.complement.is_none() { MaskRule::Complete } else { MaskRule::Plain };
+    // As separation does by default; stems that are kept are the network's own.
+    let plain = info.complement.is_some() || args.stems.is_some();
+    let rule = if plain { MaskRule::Plain } else { MaskRule::Complete };
 
-    let mut passes: Vec<(Duration, Stages)> = Vec::new();
+    let mut passes = Vec::new();
     for pass in 0..args.warmup + args.runs {
         interrupt::check()?;
         separator.take_stages();
-        let started = Instant::now();
-        separator.separate(&[&chunk], rule).or_fail(Code::Failed)?;
+        let (started, processor) = (Instant::now(), processor_time());
+        let stems = separator.separate(&[&chunk], rule).or_fail(Code::Failed)?;
+        let (elapsed, stages) = (started.elapsed(), separator.take_stages());
+        let processor = processor_time().zip(processor).map(|(after, before)| after - before);
         if pass >= args.warmup {
-            passes.push((started.elapsed(), separator.take_stages()));
+            passes.push(Pass { elapsed, processor, stages });
+        }
+        if let (Some(path), 1) = (&args.stems, args.warmup + args.runs - pass) {
+            save(path, &chunk, &stems[0])?;
         }
     }
-    let median_of = |time: &dyn Fn(&(Duration, Stages)) -> Duration| {
-        let mut times: Vec<f64> = passes.iter().map(|pass| time(pass).as_secs_f64()).collect();
+    let median_of = |time: &dyn Fn(&Pass) -> Option<Duration>| {
+        let mut times: Vec<f64> = passes.iter().filter_map(time).map(|time| time.as_secs_f64()).collect();
         times.sort_by(f64::total_cmp);
-        let (low, high) = ((times.len() - 1) / 2, times.len() / 2);
-        (times[low] + times[high]) / 2.0
+        let (low, high) = (times.len().checked_sub(1)? / 2, times.len() / 2);
+        Some((times[low] + times[high]) / 2.0)
     };
-    let median = median_of(&|pass| pass.0);
+    let median = median_of(&|pass| Some(pass.elapsed)).unwrap_or_default();
+    let processor = median_of(&|pass| pass.processor);
+    let stage =
+        |time: fn(&Stages) -> Duration| median_of(&|pass| Some(time(&pass.stages))).unwrap_or_default();
     let stages = [
-        ("stft", median_of(&|pass| pass.1.stft)),
-        ("network", median_of(&|pass| pass.1.network)),
-        ("mask", median_of(&|pass| pass.1.mask)),
-        ("istft", median_of(&|pass| pass.1.istft)),
+        ("stft", stage(|stages| stages.stft)),
+        ("network", stage(|stages| stages.network)),
+        ("mask", stage(|stages| stages.mask)),
+        ("istft", stage(|stages| stages.istft)),
     ];
     let threads = separator.threads();
-    let (kernel, peak) = (separator.kernel(), peak_rss_bytes());
+    let (kernel, peak, arithmetic) = (separator.kernel(), peak_rss_bytes(), separator.arithmetic());
+    let gflop = info.architecture.flops(samples) / 1e9;
     if args.json {
         let stages: serde_json::Map<_, _> =
             stages.iter().map(|(name, seconds)| (format!("{name}_seconds"), json!(seconds))).collect();
@@ -59,7 +71,11 @@ pub fn run(args: &BenchArgs) -> Outcome {
             "audio_seconds": seconds,
             "median_seconds": median,
             "rtf": median / seconds,
-            "precision": precision,
+            "processor_seconds": processor,
+            "load_seconds": load_seconds,
+            "gflop": gflop,
+            "precision": arithmetic.precision.to_string(),
+            "self_check_db": arithmetic.self_check_db,
             "kernel": kernel,
             "device": separator.device(),
             "threads": threads,
@@ -73,7 +89,7 @@ pub fn run(args: &BenchArgs) -> Outcome {
         return Ok(());
     }
     say(&format!(
-        "{}: {}, {:.1} M parameters, {} stems; {precision}, {kernel} on {}, {threads} threads",
+        "{}: {}, {:.1} M parameters, {} stems; {arithmetic}, {kernel} on {}, {threads} threads",
         info.origin,
         info.architecture.family,
         info.architecture.parameters() as f64 / 1e6,
@@ -87,13 +103,31 @@ pub fn run(args: &BenchArgs) -> Outcome {
         args.runs,
         args.warmup
     ));
+    let spent = processor.map_or(String::new(), |seconds| {
+        format!("; processor {seconds:.3} s, {:.1} GFLOP/s a core", gflop / seconds.max(1e-9))
+    });
+    say(&format!("{gflop:.0} GFLOP, {:.1} GFLOP/s{spent}", gflop / median.max(1e-9)));
     for (name, time) in stages {
         say(&format!("  {name:<8} {time:.3} s  {:>5.1} %", 100.0 * time / median.max(1e-9)));
     }
-    if let Some(peak) = peak {
-        say(&format!("peak memory {:.0} MB", peak as f64 / 1e6));
-    }
+    let peak = peak.map_or(String::new(), |peak| format!("; peak memory {:.0} MB", peak as f64 / 1e6));
+    say(&format!("loaded in {load_seconds:.2} s{peak}"));
     Ok(())
+}
+
+/// What one pass took.
+struct Pass {
+    elapsed: Duration,
+    /// Of all threads; none where the system does not tell.
+    processor: Option<Duration>,
+    stages: Stages,
+}
+
+/// Writes the chunk and its stems, channel after channel, as raw f32 in the machine's byte order.
+fn save(path: &Path, chunk: &[f32], stems: &[f32]) -> Outcome {
+    let samples: Vec<u8> = chunk.iter().chain(stems).flat_map(|sample| sample.to_ne_bytes()).collect();
+    std::fs::write(path, samples)
+        .map_err(|error| Failure::new(Code::Io, format!("{}: cannot be written: {error}", path.display())))
 }
 
 fn load(args: &BenchArgs) -> Outcome<Separator> {
@@ -119,6 +153,21 @@ fn load(args: &BenchArgs) -> Outcome<Separator> {
 fn noise(seed: u64, samples: usize) -> Vec<f32> {
     let mut random = nullsum::demo::Random::new(seed);
     (0..samples).map(|_| 0.1 * random.bipolar()).collect()
+}
+
+/// Processor time of all threads of this process so far.
+#[cfg(unix)]
+fn processor_time() -> Option<Duration> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the call writes one timespec.
+    let done = unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &raw mut time) } == 0;
+    done.then(|| Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)))
+}
+
+/// Not known elsewhere.
+#[cfg(not(unix))]
+fn processor_time() -> Option<Duration> {
+    None
 }
 
 /// The most memory that the process has had in use.

@@ -23,7 +23,6 @@ const NAME: &str = "demo";
 /// Composes, separates, measures.
 pub fn run(args: &DemoArgs) -> Outcome {
     let talk: Talk = args.talk.into();
-    args.run.precision.resolve().map_err(|message| Failure::new(Code::Usage, message))?;
     // The demonstration needs no network unless a model that is not here is asked for.
     let mut model = args.model.clone();
     model.model.get_or_insert_with(|| embedded::NAME.into());

@@ -25,7 +25,6 @@ const DEFAULT_INPUT: &str = "input";
 /// Separates all songs of the command line.
 pub fn run(args: &SeparateArgs) -> Outcome {
     let talk: Talk = args.talk.into();
-    let precision = args.run.precision.resolve().map_err(|message| Failure::new(Code::Usage, message))?;
     check_files(args)?;
     let batch = songs(args)?;
     batch.warnings.iter().for_each(|warning| talk.warning(warning));
@@ -53,7 +52,7 @@ pub fn run(args: &SeparateArgs) -> Outcome {
         check_chunk(chunk, &info.architecture).or_fail(Code::Usage)?;
     }
     let jobs = jobs(&batch, &source.name, &info, &options)?;
-    talk.note(&headline(&source.name, &separator, precision));
+    talk.note(&headline(&source.name, &separator));
     talk.event(&json!({
         "event": "start",
         "songs": jobs.len(),
@@ -61,7 +60,7 @@ pub fn run(args: &SeparateArgs) -> Outcome {
         "stems": info.stems,
         "device": separator.device(),
         "kernel": separator.kernel(),
-        "precision": precision,
+        "precision": separator.arithmetic().precision.to_string(),
         "threads": separator.threads(),
         "lossless": options.lossless.to_string(),
     }));
@@ -232,14 +231,15 @@ fn jobs<'a>(
     Ok(jobs)
 }
 
-fn headline(name: &str, separator: &Separator, precision: &str) -> String {
+fn headline(name: &str, separator: &Separator) -> String {
     let info = separator.info();
     format!(
-        "{name}: {}, {:.1} M parameters, {} ({}); {precision} on {}, {} threads",
+        "{name}: {}, {:.1} M parameters, {} ({}); {} on {}, {} threads",
         info.architecture.family,
         info.architecture.parameters() as f64 / 1e6,
         if info.stems.len() == 1 { "one stem".into() } else { format!("{} stems", info.stems.len()) },
         info.stems.join(", "),
+        separator.arithmetic(),
         separator.device(),
         separator.threads()
     )
