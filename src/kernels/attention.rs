@@ -11,7 +11,7 @@ const KEYS: usize = 512;
 
 /// Keys in a tile of a sequence of `len`, whole panels.
 pub(super) fn keys_in_tile(kernels: &Kernels, len: usize) -> usize {
-    len.div_ceil(len.div_ceil(KEYS).max(1)).next_multiple_of(kernels.nr)
+    kernels.stride(len.div_ceil(len.div_ceil(KEYS).max(1)).next_multiple_of(kernels.nr))
 }
 
 /// Floats of scratch for [`Head::attend`]: scores, running maximum and sum.

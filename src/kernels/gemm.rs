@@ -159,30 +159,38 @@ enum Start {
     Output,
 }
 
+/// Products of f32 and f32.
+pub(super) const F32: u8 = 0;
+/// Products of f32 with a B in bf16, which is widened.
+pub(super) const WIDENED: u8 = 1;
+/// Products of bf16 and bf16, two at a time: a word of A or B is a pair.
+pub(super) const PAIRS: u8 = 2;
+
 /// A part of a panel in f32.
 #[repr(align(64))]
 struct Wide([MaybeUninit<f32>; KC_BF16 * MAX_NR]);
 
-/// Runs a multiplication. `BF16`: B is in bf16.
+/// Runs a multiplication. `KIND`: [`F32`], [`WIDENED`] or [`PAIRS`].
 ///
 /// # Safety
 /// `S`'s instruction set must be available; A, B, C and the bias must be valid for the shape and strides given, C writable
 /// and not overlapping the others.
 #[inline(always)]
-pub(super) unsafe fn gemm<S: Simd, const NV: usize, const BF16: bool>(g: &Gemm) {
+pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
     let nr = NV * S::LANES;
     if g.m == 0 || g.n == 0 {
         return;
     }
     let mut wide = Wide([const { MaybeUninit::uninit() }; KC_BF16 * MAX_NR]);
     let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-    let kc = if BF16 { KC_BF16 } else { g.k.div_ceil(g.k.div_ceil(KC).max(1)) };
+    let k = if KIND == PAIRS { g.k.div_ceil(2) } else { g.k };
+    let kc = if KIND == WIDENED { KC_BF16 } else { k.div_ceil(k.div_ceil(KC).max(1)) };
     let mut i0 = 0;
     while i0 < g.m {
         let rows = (g.m - i0).min(MC);
         let mut k0 = 0;
         loop {
-            let depth = (g.k - k0).min(kc);
+            let depth = (k - k0).min(kc);
             for panel in 0..g.n.div_ceil(nr) {
                 let columns = (g.n - panel * nr).min(nr);
                 // SAFETY: panel and row offsets lie within the matrices the caller vouches for.
@@ -194,13 +202,13 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const BF16: bool>(g: &Gemm) 
                     } else {
                         Start::Bias(g.bias.add(panel * nr))
                     };
-                    let words = if BF16 { k0 / 2 } else { k0 };
+                    let words = if KIND == WIDENED { k0 / 2 } else { k0 };
                     let mut b = g.b.add(panel * g.b_panel + words * nr);
                     // The panel after this one, fetched bit by bit while this one is in use; past the last panel it is
                     // often the next matrix.
                     let next = b.wrapping_add(g.b_panel);
-                    let lines = if BF16 { depth.div_ceil(2) } else { depth } * nr / 16;
-                    if BF16 {
+                    let lines = if KIND == WIDENED { depth.div_ceil(2) } else { depth } * nr / 16;
+                    if KIND == WIDENED {
                         widen::<S, NV>(b, depth.div_ceil(2), wide);
                         b = wide;
                     }
@@ -212,13 +220,13 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const BF16: bool>(g: &Gemm) 
                         }
                         let a = g.a.add((i0 + i) * g.lda + k0);
                         let c = g.c.add((i0 + i) * g.ldc + panel * g.c_panel);
-                        tile_of::<S, NV>(step, depth, a, g.lda, b, c, g.ldc, start, columns);
+                        tile_of::<S, NV, KIND>(step, depth, a, g.lda, b, c, g.ldc, start, columns);
                         i += step;
                     }
                 }
             }
             k0 += depth;
-            if k0 >= g.k {
+            if k0 >= k {
                 break;
             }
         }
@@ -255,7 +263,7 @@ fn rows_of_tile(left: usize, mr: usize) -> usize {
 /// As [`gemm`]'s.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "registers, not an interface")]
-unsafe fn tile_of<S: Simd, const NV: usize>(
+unsafe fn tile_of<S: Simd, const NV: usize, const KIND: u8>(
     rows: usize,
     k: usize,
     a: *const f32,
@@ -269,7 +277,7 @@ unsafe fn tile_of<S: Simd, const NV: usize>(
     macro_rules! by_rows {
         ($($n:literal)*) => {
             match rows {
-                $($n if $n <= S::MR => tile::<S, $n, NV>(k, a, lda, b, c, ldc, start, columns),)*
+                $($n if $n <= S::MR => tile::<S, $n, NV, KIND>(k, a, lda, b, c, ldc, start, columns),)*
                 _ => {}
             }
         };
@@ -284,7 +292,7 @@ unsafe fn tile_of<S: Simd, const NV: usize>(
 /// As [`gemm`]'s.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "registers, not an interface")]
-unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
+unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const KIND: u8>(
     k: usize,
     a: *const f32,
     lda: usize,
@@ -337,7 +345,11 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize>(
             for i in 0..MR {
                 let av = S::splat(*rows[i].add(p));
                 for j in 0..NV {
-                    acc[i][j] = S::fma(av, bv[j], acc[i][j]);
+                    acc[i][j] = if KIND == PAIRS {
+                        S::dot_pairs(av, bv[j], acc[i][j])
+                    } else {
+                        S::fma(av, bv[j], acc[i][j])
+                    };
                 }
             }
             line = line.add(NV * S::LANES);

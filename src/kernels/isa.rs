@@ -29,6 +29,8 @@ pub enum Isa {
     Avx512,
     /// aarch64's NEON.
     Neon,
+    /// AVX-512F and AVX-512 BF16; bf16 only.
+    Avx512Bf16,
     /// AMX with AVX-512F; bf16 only.
     Amx,
 }
@@ -38,7 +40,7 @@ pub enum Isa {
 pub enum Format {
     /// f32.
     F32,
-    /// Weights in bf16; on AMX, and in its emulation, activations too.
+    /// Weights in bf16; where products are of bf16 (AMX, AVX-512 BF16, and in plain Rust to test them) activations too.
     Bf16,
 }
 
@@ -53,8 +55,16 @@ pub struct Target {
 
 impl Isa {
     /// All of them, best last.
-    const ALL: [Self; 7] =
-        [Self::Emulated, Self::Portable, Self::Neon, Self::Sse2, Self::Avx2, Self::Avx512, Self::Amx];
+    const ALL: [Self; 8] = [
+        Self::Emulated,
+        Self::Portable,
+        Self::Neon,
+        Self::Sse2,
+        Self::Avx2,
+        Self::Avx512,
+        Self::Avx512Bf16,
+        Self::Amx,
+    ];
 
     /// The name `NULLSUM_KERNEL` takes and reports show.
     pub fn name(self) -> &'static str {
@@ -65,8 +75,14 @@ impl Isa {
             Self::Avx2 => "avx2",
             Self::Avx512 => "avx512",
             Self::Neon => "neon",
+            Self::Avx512Bf16 => "avx512bf16",
             Self::Amx => "amx",
         }
+    }
+
+    /// Whether it multiplies bf16 faster than f32.
+    pub fn prefers_bf16(self) -> bool {
+        matches!(self, Self::Avx512Bf16 | Self::Amx)
     }
 
     /// Those this processor can run in some format, best last.
@@ -92,7 +108,8 @@ impl fmt::Display for Isa {
 
 impl From<Isa> for Target {
     fn from(isa: Isa) -> Self {
-        Self { isa, format: if matches!(isa, Isa::Amx | Isa::Emulated) { Format::Bf16 } else { Format::F32 } }
+        let bf16_only = isa.prefers_bf16() || isa == Isa::Emulated;
+        Self { isa, format: if bf16_only { Format::Bf16 } else { Format::F32 } }
     }
 }
 
@@ -144,6 +161,12 @@ impl Target {
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 if is_x86_feature_detected!("avx512f") => [Some(&avx512::F32), Some(&avx512::BF16)],
             #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Bf16
+                if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bf16") =>
+            {
+                [None, Some(&avx512bf16::BF16)]
+            }
+            #[cfg(target_arch = "x86_64")]
             Isa::Amx if tiles::amx::available() => [None, Some(&amx::BF16)],
             #[cfg(target_arch = "aarch64")]
             Isa::Neon => [Some(&neon::F32), Some(&neon::BF16)],
@@ -179,8 +202,8 @@ pub(super) struct Kernels {
     pub target: Target,
     /// Columns of a panel.
     pub nr: usize,
-    /// Products are of tiles (see `tiles`): whoever makes an operand narrows it, and works within [`Self::session`].
-    pub tiles: bool,
+    /// Products are of bf16 in pairs: whoever makes an operand narrows it.
+    pub paired: bool,
     /// Both operands activations.
     pub gemm: unsafe fn(&Gemm),
     /// B a [`Packed`](super::gemm::Packed).
@@ -219,17 +242,17 @@ pub(super) struct Kernels {
 impl Kernels {
     /// Floats from one row to the next of an operand A of k values.
     pub fn stride(&self, k: usize) -> usize {
-        if self.tiles { k.next_multiple_of(tiles::STEP) } else { k }
+        if self.paired { k.next_multiple_of(tiles::STEP) } else { k }
     }
 
     /// Rows that an operand A of `rows` rows needs room for.
     pub fn rows(&self, rows: usize) -> usize {
-        if self.tiles { rows + tiles::ROWS - 1 } else { rows }
+        if self.paired { rows + tiles::ROWS - 1 } else { rows }
     }
 
     /// Words of k values of one column of an operand B of activations.
     pub fn words(&self, k: usize) -> usize {
-        if self.tiles { k.next_multiple_of(tiles::STEP) / 2 } else { k }
+        if self.paired { k.next_multiple_of(tiles::STEP) / 2 } else { k }
     }
 
     /// Makes rows of n f32, `stride` apart, an operand A, in place.
@@ -237,7 +260,7 @@ impl Kernels {
     /// # Safety
     /// The rows must be writable, each with room for [`Self::stride`] floats.
     pub unsafe fn narrow(&self, row: *mut f32, rows: usize, n: usize, stride: usize) {
-        if self.tiles {
+        if self.paired {
             for i in 0..rows {
                 // SAFETY: the caller's.
                 unsafe { (self.narrow)(row.add(i * stride), n) }
@@ -270,17 +293,37 @@ macro_rules! compile_for {
             pub(super) static F32: Kernels = kernels(Format::F32, gemm, nothing, nothing);
             pub(super) static BF16: Kernels = Kernels { project: widening, ..kernels(Format::Bf16, gemm, nothing, nothing) };
             const NR: usize = $nv * <S as simd::Simd>::LANES;
-            const TILES: bool = false;
+            const PAIRED: bool = false;
         }
-            gemm(g: &Gemm) = gemm::gemm::<S, $nv, false>(g);
-            widening(g: &Gemm) = gemm::gemm::<S, $nv, true>(g);
+            gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
+            widening(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::WIDENED }>(g);
+        );
+    };
+    ($module:ident, $isa:expr, $simd:ty, pairs $nv:literal $(, $feature:literal)?) => {
+        compile_for!(@module $module, $isa, $simd, $($feature)?; {
+            pub(super) static F32: Kernels = kernels(Format::F32, f32, nothing, nothing);
+            pub(super) static BF16: Kernels = Kernels { paired: true, ..kernels(Format::Bf16, gemm, nothing, nothing) };
+            const NR: usize = $nv * <S as simd::Simd>::LANES;
+            const PAIRED: bool = false;
+        }
+            f32(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
+            gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
+        );
+    };
+    ($module:ident, $isa:expr, $simd:ty, pairs only $nv:literal $(, $feature:literal)?) => {
+        compile_for!(@module $module, $isa, $simd, $($feature)?; {
+            pub(super) static BF16: Kernels = kernels(Format::Bf16, gemm, nothing, nothing);
+            const NR: usize = $nv * <S as simd::Simd>::LANES;
+            const PAIRED: bool = true;
+        }
+            gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, tiles $tiles:ty $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
             pub(super) static BF16: Kernels = kernels(Format::Bf16, gemm, begin, end);
             const NR: usize = tiles::NR;
-            const TILES: bool = true;
+            const PAIRED: bool = true;
         }
             gemm(g: &Gemm) = tiles::gemm::<$tiles>(g);
             begin() = <$tiles as tiles::Tiles>::begin();
@@ -299,7 +342,7 @@ macro_rules! compile_for {
                 Kernels {
                     target: Target { isa: $isa, format },
                     nr: NR,
-                    tiles: TILES,
+                    paired: PAIRED,
                     gemm,
                     project: gemm,
                     begin,
@@ -367,7 +410,7 @@ macro_rules! compile_for {
     )*};
 }
 
-compile_for!(portable, Isa::Portable, simd::Portable, 2);
+compile_for!(portable, Isa::Portable, simd::Portable, pairs 2);
 compile_for!(emulated, Isa::Emulated, simd::Portable, tiles tiles::Emulated);
 #[cfg(target_arch = "x86_64")]
 compile_for!(sse2, Isa::Sse2, simd::x86::Sse2, 2);
@@ -375,6 +418,8 @@ compile_for!(sse2, Isa::Sse2, simd::x86::Sse2, 2);
 compile_for!(avx2, Isa::Avx2, simd::x86::Avx2, 2, "avx2,fma");
 #[cfg(target_arch = "x86_64")]
 compile_for!(avx512, Isa::Avx512, simd::x86::Avx512, 2, "avx512f,avx2,fma");
+#[cfg(target_arch = "x86_64")]
+compile_for!(avx512bf16, Isa::Avx512Bf16, simd::x86::Avx512, pairs only 2, "avx512bf16,avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
 compile_for!(amx, Isa::Amx, simd::x86::Avx512, tiles tiles::amx::Amx, "avx512f,avx2,fma");
 #[cfg(target_arch = "aarch64")]

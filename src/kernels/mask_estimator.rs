@@ -124,7 +124,11 @@ impl MaskEstimator {
                 }
             }
         }
-        let widths = stems.iter().flatten().flat_map(|band| &band.hidden).map(|(weight, _)| weight.padded());
+        let widths = stems
+            .iter()
+            .flatten()
+            .flat_map(|band| &band.hidden)
+            .map(|(weight, _)| kernels.stride(weight.padded()));
         let widest = widths.max().unwrap_or(0);
         let dim_out = from.pop().unwrap_or(0);
         Ok(Self { kernels, dim, normalize, stems, from, dim_out, widest })
@@ -241,8 +245,8 @@ impl MaskEstimator {
                     });
                 };
                 for hidden in &mlp.hidden {
-                    let width = hidden.0.padded();
-                    layer(hidden, a, lda, 0, width, ping, width);
+                    let width = kn.stride(hidden.0.padded());
+                    layer(hidden, a, lda, 0, hidden.0.padded(), ping, width);
                     (kn.tanh)(ping, m * width);
                     kn.narrow(ping, m, hidden.0.n, width);
                     (a, lda) = (ping, width);

@@ -59,6 +59,15 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn lower_bf16(v: Self::V) -> Self::V;
     /// Each lane's upper half as a bf16.
     unsafe fn upper_bf16(v: Self::V) -> Self::V;
+    /// Lanes of two bf16: `c` + lower · lower + upper · upper.
+    #[inline(always)]
+    unsafe fn dot_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe {
+            let upper = Self::fma(Self::upper_bf16(a), Self::upper_bf16(b), c);
+            Self::fma(Self::lower_bf16(a), Self::lower_bf16(b), upper)
+        }
+    }
     /// (x₀, x₁, x₂, x₃, …) → (x₁, x₀, x₃, x₂, …).
     unsafe fn swap_pairs(v: Self::V) -> Self::V;
 }

@@ -125,7 +125,7 @@ impl PackedLinear {
         let kn = self.kernels;
         let mut operand = AlignedVec::default();
         let (mut a, lda) = (x.as_ptr(), kn.stride(k));
-        if kn.tiles {
+        if kn.paired {
             operand = AlignedVec::zeroed(kn.rows(m) * lda);
             for (to, from) in operand.chunks_exact_mut(lda).zip(x.chunks_exact(k)) {
                 to[..k].copy_from_slice(from);

@@ -203,16 +203,17 @@ impl TransformerBlock {
         let (kn, nr, dim, dim_head) = (self.kernels, self.kernels.nr, self.dim, self.dim_head);
         let (count, hd) = (last - first, self.heads * dim_head);
         let padded = dim_head.next_multiple_of(nr);
+        let ldq = kn.stride(padded);
         let (lda, ldo) = (kn.stride(dim), kn.stride(hd));
         let key_panels = len.div_ceil(nr) * kn.words(dim_head) * nr;
         // Tiles take values as pairs of rows, other products as they come.
-        let pairs = if kn.tiles { kn.words(len) * nr } else { 0 };
+        let pairs = if kn.paired { kn.words(len) * nr } else { 0 };
         let sizes = [
             kn.rows(count) * lda,
             count * self.heads,
             kn.rows(count) * ldo,
-            kn.rows(count) * padded,
-            count * padded,
+            kn.rows(count) * ldq,
+            count * ldq,
             count * padded,
             key_panels,
             pairs * padded / nr,
@@ -256,8 +257,8 @@ impl TransformerBlock {
                             let (n, b_panel, bias) = (padded, self.qkv.panel_stride(), std::ptr::null());
                             (kn.project)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
                         };
-                        project(0, q.add(r * padded), padded, nr);
-                        project(1, k.add(r * padded), padded, nr);
+                        project(0, q.add(r * ldq), ldq, nr);
+                        project(1, k.add(r * ldq), ldq, nr);
                         // The values land in panels at once.
                         project(2, v.add(r * nr), nr, count * nr);
                         r += m;
@@ -265,12 +266,12 @@ impl TransformerBlock {
                     if let Some(table) = table {
                         for row in 0..count {
                             let angles = table.as_ptr().add((row % len) * 2 * dim_head);
-                            (kn.rotate)(q.add(row * padded), angles, dim_head);
-                            (kn.rotate)(k.add(row * padded), angles, dim_head);
+                            (kn.rotate)(q.add(row * ldq), angles, dim_head);
+                            (kn.rotate)(k.add(row * ldq), angles, dim_head);
                         }
                     }
-                    kn.narrow(q, count, dim_head, padded);
-                    kn.narrow(k, count, dim_head, padded);
+                    kn.narrow(q, count, dim_head, ldq);
+                    kn.narrow(k, count, dim_head, ldq);
                     let mut s = 0;
                     while s < count {
                         let mut p = 0;
@@ -278,14 +279,14 @@ impl TransformerBlock {
                             let tokens = nr.min(len - p);
                             let words = kn.words(dim_head);
                             let to = keys.add(p * words);
-                            (kn.transpose)(k.add((s + p) * padded), tokens, words, padded, to, nr);
+                            (kn.transpose)(k.add((s + p) * ldq), tokens, words, ldq, to, nr);
                             p += nr;
                         }
                         let mut one = Head {
                             len,
                             dim_head,
-                            q: q.add(s * padded),
-                            ldq: padded,
+                            q: q.add(s * ldq),
+                            ldq,
                             keys,
                             v: v.add(s * nr),
                             v_panel: count * nr,
@@ -294,7 +295,7 @@ impl TransformerBlock {
                             gates: gates.add(s * self.heads + head),
                             gate_stride: self.heads,
                         };
-                        if kn.tiles {
+                        if kn.paired {
                             for panel in 0..padded / nr {
                                 (kn.pair_rows)(
                                     one.v.add(panel * one.v_panel),
@@ -343,7 +344,7 @@ impl TransformerBlock {
     /// No one else may touch these rows.
     unsafe fn feed_forward(&self, rows: &Rows<'_>, first: usize, last: usize) {
         let (kn, nr, dim) = (self.kernels, self.kernels.nr, self.dim);
-        let width = INNER.min(self.inner).next_multiple_of(nr);
+        let width = kn.stride(INNER.min(self.inner).next_multiple_of(nr));
         let lda = kn.stride(dim);
         with_scratch([kn.rows(TILE) * lda, kn.rows(TILE) * width, TILE * dim], |[xn, hidden, sum]| {
             let [xn, hidden, sum] = [xn, hidden, sum].map(<[f32]>::as_mut_ptr);

@@ -4,7 +4,7 @@ use candle_nn::VarBuilder;
 
 use super::LoadError;
 use crate::demo::Random;
-use crate::kernels::{Format, Isa, Pool, Target};
+use crate::kernels::{Format, Pool, Target};
 use crate::model::architecture::Architecture;
 use crate::model::fused::FusedRoformer;
 use crate::model::precision::Precision;
@@ -68,7 +68,7 @@ pub(super) fn fused(
             return Err(LoadError::Precision(message.to_owned()));
         }
         Precision::Auto => {
-            let quick = Target::select(Format::Bf16).ok().filter(|target| target.isa == Isa::Amx);
+            let quick = Target::select(Format::Bf16).ok().filter(|target| target.isa.prefers_bf16());
             match quick.filter(|_| arch.dim >= MIN_DIM) {
                 Some(quick) => return checked(arch, vb, pool, quick, MIN_SNR_DB),
                 None => Format::F32,
@@ -117,6 +117,7 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
+    use crate::kernels::Isa;
     use crate::model::weights::seeded;
 
     fn small() -> Architecture {

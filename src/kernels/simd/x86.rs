@@ -1,4 +1,4 @@
-//! SSE2, which every x86-64 processor has; AVX2 with FMA; AVX-512F.
+//! SSE2, which every x86-64 processor has; AVX2 with FMA; AVX-512F, and its BF16.
 
 use core::arch::x86_64::*;
 
@@ -12,7 +12,7 @@ pub(in crate::kernels) struct Sse2;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx2;
 
-/// 512-bit vectors (AVX-512F alone).
+/// 512-bit vectors (AVX-512F alone, but for one method).
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx512;
 
@@ -295,6 +295,18 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn upper_bf16(v: __m512) -> __m512 {
         unsafe { _mm512_castsi512_ps(_mm512_and_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(!0xffff))) }
+    }
+    /// Needs AVX-512 BF16, which only kernels for `Isa::Avx512Bf16` use.
+    #[inline(always)]
+    unsafe fn dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
+        // SAFETY: the caller's; both types are 512 bits.
+        unsafe {
+            _mm512_dpbf16_ps(
+                c,
+                core::mem::transmute::<__m512, __m512bh>(a),
+                core::mem::transmute::<__m512, __m512bh>(b),
+            )
+        }
     }
     #[inline(always)]
     unsafe fn swap_pairs(v: __m512) -> __m512 {
