@@ -23,6 +23,16 @@ fn snr_limit(target: Target) -> f64 {
     if target.format == Format::F32 { 112.0 } else { 40.0 }
 }
 
+/// What this processor can run; `NULLSUM_TEST_ISA=avx512,amx` keeps to some, where an emulator runs the tests.
+fn targets() -> Vec<Target> {
+    let wanted = std::env::var("NULLSUM_TEST_ISA").unwrap_or_default();
+    let named = |target: &Target| wanted.split(',').any(|name| name == target.isa.name());
+    let targets = Target::available().into_iter();
+    let targets: Vec<_> = targets.filter(|target| wanted.is_empty() || named(target)).collect();
+    assert!(!targets.is_empty(), "this processor has none of {wanted}");
+    targets
+}
+
 /// A transformer layer's parameters, owned.
 struct Layer {
     heads: usize,
@@ -204,7 +214,7 @@ fn transformer_block_matches_f64_over_shapes_and_instruction_sets() {
             let seq = Sequences { batch, frames, bands, axis };
             let x = r.normal(seq.rows() * dim, 1.0);
             let want = expected(&layer, &x, seq, &freqs);
-            for target in Target::available() {
+            for target in targets() {
                 let block =
                     TransformerBlock::new(target, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
                 let got = run(&block, &x, seq, 1, 0);
@@ -226,7 +236,7 @@ fn features_beyond_the_rotary_frequencies_stay() {
     let x = r.normal(seq.rows() * 16, 1.0);
     for (freqs, rotary) in [(&freqs[..], Some(Arc::new(Rotary::new(&freqs, 12).unwrap()))), (&[], None)] {
         let want = expected(&layer, &x, seq, freqs);
-        for target in Target::available() {
+        for target in targets() {
             let block = TransformerBlock::new(target, &layer.weights(), rotary.clone()).unwrap();
             assert!(snr_db(&run(&block, &x, seq, 1, 0), &want) > snr_limit(target));
         }
@@ -245,7 +255,7 @@ fn silence_loud_and_peaked_input_stay_finite_and_right() {
     for scale in [0.0f32, 1e-20, 1e-6, 1e4, 1e12] {
         let x: Vec<f32> = r.normal(seq.rows() * 32, 1.0).iter().map(|v| v * scale).collect();
         let want = expected(&layer, &x, seq, &freqs);
-        for target in Target::available() {
+        for target in targets() {
             let block = TransformerBlock::new(target, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
             let got = run(&block, &x, seq, 2, 0);
             assert!(got.iter().all(|v| v.is_finite()), "{target} at {scale}");
@@ -266,7 +276,7 @@ fn nan_stays_in_its_own_sequence() {
     let seq = Sequences::band(40, 5);
     let mut x = r.normal(seq.rows() * 16, 1.0);
     x[17 * 5 * 16 + 3] = f32::NAN;
-    for target in Target::available() {
+    for target in targets() {
         let block = TransformerBlock::new(target, &layer.weights(), None).unwrap();
         for (frame, row) in run(&block, &x, seq, 2, 0).chunks_exact(5 * 16).enumerate() {
             assert_eq!(row.iter().all(|v| v.is_nan()), frame == 17, "{target} frame {frame}");
@@ -315,7 +325,7 @@ fn band_split_matches_f64() {
                 from += widths[k];
             }
         }
-        for target in Target::available() {
+        for target in targets() {
             let split = BandSplit::new(target, &weights).unwrap();
             assert_eq!(split.dim_in(), total);
             let mut results = Vec::new();
@@ -375,7 +385,7 @@ fn mask_estimator_matches_f64() {
                 }
             }
         }
-        for target in Target::available() {
+        for target in targets() {
             let pack = |mlp: &Vec<(Vec<f32>, Vec<f32>)>| {
                 BandMlp::new(target, &mlp.iter().map(linear).collect::<Vec<_>>(), norm.as_deref()).unwrap()
             };
@@ -401,7 +411,7 @@ fn mask_estimator_matches_f64() {
 #[test]
 fn linear_matches_f64_at_every_remainder() {
     let mut r = Random::new(8);
-    for target in Target::available() {
+    for target in targets() {
         for m in [1, 2, 3, 5, 7, 11, 13, 17, 25, 97] {
             for (n, k) in [(1, 1), (15, 3), (16, 700), (17, 16), (33, 513), (64, 2)] {
                 let layer = (r.normal(n * k, 1.0), r.normal(n, 1.0));
@@ -424,7 +434,7 @@ fn linear_matches_f64_at_every_remainder() {
 fn small_integers_multiply_exactly_in_every_format() {
     let mut r = Random::new(11);
     let mut integers = |n: usize| (0..n).map(|_| r.below(33) as f32 - 16.0).collect::<Vec<_>>();
-    for target in Target::available() {
+    for target in targets() {
         for m in [1, 2, 6, 15, 16, 17, 31, 32, 33, 47, 48, 49, 97, 130] {
             for (n, k) in
                 [(1, 1), (15, 3), (16, 32), (17, 31), (31, 33), (32, 64), (33, 255), (65, 257), (64, 600)]
@@ -458,7 +468,7 @@ fn ulps(from: f32, to: f32, apply: impl Fn(&mut [f32]), exact: impl Fn(f64) -> f
 
 #[test]
 fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
-    for target in Target::available() {
+    for target in targets() {
         let ops = Ops::new(target).unwrap();
         let check = |name: &str, ulps: f64, limit: f64| {
             println!("{target} {name}: {ulps:.2} ulp");
@@ -491,7 +501,7 @@ fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
 #[test]
 fn softmax_and_norm_match_f64() {
     let mut r = Random::new(9);
-    for target in Target::available() {
+    for target in targets() {
         let ops = Ops::new(target).unwrap();
         for n in [1, 2, 7, 16, 33, 345] {
             let x = r.normal(3 * n, 20.0);
