@@ -73,7 +73,13 @@ impl WindowSeparator for Separator {
     }
 
     fn runs_on(&self) -> String {
-        format!("{}, {}, {} threads", self.device(), self.kernel(), self.threads())
+        format!(
+            "{}, {}, {}, {} threads",
+            self.device(),
+            self.kernel(),
+            self.arithmetic().precision,
+            self.threads()
+        )
     }
 
     fn separate_window(
