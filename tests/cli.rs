@@ -436,6 +436,42 @@ fn inspect_and_bench_say_what_keeps_the_kernels_out() {
 }
 
 #[test]
+fn tiers_measures_against_true_stems_and_over_a_sweep() {
+    let studio = Studio::new();
+    // Two independent stems of one level: half of the mixture is the best guess at either, 3 dB off.
+    for (name, level, samples) in [("drums", 0.3, 45_000), ("Bass", 0.3, 45_001), ("vocals", 0.0, 45_002)] {
+        studio.noise(&format!("truth/{name}.wav"), Spec { samples, level, ..Spec::default() });
+    }
+    std::fs::write(studio.path("truth/README.txt"), "not audio").unwrap();
+    let line = ["tiers", "--model", "model.safetensors", "--json", "--stems", "truth"];
+    let events = studio.run(&line).ok().events();
+    let names: Vec<_> = events.iter().map(|event| event["tier"].as_str().unwrap()).collect();
+    assert_eq!(names, ["low", "balanced", "high", "offline", "mixture"]);
+    for event in &events {
+        let truth = &event["true_sdr_db"];
+        assert!(truth["drums"].is_f64() && truth["bass"].is_f64(), "{event}");
+        assert!(truth["vocals"].is_null() && truth["other"].is_null(), "{event}");
+    }
+    let half = events[4]["true_sdr_db"]["bass"].as_f64().unwrap();
+    assert!((half - 3.01).abs() < 0.1, "{half}");
+
+    let sweep = ["--windows", "0.5,1", "--hops", "0.1,0.2", "--lookaheads", "0.05", "--rate", "44100"];
+    let events = studio.run(&[&line[..4], &sweep].concat()).ok().events();
+    let lengths: Vec<_> = events
+        .iter()
+        .map(|event| ["window_seconds", "hop_seconds"].map(|key| event[key].as_f64().unwrap()))
+        .collect();
+    for (found, asked) in lengths.iter().zip([[0.5, 0.1], [0.5, 0.2], [1.0, 0.1], [1.0, 0.2]]) {
+        assert!(found.iter().zip(asked).all(|(found, asked)| (found - asked).abs() < 0.002), "{lengths:?}");
+    }
+    assert_eq!(lengths.len(), 4);
+    assert!(events.iter().all(|event| event["true_sdr_db"].is_null()));
+
+    std::fs::create_dir(studio.path("empty")).unwrap();
+    studio.run(&["tiers", "--stems", "empty"]).fails(4, &["empty", "drums.wav"]);
+}
+
+#[test]
 fn the_demo_composes_separates_and_measures() {
     let studio = Studio::new();
     let run = studio.run(&["demo", "--model", "model.safetensors", "--json"]).ok();

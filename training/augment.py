@@ -144,10 +144,16 @@ def place(rng, audio, stem):
     return -audio if rng.random() < 0.5 else audio
 
 
-def example(rng, pool, length):
-    """Stems [n, s, t]; their sum is the mixture."""
+def example(rng, pool, length, coherent=0.25, inside=0.0, low_drums=0.0):
+    """Stems [n, s, t]; their sum is the mixture.
+
+    `coherent`: share of one song as it is. `inside`: share of stems of one song from different places in it, which go
+    together in tempo, key and sound without being played together. The rest is mixed across songs; there `low_drums` is
+    the share of drums taken down by up to an octave, as long, low kicks are few in the pool and easily taken for a bass.
+    """
     stems = np.zeros((len(STEMS), 2, length), np.float32)
-    if pool.songs and rng.random() < 0.25:
+    draw = rng.random()
+    if pool.songs and draw < coherent + inside:
         group = pool.sung if pool.sung and rng.random() < 0.6 else pool.songs
         song = group[rng.integers(len(group))]
         tracks = list(song.values())
@@ -158,7 +164,7 @@ def example(rng, pool, length):
         for n, stem in enumerate(STEMS):
             if stem in song and rng.random() > 0.05:
                 gain = 10 ** (rng.normal(0, 3) / 20)
-                audio = crop(rng, song[stem], stem, length, start, ratio)
+                audio = crop(rng, song[stem], stem, length, start if draw < coherent else None, ratio)
                 stems[n] = gain * (audio if rng.random() < 0.5 else audio[::-1])
         voice = STEMS.index("vocals")
         if "vocals" not in song and rng.random() < 0.8:
@@ -178,7 +184,9 @@ def example(rng, pool, length):
                 track = pool.pick(rng, stem)
                 level = mean + rng.normal(0, deviation) - 4 * layer
                 gain = 10 ** (level / 20) / max(track.level, 1e-4)
-                stems[n] += gain * place(rng, crop(rng, track, stem, length), stem)
+                low = stem == "drums" and low_drums > 0 and rng.random() < low_drums
+                ratio = 2 ** (rng.uniform(-12, -3) / 12) if low else None
+                stems[n] += gain * place(rng, crop(rng, track, stem, length, ratio=ratio), stem)
     peak = np.abs(stems.sum(0)).max()
     return stems * (10 ** (rng.uniform(-12, -0.3) / 20) / max(peak, 1e-3))
 
@@ -186,13 +194,13 @@ def example(rng, pool, length):
 class Batches(torch.utils.data.IterableDataset):
     """Endless batches [b, n, s, t] from number `first` on."""
 
-    def __init__(self, root, holdout, weights, batch, length, first=0, seed=0):
-        self.pool = Pool(root, holdout, weights)
+    def __init__(self, root, holdout, weights, batch, length, first=0, seed=0, **shares):
+        self.pool, self.shares = Pool(root, holdout, weights), shares
         self.batch, self.length, self.first, self.seed = batch, length, first, seed
 
     def make(self, index):
         rng = np.random.default_rng([self.seed, index % 2**32])
-        stems = np.stack([example(rng, self.pool, self.length) for _ in range(self.batch)])
+        stems = np.stack([example(rng, self.pool, self.length, **self.shares) for _ in range(self.batch)])
         return torch.from_numpy(stems.astype(np.float32))
 
     def __iter__(self):

@@ -80,7 +80,12 @@ def main():
     parser.add_argument("--decay", type=float, default=0.6, help="share of the box over which the rate falls to zero")
     parser.add_argument("--holdout", default="sodium,mdn-multitrack")
     parser.add_argument("--weights", default="song=1,loose=0.5,sectoid=0.4,synth=1.2", help="shares by kind of source")
+    parser.add_argument("--coherent", type=float, default=0.25, help="share of examples that are one song as it is")
+    parser.add_argument("--inside", type=float, default=0.0, help="share mixed from places of one song")
+    parser.add_argument("--low-drums", type=float, default=0.0, help="share of drums shifted down by up to an octave")
+    parser.add_argument("--seed", type=int, default=0, help="of the data: another one where a new state sees an old pool")
     parser.add_argument("--batch", type=int, default=3)
+    parser.add_argument("--accumulate", type=int, default=1, help="batches a step")
     parser.add_argument("--frames", type=int, default=64, help="crop length in hops")
     parser.add_argument("--muon-lr", type=float, default=0.008)
     parser.add_argument("--adam-lr", type=float, default=1e-3)
@@ -100,7 +105,9 @@ def main():
             group["peak"] = lr * group.get("scale", 1.0)
     weights = {k: float(v) for k, v in (pair.split("=") for pair in args.weights.split(","))}
     length = args.frames * state.net.stft_kwargs["hop_length"]
-    data = Batches(args.pool, args.holdout.split(","), weights, args.batch, length, state.step)
+    shares = dict(coherent=args.coherent, inside=args.inside, low_drums=args.low_drums)
+    first = state.step * args.accumulate
+    data = Batches(args.pool, args.holdout.split(","), weights, args.batch, length, first, args.seed, **shares)
     if not args.state.exists():
         if args.init:
             state.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
@@ -119,11 +126,15 @@ def main():
         for optimizer in state.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = factor * group["peak"]
-        target = next(loader)
-        mixture = fused.spectrum(state.net, target.sum(1))
-        estimate = fused.separate(state.net, mixture, masks)
-        value, decibels = loss(state.net, estimate, target, mixture, state.step, terms)
-        value.backward()
+        parts = []
+        for part in range(args.accumulate):
+            target = next(loader)
+            mixture = fused.spectrum(state.net, target.sum(1))
+            estimate = fused.separate(state.net, mixture, masks)
+            value, decibels = loss(state.net, estimate, target, mixture, state.step + part, terms)
+            (value / args.accumulate).backward()
+            parts.append(torch.cat((value.detach()[None], decibels)))
+        value, decibels = (mean := torch.stack(parts).nanmean(0))[0], mean[1:]
         norm = torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimizer in state.optimizers:
             optimizer.step()
@@ -131,11 +142,11 @@ def main():
         state.step += 1
         state.seconds = offset + elapsed
         state.update_average(args.momentum)
-        seen.append(torch.cat((value.detach()[None], norm[None], decibels)))
+        seen.append(torch.cat((value[None], norm[None], decibels)))
         if state.step % 25 == 0 or state.step == first + 1:
             mean = torch.stack(seen).nanmean(0).tolist()
             seen.clear()
-            audio = (state.step - first) * args.batch * length / 44100
+            audio = (state.step - first) * args.accumulate * args.batch * length / 44100
             stems = " ".join(f"{name} {db:6.2f}" for name, db in zip(STEMS, mean[2:]))
             print(
                 f"{elapsed / 60:6.1f} min step {state.step:6d} rate {factor:.2f} loss {mean[0]:.4f} norm {mean[1]:.2f}"

@@ -14,7 +14,7 @@ mod tier;
 
 use super::sinc::Sinc;
 pub use super::units::{HostSamples, ModelSamples};
-pub use tier::{Choice, Measured, ModelTiming, Tier};
+pub use tier::{Choice, Measured, ModelTiming, Spans, Tier};
 
 /// Longest window, in seconds.
 const MAX_WINDOW_SECONDS: u64 = 60;

@@ -386,6 +386,19 @@ pub struct TiersArgs {
     /// Where in the song they begin
     #[arg(long, default_value = "0.0", value_name = "SECONDS")]
     pub start: f64,
+    /// True stems of the song, named as the model names them (drums.wav, vocals.flac, ...), to measure against as well. Without a
+    /// SONG it is the folder's `mixture` file, or the sum of all its files
+    #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    pub stems: Option<PathBuf>,
+    /// Instead of the tiers, every combination of these windows, hops and lookaheads: windows
+    #[arg(long, value_name = "SECONDS,...", value_delimiter = ',', value_parser = values::seconds)]
+    pub windows: Vec<f64>,
+    /// Hops of the combinations
+    #[arg(long, value_name = "SECONDS,...", value_delimiter = ',', value_parser = values::seconds)]
+    pub hops: Vec<f64>,
+    /// Lookaheads of the combinations
+    #[arg(long, value_name = "SECONDS,...", value_delimiter = ',', value_parser = values::seconds)]
+    pub lookaheads: Vec<f64>,
     /// The host's sample rate in Hz
     #[arg(long, default_value = "48000", value_name = "HZ", value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
     pub rate: u32,

@@ -187,7 +187,8 @@ fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
 }
 
-fn is_audio(path: &Path) -> bool {
+/// Whether a file's name is one of audio.
+pub fn is_audio(path: &Path) -> bool {
     let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else { return false };
     EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }

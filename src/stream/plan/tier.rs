@@ -26,6 +26,44 @@ pub enum Tier {
     High,
 }
 
+/// Lengths of a plan in seconds, as a tier or a measurement asks for them.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spans {
+    /// What the model sees at once.
+    pub window: f64,
+    /// New audio per window.
+    pub hop: f64,
+    /// Right context of what is kept.
+    pub lookahead: f64,
+}
+
+impl Spans {
+    /// The plan to ask for. Windows, hops and lookaheads are whole frames, so that windows put their frames at the same places; a
+    /// lookahead is at least half a transform, and a window holds two hops and the lookahead.
+    pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
+        let frame_hop = model.frame_hop.0.max(1);
+        let frames = |seconds: f64| {
+            let samples = seconds * f64::from(model.rate);
+            ModelSamples((samples / frame_hop as f64).round().max(1.0) as u64 * frame_hop)
+        };
+        let least = ModelSamples((model.frame.0 / 2).next_multiple_of(frame_hop));
+        let hop = frames(self.hop);
+        let lookahead = frames(self.lookahead).max(least);
+        // A very short chunk does not hold what its own transform asks for.
+        let window = frames(self.window).max(hop * 2 + lookahead);
+        PlanRequest {
+            host_rate,
+            model_rate: model.rate,
+            window,
+            hop,
+            lookahead,
+            fade: ModelSamples(lookahead.0 / 2),
+            deadline: Deadline::WholeHop,
+            max_block,
+        }
+    }
+}
+
 /// A measurement on the device.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Measured {
@@ -33,6 +71,14 @@ pub struct Measured {
     pub window: ModelSamples,
     /// Time it took, in seconds.
     pub seconds: f64,
+}
+
+impl Measured {
+    /// Share of real time that `request` takes on the device. Time is taken to grow with the window's length, so measure a long one.
+    pub fn load(self, request: &PlanRequest) -> f64 {
+        let seconds = self.seconds * request.window.0 as f64 / self.window.0.max(1) as f64;
+        seconds / request.hop.seconds(request.model_rate.max(1))
+    }
 }
 
 /// What [`Tier::auto`] found.
@@ -62,36 +108,18 @@ impl Tier {
         }
     }
 
-    /// The plan to ask for. Windows, hops and lookaheads are whole frames, so that windows put their frames at the same places.
+    /// The plan to ask for.
     pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
         let (seconds, hop, lookahead) = self.shape();
-        let frame_hop = model.frame_hop.0.max(1);
-        let frames =
-            |samples: f64| ModelSamples((samples / frame_hop as f64).round().max(1.0) as u64 * frame_hop);
-        let least = ModelSamples((model.frame.0 / 2).next_multiple_of(frame_hop));
-        let longest = (seconds * f64::from(model.rate)).min(model.chunk.0.max(1) as f64);
-        let hop = frames(longest * hop);
-        let lookahead = frames(longest * lookahead).max(least);
-        // A very short chunk does not hold what its own transform asks for.
-        let window = frames(longest).max(hop * 2 + lookahead);
-        PlanRequest {
-            host_rate,
-            model_rate: model.rate,
-            window,
-            hop,
-            lookahead,
-            fade: ModelSamples(lookahead.0 / 2),
-            deadline: Deadline::WholeHop,
-            max_block,
-        }
+        let rate = f64::from(model.rate.max(1));
+        let longest = seconds.min(model.chunk.0.max(1) as f64 / rate);
+        let spans = Spans { window: longest, hop: longest * hop, lookahead: longest * lookahead };
+        spans.request(model, host_rate, max_block)
     }
 
-    /// Share of real time that the tier takes on a device where `measured` was measured. Time is taken to grow with the window's
-    /// length, so measure a long one.
+    /// Share of real time that the tier takes on a device where `measured` was measured.
     pub fn load(self, model: &ModelTiming, measured: Measured) -> f64 {
-        let request = self.request(model, model.rate, HostSamples(1));
-        let seconds = measured.seconds * request.window.0 as f64 / measured.window.0.max(1) as f64;
-        seconds / request.hop.seconds(model.rate.max(1))
+        measured.load(&self.request(model, model.rate, HostSamples(1)))
     }
 
     /// The tier of least latency that keeps up with a margin.

@@ -1,22 +1,23 @@
-//! `tiers`: what live use costs and gives on this device: latency, load, and how near the live stems come to the offline ones.
+//! `tiers`: what live use costs and gives on this device: latency, load, and how near the live stems come to the offline ones and to the
+//! true ones.
 
-use std::path::Path;
+mod song;
 
 use nullsum::audio::Planar;
-use nullsum::demo::{Stereo, compose, sdr};
+use nullsum::demo::{Stereo, baseline_sdr, sdr};
 use nullsum::embedded;
 use nullsum::offline::demix::{DemixOptions, demix};
 use nullsum::offline::plan::ChunkPlan;
-use nullsum::offline::source::{FileSource, MemorySource, Source as _};
+use nullsum::offline::source::MemorySource;
 use nullsum::separator::{MaskRule, Separator};
 use nullsum::stream::{
-    HostSamples, ModelSamples, Plan, PlanRequest, SharedModel, Tier, WindowSeparator, measure,
-    offline_reference,
+    HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, SharedModel, Spans, Tier, WindowSeparator,
+    measure, offline_reference,
 };
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::args::TiersArgs;
-use crate::exit::{Code, OrFail, Outcome, code_of};
+use crate::exit::{Code, OrFail, Outcome};
 use crate::interrupt;
 use crate::model_source;
 use crate::report::{Talk, say};
@@ -24,7 +25,18 @@ use crate::report::{Talk, say};
 /// Window that is timed, in seconds.
 const TIMED_SECONDS: f64 = 4.0;
 
-/// Measures every tier.
+/// What was found for a tier, or for one point of a sweep.
+struct Row {
+    name: String,
+    /// What a host sees.
+    plan: Plan,
+    load: f64,
+    to_offline: Vec<f64>,
+    /// Empty without true stems; `None` for a stem that the song does not have.
+    to_truth: Vec<Option<f64>>,
+}
+
+/// Measures every tier, or every point of a sweep.
 pub fn run(args: &TiersArgs) -> Outcome {
     let mut model = args.model.clone();
     model.model.get_or_insert_with(|| embedded::NAME.into());
@@ -33,47 +45,41 @@ pub fn run(args: &TiersArgs) -> Outcome {
     let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.runtime())
         .or_fail(Code::Model)?;
     let info = separator.info().clone();
-    let song = match &args.song {
-        Some(path) => read(path, info.sample_rate, args.start, args.seconds)?,
-        None => composed(info.sample_rate)?,
-    };
-    let rule = if info.complement.is_none() { MaskRule::Complete } else { MaskRule::Plain };
-    let offline = whole(&mut separator, &song, rule)?;
     let names = separator.stem_names();
+    let material = song::material(args, info.sample_rate, &names)?;
+    let song = &material.song;
+    let rule = if info.complement.is_none() { MaskRule::Complete } else { MaskRule::Plain };
+    let offline = whole(&mut separator, song, rule)?;
     let timing = separator.timing();
 
     let shared = SharedModel::new(Box::new(separator));
     let window = ModelSamples((TIMED_SECONDS * f64::from(info.sample_rate)) as u64);
     let measured = measure(&shared, ModelSamples(window.0.min(timing.chunk.0)), 3).or_fail(Code::Failed)?;
     let mut rows = Vec::new();
-    for tier in Tier::ALL {
+    for (name, request) in requests(args, &timing) {
         interrupt::check()?;
         // What a host sees; and the same at the model's rate, where resampling does not blur the comparison.
-        let host = Plan::new(tier.request(&timing, args.rate, HostSamples(u64::from(args.block))))
-            .or_fail(Code::Usage)?;
-        let request = PlanRequest {
-            max_block: HostSamples(1),
-            ..tier.request(&timing, info.sample_rate, HostSamples(1))
-        };
         let plan = Plan::new(request).or_fail(Code::Usage)?;
+        let request =
+            PlanRequest { host_rate: info.sample_rate, max_block: HostSamples(1), ..*plan.request() };
         let mut borrowed = Borrowed(&shared);
-        let live = offline_reference(&plan, &mut borrowed, rule, song.planes()).or_fail(Code::Failed)?;
-        let per_stem: Vec<f64> =
-            live.iter().zip(&offline).map(|(live, offline)| sdr(offline, &pair(live))).collect();
-        rows.push((tier, host, tier.load(&timing, measured), per_stem));
+        let at_rate = Plan::new(request).or_fail(Code::Usage)?;
+        let live = offline_reference(&at_rate, &mut borrowed, rule, song.planes()).or_fail(Code::Failed)?;
+        let live: Vec<Stereo> = live.iter().map(|stem| pair(stem)).collect();
+        let to_offline = live.iter().zip(&offline).map(|(live, offline)| sdr(offline, live)).collect();
+        let load = measured.load(plan.request());
+        rows.push(Row { name, plan, load, to_offline, to_truth: material.to_truth(&live) });
     }
+    let bounds = [
+        ("offline", material.to_truth(&offline)),
+        ("mixture", material.of_truth(|truth| baseline_sdr(truth, &pair(song.planes())))),
+    ];
     if args.json {
-        for (tier, plan, load, per_stem) in &rows {
-            let stems: serde_json::Map<_, _> =
-                names.iter().zip(per_stem).map(|(name, sdr)| (name.clone(), json!(sdr))).collect();
-            say(&json!({
-                "tier": tier.to_string(), "latency_samples": plan.latency().0, "latency_ms": plan.latency_ms(),
-                "window_seconds": plan.window().seconds(plan.model_rate()),
-                "hop_seconds": plan.hop().seconds(plan.model_rate()),
-                "lookahead_seconds": plan.lookahead().seconds(plan.model_rate()),
-                "load": load, "sdr_to_offline_db": stems,
-            })
-            .to_string());
+        for row in &rows {
+            say(&described(row, &names).to_string());
+        }
+        for (name, truth) in bounds.iter().filter(|(_, truth)| !truth.is_empty()) {
+            say(&json!({ "tier": name, "true_sdr_db": by_stem(&names, truth) }).to_string());
         }
         return Ok(());
     }
@@ -85,26 +91,86 @@ pub fn run(args: &TiersArgs) -> Outcome {
         args.block,
         song.samples() as f64 / f64::from(info.sample_rate)
     ));
+    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(9) + 1;
     say(&format!(
-        "{:<10}{:>10}{:>9}{:>8}{:>11}{:>8}   SDR to offline, dB",
+        "{:<width$}{:>10}{:>9}{:>8}{:>11}{:>8}   SDR to offline, dB",
         "tier", "latency", "window", "hop", "lookahead", "load"
     ));
-    for (tier, plan, load, per_stem) in &rows {
-        let stems: Vec<String> =
-            names.iter().zip(per_stem).map(|(name, sdr)| format!("{name} {sdr:.1}")).collect();
-        let rate = plan.model_rate();
+    for row in &rows {
+        let rate = row.plan.model_rate();
+        let values: Vec<Option<f64>> = row.to_offline.iter().copied().map(Some).collect();
         say(&format!(
-            "{:<10}{:>7.0} ms{:>7.2} s{:>6.2} s{:>9.2} s{:>6.0} %   {}",
-            tier.to_string(),
-            plan.latency_ms(),
-            plan.window().seconds(rate),
-            plan.hop().seconds(rate),
-            plan.lookahead().seconds(rate),
-            100.0 * load,
-            stems.join(", ")
+            "{:<width$}{:>7.0} ms{:>7.2} s{:>6.2} s{:>9.2} s{:>6.0} %   {}",
+            row.name,
+            row.plan.latency_ms(),
+            row.plan.window().seconds(rate),
+            row.plan.hop().seconds(rate),
+            row.plan.lookahead().seconds(rate),
+            100.0 * row.load,
+            listed(&names, &values)
         ));
     }
+    if material.has_truth() {
+        say(&format!("\n{:<width$}SDR to the true stems, dB (mixture: scaled, nothing separated)", ""));
+        let live = rows.iter().map(|row| (row.name.as_str(), &row.to_truth));
+        for (name, truth) in live.chain(bounds.iter().map(|(name, truth)| (*name, truth))) {
+            say(&format!("{name:<width$}{}", listed(&names, truth)));
+        }
+    }
     Ok(())
+}
+
+/// The plans to measure, by name.
+fn requests(args: &TiersArgs, timing: &ModelTiming) -> Vec<(String, PlanRequest)> {
+    let block = HostSamples(u64::from(args.block));
+    if args.windows.is_empty() && args.hops.is_empty() && args.lookaheads.is_empty() {
+        let named = |tier: Tier| (tier.to_string(), tier.request(timing, args.rate, block));
+        return Tier::ALL.map(named).into();
+    }
+    let or = |given: &[f64], usual: &[f64]| if given.is_empty() { usual.to_vec() } else { given.to_vec() };
+    let chunk = timing.chunk.seconds(timing.rate);
+    let mut all: Vec<(String, PlanRequest)> = Vec::new();
+    for &window in &or(&args.windows, &[chunk]) {
+        for &hop in &or(&args.hops, &[chunk / 16.0, chunk / 8.0, chunk / 4.0]) {
+            for &lookahead in &or(&args.lookaheads, &[chunk / 32.0, chunk / 16.0, chunk / 8.0]) {
+                let request = Spans { window, hop, lookahead }.request(timing, args.rate, block);
+                // Lengths are whole frames, so that neighbouring points may be one.
+                if all.iter().all(|(_, known)| *known != request) {
+                    all.push((format!("{window:.2}/{hop:.3}/{lookahead:.3}"), request));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn described(row: &Row, names: &[String]) -> Value {
+    let (plan, rate) = (&row.plan, row.plan.model_rate());
+    let to_offline: Vec<Option<f64>> = row.to_offline.iter().copied().map(Some).collect();
+    let mut value = json!({
+        "tier": row.name, "latency_samples": plan.latency().0, "latency_ms": plan.latency_ms(),
+        "window_seconds": plan.window().seconds(rate), "hop_seconds": plan.hop().seconds(rate),
+        "lookahead_seconds": plan.lookahead().seconds(rate), "load": row.load,
+        "sdr_to_offline_db": by_stem(names, &to_offline),
+    });
+    if !row.to_truth.is_empty() {
+        value["true_sdr_db"] = by_stem(names, &row.to_truth);
+    }
+    value
+}
+
+fn by_stem(names: &[String], values: &[Option<f64>]) -> Value {
+    Value::Object(
+        names.iter().zip(values).map(|(name, sdr)| (name.clone(), json!(sdr))).collect::<Map<_, _>>(),
+    )
+}
+
+fn listed(names: &[String], values: &[Option<f64>]) -> String {
+    let one = |(name, sdr): (&String, &Option<f64>)| match sdr {
+        Some(sdr) => format!("{name} {sdr:.1}"),
+        None => format!("{name} –"),
+    };
+    names.iter().zip(values).map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// A shared model for those who want one of their own.
@@ -131,49 +197,6 @@ impl WindowSeparator for Borrowed<'_> {
     ) -> Result<(), nullsum::stream::WindowError> {
         self.0.separate_window(window, rule, out)
     }
-}
-
-/// A part of a song in stereo, at the model's rate.
-fn read(path: &Path, rate: u32, start: f64, seconds: f64) -> Outcome<Planar> {
-    let mut source = FileSource::open(path, rate).map_err(|error| failure(path, error))?;
-    let first = (start * f64::from(rate)) as usize;
-    let wanted = first + (seconds * f64::from(rate)) as usize;
-    let mut song = Planar::new(source.channels());
-    while song.samples() < wanted {
-        interrupt::check()?;
-        if source.read(wanted - song.samples(), &mut song).map_err(|error| failure(path, error))? == 0 {
-            break;
-        }
-    }
-    song.drop_front(first);
-    let mut planes = song.into_planes();
-    planes.truncate(2);
-    if let [mono] = &planes[..] {
-        planes.push(mono.clone());
-    }
-    match Planar::from_planes(planes).filter(|song| song.samples() >= rate as usize) {
-        Some(song) => Ok(song),
-        None => Err(crate::exit::Failure::new(
-            Code::Io,
-            format!("{}: less than a second of audio from {start} s on", path.display()),
-        )),
-    }
-}
-
-fn failure(path: &Path, error: nullsum::offline::error::OfflineError) -> crate::exit::Failure {
-    crate::exit::Failure::new(code_of(&error), format!("{}: {error}", path.display()))
-}
-
-/// The demonstration piece, for want of a song.
-fn composed(rate: u32) -> Outcome<Planar> {
-    let [left, right] = compose(0).mixture;
-    let mut out = Planar::new(2);
-    let piece = Planar::from_planes(vec![left, right]).unwrap_or_default();
-    let mut resampler =
-        nullsum::audio::Resampler::new(nullsum::demo::SAMPLE_RATE, rate, 2).or_fail(Code::Failed)?;
-    resampler.push(&piece, &mut out).or_fail(Code::Failed)?;
-    resampler.finish(&mut out).or_fail(Code::Failed)?;
-    Ok(out)
 }
 
 /// The offline stems, as the command line makes them by default: `[stems]`.

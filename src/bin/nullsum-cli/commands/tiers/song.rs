@@ -1,0 +1,158 @@
+//! What is measured on: a song, and perhaps its true stems.
+
+use std::path::{Path, PathBuf};
+
+use nullsum::audio::{Planar, Resampler};
+use nullsum::demo::{SAMPLE_RATE, Stereo, compose, sdr};
+use nullsum::offline::error::OfflineError;
+use nullsum::offline::source::{FileSource, Source as _};
+
+use super::pair;
+use crate::args::TiersArgs;
+use crate::batch::is_audio;
+use crate::exit::{Code, Failure, OrFail, Outcome, code_of};
+use crate::interrupt;
+
+/// Name of the file that holds the song beside its stems.
+const MIXTURE: &str = "mixture";
+/// Mean square below which a true stem counts as absent: there is no ratio to nothing.
+const ABSENT: f64 = 1e-10;
+
+/// A song at the model's rate with the truth about it.
+pub struct Material {
+    pub song: Planar,
+    /// A stem of the model each, `None` where the song has none; empty when nothing is known.
+    truth: Vec<Option<Stereo>>,
+}
+
+impl Material {
+    pub fn has_truth(&self) -> bool {
+        !self.truth.is_empty()
+    }
+
+    /// SDR of each stem against the true one.
+    pub fn to_truth(&self, stems: &[Stereo]) -> Vec<Option<f64>> {
+        let one = |(truth, stem): (&Option<Stereo>, &Stereo)| truth.as_ref().map(|truth| sdr(truth, stem));
+        self.truth.iter().zip(stems).map(one).collect()
+    }
+
+    /// A figure for each true stem.
+    pub fn of_truth(&self, figure: impl Fn(&Stereo) -> f64) -> Vec<Option<f64>> {
+        self.truth.iter().map(|truth| truth.as_ref().map(&figure)).collect()
+    }
+}
+
+/// The song that the arguments name, with its true stems when they do; `names`: the model's stems.
+pub fn material(args: &TiersArgs, rate: u32, names: &[String]) -> Outcome<Material> {
+    let Some(folder) = &args.stems else {
+        let song = match &args.song {
+            Some(path) => read(path, rate, args.start, args.seconds)?,
+            None => composed(rate)?,
+        };
+        return Ok(Material { song, truth: Vec::new() });
+    };
+    let (mut mixture, mut stems) = (args.song.clone(), Vec::new());
+    for path in audio_files(folder)? {
+        let name = path.file_stem().unwrap_or_default().to_string_lossy().to_lowercase();
+        if name == MIXTURE {
+            mixture.get_or_insert(path);
+        } else {
+            stems.push((name, read(&path, rate, args.start, args.seconds)?));
+        }
+    }
+    if !stems.iter().any(|(stem, _)| names.iter().any(|name| name.to_lowercase() == *stem)) {
+        return Err(Failure::new(
+            Code::Io,
+            format!(
+                "{}: no file is named as a stem of the model; expected for instance {}.wav",
+                folder.display(),
+                names.join(".wav, ")
+            ),
+        ));
+    }
+    let song = match &mixture {
+        Some(path) => read(path, rate, args.start, args.seconds)?,
+        None => sum(stems.iter().map(|(_, stem)| stem)),
+    };
+    let length = stems.iter().map(|(_, stem)| stem.samples()).chain([song.samples()]).min().unwrap_or(0);
+    let cut = |audio: &Planar| -> Stereo {
+        pair(&audio.planes().iter().map(|plane| plane[..length].to_vec()).collect::<Vec<_>>())
+    };
+    let truth = names
+        .iter()
+        .map(|name| {
+            let (_, stem) = stems.iter().find(|(stem, _)| name.to_lowercase() == *stem)?;
+            let stem = cut(stem);
+            let energy: f64 = stem.iter().flatten().map(|x| f64::from(*x).powi(2)).sum();
+            (energy > ABSENT * 2.0 * length as f64).then_some(stem)
+        })
+        .collect();
+    let song = Planar::from_planes(cut(&song).into()).unwrap_or_default();
+    Ok(Material { song, truth })
+}
+
+fn audio_files(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let entries = std::fs::read_dir(folder)
+        .map_err(|error| Failure::new(Code::Io, format!("{}: {error}", folder.display())))?;
+    let mut files: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| is_audio(path))
+        .collect();
+    files.sort();
+    Ok(files)
+}
+
+/// The sum of stems, as long as the shortest.
+fn sum<'a>(stems: impl Iterator<Item = &'a Planar> + Clone) -> Planar {
+    let length = stems.clone().map(Planar::samples).min().unwrap_or(0);
+    let plane = |c: usize| {
+        let mut out = vec![0f32; length];
+        for stem in stems.clone() {
+            out.iter_mut().zip(stem.channel(c)).for_each(|(sum, x)| *sum += x);
+        }
+        out
+    };
+    Planar::from_planes(vec![plane(0), plane(1)]).unwrap_or_default()
+}
+
+/// A part of a song in stereo, at the model's rate.
+fn read(path: &Path, rate: u32, start: f64, seconds: f64) -> Outcome<Planar> {
+    let mut source = FileSource::open(path, rate).map_err(|error| failure(path, error))?;
+    let first = (start * f64::from(rate)) as usize;
+    let wanted = first + (seconds * f64::from(rate)) as usize;
+    let mut song = Planar::new(source.channels());
+    while song.samples() < wanted {
+        interrupt::check()?;
+        if source.read(wanted - song.samples(), &mut song).map_err(|error| failure(path, error))? == 0 {
+            break;
+        }
+    }
+    song.drop_front(first);
+    let mut planes = song.into_planes();
+    planes.truncate(2);
+    if let [mono] = &planes[..] {
+        planes.push(mono.clone());
+    }
+    match Planar::from_planes(planes).filter(|song| song.samples() >= rate as usize) {
+        Some(song) => Ok(song),
+        None => Err(Failure::new(
+            Code::Io,
+            format!("{}: less than a second of audio from {start} s on", path.display()),
+        )),
+    }
+}
+
+fn failure(path: &Path, error: OfflineError) -> Failure {
+    Failure::new(code_of(&error), format!("{}: {error}", path.display()))
+}
+
+/// The demonstration piece, for want of a song.
+fn composed(rate: u32) -> Outcome<Planar> {
+    let [left, right] = compose(0).mixture;
+    let mut out = Planar::new(2);
+    let piece = Planar::from_planes(vec![left, right]).unwrap_or_default();
+    let mut resampler = Resampler::new(SAMPLE_RATE, rate, 2).or_fail(Code::Failed)?;
+    resampler.push(&piece, &mut out).or_fail(Code::Failed)?;
+    resampler.finish(&mut out).or_fail(Code::Failed)?;
+    Ok(out)
+}
