@@ -15,8 +15,8 @@ use crate::interrupt;
 
 /// Name of the file that holds the song beside its stems.
 const MIXTURE: &str = "mixture";
-/// Mean square below which a true stem counts as absent: there is no ratio to nothing.
-const ABSENT: f64 = 1e-10;
+/// Mean square (−70 dB) below which a true stem counts as absent: there is no ratio to nothing, or to what a codec left.
+const ABSENT: f64 = 1e-7;
 
 /// A song at the model's rate with the truth about it.
 pub struct Material {
