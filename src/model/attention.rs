@@ -1,5 +1,8 @@
 //! Gated softmax attention, the references' `Attention`.
 
+#[cfg(feature = "cuda")]
+mod flash;
+
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
@@ -78,14 +81,21 @@ impl Attention {
         };
         let (q, k) = tables.apply(&q, &k)?;
         let scale = (self.dim_head as f64).powf(-0.5);
-        let scores = (q * scale)?.matmul(&k.t()?)?;
-        let out = softmax(&scores)?.matmul(&v)?;
-        drop(scores);
+        let out = attend(&(q * scale)?, &k, &v)?;
         // gates: [sequences, heads, len, 1]
         let gates = sigmoid(&self.to_gates.forward(&x)?)?.transpose(1, 2)?.unsqueeze(3)?;
         let out = out.broadcast_mul(&gates)?.transpose(1, 2)?.reshape((sequences, len, ()))?;
         Ok((self.to_out.forward(&out)?.to_dtype(DType::F32)?, own_values))
     }
+}
+
+/// Softmax attention, q scaled already: [sequences, heads, len, dim_head] each.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(out) = flash::attend(q, k, v)? {
+        return Ok(out);
+    }
+    softmax(&q.matmul(&k.t()?)?)?.matmul(v)
 }
 
 /// Softmax over the last axis, in f32 whatever the number type.
