@@ -1,7 +1,44 @@
-//! Keeps the plugin's library loaded once it is.
+//! Keeps the plugin's library loaded once it is; has nvcc compile a CUDA build's kernel, and tells it how it finds NVIDIA's libraries.
+
+use std::path::Path;
+use std::process::Command;
+
+/// The attention kernel, for tensor cores from Ampere on; the driver compiles its PTX for the card.
+const KERNEL: &str = "src/model/attention/flash.cu";
+
 fn main() {
+    if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
+        compile_kernel();
+    }
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-env-changed=NULLSUM_CUDA_SHIM");
+    println!("cargo:rustc-check-cfg=cfg(cuda_shim)");
     if std::env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
+        if std::env::var_os("CARGO_FEATURE_CUDA").is_some() && std::env::var_os("NULLSUM_CUDA_SHIM").is_some()
+        {
+            // Set by scripts/cuda, which also made the library that has nullsum_cuda_load.
+            println!("cargo:rustc-cfg=cuda_shim");
+            println!("cargo:rustc-link-arg-bins=-Wl,-rpath,$ORIGIN/lib");
+        }
+    }
+}
+
+fn compile_kernel() {
+    println!("cargo:rerun-if-changed={KERNEL}");
+    println!("cargo:rerun-if-env-changed=NVCC");
+    let nvcc = std::env::var_os("NVCC").unwrap_or_else(|| "nvcc".into());
+    let out = std::env::var_os("OUT_DIR").unwrap_or_default();
+    let status = Command::new(&nvcc)
+        .args(["-ptx", "-arch=compute_80", "-O3", "-o"])
+        .arg(Path::new(&out).join("flash.ptx"))
+        .arg(KERNEL)
+        .status();
+    if !status.as_ref().is_ok_and(|status| status.success()) {
+        eprintln!(
+            "{} does not compile {KERNEL}: {status:?}; scripts/cuda fetches one that does",
+            nvcc.display()
+        );
+        std::process::exit(1);
     }
 }

@@ -16,6 +16,7 @@ mod feed_forward;
 pub mod fused;
 mod hyper_connections;
 pub mod inspect;
+mod linear;
 mod linear_attention;
 mod mask_estimator;
 mod norm;

@@ -3,6 +3,8 @@
 mod arithmetic;
 mod mask;
 mod network;
+mod on_device;
+mod spectral;
 
 use std::time::{Duration, Instant};
 
@@ -21,6 +23,7 @@ use crate::model::fused::FusedError;
 use crate::model::precision::Precision;
 use crate::model::weights;
 use network::Network;
+use on_device::DeviceChunk;
 
 pub use arithmetic::Arithmetic;
 pub use mask::MaskRule;
@@ -95,7 +98,17 @@ pub enum SeparateError {
         /// Values in the chunk.
         found: usize,
     },
-    /// The network failed, for instance for want of memory.
+    /// Not even one chunk fits into the device's memory.
+    #[error(
+        "{device} ran out of memory with a chunk of {samples} samples; try a smaller --chunk, or --device cpu"
+    )]
+    OutOfMemory {
+        /// Where it ran.
+        device: String,
+        /// Samples of the chunk.
+        samples: usize,
+    },
+    /// The network failed.
     #[error("the network failed on {device}: {source}; try a smaller --batch or --chunk")]
     Network {
         /// Where it ran.
@@ -114,6 +127,8 @@ pub struct Runtime {
     pub threads: usize,
     /// Arithmetic of the network's matrix products.
     pub precision: Precision,
+    /// Whether a chunk takes the way that it takes on a GPU, through candle alone from waveform to stems, on the CPU too. For tests.
+    pub as_on_gpu: bool,
 }
 
 impl From<DeviceChoice> for Runtime {
@@ -247,10 +262,17 @@ fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<Stri
     Some((names, complement))
 }
 
+/// Chunks that a GPU gets at a time: beyond that it gains little, and a song's last batch is seldom full.
+const GPU_BATCH: usize = 4;
+
 /// A model ready to run. Chunks of any length from [`StftConfig::min_samples`](crate::dsp::stft::StftConfig::min_samples) up.
 pub struct Separator {
     info: ModelInfo,
     network: Network,
+    /// Where the whole chunk runs on the network's device.
+    on_device: Option<DeviceChunk>,
+    /// Most samples, of all chunks of a batch together, that the device is asked to hold: less once it ran out of memory.
+    most_samples: usize,
     pool: Pool,
     stft: Stft,
     stages: Stages,
@@ -286,8 +308,26 @@ impl Separator {
     ) -> Result<Self, LoadError> {
         let device = runtime.device.open()?;
         let pool = Pool::shared(runtime.threads)?;
-        let network = Network::new(&info.architecture, weights(&device), &pool, runtime.precision)?;
-        Ok(Self { stft: Stft::new(info.architecture.stft), network, pool, info, stages: Stages::default() })
+        let on_device = !device.is_cpu() || runtime.as_on_gpu;
+        let arch = &info.architecture;
+        let network = Network::new(arch, weights(&device), &pool, runtime.precision, on_device)?;
+        Ok(Self {
+            stft: Stft::new(arch.stft),
+            most_samples: usize::MAX,
+            on_device: if on_device { Some(DeviceChunk::new(arch, &device)?) } else { None },
+            network,
+            pool,
+            info,
+            stages: Stages::default(),
+        })
+    }
+
+    /// Makes the device run out of memory with that many samples.
+    #[cfg(test)]
+    pub(crate) fn run_out_of_memory_at(&mut self, samples: usize) {
+        if let Some(on_device) = &mut self.on_device {
+            on_device.too_many = samples;
+        }
     }
 
     /// What was loaded.
@@ -313,6 +353,22 @@ impl Separator {
     /// Threads of its pool.
     pub fn threads(&self) -> usize {
         self.pool.threads()
+    }
+
+    /// Chunks per pass where the caller has no wish: the configuration's, on a GPU at least a few, since one does not fill it.
+    pub fn batch(&self) -> usize {
+        if self.on_device.is_some() { self.info.batch.max(GPU_BATCH) } else { self.info.batch }
+    }
+
+    /// The longest chunk of `chunk`, its half, its quarter… that is worth a try, after what the device ran out of memory with.
+    /// None where that would be less than a second, or too short for the transform.
+    pub fn chunk_that_fits(&self, chunk: usize) -> Option<usize> {
+        let least = (self.info.sample_rate as usize).max(self.info.architecture.stft.min_samples());
+        let mut fits = chunk;
+        while fits > self.most_samples {
+            fits /= 2;
+        }
+        (fits == chunk || fits >= least).then_some(fits)
     }
 
     /// The network alone: `spec` [batch, frames, (f s)] → masks [batch, stems, frames, (f s)], flat.
@@ -343,9 +399,43 @@ impl Separator {
     /// # Errors
     /// [`SeparateError`].
     pub fn separate(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
+        if self.on_device.as_ref().is_some_and(|on_device| !on_device.device().is_cpu()) {
+            return self.separate_here(chunks, rule);
+        }
         // All parallel work, candle's included, stays in the pool.
         let pool = self.pool.clone();
         pool.install(|| self.separate_here(chunks, rule))
+    }
+
+    /// As many chunks at a time as fit: half as many, from now on, each time the device runs out of memory.
+    fn separate_on_device(
+        &mut self,
+        chunks: &[&[f32]],
+        samples: usize,
+        rule: MaskRule,
+    ) -> Result<Vec<Vec<f32>>, SeparateError> {
+        let (Some(on_device), Network::Candle(network, _)) = (&mut self.on_device, &self.network) else {
+            return Ok(Vec::new());
+        };
+        let mut out = Vec::with_capacity(chunks.len());
+        while out.len() < chunks.len() {
+            let left = &chunks[out.len()..];
+            let count = (self.most_samples / samples).clamp(1, left.len());
+            match on_device.separate(network, &left[..count], samples, rule, &mut self.stages) {
+                Ok(stems) => out.extend(stems),
+                Err(error) if on_device::is_out_of_memory(&error) => {
+                    self.most_samples = count * samples / 2;
+                    if count == 1 {
+                        return Err(SeparateError::OutOfMemory { device: self.network.device(), samples });
+                    }
+                }
+                Err(error) => {
+                    let device = self.network.device();
+                    return Err(SeparateError::Network { device, source: Box::new(error) });
+                }
+            }
+        }
+        Ok(out)
     }
 
     fn separate_here(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
@@ -357,6 +447,9 @@ impl Separator {
             if chunk.len() != samples * channels || samples < min {
                 return Err(SeparateError::Shape { channels, min, found: chunk.len() });
             }
+        }
+        if self.on_device.is_some() {
+            return self.separate_on_device(chunks, samples, rule);
         }
         let config = *self.stft.config();
         let (frames, bins) = (config.frames(samples), config.freqs() * channels);

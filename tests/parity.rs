@@ -19,7 +19,7 @@ use nullsum::model::weights;
 use nullsum::offline::demix::{DemixOptions, demix};
 use nullsum::offline::plan::ChunkPlan;
 use nullsum::offline::source::MemorySource;
-use nullsum::separator::{MaskRule, Separator};
+use nullsum::separator::{MaskRule, Runtime, Separator};
 use num_complex::Complex32;
 use safetensors::SafeTensors;
 use serde_json::Value;
@@ -88,6 +88,14 @@ impl Case {
     fn load(&self, yaml: &str) -> Separator {
         let config = Config::from_yaml(yaml, self.name()).unwrap();
         Separator::load(&self.checkpoint(), &config, None, DeviceChoice::Cpu)
+            .unwrap_or_else(|e| panic!("{}: {e}", self.name()))
+    }
+
+    /// The same, the whole chunk through candle as on a GPU.
+    fn load_as_on_gpu(&self, yaml: &str) -> Separator {
+        let config = Config::from_yaml(yaml, self.name()).unwrap();
+        let runtime = Runtime { device: DeviceChoice::Cpu, as_on_gpu: true, ..Runtime::default() };
+        Separator::load(&self.checkpoint(), &config, None, runtime)
             .unwrap_or_else(|e| panic!("{}: {e}", self.name()))
     }
 
@@ -208,7 +216,10 @@ impl Case {
         Closeness {
             spec: self.spec_db(&separator),
             mask: self.mask_db(&mut separator),
-            output: self.output_db(&mut separator),
+            // Both ways of a chunk: transforms on the host, and everything as on a GPU.
+            output: self
+                .output_db(&mut separator)
+                .min(self.output_db(&mut self.load_as_on_gpu(&self.yaml()))),
             demix: worst,
         }
     }

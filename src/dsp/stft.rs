@@ -134,7 +134,7 @@ impl Stft {
 }
 
 /// Index into a signal of `len` samples reflected at both ends, the ends not repeated.
-fn reflect(index: isize, len: usize) -> usize {
+pub(crate) fn reflect(index: isize, len: usize) -> usize {
     let last = len as isize - 1;
     if last <= 0 {
         return 0;

@@ -1,10 +1,16 @@
 //! Gated softmax attention, the references' `Attention`.
 
-use candle_core::{Result, Tensor};
+#[cfg(feature = "cuda")]
+mod flash;
+
+use std::sync::Arc;
+
+use candle_core::{DType, Result, Tensor};
+use candle_nn::VarBuilder;
 use candle_nn::ops::{sigmoid, softmax_last_dim};
-use candle_nn::{Linear, Module, VarBuilder, linear, linear_no_bias};
 
 use super::architecture::{Architecture, ValueResidual};
+use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::position::{PositionEmbed, Tables};
 
@@ -27,9 +33,9 @@ impl Attention {
         let inner = arch.heads * arch.dim_head;
         Ok(Self {
             norm: RmsNorm::new(arch.dim, vb.pp("norm"))?,
-            to_qkv: linear_no_bias(arch.dim, 3 * inner, vb.pp("to_qkv"))?,
-            to_gates: linear(arch.dim, arch.heads, vb.pp("to_gates"))?,
-            to_out: linear_no_bias(inner, arch.dim, vb.pp("to_out.0"))?,
+            to_qkv: Linear::without_bias(arch.dim, 3 * inner, vb.pp("to_qkv"))?,
+            to_gates: Linear::new(arch.dim, arch.heads, vb.pp("to_gates"))?,
+            to_out: Linear::without_bias(inner, arch.dim, vb.pp("to_out.0"))?,
             value_residual: value_residual(arch, mixes_values, &vb)?,
             position: PositionEmbed::new(arch, vb)?,
             heads: arch.heads,
@@ -38,11 +44,11 @@ impl Attention {
     }
 
     /// The tables that [`Attention::forward`] wants for sequences of `len` tokens.
-    pub fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Tables> {
+    pub fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Arc<Tables>> {
         self.position.tables(len, device)
     }
 
-    /// x: [sequences, len, dim] → output [sequences, len, dim] and this block's values [sequences, heads, len, dim_head].
+    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, and this block's values [sequences, heads, len, dim_head].
     /// `first_values` are the first layer's.
     pub fn forward(
         &self,
@@ -52,9 +58,14 @@ impl Attention {
     ) -> Result<(Tensor, Tensor)> {
         let (sequences, len, _) = x.dims3()?;
         let x = self.norm.forward(x)?;
-        let qkv = self.to_qkv.forward(&x)?.reshape((sequences, len, 3, self.heads, self.dim_head))?;
-        let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
-        let (q, k, own_values) = (part(0)?, part(1)?, part(2)?);
+        // [qkv, sequences, heads, len, dim_head]
+        let qkv = self
+            .to_qkv
+            .forward(&x)?
+            .reshape((sequences, len, 3, self.heads, self.dim_head))?
+            .permute((2, 0, 3, 1, 4))?
+            .contiguous()?;
+        let (q, k, own_values) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
         let v = match (&self.value_residual, first_values) {
             (Some((kind, to_mix)), Some(first)) => {
                 // mix: [sequences, heads, len, 1]
@@ -70,14 +81,30 @@ impl Attention {
         };
         let (q, k) = tables.apply(&q, &k)?;
         let scale = (self.dim_head as f64).powf(-0.5);
-        let scores = (q * scale)?.matmul(&k.t()?)?;
-        let out = softmax_last_dim(&scores)?.matmul(&v)?;
-        drop(scores);
+        let out = attend(&(q * scale)?, &k, &v)?;
         // gates: [sequences, heads, len, 1]
         let gates = sigmoid(&self.to_gates.forward(&x)?)?.transpose(1, 2)?.unsqueeze(3)?;
         let out = out.broadcast_mul(&gates)?.transpose(1, 2)?.reshape((sequences, len, ()))?;
-        Ok((self.to_out.forward(&out)?, own_values))
+        Ok((self.to_out.forward(&out)?.to_dtype(DType::F32)?, own_values))
     }
+}
+
+/// Softmax attention, q scaled already: [sequences, heads, len, dim_head] each.
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
+    #[cfg(feature = "cuda")]
+    if let Some(out) = flash::attend(q, k, v)? {
+        return Ok(out);
+    }
+    softmax(&q.matmul(&k.t()?)?)?.matmul(v)
+}
+
+/// Softmax over the last axis, in f32 whatever the number type.
+fn softmax(scores: &Tensor) -> Result<Tensor> {
+    // CUDA's kernel sums in f32 itself.
+    if scores.dtype() == DType::F32 || scores.device().is_cuda() {
+        return softmax_last_dim(scores);
+    }
+    softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(scores.dtype())
 }
 
 /// The layer that says how much of the first layer's values comes in, where the block has one.
@@ -91,7 +118,7 @@ pub(super) fn value_residual(
         ValueResidual::ToValueResidualMix => "to_value_residual_mix",
         ValueResidual::LearnedValueResidualMix => "learned_value_residual_mix.0",
     };
-    Ok(Some((kind, linear(arch.dim, arch.heads, vb.pp(name))?)))
+    Ok(Some((kind, Linear::new(arch.dim, arch.heads, vb.pp(name))?)))
 }
 
 /// a + weight · (b − a), weight broadcast.

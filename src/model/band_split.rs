@@ -1,69 +1,129 @@
 //! From a frame's spectrum to one token a band, the references' `BandSplit`.
 
 use candle_core::{Device, Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder, linear};
+use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
+use super::linear::{Linears, get_f32};
 use super::norm::RmsNorm;
 
 /// The [`BandLayout`](super::bands::BandLayout) on the device.
 pub(super) struct BandFeatures {
     /// Index of every band feature in the frame: [features of all bands]
     pub indices: Tensor,
-    /// 1 / number of bands that own a feature, 0 where none does: [features of a frame]
-    pub weights: Tensor,
     /// Whether the bands are the whole frame in order, so that nothing needs gathering.
     pub whole: bool,
-    /// Features of each band.
-    pub sizes: Vec<usize>,
+    /// For the first, second, … band that owns a feature of the frame: where it lies among the features of all bands, and 1
+    /// or, where there is no such band, 0: [features of a frame] each.
+    owners: Vec<(Tensor, Tensor)>,
+    /// 1 / number of bands that own a feature, 0 where none does: [features of a frame]
+    weights: Tensor,
 }
 
 impl BandFeatures {
     pub fn new(arch: &Architecture, device: &Device) -> Result<Self> {
         let layout = arch.band_layout();
+        let mut places = vec![Vec::new(); layout.weights.len()];
+        layout.indices.iter().enumerate().for_each(|(place, &i)| places[i].push(place as u32));
+        let most = places.iter().map(Vec::len).max().unwrap_or(0);
+        let owners = (0..most)
+            .map(|k| {
+                let place: Vec<u32> =
+                    places.iter().map(|all| all.get(k).or(all.first()).copied().unwrap_or(0)).collect();
+                let there: Vec<f32> =
+                    places.iter().map(|all| if k < all.len() { 1.0 } else { 0.0 }).collect();
+                Ok((Tensor::new(place, device)?, Tensor::new(there, device)?))
+            })
+            .collect::<Result<_>>()?;
         let indices: Vec<u32> = layout.indices.iter().map(|&i| i as u32).collect();
         Ok(Self {
             whole: layout.whole,
             indices: Tensor::new(indices, device)?,
             weights: Tensor::new(layout.weights, device)?,
-            sizes: arch.band_features(),
+            owners,
         })
+    }
+
+    /// Masks of all bands laid onto the frame; where bands share a bin, their mean. [..., band features] → [..., (f s) c]
+    pub fn onto_frame(&self, masks: &Tensor) -> Result<Tensor> {
+        if self.whole {
+            return Ok(masks.clone());
+        }
+        // Gathered, not scattered: devices add to one place from many threads one after the other.
+        let mut sum: Option<Tensor> = None;
+        for (place, there) in &self.owners {
+            let part = masks.index_select(place, masks.rank() - 1)?.broadcast_mul(there)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + part)?,
+                None => part,
+            });
+        }
+        match sum {
+            Some(sum) => sum.broadcast_mul(&self.weights),
+            None => candle_core::bail!("a network without bands"),
+        }
     }
 }
 
-/// Norm and Linear for each band.
+/// Lengths of runs of neighbours that are equal.
+pub(super) fn runs(sizes: &[usize]) -> Vec<(usize, usize)> {
+    sizes.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0])).collect()
+}
+
+/// Norm and Linear for each band; neighbours of one size at once.
 pub(super) struct BandSplit {
-    bands: Vec<(RmsNorm, Linear)>,
+    groups: Vec<Group>,
+}
+
+/// Neighbouring bands of one size.
+struct Group {
+    bands: usize,
+    features: usize,
+    /// Without gain: the gains are in the weights.
+    norm: RmsNorm,
+    linears: Linears,
 }
 
 impl BandSplit {
     pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
-        let bands = arch
-            .band_features()
-            .iter()
-            .enumerate()
-            .map(|(k, &features)| {
-                let vb = vb.pp(format!("to_features.{k}"));
-                Ok((RmsNorm::new(features, vb.pp("0"))?, linear(features, arch.dim, vb.pp("1"))?))
+        let mut first = 0;
+        let groups = runs(&arch.band_features())
+            .into_iter()
+            .map(|(bands, features)| {
+                let parts = (first..first + bands)
+                    .map(|k| {
+                        let vb = vb.pp(format!("to_features.{k}"));
+                        let gamma = get_f32(&vb, features, "0.gamma")?;
+                        let weight = get_f32(&vb, (arch.dim, features), "1.weight")?.broadcast_mul(&gamma)?;
+                        Ok((weight, get_f32(&vb, arch.dim, "1.bias")?))
+                    })
+                    .collect::<Result<Vec<_>>>()?;
+                first += bands;
+                let norm = RmsNorm::plain(features, vb.device())?;
+                Ok(Group { bands, features, norm, linears: Linears::new(&parts, vb.dtype())? })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { bands })
+        Ok(Self { groups })
     }
 
-    /// spec: [batch, frames, features of a frame] → [batch, frames, bands, dim]
+    /// spec: [batch, frames, features of a frame], f32 → [batch, frames, bands, dim], f32
     pub fn forward(&self, spec: &Tensor, features: &BandFeatures) -> Result<Tensor> {
+        let (batch, frames, _) = spec.dims3()?;
         let gathered = if features.whole { spec.clone() } else { spec.index_select(&features.indices, 2)? };
         let mut start = 0;
         let tokens = self
-            .bands
+            .groups
             .iter()
-            .zip(&features.sizes)
-            .map(|((norm, linear), &size)| {
-                let band = gathered.narrow(2, start, size)?;
+            .map(|group| {
+                let size = group.bands * group.features;
+                let bands = gathered.narrow(2, start, size)?.contiguous()?;
                 start += size;
-                linear.forward(&norm.forward(&band)?)
+                // [bands, batch · frames, features]
+                let bands = bands.reshape((batch * frames, group.bands, group.features))?.transpose(0, 1)?;
+                group.linears.forward(&group.norm.forward(&bands)?)
             })
             .collect::<Result<Vec<_>>>()?;
-        Tensor::stack(&tokens, 2)
+        let tokens = Tensor::cat(&tokens, 0)?.transpose(0, 1)?.contiguous()?;
+        tokens.reshape((batch, frames, (), tokens.dim(2)?))?.to_dtype(candle_core::DType::F32)
     }
 }

@@ -1,5 +1,8 @@
 //! Where a network runs.
 
+#[cfg(feature = "cuda")]
+mod cuda;
+
 use candle_core::Device;
 
 /// A device as the user names it: `auto`, `cpu`, `cuda`, `cuda:1`, `metal`.
@@ -26,12 +29,12 @@ pub enum DeviceError {
     #[error("this build has no {0} support; build with `--features {0}`, or choose `--device cpu`")]
     NotBuilt(&'static str),
     /// The device does not start.
-    #[error("{name} does not start: {source}; choose `--device cpu` to do without")]
+    #[error("{name} does not start: {reason}; choose `--device cpu` to do without")]
     Start {
         /// The device as the user named it.
         name: String,
-        /// What the driver said.
-        source: candle_core::Error,
+        /// What the driver or the loader said.
+        reason: String,
     },
 }
 
@@ -69,18 +72,52 @@ impl DeviceChoice {
     /// # Errors
     /// [`DeviceError`] where the build has no support for it or it does not start. `auto` always ends at the CPU.
     pub fn open(self) -> Result<Device, DeviceError> {
-        let start = |device: candle_core::Result<Device>| {
-            device.map_err(|source| DeviceError::Start { name: self.to_string(), source })
+        let start = |open: &dyn Fn() -> Result<Device, String>| {
+            started(open).map_err(|reason| DeviceError::Start { name: self.to_string(), reason })
         };
         match self {
             Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(DeviceError::NotBuilt("cuda")),
-            Self::Cuda(n) => start(Device::new_cuda(n)),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(n) => start(&|| cuda::open(n)),
+            #[cfg(not(feature = "cuda"))]
+            Self::Cuda(_) => Err(DeviceError::NotBuilt("cuda")),
             Self::Metal if !cfg!(feature = "metal") => Err(DeviceError::NotBuilt("metal")),
-            Self::Metal => start(Device::new_metal(0)),
+            Self::Metal => start(&|| Device::new_metal(0).map_err(|error| error.to_string())),
             Self::Auto => Ok(Self::Cuda(0).open().or_else(|_| Self::Metal.open()).unwrap_or(Device::Cpu)),
         }
     }
+
+    /// Starts the device and says what it is, for people.
+    ///
+    /// # Errors
+    /// As [`DeviceChoice::open`].
+    pub fn describe(self) -> Result<String, DeviceError> {
+        let device = self.open()?;
+        #[cfg(feature = "cuda")]
+        if let Some(what) = cuda::describe(&device) {
+            return Ok(what);
+        }
+        Ok(if device.is_cpu() { "the processor" } else { "ready" }.into())
+    }
+
+    /// Why `auto` ends at the CPU in a build for GPUs; none where it finds one, or where the build has none.
+    pub fn fallback(self) -> Option<DeviceError> {
+        let gpu = match self {
+            Self::Auto if cfg!(feature = "cuda") => Self::Cuda(0),
+            Self::Auto if cfg!(feature = "metal") => Self::Metal,
+            _ => return None,
+        };
+        gpu.open().err()
+    }
+}
+
+/// A device, or why there is none, panics of driver bindings included.
+fn started(open: &dyn Fn() -> Result<Device, String>) -> Result<Device, String> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(text.unwrap_or("the driver's bindings panicked").to_owned())
+    })
 }
 
 /// Name of a device that runs: `cpu`, `cuda:0`, `metal`.
@@ -107,5 +144,12 @@ mod tests {
     #[test]
     fn auto_always_finds_a_device() {
         assert!(DeviceChoice::Auto.open().is_ok());
+    }
+
+    #[test]
+    fn a_driver_that_panics_is_a_device_that_does_not_start() {
+        let reason = started(&|| panic!("Unable to dynamically load {}", "libcuda")).unwrap_err();
+        assert_eq!(reason, "Unable to dynamically load libcuda");
+        assert!(started(&|| Ok(Device::Cpu)).is_ok());
     }
 }

@@ -1,9 +1,10 @@
 //! The references' `FeedForward`: norm, Linear, GELU with the exact error function, Linear.
 
-use candle_core::{Result, Tensor};
-use candle_nn::{Linear, Module, VarBuilder, linear};
+use candle_core::{DType, Result, Tensor};
+use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
+use super::linear::Linear;
 use super::norm::RmsNorm;
 
 /// Feed-forward over each token.
@@ -18,13 +19,13 @@ impl FeedForward {
         let net = vb.pp("net");
         Ok(Self {
             norm: RmsNorm::new(arch.dim, net.pp("0"))?,
-            up: linear(arch.dim, arch.ff_inner, net.pp("1"))?,
-            down: linear(arch.ff_inner, arch.dim, net.pp("4"))?,
+            up: Linear::new(arch.dim, arch.ff_inner, net.pp("1"))?,
+            down: Linear::new(arch.ff_inner, arch.dim, net.pp("4"))?,
         })
     }
 
-    /// x: [..., dim] → [..., dim]
+    /// x: [..., dim] → [..., dim], f32
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&self.up.forward(&self.norm.forward(x)?)?.gelu_erf()?)
+        self.down.forward(&self.up.forward(&self.norm.forward(x)?)?.gelu_erf()?)?.to_dtype(DType::F32)
     }
 }

@@ -10,6 +10,7 @@ use candle_nn::VarBuilder;
 use candle_nn::ops::sigmoid;
 
 use super::architecture::{Architecture, HyperConnections as Sizes};
+use super::linear::get_f32;
 use super::norm::RmsNorm;
 
 /// The connection around one attention or feed-forward. Axis letters: l leading, n token, f fraction, s stream, d feature.
@@ -43,23 +44,24 @@ impl HyperConnections {
         let Sizes { streams, fracs, .. } = sizes;
         let dim = arch.dim / fracs;
         let (rows, columns) = (streams * fracs, streams * fracs + fracs);
-        let scale = |name: &str, n: usize| vb.get(1, name)?.broadcast_as(n)?.contiguous();
+        let scale = |name: &str, n: usize| get_f32(&vb, 1, name)?.broadcast_as(n)?.contiguous();
         let dynamic_beta = if fracs == 1 {
-            vb.get(dim, "dynamic_beta_fn")?.unsqueeze(1)?
+            get_f32(&vb, dim, "dynamic_beta_fn")?.unsqueeze(1)?
         } else {
-            vb.get((dim, fracs), "dynamic_beta_fn")?
+            get_f32(&vb, (dim, fracs), "dynamic_beta_fn")?
         };
         Ok(Self {
             norm: RmsNorm::one_plus(dim, vb.pp("norm"))?,
-            dynamic_alpha: vb.get((1, dim, columns), "dynamic_alpha_fn")?.squeeze(0)?,
-            static_alpha: vb.get((rows, columns), "static_alpha")?.reshape((fracs, streams, columns))?,
+            dynamic_alpha: get_f32(&vb, (1, dim, columns), "dynamic_alpha_fn")?.squeeze(0)?,
+            static_alpha: get_f32(&vb, (rows, columns), "static_alpha")?
+                .reshape((fracs, streams, columns))?,
             alpha_scale: Tensor::cat(
                 &[scale("pre_branch_scale", fracs)?, scale("residual_scale", rows)?],
                 0,
             )?,
             dynamic_beta,
-            static_beta: vb.get(rows, "static_beta")?.reshape((streams, fracs))?,
-            post_scale: f64::from(vb.get((), "h_post_scale")?.to_scalar::<f32>()?),
+            static_beta: get_f32(&vb, rows, "static_beta")?.reshape((streams, fracs))?,
+            post_scale: f64::from(get_f32(&vb, (), "h_post_scale")?.to_scalar::<f32>()?),
             sizes,
         })
     }

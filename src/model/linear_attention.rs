@@ -1,11 +1,12 @@
 //! Attention between channels instead of tokens (XCiT, arXiv 2106.09681), the references' `LinearAttention`.
 
-use candle_core::{Result, Tensor};
+use candle_core::{DType, Result, Tensor};
+use candle_nn::VarBuilder;
 use candle_nn::ops::{sigmoid, softmax_last_dim};
-use candle_nn::{Linear, Module, VarBuilder, linear_no_bias};
 
 use super::architecture::{Architecture, ValueResidual};
 use super::attention::{lerp, value_residual};
+use super::linear::{Linear, get_f32};
 use super::norm::{RmsNorm, l2_normalize};
 
 /// Scale of the similarities in the references.
@@ -29,9 +30,9 @@ impl LinearAttention {
         let inner = arch.heads * arch.dim_head;
         Ok(Self {
             norm: RmsNorm::new(arch.dim, vb.pp("norm"))?,
-            to_qkv: linear_no_bias(arch.dim, 3 * inner, vb.pp("to_qkv.0"))?,
-            temperature: vb.get((arch.heads, 1, 1), "temperature")?.exp()?,
-            to_out: linear_no_bias(inner, arch.dim, vb.pp("to_out.1"))?,
+            to_qkv: Linear::without_bias(arch.dim, 3 * inner, vb.pp("to_qkv.0"))?,
+            temperature: get_f32(&vb, (arch.heads, 1, 1), "temperature")?.exp()?,
+            to_out: Linear::without_bias(inner, arch.dim, vb.pp("to_out.1"))?,
             value_residual: value_residual(arch, mixes_values, &vb)?,
             heads: arch.heads,
             dim_head: arch.dim_head,
@@ -42,14 +43,21 @@ impl LinearAttention {
     pub fn forward(&self, x: &Tensor, first_values: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
         let (sequences, len, _) = x.dims3()?;
         let x = self.norm.forward(x)?;
-        let qkv = self.to_qkv.forward(&x)?.reshape((sequences, len, 3, self.heads, self.dim_head))?;
+        let qkv = self.to_qkv.forward(&x)?.to_dtype(DType::F32)?.reshape((
+            sequences,
+            len,
+            3,
+            self.heads,
+            self.dim_head,
+        ))?;
         // [sequences, heads, dim_head, len]
         let part = |i: usize| qkv.narrow(2, i, 1)?.squeeze(2)?.permute((0, 2, 3, 1))?.contiguous();
         let (q, k, own_values) = (part(0)?, part(1)?, part(2)?);
         let v = match (&self.value_residual, first_values) {
             (Some((_, to_mix)), Some(first)) => {
                 // mix: [sequences, heads, 1, len]
-                let mix = sigmoid(&to_mix.forward(&x)?)?.transpose(1, 2)?.unsqueeze(2)?;
+                let mix =
+                    sigmoid(&to_mix.forward(&x)?.to_dtype(DType::F32)?)?.transpose(1, 2)?.unsqueeze(2)?;
                 lerp(&own_values, first, &mix)?
             }
             _ => own_values.clone(),
@@ -58,6 +66,6 @@ impl LinearAttention {
         let scores = (q * SCALE)?.matmul(&l2_normalize(&k)?.t()?)?;
         let out = softmax_last_dim(&scores)?.matmul(&v)?;
         let out = out.permute((0, 3, 1, 2))?.reshape((sequences, len, ()))?;
-        Ok((self.to_out.forward(&out)?, own_values))
+        Ok((self.to_out.forward(&out)?.to_dtype(DType::F32)?, own_values))
     }
 }

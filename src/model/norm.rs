@@ -1,7 +1,9 @@
 //! Root-mean-square norm: x / max(‖x‖₂, 1e-12) · sqrt(dim) · gamma, over the last axis.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
+
+use super::linear::get_f32;
 
 /// RMSNorm with a learned gain.
 pub(super) struct RmsNorm {
@@ -12,12 +14,17 @@ pub(super) struct RmsNorm {
 
 impl RmsNorm {
     pub fn new(dim: usize, vb: VarBuilder) -> Result<Self> {
-        Ok(Self::with_gamma(vb.get(dim, "gamma")?, dim))
+        Ok(Self::with_gamma(get_f32(&vb, dim, "gamma")?, dim))
     }
 
     /// The variant of hyper-connections, whose gain is 1 + gamma.
     pub fn one_plus(dim: usize, vb: VarBuilder) -> Result<Self> {
-        Ok(Self::with_gamma((vb.get(dim, "gamma")? + 1.0)?, dim))
+        Ok(Self::with_gamma((get_f32(&vb, dim, "gamma")? + 1.0)?, dim))
+    }
+
+    /// Without a gain.
+    pub fn plain(dim: usize, device: &Device) -> Result<Self> {
+        Ok(Self::with_gamma(Tensor::ones(dim, DType::F32, device)?, dim))
     }
 
     fn with_gamma(gamma: Tensor, dim: usize) -> Self {
@@ -26,7 +33,7 @@ impl RmsNorm {
         Self { gamma, eps: 1e-24 / dim as f32 }
     }
 
-    /// x: [..., dim]
+    /// x: [..., dim], f32
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         candle_nn::ops::rms_norm(&x.contiguous()?, &self.gamma, self.eps)
     }

@@ -1,14 +1,28 @@
 //! Positions inside the attention: rotary embedding (arXiv 2104.09864) or PoPE, polar embedding (arXiv 2509.10534).
 
 use std::f64::consts::TAU;
+use std::sync::Arc;
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
+use parking_lot::Mutex;
 
 use super::architecture::{Architecture, Position};
+use super::linear::get_f32;
+
+/// Sequence lengths whose tables are kept: frames and bands of a chunk, of a window and of a song's odd end.
+const KEPT: usize = 4;
 
 /// Position embedding of one attention.
-pub(super) enum PositionEmbed {
+pub(super) struct PositionEmbed {
+    kind: Kind,
+    /// Number type of q and k.
+    dtype: DType,
+    /// Tables of the lengths met last, on the device: they come from the host, and a chunk should wait for nothing else from there.
+    tables: Mutex<Vec<(usize, Arc<Tables>)>>,
+}
+
+enum Kind {
     /// Rotates interleaved pairs of q and k. freqs: [dim_head / 2]
     Rotary { freqs: Vec<f32> },
     /// Puts q and k in polar form. inv_freqs: [dim_head], bias: [heads, dim_head]
@@ -17,51 +31,64 @@ pub(super) enum PositionEmbed {
 
 impl PositionEmbed {
     pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
-        let dim = arch.dim_head;
+        let (dim, dtype) = (arch.dim_head, vb.dtype());
         // The constants are stored in checkpoints, and taken from there: training may have learned them.
         let stored = |vb: &VarBuilder, name: &str, default: Vec<f32>| -> Result<Vec<f32>> {
             if vb.contains_tensor(name) {
-                vb.get(default.len(), name)?.to_device(&Device::Cpu)?.to_vec1()
+                get_f32(vb, default.len(), name)?.to_device(&Device::Cpu)?.to_vec1()
             } else {
                 Ok(default)
             }
         };
-        match arch.position {
+        let kind = match arch.position {
             Position::Rotary => {
                 let default =
                     (0..dim / 2).map(|i| 10_000f64.powf(-2.0 * i as f64 / dim as f64) as f32).collect();
-                Ok(Self::Rotary { freqs: stored(&vb.pp("rotary_embed"), "freqs", default)? })
+                Kind::Rotary { freqs: stored(&vb.pp("rotary_embed"), "freqs", default)? }
             }
             Position::Polar => {
                 let vb = vb.pp("pope_embed");
                 let default = (0..dim).map(|i| 10_000f64.powf(-(i as f64) / dim as f64) as f32).collect();
-                let bias = vb.get((arch.heads, dim), "bias")?.to_device(&Device::Cpu)?;
+                let bias = get_f32(&vb, (arch.heads, dim), "bias")?.to_device(&Device::Cpu)?;
                 let bias = bias.flatten_all()?.to_vec1::<f32>()?;
-                Ok(Self::Polar {
+                Kind::Polar {
                     inv_freqs: stored(&vb, "inv_freqs", default)?,
                     bias: bias.into_iter().map(|b| b.clamp(-TAU as f32, 0.0)).collect(),
                     heads: arch.heads,
-                })
+                }
             }
-        }
+        };
+        Ok(Self { kind, dtype, tables: Mutex::default() })
     }
 
     /// Frequencies of the rotary embedding; none for the polar one.
     pub fn rotary_freqs(&self) -> Option<&[f32]> {
-        match self {
-            Self::Rotary { freqs } => Some(freqs),
-            Self::Polar { .. } => None,
+        match &self.kind {
+            Kind::Rotary { freqs } => Some(freqs),
+            Kind::Polar { .. } => None,
         }
     }
 
     /// The tables for sequences of `len` tokens.
-    pub fn tables(&self, len: usize, device: &Device) -> Result<Tables> {
-        match self {
-            Self::Rotary { freqs } => {
+    pub fn tables(&self, len: usize, device: &Device) -> Result<Arc<Tables>> {
+        let mut kept = self.tables.lock();
+        if let Some((_, tables)) = kept.iter().find(|(known, _)| *known == len) {
+            return Ok(Arc::clone(tables));
+        }
+        let tables = Arc::new(self.make_tables(len, device)?);
+        kept.truncate(KEPT - 1);
+        kept.insert(0, (len, Arc::clone(&tables)));
+        Ok(tables)
+    }
+
+    fn make_tables(&self, len: usize, device: &Device) -> Result<Tables> {
+        match &self.kind {
+            Kind::Rotary { freqs } => {
                 let (cos, sin) = table(len, freqs, None)?;
-                Ok(Tables::Rotary { cos: cos.to_device(device)?, sin: sin.to_device(device)? })
+                let place = |x: Tensor| x.to_device(device)?.to_dtype(self.dtype);
+                Ok(Tables::Rotary { cos: place(cos)?, sin: place(sin)? })
             }
-            Self::Polar { inv_freqs, bias, heads } => {
+            Kind::Polar { inv_freqs, bias, heads } => {
                 let (q_cos, q_sin) = table(len, inv_freqs, None)?;
                 let per_head: Vec<_> = bias
                     .chunks_exact(inv_freqs.len())
@@ -100,9 +127,9 @@ fn table(len: usize, freqs: &[f32], bias: Option<&[f32]>) -> Result<(Tensor, Ten
 
 /// Cosines and sines for one sequence length, on the device.
 pub(super) enum Tables {
-    /// [len, dim_head / 2] each.
+    /// [len, dim_head / 2] each, in the number type of q and k.
     Rotary { cos: Tensor, sin: Tensor },
-    /// q: [len, dim_head], k: [heads, len, dim_head], cosine and sine.
+    /// q: [len, dim_head], k: [heads, len, dim_head], cosine and sine, f32.
     Polar { q: [Tensor; 2], k: [Tensor; 2] },
 }
 
@@ -115,8 +142,9 @@ impl Tables {
                 // Magnitude softplus(x), phase from the table; real and imaginary parts side by side. The order of the
                 // features does not matter to the dot product.
                 let polar = |x: &Tensor, [cos, sin]: &[Tensor; 2]| -> Result<Tensor> {
-                    let magnitude = softplus(x)?;
-                    Tensor::cat(&[magnitude.broadcast_mul(cos)?, magnitude.broadcast_mul(sin)?], 3)
+                    let magnitude = softplus(&x.to_dtype(DType::F32)?)?;
+                    Tensor::cat(&[magnitude.broadcast_mul(cos)?, magnitude.broadcast_mul(sin)?], 3)?
+                        .to_dtype(x.dtype())
                 };
                 Ok((polar(q, q_table)?, polar(k, k_table)?))
             }

@@ -1,11 +1,11 @@
 //! The network: a mixture's spectrum in, one complex mask a stem out.
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
 use super::band_split::{BandFeatures, BandSplit};
-use super::mask_estimator::MaskEstimator;
+use super::mask_estimator::MaskEstimators;
 use super::norm::RmsNorm;
 use super::transformer::{Axis, Transformer};
 
@@ -13,11 +13,12 @@ use super::transformer::{Axis, Transformer};
 pub struct Roformer {
     architecture: Architecture,
     device: Device,
+    number_type: DType,
     features: BandFeatures,
     band_split: BandSplit,
     layers: Vec<Layer>,
     final_norm: Option<RmsNorm>,
-    mask_estimators: Vec<MaskEstimator>,
+    mask_estimators: MaskEstimators,
 }
 
 /// The transformers of one layer.
@@ -37,7 +38,7 @@ struct FirstValues {
 
 impl Roformer {
     /// Builds the network on the device of `vb`, whose names and shapes must be those of
-    /// [`Architecture::tensors`].
+    /// [`Architecture::tensors`]. The number type of `vb` is that of the matrix products: f32, f16 or bf16.
     ///
     /// # Errors
     /// A candle error where a tensor is missing or misshapen, or the device is out of memory.
@@ -68,10 +69,9 @@ impl Roformer {
             } else {
                 None
             },
-            mask_estimators: (0..arch.num_stems)
-                .map(|n| MaskEstimator::new(arch, vb.pp(format!("mask_estimators.{n}"))))
-                .collect::<Result<_>>()?,
+            mask_estimators: MaskEstimators::new(arch, vb.pp("mask_estimators"))?,
             device: vb.device().clone(),
+            number_type: vb.dtype(),
             architecture: architecture.clone(),
         })
     }
@@ -86,7 +86,12 @@ impl Roformer {
         &self.device
     }
 
-    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c]. Bins that no band owns get the mask 0.
+    /// What its matrix products are computed in.
+    pub fn number_type(&self) -> DType {
+        self.number_type
+    }
+
+    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c], f32 both. Bins that no band owns get the mask 0.
     ///
     /// # Errors
     /// A candle error, such as a device out of memory.
@@ -116,23 +121,7 @@ impl Roformer {
         if let Some(norm) = &self.final_norm {
             x = norm.forward(&x)?;
         }
-        let masks = self
-            .mask_estimators
-            .iter()
-            .map(|estimator| self.onto_frame(&estimator.forward(&x)?))
-            .collect::<Result<Vec<_>>>()?;
-        Tensor::stack(&masks, 1)
-    }
-
-    /// Masks of all bands laid onto the frame; where bands share a bin, their mean. [b, t, band features] → [b, t, (f s) c]
-    fn onto_frame(&self, masks: &Tensor) -> Result<Tensor> {
-        if self.features.whole {
-            return Ok(masks.clone());
-        }
-        let (batch, frames, _) = masks.dims3()?;
-        let frame = self.architecture.frame_features();
-        let zeros = Tensor::zeros((batch, frames, frame), masks.dtype(), masks.device())?;
-        zeros.index_add(&self.features.indices, masks, 2)?.broadcast_mul(&self.features.weights)
+        self.features.onto_frame(&self.mask_estimators.forward(&x)?)
     }
 }
 

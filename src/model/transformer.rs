@@ -1,6 +1,8 @@
 //! A stack of attention and feed-forward blocks over one axis, the references' `Transformer`.
 
-use candle_core::{Result, Tensor};
+use std::sync::Arc;
+
+use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
@@ -12,8 +14,10 @@ use super::norm::RmsNorm;
 use super::position::Tables;
 
 /// Most bytes that the temporaries of one slice of sequences may take. Attention scores of a whole 11 s chunk would take
-/// gigabytes; the slices are independent, so cutting changes no result.
-const SLICE_BYTES: usize = 96 << 20;
+/// gigabytes; the slices are independent, so cutting changes no result. A GPU wants large ones: each costs it a few calls.
+fn slice_bytes(device: &Device) -> usize {
+    if device.is_cpu() { 96 << 20 } else { 1 << 30 }
+}
 
 /// Which axis a transformer attends over, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +76,7 @@ impl Transformer {
         let tables = self.blocks.iter().map(|b| b.tables(len, x.device())).collect::<Result<Vec<_>>>()?;
         let per_sequence =
             self.bytes[0].saturating_mul(len).saturating_add(self.bytes[1]).saturating_mul(len);
-        let step = (SLICE_BYTES / per_sequence.max(1)).max(1) * self.streams;
+        let step = (slice_bytes(x.device()) / per_sequence.max(1)).max(1) * self.streams;
         if step >= sequences {
             return self.forward_slice(x, &tables, first_values);
         }
@@ -97,14 +101,14 @@ impl Transformer {
     fn forward_slice(
         &self,
         x: &Tensor,
-        tables: &[Option<Tables>],
+        tables: &[Option<Arc<Tables>>],
         first_values: Option<&Tensor>,
     ) -> Result<(Tensor, Option<Tensor>)> {
         let mut x = x.clone();
         let mut values = None;
         for (block, tables) in self.blocks.iter().zip(tables) {
             let own;
-            (x, own) = block.forward(&x, tables.as_ref(), first_values)?;
+            (x, own) = block.forward(&x, tables.as_deref(), first_values)?;
             if self.keeps_values && values.is_none() {
                 values = Some(own);
             }
@@ -135,7 +139,7 @@ impl Block {
         Ok(Self { attention, feed_forward: FeedForward::new(arch, at("1"))?, hyper })
     }
 
-    fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Option<Tables>> {
+    fn tables(&self, len: usize, device: &Device) -> Result<Option<Arc<Tables>>> {
         match &self.attention {
             AnyAttention::Softmax(attention) => Ok(Some(attention.tables(len, device)?)),
             AnyAttention::Linear(_) => Ok(None),

@@ -14,7 +14,7 @@ use super::spool::Spool;
 use crate::audio::{Container, Decoder, Planar, SampleFormat, SourceInfo};
 use crate::lossless::LosslessMode;
 use crate::lossless::hybrid::{Energies, distribute};
-use crate::separator::{MaskRule, ModelInfo, Separator, Stages, check_chunk};
+use crate::separator::{MaskRule, ModelInfo, SeparateError, Separator, Stages, check_chunk};
 
 /// How a file is separated and what is written. The default follows the model's configuration and the source's bit depth.
 #[derive(Clone, Debug, Default)]
@@ -80,7 +80,7 @@ pub struct RenderReport {
 }
 
 /// Separates `input` into files in `folder`. Outputs appear only when all is done; an error or a `Break` from `on_progress`
-/// leaves none.
+/// leaves none. Where a GPU has no room for a chunk, the song is begun again with half the chunk, and the report says so.
 ///
 /// # Errors
 /// [`OfflineError`].
@@ -93,6 +93,40 @@ pub fn render(
 ) -> Result<RenderReport, OfflineError> {
     let started = Instant::now();
     separator.take_stages();
+    let wanted = options.chunk.unwrap_or(separator.info().chunk);
+    let mut chunk = wanted;
+    loop {
+        let fits = separator.chunk_that_fits(chunk);
+        chunk = fits.unwrap_or(chunk);
+        let options = RenderOptions { chunk: Some(chunk), ..options.clone() };
+        match attempt(separator, input, folder, &options, on_progress) {
+            Err(OfflineError::Separate(SeparateError::OutOfMemory { .. }))
+                if separator.chunk_that_fits(chunk).is_some_and(|fits| fits < chunk) => {}
+            Ok(mut report) => {
+                if chunk < wanted {
+                    let seconds = |samples: usize| samples as f64 / f64::from(separator.info().sample_rate);
+                    report.warnings.push(format!(
+                        "{} has too little memory for chunks of {:.1} s; chunks of {:.1} s were used instead",
+                        separator.device(),
+                        seconds(wanted),
+                        seconds(chunk)
+                    ));
+                }
+                return Ok(RenderReport { elapsed: started.elapsed(), ..report });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// One go at [`render`], with the chunk that `options` state.
+fn attempt(
+    separator: &mut Separator,
+    input: &Path,
+    folder: &Path,
+    options: &RenderOptions,
+    on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
+) -> Result<RenderReport, OfflineError> {
     let info = separator.info().clone();
     let source = FileSource::open(input, info.sample_rate)?;
     let source_info = source.decoder().info().clone();
@@ -113,7 +147,7 @@ pub fn render(
         outputs: finished.files,
         audio_seconds: finished.samples as f64 / f64::from(source_info.sample_rate),
         source: source_info,
-        elapsed: started.elapsed(),
+        elapsed: Duration::ZERO,
         stages: separator.take_stages(),
         null_dbfs: finished.null.peak_dbfs(),
         warnings,
@@ -154,7 +188,7 @@ impl<'a> Job<'a> {
         Ok(Self {
             options: DemixOptions {
                 plan: ChunkPlan::new(chunk, overlap),
-                batch: options.batch.unwrap_or(info.batch).max(1),
+                batch: options.batch.unwrap_or(separator.batch()).max(1),
                 rule,
                 tta: options.tta,
                 standardise: None,
@@ -351,5 +385,61 @@ impl Job<'_> {
             stems.write(at, &Planar::from_planes(planes).unwrap_or_default())?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::architecture::Architecture;
+    use crate::separator::Runtime;
+
+    /// A small model whose chunks are of four seconds, as on a GPU.
+    fn separator() -> Separator {
+        let mut arch = Architecture::seed_default();
+        (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner) = (8, 1, 1, 4, 8);
+        (arch.mask_hidden, arch.num_stems) = (8, 2);
+        (arch.stft.n_fft, arch.stft.hop_length, arch.stft.win_length) = (64, 32, 64);
+        arch.bands = vec![(0..10).collect(), (10..33).collect()];
+        let mut info = ModelInfo::random("test", arch, 4000);
+        info.sample_rate = 1000;
+        let runtime = Runtime {
+            device: crate::model::device::DeviceChoice::Cpu,
+            threads: 1,
+            as_on_gpu: true,
+            ..Runtime::default()
+        };
+        Separator::random(info, 3, runtime).unwrap()
+    }
+
+    #[test]
+    fn a_song_that_does_not_fit_is_separated_in_smaller_chunks_and_the_report_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let song = folder.path().join("song.wav");
+        let spec = hound::WavSpec {
+            channels: 2,
+            sample_rate: 1000,
+            bits_per_sample: 16,
+            sample_format: hound::SampleFormat::Int,
+        };
+        let mut writer = hound::WavWriter::create(&song, spec).unwrap();
+        (0..2 * 9000).for_each(|i| writer.write_sample((i * 7919 % 20011 - 10000) as i16).unwrap());
+        writer.finalize().unwrap();
+        let go = |separator: &mut Separator| {
+            render(separator, &song, folder.path(), &RenderOptions::default(), &mut |_| {
+                ControlFlow::Continue(())
+            })
+        };
+        let mut tight = separator();
+        assert!(go(&mut tight).unwrap().warnings.is_empty());
+        tight.run_out_of_memory_at(3000);
+        let report = go(&mut tight).unwrap();
+        assert_eq!(report.null_dbfs, f64::NEG_INFINITY);
+        assert!(report.warnings.iter().any(|w| w.contains("4.0 s") && w.contains("2.0 s")), "{report:?}");
+        // The next song begins with what fitted.
+        assert!(go(&mut tight).unwrap().warnings.iter().any(|w| w.contains("2.0 s")));
+        tight.run_out_of_memory_at(500);
+        let error = go(&mut tight).unwrap_err().to_string();
+        assert!(error.contains("out of memory") && error.contains("1000 samples"), "{error}");
     }
 }

@@ -1,6 +1,6 @@
 //! The network in whichever form runs best: fused kernels on the CPU, candle for the rest.
 
-use candle_core::Tensor;
+use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::LoadError;
@@ -20,6 +20,16 @@ pub(super) enum Network {
     Fused(Box<FusedRoformer>, Arithmetic),
 }
 
+/// The number type of candle's matrix products.
+fn number_type(precision: Precision) -> DType {
+    match precision {
+        // Half precision has been proven on no GPU yet.
+        Precision::Auto | Precision::F32 => DType::F32,
+        Precision::F16 => DType::F16,
+        Precision::Bf16 => DType::BF16,
+    }
+}
+
 impl Network {
     /// Builds `arch` from `vb` on its device. `NULLSUM_KERNEL=candle` keeps the kernels out.
     pub fn new(
@@ -27,8 +37,10 @@ impl Network {
         vb: VarBuilder,
         pool: &Pool,
         precision: Precision,
+        candle_wanted: bool,
     ) -> Result<Self, LoadError> {
-        let candle_wanted = std::env::var(ENV).is_ok_and(|name| name.eq_ignore_ascii_case("candle"));
+        let candle_wanted =
+            candle_wanted || std::env::var(ENV).is_ok_and(|name| name.eq_ignore_ascii_case("candle"));
         let reason = match uncovered(arch) {
             _ if !vb.device().is_cpu() => Some("not on the CPU".to_owned()),
             _ if candle_wanted => Some("asked for".to_owned()),
@@ -39,7 +51,10 @@ impl Network {
                 let (network, arithmetic) = fused(arch, &vb, pool, precision)?;
                 Ok(Self::Fused(Box::new(network), arithmetic))
             }
-            Some(reason) => Ok(Self::Candle(Box::new(Roformer::new(arch, vb)?), reason)),
+            Some(reason) => {
+                let vb = vb.to_dtype(number_type(precision));
+                Ok(Self::Candle(Box::new(Roformer::new(arch, vb)?), reason))
+            }
         }
     }
 
@@ -62,7 +77,11 @@ impl Network {
     /// What its products are computed in.
     pub fn arithmetic(&self) -> Arithmetic {
         match self {
-            Self::Candle(..) => Precision::F32.into(),
+            Self::Candle(network, _) => match network.number_type() {
+                DType::F16 => Precision::F16.into(),
+                DType::BF16 => Precision::Bf16.into(),
+                _ => Precision::F32.into(),
+            },
             Self::Fused(_, arithmetic) => *arithmetic,
         }
     }

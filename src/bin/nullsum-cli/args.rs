@@ -99,7 +99,7 @@ pub struct RunArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: DeviceChoice,
-    /// CUDA devices by number; the first is used
+    /// CUDA devices by number: songs are dealt to all of them
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub device_ids: Vec<usize>,
     /// Run on the CPU whatever else there is
@@ -114,25 +114,42 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Device and threads for the separator.
+    /// Device and threads for the separator; of several devices the first.
     pub fn runtime(&self) -> Runtime {
         Runtime {
-            device: self.device(),
+            device: self.devices()[0],
             threads: self.threads.map_or(0, usize::from),
             precision: self.precision.into(),
+            ..Runtime::default()
         }
     }
 
-    /// The device that the flags together mean.
-    fn device(&self) -> DeviceChoice {
-        match self.device_ids.first() {
-            _ if self.force_cpu => DeviceChoice::Cpu,
+    /// One for each device that songs are dealt to.
+    pub fn runtimes(&self) -> Vec<Runtime> {
+        let runtime = self.runtime();
+        self.devices().into_iter().map(|device| Runtime { device, ..runtime }).collect()
+    }
+
+    /// The devices that the flags together mean, at least one.
+    fn devices(&self) -> Vec<DeviceChoice> {
+        self.chosen(|| DeviceChoice::Cuda(0).open().is_ok())
+    }
+
+    fn chosen(&self, cuda_starts: impl Fn() -> bool) -> Vec<DeviceChoice> {
+        let cuda = match self.device {
+            _ if self.force_cpu || self.device_ids.is_empty() => false,
+            DeviceChoice::Cuda(_) => true,
             // The reference passes 0 on machines without CUDA too.
-            Some(&id) if self.device == DeviceChoice::Auto && cfg!(feature = "cuda") => {
-                DeviceChoice::Cuda(id)
-            }
-            _ => self.device,
+            DeviceChoice::Auto => cuda_starts(),
+            DeviceChoice::Cpu | DeviceChoice::Metal => false,
+        };
+        if !cuda {
+            return vec![if self.force_cpu { DeviceChoice::Cpu } else { self.device }];
         }
+        let mut ids = self.device_ids.clone();
+        ids.sort_unstable();
+        ids.dedup();
+        ids.into_iter().map(DeviceChoice::Cuda).collect()
     }
 }
 
@@ -530,7 +547,7 @@ mod tests {
         assert_eq!(args.input_folder, Some("in".into()));
         assert_eq!((args.model.model, args.model.config), (Some("a.ckpt".into()), Some("a.yaml".into())));
         assert!(args.files.flac_file && args.files.extract_instrumental && args.quality.tta);
-        assert!(args.quality.disable_lossless && args.run.device() == DeviceChoice::Cpu);
+        assert!(args.quality.disable_lossless && args.run.devices() == [DeviceChoice::Cpu]);
     }
 
     #[test]
@@ -541,6 +558,20 @@ mod tests {
         assert_eq!(cli.separate.run.device_ids, [0, 1]);
         let hybrid = parse(&["--lossless=hybrid", "a.wav"]);
         assert_eq!(hybrid.separate.quality.lossless, LosslessArg::Hybrid);
+    }
+
+    #[test]
+    fn device_ids_mean_cuda_where_it_starts() {
+        let devices = |line: &[&str], starts: bool| parse(line).separate.run.chosen(|| starts);
+        let ids = ["--device_ids", "1", "0", "1", "song.wav"];
+        assert_eq!(devices(&ids, true), [DeviceChoice::Cuda(0), DeviceChoice::Cuda(1)]);
+        assert_eq!(devices(&ids, false), [DeviceChoice::Auto]);
+        assert_eq!(devices(&[&ids[..], &["--force-cpu"]].concat(), true), [DeviceChoice::Cpu]);
+        assert_eq!(devices(&["--device", "cpu", "--device-ids", "0"], true), [DeviceChoice::Cpu]);
+        // Asked for by name, it must start.
+        assert_eq!(devices(&["--device", "cuda", "--device-ids", "2"], false), [DeviceChoice::Cuda(2)]);
+        assert_eq!(devices(&["--device", "cuda:3"], false), [DeviceChoice::Cuda(3)]);
+        assert_eq!(devices(&["song.wav"], true), [DeviceChoice::Auto]);
     }
 
     #[test]

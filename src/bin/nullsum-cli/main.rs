@@ -3,6 +3,7 @@
 mod args;
 mod batch;
 mod commands;
+mod deal;
 mod exit;
 mod interrupt;
 mod model_source;

@@ -39,6 +39,11 @@ impl Talk {
         Self { json: false, quiet: false, plain: false }
     }
 
+    /// The same without bars, which are for one song at a time.
+    pub fn without_bars(self) -> Self {
+        Self { plain: true, ..self }
+    }
+
     /// Whether JSON is wanted.
     pub fn json(self) -> bool {
         self.json

@@ -15,16 +15,15 @@ pub fn run(args: &DevicesArgs) {
     let cpu = format!("{threads} threads, {}", instructions());
     let mut found = vec![("cpu".to_string(), Ok(cpu))];
     let mut add = |choice: DeviceChoice| {
-        let state = choice.open().map(|_| "ready".to_string()).map_err(|error| error.to_string());
+        let state = choice.describe().map_err(|error| error.to_string());
         let ready = state.is_ok();
-        found.push((choice.to_string(), state));
+        // The first that is not there says why; one past the last says nothing new.
+        if ready || !matches!(choice, DeviceChoice::Cuda(1..)) {
+            found.push((choice.to_string(), state));
+        }
         ready
     };
-    if cfg!(feature = "cuda") {
-        let _ = (0..MOST_DEVICES).take_while(|&n| add(DeviceChoice::Cuda(n))).count();
-    } else {
-        add(DeviceChoice::Cuda(0));
-    }
+    let _ = (0..MOST_DEVICES).take_while(|&n| add(DeviceChoice::Cuda(n))).count();
     add(DeviceChoice::Metal);
     for (name, state) in found {
         if args.json {

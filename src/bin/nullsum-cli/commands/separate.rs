@@ -1,5 +1,6 @@
 //! `separate`: songs in, stems out.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -8,11 +9,13 @@ use nullsum::offline::error::OfflineError;
 use nullsum::offline::outputs::output_paths;
 use nullsum::offline::render::{RenderOptions, render};
 use nullsum::separator::{ModelInfo, Separator, check_chunk};
+use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::args::SeparateArgs;
 use crate::args::values::{Bits, FileType, NonFinite, PcmType};
 use crate::batch::{Batch, Song, check_collisions, gather, is_same};
+use crate::deal::deal;
 use crate::exit::{Code, Failure, OrFail, Outcome, code_of};
 use crate::interrupt;
 use crate::model_source;
@@ -43,22 +46,30 @@ pub fn run(args: &SeparateArgs) -> Outcome {
 
     let source = model_source::open(&args.model, talk)?;
     let family = model_source::family(&args.model);
-    let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.runtime())
-        .or_fail(Code::Model)?;
-    interrupt::check()?;
+    let mut separators = Vec::new();
+    for runtime in args.run.runtimes() {
+        let separator = Separator::load(&source.checkpoint, &source.config, family, runtime);
+        separators.push(separator.or_fail(Code::Model)?);
+        interrupt::check()?;
+        if let Some(error) = runtime.device.fallback() {
+            talk.warning(&format!("running on the CPU: {error}"));
+        }
+    }
+    let Some(separator) = separators.first() else { return Ok(()) };
+    let devices = separators.iter().map(Separator::device).collect::<Vec<_>>().join(", ");
     let info = separator.info().clone();
     let options = options(args, &info);
     if let Some(chunk) = options.chunk {
         check_chunk(chunk, &info.architecture).or_fail(Code::Usage)?;
     }
     let jobs = jobs(&batch, &source.name, &info, &options)?;
-    talk.note(&headline(&source.name, &separator));
+    talk.note(&headline(&source.name, separator, &devices));
     talk.event(&json!({
         "event": "start",
         "songs": jobs.len(),
         "model": source.name,
         "stems": info.stems,
-        "device": separator.device(),
+        "device": devices,
         "kernel": separator.kernel(),
         "precision": separator.arithmetic().precision.to_string(),
         "threads": separator.threads(),
@@ -67,7 +78,7 @@ pub fn run(args: &SeparateArgs) -> Outcome {
     drop(source);
 
     let started = Instant::now();
-    let tally = separate_all(args, &mut separator, &jobs, &options, talk)?;
+    let tally = separate_all(args, &mut separators, &jobs, &options, talk)?;
     talk.event(&tally.event(started.elapsed().as_secs_f64()));
     if jobs.len() > 1 {
         talk.say(&tally.text());
@@ -94,6 +105,7 @@ struct Tally {
     failed: usize,
     audio_seconds: f64,
     last_failure: Option<Code>,
+    interrupted: bool,
 }
 
 impl Tally {
@@ -231,66 +243,89 @@ fn jobs<'a>(
     Ok(jobs)
 }
 
-fn headline(name: &str, separator: &Separator) -> String {
+fn headline(name: &str, separator: &Separator, devices: &str) -> String {
     let info = separator.info();
     format!(
-        "{name}: {}, {:.1} M parameters, {} ({}); {} on {}, {} threads",
+        "{name}: {}, {:.1} M parameters, {} ({}); {} on {devices}, {} threads",
         info.architecture.family,
         info.architecture.parameters() as f64 / 1e6,
         if info.stems.len() == 1 { "one stem".into() } else { format!("{} stems", info.stems.len()) },
         info.stems.join(", "),
         separator.arithmetic(),
-        separator.device(),
         separator.threads()
     )
 }
 
+/// Separates all songs, each on whichever separator is free.
 fn separate_all(
     args: &SeparateArgs,
-    separator: &mut Separator,
+    separators: &mut [Separator],
     jobs: &[Job],
     options: &RenderOptions,
     talk: Talk,
 ) -> Outcome<Tally> {
+    let talk = if separators.len() > 1 { talk.without_bars() } else { talk };
+    let tally = Mutex::new(Tally::default());
+    deal(separators, jobs, |separator, place, job| {
+        separate_one(args, separator, job, (place + 1, jobs.len()), options, talk, &tally)
+    });
+    let tally = tally.into_inner();
+    if tally.interrupted { Err(Failure::interrupted()) } else { Ok(tally) }
+}
+
+/// Separates one song, the `place.0`th of `place.1`. Breaks where no other should follow.
+fn separate_one(
+    args: &SeparateArgs,
+    separator: &mut Separator,
+    job: &Job,
+    place: (usize, usize),
+    options: &RenderOptions,
+    talk: Talk,
+    tally: &Mutex<Tally>,
+) -> ControlFlow<()> {
+    if interrupt::requested() {
+        tally.lock().interrupted = true;
+        return ControlFlow::Break(());
+    }
     let lossless = options.lossless != LosslessMode::Off;
     let hybrid = options.lossless == LosslessMode::Hybrid && separator.info().complement.is_none();
     let passes = options.big_shifts.max(1) + usize::from(hybrid);
-    let mut tally = Tally::default();
-    for (place, job) in jobs.iter().enumerate() {
-        interrupt::check()?;
-        let input = &job.song.input;
-        if args.files.skip_existing && job.outputs.iter().all(|output| output.is_file()) {
-            tally.skipped += 1;
-            talk.event(&json!({"event": "skipped", "input": text(input)}));
-            talk.say(&format!("{}: there already", input.display()));
-            continue;
+    let input = &job.song.input;
+    if args.files.skip_existing && job.outputs.iter().all(|output| output.is_file()) {
+        tally.lock().skipped += 1;
+        talk.event(&json!({"event": "skipped", "input": text(input)}));
+        talk.say(&format!("{}: there already", input.display()));
+        return ControlFlow::Continue(());
+    }
+    let options = RenderOptions { template: Some(job.template.clone()), ..options.clone() };
+    let result = {
+        let mut progress = SongProgress::new(talk, input, place, passes);
+        render(separator, input, &job.song.folder, &options, &mut |step| {
+            progress.update(step);
+            interrupt::flow()
+        })
+    };
+    let mut tally = tally.lock();
+    match result {
+        Ok(report) => {
+            tally.done += 1;
+            tally.audio_seconds += report.audio_seconds;
+            talk.done(&report, lossless);
         }
-        let options = RenderOptions { template: Some(job.template.clone()), ..options.clone() };
-        let result = {
-            let mut progress = SongProgress::new(talk, input, (place + 1, jobs.len()), passes);
-            render(separator, input, &job.song.folder, &options, &mut |step| {
-                progress.update(step);
-                interrupt::flow()
-            })
-        };
-        match result {
-            Ok(report) => {
-                tally.done += 1;
-                tally.audio_seconds += report.audio_seconds;
-                talk.done(&report, lossless);
-            }
-            Err(OfflineError::Cancelled) => return Err(Failure::interrupted()),
-            Err(error) => {
-                tally.failed += 1;
-                tally.last_failure = Some(code_of(&error));
-                talk.error(Some(input), &explain(input, &error));
-                if args.files.fail_fast {
-                    break;
-                }
+        Err(OfflineError::Cancelled) => {
+            tally.interrupted = true;
+            return ControlFlow::Break(());
+        }
+        Err(error) => {
+            tally.failed += 1;
+            tally.last_failure = Some(code_of(&error));
+            talk.error(Some(input), &explain(input, &error));
+            if args.files.fail_fast {
+                return ControlFlow::Break(());
             }
         }
     }
-    Ok(tally)
+    ControlFlow::Continue(())
 }
 
 /// The error, with the song where it does not name it.

@@ -1,0 +1,64 @@
+//! CUDA devices, and why there are none.
+//!
+//! candle links NVIDIA's libraries. A program built by `scripts/cuda` has a shim in their place, so that it starts without them;
+//! here the shim is told to open them. A program linked against an installed toolkit starts only where they are, and has no shim.
+
+use candle_core::Device;
+
+/// Opens device `n`.
+pub(super) fn open(n: usize) -> Result<Device, String> {
+    load()?;
+    // A stream of its own, not that of the calling thread: chunks come from whichever thread of the pool is free.
+    let device = Device::new_cuda_with_stream(n).map_err(|error| error.to_string())?;
+    if let Ok(cuda) = device.as_cuda_device() {
+        // SAFETY: tensors of a device are used on its stream alone, in the order of the calls: nothing is left to track.
+        unsafe { cuda.disable_event_tracking() };
+    }
+    Ok(device)
+}
+
+/// Name and memory of a device.
+pub(super) fn describe(device: &Device) -> Option<String> {
+    let stream = device.as_cuda_device().ok()?.cuda_stream();
+    let context = stream.context();
+    context.bind_to_thread().ok()?;
+    let (_, total) = candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok()?;
+    Some(format!("{}, {:.1} GiB", context.name().ok()?, total as f64 / f64::from(1 << 30)))
+}
+
+#[cfg(cuda_shim)]
+fn load() -> Result<(), String> {
+    use std::ffi::{CStr, c_char, c_int};
+    use std::sync::OnceLock;
+
+    unsafe extern "C" {
+        /// 0, or 1 with the reason in `message`, ended by a NUL, at most `length` bytes with it.
+        fn nullsum_cuda_load(message: *mut c_char, length: usize) -> c_int;
+    }
+
+    static LOADED: OnceLock<Result<(), String>> = OnceLock::new();
+    LOADED
+        .get_or_init(|| {
+            let mut message = [0u8; 512];
+            // SAFETY: the buffer is as long as it says and outlives the call; once only, so no entry of the table changes while
+            // another thread jumps through it: CUDA is first called after this.
+            match unsafe { nullsum_cuda_load(message.as_mut_ptr().cast(), message.len()) } {
+                0 => Ok(()),
+                _ => {
+                    let reason = CStr::from_bytes_until_nul(&message).unwrap_or_default().to_string_lossy();
+                    let hint = if reason.contains("libcuda.so") {
+                        "NVIDIA's driver is not installed"
+                    } else {
+                        "the CUDA 13 libraries belong in the folder lib beside the program"
+                    };
+                    Err(format!("{reason} ({hint})"))
+                }
+            }
+        })
+        .clone()
+}
+
+#[cfg(not(cuda_shim))]
+fn load() -> Result<(), String> {
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! A chunk that stays on the device: one waveform goes up, the stems come down.
+
+use std::time::{Duration, Instant};
+
+use candle_core::{Device, Error, Result, Tensor};
+
+use super::Stages;
+use super::mask::MaskRule;
+use super::spectral::Spectral;
+use crate::model::architecture::Architecture;
+use crate::model::roformer::Roformer;
+
+/// Transforms, masks and the way to and from the device.
+pub(super) struct DeviceChunk {
+    spectral: Spectral,
+    device: Device,
+    channels: usize,
+    stems: usize,
+    zero_dc: bool,
+    /// Samples, of all chunks together, from which on memory is said to be out.
+    #[cfg(test)]
+    pub too_many: usize,
+}
+
+/// Whether the device has no room, in the words of CUDA's driver, of cuBLAS and of Metal's bindings.
+pub(super) fn is_out_of_memory(error: &Error) -> bool {
+    let text = error.to_string();
+    ["OUT_OF_MEMORY", "out of memory", "ALLOC_FAILED", "FailedToCreateResource"]
+        .iter()
+        .any(|words| text.contains(words))
+}
+
+impl DeviceChunk {
+    /// For a network of `arch` on `device`.
+    pub fn new(arch: &Architecture, device: &Device) -> Result<Self> {
+        Ok(Self {
+            spectral: Spectral::new(arch.stft, device)?,
+            device: device.clone(),
+            channels: arch.channels,
+            stems: arch.num_stems,
+            zero_dc: arch.zero_dc,
+            #[cfg(test)]
+            too_many: usize::MAX,
+        })
+    }
+
+    /// Where it is.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
+    /// Separates chunks of `samples` samples, each [channels, samples], flat: one [stems, channels, samples] for each, flat.
+    pub fn separate(
+        &mut self,
+        network: &Roformer,
+        chunks: &[&[f32]],
+        samples: usize,
+        rule: MaskRule,
+        stages: &mut Stages,
+    ) -> Result<Vec<Vec<f32>>> {
+        let (batch, channels, stems) = (chunks.len(), self.channels, self.stems);
+        #[cfg(test)]
+        if batch * samples >= self.too_many {
+            candle_core::bail!("DriverError(CUDA_ERROR_OUT_OF_MEMORY, \"out of memory\")");
+        }
+        let freqs = self.spectral.config().freqs();
+        let frames = self.spectral.config().frames(samples);
+
+        // Devices run behind the calls; a stage has ended when they have caught up.
+        let mut started = Instant::now();
+        let device = self.device.clone();
+        let mut ended = |stage: &mut Duration| -> Result<()> {
+            device.synchronize()?;
+            *stage += started.elapsed();
+            started = Instant::now();
+            Ok(())
+        };
+
+        let signals = Tensor::from_vec(chunks.concat(), (batch * channels, samples), &self.device)?;
+        // [b, c, t, 2, f] → [b, t, f, c, 2], the order that the bands are cut from.
+        let spec = self
+            .spectral
+            .forward(&signals)?
+            .reshape((batch, channels, frames, 2, freqs))?
+            .permute((0, 2, 4, 1, 3))?
+            .contiguous()?;
+        drop(signals);
+        ended(&mut stages.stft)?;
+
+        let features = spec.reshape((batch, frames, freqs * channels * 2))?;
+        let masks = network.forward(&features)?.reshape((batch, stems, frames, freqs, channels, 2))?;
+        ended(&mut stages.network)?;
+
+        let spectra = self.masked(&spec, masks, rule)?;
+        drop(spec);
+        ended(&mut stages.mask)?;
+
+        let spectra = spectra.reshape((batch * stems * channels, frames, 2 * freqs))?;
+        let out: Vec<f32> = self.spectral.inverse(&spectra, samples)?.flatten_all()?.to_vec1()?;
+        let each = stems * channels * samples;
+        let mut out: Vec<Vec<f32>> = out.chunks_exact(each).map(<[f32]>::to_vec).collect();
+        out.iter_mut().flatten().filter(|x| !x.is_finite()).for_each(|x| *x = 0.0);
+        ended(&mut stages.istft)?;
+        Ok(out)
+    }
+
+    /// spec: [b, t, f, c, 2], masks: [b, n, t, f, c, 2] → the stems' spectra as the inverse wants them, [b, n, c, t, 2 · f].
+    fn masked(&self, spec: &Tensor, mut masks: Tensor, rule: MaskRule) -> Result<Tensor> {
+        if self.zero_dc {
+            let freqs = masks.dim(3)?;
+            masks = masks.narrow(3, 1, freqs - 1)?.contiguous()?.pad_with_zeros(3, 1, 0)?;
+        }
+        let part = |x: &Tensor, i: usize| -> Result<Tensor> {
+            let last = x.rank() - 1;
+            x.narrow(last, i, 1)?.squeeze(last)?.contiguous()
+        };
+        let mut mask = [part(&masks, 0)?, part(&masks, 1)?];
+        drop(masks);
+        if rule == MaskRule::Complete {
+            mask = complete(mask)?;
+        }
+        let [re, im] = &mask;
+        // [b, 1, t, f, c]
+        let (spec_re, spec_im) = (part(spec, 0)?.unsqueeze(1)?, part(spec, 1)?.unsqueeze(1)?);
+        let real = (re.broadcast_mul(&spec_re)? - im.broadcast_mul(&spec_im)?)?;
+        let imaginary = (re.broadcast_mul(&spec_im)? + im.broadcast_mul(&spec_re)?)?;
+        let by_channel = |x: Tensor| x.permute((0, 1, 4, 2, 3))?.contiguous();
+        Tensor::cat(&[by_channel(real)?, by_channel(imaginary)?], 4)
+    }
+}
+
+/// Masks [b, n, …] that sum to 1 over the stems: [`MaskRule::Complete`] with the same roundings in mind.
+fn complete([re, im]: [Tensor; 2]) -> Result<[Tensor; 2]> {
+    // x − x is 0 for finite numbers only.
+    let finite = ((&re - &re)? + (&im - &im)?)?.eq(0f64)?;
+    let zeros = re.zeros_like()?;
+    let (re, im) = (finite.where_cond(&re, &zeros)?, finite.where_cond(&im, &zeros)?);
+    let power = (re.sqr()? + im.sqr()?)?;
+    let total = power.sum_keepdim(1)?;
+    let heard = total.gt(f64::from(f32::MIN_POSITIVE))?.broadcast_as(power.shape())?.contiguous()?;
+    let even = power.zeros_like()?.affine(0.0, 1.0 / power.dim(1)? as f64)?;
+    let weight = heard.where_cond(&power.broadcast_div(&total)?, &even)?;
+    let rest_re = re.sum_keepdim(1)?.affine(-1.0, 1.0)?;
+    let rest_im = im.sum_keepdim(1)?.neg()?;
+    Ok([(re + weight.broadcast_mul(&rest_re)?)?, (im + weight.broadcast_mul(&rest_im)?)?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::device::DeviceChoice;
+    use crate::model::precision::Precision;
+    use crate::separator::{ModelInfo, Runtime, SeparateError, Separator};
+
+    fn small() -> Architecture {
+        let mut arch = Architecture::seed_default();
+        arch.dim = 32;
+        arch.depth = 2;
+        arch.heads = 2;
+        arch.dim_head = 16;
+        arch.ff_inner = 48;
+        arch.mask_hidden = 24;
+        arch.num_stems = 3;
+        arch.stft.n_fft = 128;
+        arch.stft.hop_length = 30;
+        arch.stft.win_length = 128;
+        arch.bands = vec![(0..4).collect(), (4..8).collect(), (8..30).collect(), (30..65).collect()];
+        arch
+    }
+
+    fn separator(arch: &Architecture, as_on_gpu: bool, precision: Precision) -> Separator {
+        let runtime = Runtime { device: DeviceChoice::Cpu, threads: 1, precision, as_on_gpu };
+        Separator::random(ModelInfo::random("test", arch.clone(), 2000), 5, runtime).unwrap()
+    }
+
+    fn chunk(samples: usize, seed: usize) -> Vec<f32> {
+        (0..samples).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
+    }
+
+    fn snr_db(reference: &[Vec<f32>], other: &[Vec<f32>]) -> f64 {
+        let (mut signal, mut error) = (0.0, 0.0);
+        for (a, b) in reference.iter().flatten().zip(other.iter().flatten()) {
+            signal += f64::from(*a).powi(2);
+            error += f64::from(a - b).powi(2);
+        }
+        assert_eq!(reference.iter().flatten().count(), other.iter().flatten().count());
+        10.0 * (signal / f64::max(error, 1e-300)).log10()
+    }
+
+    #[test]
+    fn a_chunk_on_the_device_is_the_chunk_on_the_host() {
+        let stereo = small();
+        let mono = Architecture { channels: 1, ..small() };
+        let no_dc = Architecture { zero_dc: true, ..small() };
+        // Shared and unowned bins.
+        let mel = Architecture {
+            bands: vec![(1..6).collect(), (4..9).collect(), (8..40).collect(), (30..60).collect()],
+            ..small()
+        };
+        for (name, arch) in [("stereo", stereo), ("mono", mono), ("zero DC", no_dc), ("mel", mel)] {
+            let mut host = separator(&arch, false, Precision::F32);
+            let mut device = separator(&arch, true, Precision::F32);
+            assert!(device.kernel().contains("candle"));
+            for (samples, batch) in [(2000, 1), (1501, 3), (65, 2)] {
+                let chunks: Vec<_> = (0..batch).map(|seed| chunk(arch.channels * samples, seed)).collect();
+                let views: Vec<&[f32]> = chunks.iter().map(Vec::as_slice).collect();
+                for rule in [MaskRule::Plain, MaskRule::Complete] {
+                    let expected = host.separate(&views, rule).unwrap();
+                    let snr = snr_db(&expected, &device.separate(&views, rule).unwrap());
+                    assert!(snr > 100.0, "{name}, {samples} samples, batch {batch}, {rule:?}: {snr:.1} dB");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn completed_stems_sum_to_the_mixture_and_nothing_else_is_finite_only_by_luck() {
+        let mut device = separator(&small(), true, Precision::F32);
+        let mut mixture = chunk(4000, 1);
+        let stems = device.separate(&[&mixture], MaskRule::Complete).unwrap().remove(0);
+        let sum: Vec<f32> = (0..4000).map(|i| stems[i] + stems[4000 + i] + stems[8000 + i]).collect();
+        assert!(snr_db(&[mixture.clone()], &[sum]) > 100.0);
+        mixture[1000] = f32::NAN;
+        let stems = device.separate(&[&mixture], MaskRule::Complete).unwrap().remove(0);
+        assert!(stems.iter().all(|x| x.is_finite()));
+    }
+
+    #[test]
+    fn half_precision_stays_near_f32() {
+        for arch in [small(), Architecture { dim_head: 32, skip_connection: true, ..small() }] {
+            let mixture = chunk(4000, 1);
+            let exact =
+                separator(&arch, true, Precision::F32).separate(&[&mixture], MaskRule::Plain).unwrap();
+            for (precision, least, most) in [(Precision::F16, 55.0, 90.0), (Precision::Bf16, 38.0, 70.0)] {
+                let found = separator(&arch, true, precision).separate(&[&mixture], MaskRule::Plain).unwrap();
+                let snr = snr_db(&exact, &found);
+                // Nearer than that and it was not half precision.
+                assert!((least..most).contains(&snr), "{precision}: {snr:.1} dB");
+            }
+        }
+    }
+
+    #[test]
+    fn without_memory_the_batch_is_halved_and_then_the_chunk_refused() {
+        let chunks: Vec<_> = (0..7).map(|seed| chunk(4000, seed)).collect();
+        let views: Vec<&[f32]> = chunks.iter().map(Vec::as_slice).collect();
+        let mut roomy = separator(&small(), true, Precision::F32);
+        let expected = roomy.separate(&views, MaskRule::Plain).unwrap();
+        let mut tight = separator(&small(), true, Precision::F32);
+        tight.run_out_of_memory_at(3 * 2000);
+        assert!(snr_db(&expected, &tight.separate(&views, MaskRule::Plain).unwrap()) > 100.0);
+        // Seven at once, then three, then one failed or fitted; what fits is remembered.
+        assert!((2000..6000).contains(&tight.most_samples), "{}", tight.most_samples);
+        tight.run_out_of_memory_at(2000);
+        let error = tight.separate(&views, MaskRule::Plain).unwrap_err();
+        assert!(matches!(error, SeparateError::OutOfMemory { samples: 2000, .. }), "{error}");
+        assert!(error.to_string().contains("--device cpu"), "{error}");
+        // Less than a second is not worth a try.
+        assert_eq!(tight.chunk_that_fits(2000), None);
+        assert_eq!(tight.chunk_that_fits(1000), Some(1000));
+    }
+
+    #[test]
+    fn other_errors_are_no_want_of_memory() {
+        assert!(is_out_of_memory(&Error::Msg("CUBLAS_STATUS_ALLOC_FAILED".into())));
+        assert!(!is_out_of_memory(&Error::Msg("CUDA_ERROR_ILLEGAL_ADDRESS".into())));
+    }
+}
