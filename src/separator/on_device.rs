@@ -130,8 +130,8 @@ impl DeviceChunk {
 }
 
 /// Masks [b, n, …] that sum to 1 over the stems: [`MaskRule::Complete`] with the same roundings in mind.
+#[allow(clippy::eq_op, reason = "x − x tells finite numbers from others, which candle has no operation for")]
 fn complete([re, im]: [Tensor; 2]) -> Result<[Tensor; 2]> {
-    // x − x is 0 for finite numbers only.
     let finite = ((&re - &re)? + (&im - &im)?)?.eq(0f64)?;
     let zeros = re.zeros_like()?;
     let (re, im) = (finite.where_cond(&re, &zeros)?, finite.where_cond(&im, &zeros)?);
