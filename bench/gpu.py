@@ -16,7 +16,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parity"))
 
 RATE = 44_100
-# SNR in dB against f32 on the CPU that a precision must reach.
+# SNR in dB against f32 on the CPU that a precision must reach. The CPU's own kernels have no f16.
 LEAST_DB = {"f32": 80, "f16": 38, "bf16": 38}
 
 
@@ -38,6 +38,8 @@ def main():
     import reference
     import torch
 
+    if args.device == "cpu":
+        del LEAST_DB["f16"]
     torch_device = torch.device(args.device)
     if torch_device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("this PyTorch sees no CUDA device: install one built for CUDA into the environment, or try --device cpu --tiny")
@@ -151,7 +153,7 @@ def ceilings(device, tiny):
     a, b = (torch.randn(n, n, device=device, dtype=half) for _ in range(2))
     x = torch.empty((1 << 22) if tiny else (1 << 30), dtype=torch.uint8, device=device)
     out = {"half_tflops": 2 * n**3 / best(lambda: a @ b, device) / 1e12, "copy_gb_per_s": 2 * x.numel() / best(x.clone, device) / 1e9}
-    print(f"\nCeilings: {out['half_tflops']:.1f} TFLOP/s in half-precision products of {n}, {out['copy_gb_per_s']:.0f} GB/s in copies")
+    print(f"\nCeilings: {out['half_tflops']:.3g} TFLOP/s in half-precision products of {n}, {out['copy_gb_per_s']:.3g} GB/s in copies")
     return out
 
 

@@ -7,11 +7,14 @@ use candle_nn::ops::sigmoid;
 use super::architecture::Architecture;
 use super::band_split::runs;
 use super::linear::{Linears, get_f32};
+use super::transformer::slice_bytes;
 
 /// One MLP a stem and band: Linears with tanh between them, then a gated linear unit. All hidden layers have one size, so
 /// those of all stems and bands are one product each; the last ones are one for each run of bands of one size.
 pub(super) struct MaskEstimators {
     stems: usize,
+    /// Bytes that the activations of one frame take.
+    bytes: usize,
     /// All but the last Linear, for every stem and band: stems · bands, band by band.
     hidden: Vec<Linears>,
     /// The last Linear of each run of neighbouring bands of one size, and how many they are.
@@ -42,6 +45,7 @@ impl MaskEstimators {
         let mut first = 0;
         Ok(Self {
             stems: arch.num_stems,
+            bytes: 4 * features.len() * arch.num_stems * (arch.dim + 2 * arch.mask_hidden),
             hidden: (0..final_linear).map(|i| linears(0..features.len(), i)).collect::<Result<_>>()?,
             last: runs(&features)
                 .into_iter()
@@ -56,10 +60,21 @@ impl MaskEstimators {
     /// x: [batch, frames, bands, dim], f32 → [batch, stems, frames, features of all bands], f32
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, frames, bands, dim) = x.dims4()?;
-        let rows = batch * frames;
+        let x = x.reshape((batch * frames, bands, dim))?;
+        let step = (slice_bytes(x.device()) / self.bytes.max(1)).max(1);
+        let masks = (0..batch * frames)
+            .step_by(step)
+            .map(|start| self.forward_rows(&x.narrow(0, start, step.min(batch * frames - start))?))
+            .collect::<Result<Vec<_>>>()?;
+        let masks = Tensor::cat(&masks, 1)?.reshape((self.stems, batch, frames, ()))?;
+        masks.transpose(0, 1)?.contiguous()
+    }
+
+    /// x: [rows, bands, dim] → [stems, rows, features of all bands]
+    fn forward_rows(&self, x: &Tensor) -> Result<Tensor> {
+        let (rows, bands, dim) = x.dims3()?;
         // [bands · stems, rows, dim]
         let mut h = x
-            .reshape((rows, bands, dim))?
             .transpose(0, 1)?
             .unsqueeze(1)?
             .broadcast_as((bands, self.stems, rows, dim))?
@@ -85,7 +100,30 @@ impl MaskEstimators {
                     .reshape((self.stems, rows, count * half))
             })
             .collect::<Result<Vec<_>>>()?;
-        let masks = Tensor::cat(&masks, 2)?.reshape((self.stems, batch, frames, ()))?;
-        masks.transpose(0, 1)?.contiguous()
+        Tensor::cat(&masks, 2)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+
+    use super::*;
+    use crate::model::weights::seeded;
+
+    #[test]
+    fn slices_of_frames_change_nothing() {
+        let mut arch = Architecture::seed_default();
+        (arch.dim, arch.mask_hidden, arch.num_stems) = (6, 10, 3);
+        arch.bands = vec![(0..2).collect(), (2..4).collect(), (4..9).collect()];
+        let mut masks = MaskEstimators::new(&arch, seeded(1, &Device::Cpu)).unwrap();
+        let values: Vec<f32> = (0..2 * 7 * 3 * 6).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let x = Tensor::from_vec(values, (2, 7, 3, 6), &Device::Cpu).unwrap();
+        let whole = masks.forward(&x).unwrap();
+        assert_eq!(whole.dims(), [2, 3, 7, 2 * 2 * 9]);
+        masks.bytes = slice_bytes(&Device::Cpu) / 4;
+        let sliced = masks.forward(&x).unwrap();
+        let error = (whole - sliced).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
+        assert!(error < 1e-6, "{error}");
     }
 }

@@ -13,9 +13,9 @@ use super::linear_attention::LinearAttention;
 use super::norm::RmsNorm;
 use super::position::Tables;
 
-/// Most bytes that the temporaries of one slice of sequences may take. Attention scores of a whole 11 s chunk would take
+/// Most bytes that the temporaries of one slice of sequences, or of frames, may take. Attention scores of a whole 11 s chunk would take
 /// gigabytes; the slices are independent, so cutting changes no result. A GPU wants large ones: each costs it a few calls.
-fn slice_bytes(device: &Device) -> usize {
+pub(super) fn slice_bytes(device: &Device) -> usize {
     if device.is_cpu() { 96 << 20 } else { 1 << 30 }
 }
 
