@@ -1,6 +1,8 @@
 //! Plans by name, for any model, and the choice among them by measurement.
 
-use super::{Deadline, HostSamples, ModelSamples, PlanRequest};
+use super::shape::{Shape, load_of, of_samples};
+use super::{HostSamples, ModelSamples, PlanRequest};
+use crate::separator::ModelInfo;
 
 /// What a plan needs to know of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +15,19 @@ pub struct ModelTiming {
     pub frame_hop: ModelSamples,
     /// Samples of its transform: what lies nearer than half of it to the end of a window is guessed from a mirror image.
     pub frame: ModelSamples,
+}
+
+impl ModelTiming {
+    /// Of a model, loaded or not.
+    pub fn of(info: &ModelInfo) -> Self {
+        let stft = info.architecture.stft;
+        Self {
+            rate: info.sample_rate,
+            chunk: ModelSamples(info.chunk as u64),
+            frame_hop: ModelSamples(stft.hop_length as u64),
+            frame: ModelSamples(stft.n_fft as u64),
+        }
+    }
 }
 
 /// How latency is traded for load and quality.
@@ -54,7 +69,7 @@ impl Tier {
     pub const ALL: [Self; 3] = [Self::Low, Self::Balanced, Self::High];
 
     /// Longest window in seconds, and the shares of the window that hop and lookahead take.
-    fn shape(self) -> (f64, f64, f64) {
+    fn parts(self) -> (f64, f64, f64) {
         match self {
             Self::Low => (3.0, 1.0 / 12.0, 1.0 / 16.0),
             Self::Balanced => (4.0, 1.0 / 4.0, 1.0 / 10.0),
@@ -62,36 +77,23 @@ impl Tier {
         }
     }
 
-    /// The plan to ask for. Windows, hops and lookaheads are whole frames, so that windows put their frames at the same places.
+    /// The plan to ask for.
     pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
-        let (seconds, hop, lookahead) = self.shape();
-        let frame_hop = model.frame_hop.0.max(1);
-        let frames =
-            |samples: f64| ModelSamples((samples / frame_hop as f64).round().max(1.0) as u64 * frame_hop);
-        let least = ModelSamples((model.frame.0 / 2).next_multiple_of(frame_hop));
+        let (seconds, hop, lookahead) = self.parts();
         let longest = (seconds * f64::from(model.rate)).min(model.chunk.0.max(1) as f64);
-        let hop = frames(longest * hop);
-        let lookahead = frames(longest * lookahead).max(least);
-        // A very short chunk does not hold what its own transform asks for.
-        let window = frames(longest).max(hop * 2 + lookahead);
-        PlanRequest {
-            host_rate,
-            model_rate: model.rate,
-            window,
-            hop,
-            lookahead,
-            fade: ModelSamples(lookahead.0 / 2),
-            deadline: Deadline::WholeHop,
-            max_block,
-        }
+        of_samples(model, host_rate, max_block, [longest, longest * hop, longest * lookahead])
+    }
+
+    /// Its measures, to set out from by hand.
+    pub fn shape(self) -> Shape {
+        let (window, hop, lookahead) = self.parts();
+        Shape { window, hop: window * hop, lookahead: window * lookahead }
     }
 
     /// Share of real time that the tier takes on a device where `measured` was measured. Time is taken to grow with the window's
     /// length, so measure a long one.
     pub fn load(self, model: &ModelTiming, measured: Measured) -> f64 {
-        let request = self.request(model, model.rate, HostSamples(1));
-        let seconds = measured.seconds * request.window.0 as f64 / measured.window.0.max(1) as f64;
-        seconds / request.hop.seconds(model.rate.max(1))
+        load_of(&self.request(model, model.rate, HostSamples(1)), model, measured)
     }
 
     /// The tier of least latency that keeps up with a margin.
