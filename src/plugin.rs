@@ -22,6 +22,8 @@ pub mod selection;
 pub mod session;
 pub mod slot;
 mod store;
+#[cfg(test)]
+mod tests;
 mod vst3;
 
 use std::sync::Arc;

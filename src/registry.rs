@@ -23,9 +23,9 @@ mod lock;
 #[cfg(feature = "download")]
 mod transfer;
 
-#[cfg(feature = "plugin")]
-pub(crate) use cache::sha256_of;
 pub use cache::{CACHE_ENV, Files, Verdict, cache_dir, cached, cached_in, folder_in, verify};
+#[cfg(feature = "plugin")]
+pub(crate) use cache::{recorded_sha256, sha256_of};
 #[cfg(feature = "download")]
 pub use download::{FetchOptions, MIRROR_ENV, Progress, Stage, Timeouts, What, fetch};
 #[cfg(feature = "download")]

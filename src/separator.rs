@@ -211,6 +211,11 @@ impl ModelInfo {
         })
     }
 
+    /// Names of all stems that come out: those of the network, and the complement of a single one.
+    pub fn stem_names(&self) -> Vec<String> {
+        self.stems.iter().chain(&self.complement).cloned().collect()
+    }
+
     /// A model of random weights with `architecture`, for benchmarks.
     pub fn random(name: &str, architecture: Architecture, chunk: usize) -> Self {
         Self {

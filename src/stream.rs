@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
 pub use model::{SharedModel, WindowError, WindowSeparator, measure, pooled};
-pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Spans, Tier};
+pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Shape, Tier};
 pub use reference::offline_reference;
 pub use scheduler::Scheduler;
 pub use scope::Scope;

@@ -13,12 +13,15 @@ use super::calibration;
 use super::library::{self, Loaded, OpenError};
 use super::params::{Lossless, TierChoice};
 use super::selection::{Known, Selection, Source};
-use super::session::{Command, Host, Live, ModelView, Owner, Session, TierView, changes_in_place};
+use super::session::{
+    Command, Facts, Held, Host, Live, ModelView, Owner, Session, StandIn, TierView, changes_in_place,
+};
 use super::slot::{Routing, SLOTS};
 use crate::embedded;
 use crate::model::config::Config;
 use crate::separator::{MaskRule, ModelInfo};
-use crate::stream::{HostSamples, Plan, PlanError, Scheduler, Stream, Tier, plan};
+use crate::stream::plan::Shape;
+use crate::stream::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
 
 /// Between two looks at parameters, which nobody may announce from the audio thread.
 const POLL: Duration = Duration::from_millis(100);
@@ -26,13 +29,15 @@ const POLL: Duration = Duration::from_millis(100);
 /// What the control thread knows that nobody else must.
 #[derive(Default)]
 struct Control {
-    /// Tier that was last wanted.
-    tier: Option<TierChoice>,
+    /// Tier and window that were last wanted.
+    size: Option<(TierChoice, Option<Shape>)>,
     /// Selection that was last loaded, or failed to.
     loaded: Option<u64>,
     measured: Option<plan::Measured>,
     /// What the host was last asked to start anew for: a host that does not is not asked ten times a second.
     asked_for: Option<Plan>,
+    /// The tiers as they are shown, and what they were made from.
+    tiers: Option<(Facts, Vec<TierView>)>,
 }
 
 /// The thread.
@@ -52,14 +57,11 @@ pub(super) fn run(session: &Arc<Session>) {
         while session.retired.pop().is_some() {}
         let step = catch_unwind(AssertUnwindSafe(|| control.settle(session, may_fetch)));
         if step.is_err() {
-            // A defect of ours: the sound goes on without stems, and the user may choose another model.
-            control.loaded = Some(session.params.model.generation());
-            session.show(|view| {
-                view.model = ModelView::Failed(OpenError::Broken {
-                    reason: "the model could not be loaded: internal error".into(),
-                    report: None,
-                });
-            });
+            // A defect of ours: the sound goes on, and the user may choose another model.
+            let generation = session.params.model.generation();
+            control.loaded = Some(generation);
+            let reason = "the model could not be loaded: internal error".into();
+            fail(session, generation, OpenError::Broken { reason, report: None });
         }
         may_fetch = false;
     }
@@ -70,17 +72,18 @@ impl Control {
         let wanted = session.wanted();
         // Before the first activation there is nothing to plan for, but a model may already be fetched.
         let active = session.owner.lock().host.is_some();
-        if self.loaded != Some(wanted.1) && (active || may_fetch) {
-            self.load(session, wanted.1, may_fetch);
+        if self.loaded != Some(wanted.model) && (active || may_fetch) {
+            self.load(session, wanted.model, may_fetch);
         }
         if active {
-            if self.tier.replace(wanted.0).is_some_and(|tier| tier != wanted.0) {
+            let size = (wanted.tier, wanted.window);
+            if self.size.replace(size).is_some_and(|before| before != size) {
                 // Whoever chooses a tier, chooses by what is shown now.
                 session.owner.lock().measured = self.measured;
             }
             self.plan(session);
             // Loaded for what was wanted then; whatever is wanted since comes next.
-            if self.loaded == Some(wanted.1) {
+            if self.loaded == Some(wanted.model) {
                 session.set_settled(wanted);
             }
         }
@@ -100,7 +103,6 @@ impl Control {
             return;
         }
         self.loaded = Some(generation);
-        self.measured = None;
         let view = match opened {
             Ok(loaded) => {
                 session.params.model.learn(generation, |selection| learn(selection, &loaded));
@@ -111,16 +113,20 @@ impl Control {
                     licence: loaded.licence.clone(),
                 };
                 let renders = is_rendering(session);
-                session.owner.lock().model = Some(loaded);
+                session.owner.lock().model =
+                    Some(Held { loaded, title: selection.shown_title().into(), plays_for: generation });
+                session.show(|view| view.stand_in = None);
                 // While it renders, the latency must stay what it is, and the measurement would be wrong anyway.
                 if self.measured.is_none() && !renders {
                     self.calibrate(session);
                 }
                 view
             }
+            // Somebody has chosen another one meanwhile, which comes next.
+            Err(OpenError::Cancelled) if session.params.model.generation() != generation => return,
             Err(error) => {
-                session.owner.lock().model = None;
-                ModelView::Failed(error)
+                fail(session, generation, error);
+                return;
             }
         };
         session.show(|shown| shown.model = view);
@@ -136,7 +142,7 @@ impl Control {
     }
 
     fn calibrate(&mut self, session: &Session) {
-        let Some(model) = session.owner.lock().model.clone() else { return };
+        let Some(model) = session.owner.lock().model.as_ref().map(|held| held.loaded.clone()) else { return };
         let before = session.view().model;
         session.show(|view| view.model = ModelView::Measuring);
         self.measured = calibration::calibrate(&model).ok();
@@ -156,7 +162,7 @@ impl Control {
             }
         };
         if owner.plan.as_ref() == Some(&plan) {
-            owner.tier = Some(tier);
+            owner.tier = tier;
             self.asked_for = None;
             session.show(|view| view.restart_pending = false);
             return;
@@ -179,18 +185,19 @@ impl Control {
         }
     }
 
-    fn show(&self, session: &Session) {
+    fn show(&mut self, session: &Session) {
         let owner = session.owner.lock();
         let Some(host) = owner.host else { return };
-        let timing = known(session, &owner).timing();
-        let tiers = Tier::ALL
-            .into_iter()
-            .filter_map(|tier| {
-                let plan = Plan::new(tier.request(&timing, host.rate, block(host))).ok()?;
-                let load = self.measured.map(|measured| tier.load(&timing, measured));
-                Some(TierView { tier, latency_ms: plan.latency_ms(), load })
-            })
-            .collect();
+        let facts = Facts {
+            timing: known(session, &owner).timing(),
+            host_rate: host.rate,
+            block: block(host),
+            measured: self.measured,
+        };
+        if self.tiers.as_ref().is_none_or(|(made_from, _)| *made_from != facts) {
+            self.tiers = Some((facts, facts.of_tiers()));
+        }
+        let tiers = self.tiers.as_ref().map(|(_, tiers)| tiers.clone()).unwrap_or_default();
         let rule = match session.params.lossless.value() {
             Lossless::Spectral => MaskRule::Complete,
             Lossless::Off => MaskRule::Plain,
@@ -200,6 +207,7 @@ impl Control {
         }
         session.show(|view| {
             view.tiers = tiers;
+            view.facts = Some(facts);
             view.tier = owner.tier;
             view.host_rate = host.rate;
             view.latency_ms = owner.plan.as_ref().map_or(0.0, Plan::latency_ms);
@@ -229,22 +237,36 @@ pub(super) fn activate(session: &Arc<Session>, host: Host) -> Result<Option<Live
     Ok(open(session, &mut owner, host, tier, plan))
 }
 
-fn open(session: &Session, owner: &mut Owner, host: Host, tier: Tier, plan: Plan) -> Option<Live> {
+fn open(session: &Session, owner: &mut Owner, host: Host, tier: Option<Tier>, plan: Plan) -> Option<Live> {
     let scheduler = Scheduler::of_process().ok()?;
     let (client, stream) = Stream::open(&plan, SLOTS, host.channels, &scheduler);
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
     owner.stream = Some(stream);
     owner.plan = Some(plan);
-    owner.tier = Some(tier);
+    owner.tier = tier;
     put_in(session, owner);
     Some(Live { client, latency })
+}
+
+/// Says why the selection of this generation has no model. What played before plays on: a song must not lose its stems to a file that is
+/// broken.
+fn fail(session: &Session, generation: u64, error: OpenError) {
+    let mut owner = session.owner.lock();
+    let stand_in = owner.model.as_mut().map(|held| {
+        held.plays_for = generation;
+        StandIn { title: held.title.clone(), stems: held.loaded.known.stems.clone() }
+    });
+    session.show(|view| (view.model, view.stand_in) = (ModelView::Failed(error), stand_in));
+    if owner.model.is_none() {
+        put_in(session, &mut owner);
+    }
 }
 
 /// Puts the model into the stream, or takes it out.
 fn put_in(session: &Session, owner: &mut Owner) {
     let Some(stream) = &owner.stream else { return };
-    let model =
-        owner.model.as_ref().filter(|loaded| loaded.model.timing().rate == stream.plan().model_rate());
+    let model = owner.model.as_ref().map(|held| &held.loaded);
+    let model = model.filter(|loaded| loaded.model.timing().rate == stream.plan().model_rate());
     let swapped = stream.swap(model.map(|loaded| loaded.model.clone()));
     // Before there is one, the buses are what is to be expected.
     let routing = match (swapped, model) {
@@ -258,24 +280,34 @@ fn put_in(session: &Session, owner: &mut Owner) {
     session.set_routing(routing);
 }
 
-fn wanted_plan(session: &Session, owner: &Owner, host: Host) -> Result<(Tier, Plan), PlanError> {
+/// The plan for what is wanted, and its tier; none where the window was set by hand.
+fn wanted_plan(session: &Session, owner: &Owner, host: Host) -> Result<(Option<Tier>, Plan), PlanError> {
     let timing = known(session, owner).timing();
+    if let Some(shape) = session.wanted().window {
+        return Ok((None, Plan::new(shape.request(&timing, host.rate, block(host)))?));
+    }
     let tier = match (session.params.tier.value(), owner.measured) {
         (TierChoice::Auto, Some(measured)) => Tier::auto(&timing, measured).tier,
         // The small model runs everywhere; of others nothing is known before they were measured.
         (TierChoice::Auto, None) if session.params.model.get().source == Source::Embedded => Tier::Low,
         (choice, _) => choice.named().unwrap_or(Tier::Balanced),
     };
-    Ok((tier, Plan::new(tier.request(&timing, host.rate, block(host)))?))
+    Ok((Some(tier), Plan::new(tier.request(&timing, host.rate, block(host)))?))
 }
 
 fn block(host: Host) -> HostSamples {
     HostSamples(u64::from(host.max_block).clamp(1, plan::MAX_BLOCK.0))
 }
 
+/// The model that is there for what is wanted now. The one of an earlier choice says nothing of a later one, until that has failed.
+fn playing<'a>(session: &Session, owner: &'a Owner) -> Option<&'a Loaded> {
+    let held = owner.model.as_ref().filter(|held| held.plays_for == session.params.model.generation())?;
+    Some(&held.loaded)
+}
+
 /// Content of the wanted model, as far as anyone knows.
 fn identity(session: &Session, owner: &Owner) -> Option<String> {
-    if let Some(loaded) = &owner.model {
+    if let Some(loaded) = playing(session, owner) {
         return Some(loaded.sha256.clone());
     }
     let selection = session.params.model.get();
@@ -284,11 +316,14 @@ fn identity(session: &Session, owner: &Owner) -> Option<String> {
 
 /// What the wanted model is, as far as anyone knows: from itself, from the session, or like the built-in one.
 fn known(session: &Session, owner: &Owner) -> Known {
-    if let Some(loaded) = &owner.model {
+    if let Some(loaded) = playing(session, owner) {
         return loaded.known.clone();
     }
     let selection = session.params.model.get();
-    selection.known.or_else(built_in).unwrap_or(Known {
+    let embedded = selection.source == Source::Embedded;
+    // A file that was never loaded may be anything: as long as nobody knows, it is taken to be like what plays now.
+    let before = || owner.model.as_ref().filter(|_| !embedded).map(|held| held.loaded.known.clone());
+    selection.known.or_else(before).or_else(built_in).unwrap_or(Known {
         rate: 44_100,
         chunk: 4 * 44_100,
         frame_hop: 441,
@@ -307,14 +342,7 @@ fn read_built_in() -> Option<Known> {
     let checkpoint = embedded::checkpoint()?;
     let config = Config::from_yaml(checkpoint.config_yaml()?, embedded::NAME).ok()?;
     let info = ModelInfo::resolve(&checkpoint, &config, None).ok()?;
-    let stft = info.architecture.stft;
-    Some(Known {
-        rate: info.sample_rate,
-        chunk: info.chunk as u64,
-        frame_hop: stft.hop_length as u64,
-        frame: stft.n_fft as u64,
-        stems: info.stems.iter().chain(&info.complement).cloned().collect(),
-    })
+    Some(Known::of(ModelTiming::of(&info), info.stem_names()))
 }
 
 fn learn(selection: &mut Selection, loaded: &Loaded) {

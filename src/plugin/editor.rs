@@ -3,6 +3,7 @@
 mod banner;
 mod control;
 mod desk;
+mod disk;
 mod files;
 mod footer;
 mod header;
@@ -18,6 +19,7 @@ mod text;
 mod theme;
 mod transport;
 mod waveform;
+mod window;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -42,10 +44,13 @@ use self::picker::{Pick, Picker, Tab};
 use self::strip::Strip;
 use self::theme::Palette;
 use self::waveform::Lane;
+use self::window::{ByHand, Change};
 use super::library::OpenError;
 use super::selection::{Selection, Source};
 use super::session::{Command, ModelView, Session, View};
 use super::slot::{NAMES, SLOTS};
+use crate::stream::Tier;
+use crate::stream::plan::Shape;
 
 /// Smallest window, in points.
 const SMALLEST: (f32, f32) = (600.0, 400.0);
@@ -63,7 +68,10 @@ pub struct EditorApp {
     session: Arc<Session>,
     desk: Desk,
     picker: Picker,
+    by_hand: ByHand,
     meters: [[Meter; 2]; SLOTS],
+    /// Of the main output.
+    output: [Meter; 2],
     null: Held,
     /// Newest column of the scope that was drawn.
     head: u64,
@@ -105,7 +113,9 @@ impl EditorApp {
             desk: Desk::new(session.params.clone()),
             session,
             picker: Picker::default(),
+            by_hand: ByHand::default(),
             meters: Default::default(),
+            output: Default::default(),
             null: Held::default(),
             head: 0,
             loud: false,
@@ -145,11 +155,16 @@ impl EditorApp {
         Panel::top("header").frame(edge(8, 4)).show_separator_line(false).show(ui, |ui| {
             let (words, tone, _) = footer::model_line(&view, selected.source == Source::Embedded);
             let detail = detail(&view, &selected, &words);
-            let title = title_of(&selected);
+            let title = selected.shown_title();
             let fine = tone != footer::Tone::Bad && selected.source != Source::Embedded;
             let zoom = ui.ctx().zoom_factor();
-            wish = header::bar(ui, &mut self.desk, &Title { title: &title, detail: &detail, fine }, zoom);
-            wish = header::tiers(ui, &mut self.desk, &view).or(wish);
+            wish = header::bar(ui, &mut self.desk, &Title { title, detail: &detail, fine }, zoom);
+            let window = self.session.params.window.lock().map(Shape::sane);
+            wish = header::tiers(ui, &mut self.desk, &view, window.is_some()).or(wish);
+            if let Some(set) = window {
+                let change = self.by_hand.show(ui, set, view.facts.as_ref());
+                wish = change.map(Wish::Window).or(wish);
+            }
             answer = banner::show(ui, &view.model, &selected);
             if let Some(player) = self.session.player() {
                 transport::show(ui, player, view.host_rate);
@@ -176,7 +191,7 @@ impl EditorApp {
         });
         let pick = self.picker.show(ui, &selected, &view);
         self.pick(pick, selected);
-        self.wish(ui, wish);
+        self.wish(ui, wish, &view);
         self.answer(answer, &view);
         self.repaint(ui, &view);
     }
@@ -208,6 +223,9 @@ impl EditorApp {
         let Some(status) = &view.status else { return };
         let channels = status.channels().min(2);
         self.null.feed(status.take_null_peak(), now);
+        for (channel, meter) in self.output.iter_mut().enumerate().take(channels) {
+            meter.feed(self.session.take_output_peak(channel), now);
+        }
         for (slot, meters) in self.meters.iter_mut().enumerate() {
             let stem = view.routing.and_then(|routing| routing.stem(slot));
             for (channel, meter) in meters.iter_mut().enumerate().take(channels) {
@@ -253,10 +271,8 @@ impl EditorApp {
 
     fn strips(&self, view: &View, selected: &Selection) -> Vec<Strip> {
         let Some(routing) = view.routing else { return Vec::new() };
-        let names = match &view.model {
-            ModelView::Ready { stems, .. } => Some(stems),
-            _ => selected.known.as_ref().map(|known| &known.stems),
-        };
+        let known = || selected.known.as_ref().map(|known| known.stems.as_slice());
+        let names = view.stems().or_else(known);
         let on = |slot, field| self.desk.value(Key::Strip(slot, field)) >= 0.5;
         let slots = || (0..SLOTS).filter_map(|slot| Some((slot, routing.stem(slot)?)));
         let any_solo = slots().any(|(slot, _)| on(slot, Field::Solo));
@@ -301,12 +317,12 @@ impl EditorApp {
             }
         }
         let played = view.status.as_ref().is_some_and(|status| status.windows() > 0);
-        let null = if played && !strips.is_empty() && matches!(view.model, ModelView::Ready { .. }) {
+        let null = if played && !strips.is_empty() && view.stems().is_some() {
             Null::Peak(self.null.get())
         } else {
             Null::None
         };
-        master::show(ui, right, &mut self.desk, null);
+        master::show(ui, right, &mut self.desk, null, &mut self.output[..channels]);
     }
 
     fn pick(&mut self, pick: Option<Pick>, selected: Selection) {
@@ -326,7 +342,12 @@ impl EditorApp {
         }
     }
 
-    fn wish(&mut self, ui: &Ui, wish: Option<Wish>) {
+    fn set_window(&mut self, window: Option<Shape>) {
+        *self.session.params.window.lock() = window;
+        self.session.send(Command::Look);
+    }
+
+    fn wish(&mut self, ui: &Ui, wish: Option<Wish>, view: &View) {
         match wish {
             None => {}
             Some(Wish::Models) => self.picker.open(Tab::Library, None),
@@ -339,6 +360,12 @@ impl EditorApp {
                 ui.ctx().set_zoom_factor(zoom);
             }
             Some(Wish::Measure) => self.session.send(Command::Calibrate),
+            Some(Wish::ByHand) => {
+                let tier = self.desk.params.tier.value().named().or(view.tier).unwrap_or(Tier::Balanced);
+                self.set_window(Some(tier.shape()));
+            }
+            Some(Wish::Window(Change::Set(shape))) => self.set_window(Some(shape)),
+            Some(Wish::Window(Change::Off)) => self.set_window(None),
         }
     }
 
@@ -362,18 +389,12 @@ impl EditorApp {
     fn repaint(&mut self, ui: &Ui, view: &View) {
         let head = view.status.as_ref().map_or(0, |status| status.scope().head());
         let flows = std::mem::replace(&mut self.head, head) != head;
-        let meters = self.meters.iter().flatten().any(|meter| !meter.rests());
-        let moves = self.busy || (flows && (self.loud || meters)) || (meters && view.status.is_some());
+        let meters = self.meters.iter().flatten().chain(&self.output).any(|meter| !meter.rests());
+        let moves = self.busy
+            || self.picker.is_waiting()
+            || (flows && (self.loud || meters))
+            || (meters && view.status.is_some());
         ui.ctx().request_repaint_after(if moves { FRAME } else { LOOK });
-    }
-}
-
-/// A model's title for people.
-fn title_of(selected: &Selection) -> String {
-    match &selected.source {
-        Source::Embedded => "Nullsum preview".into(),
-        _ if selected.title.trim().is_empty() => "Unnamed model".into(),
-        _ => selected.title.clone(),
     }
 }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::selection::Selected;
 use super::slot::{NAMES, SLOTS};
 use crate::stream::Tier;
+use crate::stream::plan::Shape;
 
 /// Lowest fader position in dB: silence.
 pub const SILENCE_DB: f32 = -80.0;
@@ -211,6 +212,9 @@ pub struct NullsumParams {
     /// The model.
     #[persist = "model"]
     pub model: Selected,
+    /// A window that was set by hand, in place of the tier's.
+    #[persist = "window"]
+    pub window: Arc<Mutex<Option<Shape>>>,
     /// The editor's window.
     #[persist = "editor"]
     pub editor: Arc<Mutex<EditorMemory>>,
@@ -237,6 +241,7 @@ impl NullsumParams {
             tier: EnumParam::new("Latency Tier", TierChoice::Auto).non_automatable(),
             render: EnumParam::new("Render Mode", RenderMode::Auto).non_automatable(),
             model: Selected::default(),
+            window: Arc::default(),
             editor: Arc::default(),
         }
     }

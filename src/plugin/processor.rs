@@ -141,6 +141,7 @@ impl Processor {
             }
         }
         self.amplify(params, main);
+        self.session.note_output(main);
         self.snap = false;
         if samples > 0 {
             self.session.fresh.store(false, Relaxed);

@@ -124,6 +124,15 @@ impl Selection {
         Self::new(Source::File { checkpoint, config }, &title)
     }
 
+    /// The title as people see it.
+    pub fn shown_title(&self) -> &str {
+        match &self.source {
+            Source::Embedded => "Nullsum preview",
+            _ if self.title.trim().is_empty() => "Unnamed model",
+            _ => &self.title,
+        }
+    }
+
     fn checked(mut self) -> Self {
         self.known = self.known.filter(Known::is_sane);
         self.title.truncate(self.title.char_indices().nth(200).map_or(self.title.len(), |(at, _)| at));
@@ -157,6 +166,12 @@ impl Selected {
     /// The model that is wanted.
     pub fn get(&self) -> Selection {
         self.selection.lock().clone()
+    }
+
+    /// Keeps everybody else from it.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> impl Sized {
+        self.selection.lock()
     }
 
     /// Number of times that another one was wanted.

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 
+use atomic_float::AtomicF32;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use crossbeam::queue::ArrayQueue;
 use nice_plug::prelude::{PluginApi, nice_error};
@@ -16,8 +17,10 @@ use super::params::{NullsumParams, TierChoice};
 use super::player::Player;
 use super::selection::Selection;
 use super::slot::Routing;
-use crate::stream::plan::Measured;
-use crate::stream::{Client, Plan, Status, Stream, Tier};
+#[cfg(test)]
+use crate::stream::Scheduler;
+use crate::stream::plan::{Measured, Shape};
+use crate::stream::{Client, HostSamples, ModelTiming, Plan, PlanRequest, Status, Stream, Tier};
 
 /// Name of the control thread.
 pub const THREAD_NAME: &str = "nullsum-control";
@@ -99,10 +102,14 @@ pub struct TierView {
 pub struct View {
     /// The model.
     pub model: ModelView,
+    /// What plays in place of a model that could not be loaded.
+    pub stand_in: Option<StandIn>,
     /// The tier that runs.
     pub tier: Option<Tier>,
     /// All tiers.
     pub tiers: Vec<TierView>,
+    /// What other windows would cost.
+    pub facts: Option<Facts>,
     /// Latency that runs, in milliseconds.
     pub latency_ms: f64,
     /// The host's sample rate.
@@ -117,6 +124,84 @@ pub struct View {
     pub status: Option<Arc<Status>>,
 }
 
+impl View {
+    /// Names of the stems that are made now; none where no model runs.
+    pub fn stems(&self) -> Option<&[String]> {
+        match (&self.model, &self.stand_in) {
+            (ModelView::Ready { stems, .. }, _) | (ModelView::Failed(_), Some(StandIn { stems, .. })) => {
+                Some(stems)
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A model that plays in place of another.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StandIn {
+    /// Its title.
+    pub title: String,
+    /// Names of its stems.
+    pub stems: Vec<String>,
+}
+
+/// What the user and the host want.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Wanted {
+    pub tier: TierChoice,
+    /// Set by hand, in place of the tier's.
+    pub window: Option<Shape>,
+    /// Generation of the selection.
+    pub model: u64,
+}
+
+/// What latencies and loads follow from.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Facts {
+    /// Of the model.
+    pub timing: ModelTiming,
+    /// The host's sample rate in Hz.
+    pub host_rate: u32,
+    /// The host's largest block.
+    pub block: HostSamples,
+    /// What was measured on this computer; none before.
+    pub measured: Option<Measured>,
+}
+
+impl Facts {
+    /// Latency in milliseconds and load of a request; none where it has no plan.
+    fn weigh(&self, request: PlanRequest, load: impl Fn(Measured) -> f64) -> Option<(f64, Option<f64>)> {
+        Some((Plan::new(request).ok()?.latency_ms(), self.measured.map(load)))
+    }
+
+    /// Of a window set by hand.
+    pub fn of_window(&self, shape: Shape) -> Option<(f64, Option<f64>)> {
+        let request = shape.request(&self.timing, self.host_rate, self.block);
+        self.weigh(request, |measured| shape.load(&self.timing, measured))
+    }
+
+    /// Of all tiers.
+    pub(super) fn of_tiers(&self) -> Vec<TierView> {
+        let view = |tier: Tier| {
+            let request = tier.request(&self.timing, self.host_rate, self.block);
+            let (latency_ms, load) = self.weigh(request, |measured| tier.load(&self.timing, measured))?;
+            Some(TierView { tier, latency_ms, load })
+        };
+        Tier::ALL.into_iter().filter_map(view).collect()
+    }
+}
+
+/// A model, and what it plays for.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The model.
+    pub loaded: Loaded,
+    /// Its title.
+    pub title: String,
+    /// Generation of the selection that it plays for: its own, or a later one that could not be loaded.
+    pub plays_for: u64,
+}
+
 /// What belongs to the stream's owner: the main thread while it activates, else the control thread.
 #[derive(Default)]
 pub(super) struct Owner {
@@ -124,7 +209,7 @@ pub(super) struct Owner {
     pub stream: Option<Stream>,
     pub plan: Option<Plan>,
     pub tier: Option<Tier>,
-    pub model: Option<Loaded>,
+    pub model: Option<Held>,
     /// What the tier Auto goes by.
     pub measured: Option<Measured>,
     /// Generation of the selection at the last activation.
@@ -151,8 +236,10 @@ pub struct Session {
     pub(super) renders: AtomicBool,
     /// Audio thread: nothing was processed since the last reset.
     pub(super) fresh: AtomicBool,
+    /// Peak of each channel of the main output since the editor looked. Audio thread.
+    output_peaks: [AtomicF32; 2],
     /// Tier and selection that the control thread has seen to.
-    settled: (Mutex<Option<(TierChoice, u64)>>, Condvar),
+    settled: (Mutex<Option<Wanted>>, Condvar),
 }
 
 impl Session {
@@ -172,6 +259,7 @@ impl Session {
             restart: AtomicBool::new(false),
             renders: AtomicBool::new(false),
             fresh: AtomicBool::new(true),
+            output_peaks: Default::default(),
             settled: (Mutex::new(None), Condvar::new()),
         })
     }
@@ -244,6 +332,21 @@ impl Session {
         self.routing.store(routing.pack(), Relaxed);
     }
 
+    /// Notes the peaks of a block of the main output. Realtime-safe.
+    pub(super) fn note_output(&self, main: &[&mut [f32]]) {
+        for (peak, plane) in self.output_peaks.iter().zip(main) {
+            let loudest = plane.iter().fold(0f32, |loudest, sample| loudest.max(sample.abs()));
+            if loudest > peak.load(Relaxed) {
+                peak.store(loudest, Relaxed);
+            }
+        }
+    }
+
+    /// Peak of a channel of the main output since the last call.
+    pub fn take_output_peak(&self, channel: usize) -> f32 {
+        self.output_peaks.get(channel).map_or(0.0, |peak| peak.swap(0.0, Relaxed))
+    }
+
     pub(super) fn want_restart(&self) {
         self.restart.store(true, Release);
     }
@@ -253,12 +356,28 @@ impl Session {
         self.restart.load(Relaxed) && self.restart.swap(false, Acquire)
     }
 
-    /// What is wanted now.
-    pub(super) fn wanted(&self) -> (TierChoice, u64) {
-        (self.params.tier.value(), self.params.model.generation())
+    /// Holds every lock that there is on the way of an instance, but those of the framework.
+    #[cfg(test)]
+    pub(super) fn hold_every_lock(&self) -> impl Sized {
+        let owner = self.owner.lock();
+        let stream = owner.stream.as_ref().map(Stream::status);
+        // The status outlives its guard only for the length of a test.
+        let message = stream.map(|status| Box::leak(Box::new(status)).hold());
+        let process = Scheduler::hold_process();
+        let session = (self.view.lock(), self.thread.lock(), self.settled.0.lock());
+        (owner, message, process, session, self.params.model.hold(), self.params.editor.lock())
     }
 
-    pub(super) fn set_settled(&self, wanted: (TierChoice, u64)) {
+    /// What is wanted now.
+    pub(super) fn wanted(&self) -> Wanted {
+        Wanted {
+            tier: self.params.tier.value(),
+            window: self.params.window.lock().map(Shape::sane),
+            model: self.params.model.generation(),
+        }
+    }
+
+    pub(super) fn set_settled(&self, wanted: Wanted) {
         *self.settled.0.lock() = Some(wanted);
         self.settled.1.notify_all();
     }

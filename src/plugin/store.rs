@@ -4,19 +4,25 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::registry;
-
 /// Largest record that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// Where they lie. Unit tests have a folder of their own.
+fn folder() -> Option<PathBuf> {
+    #[cfg(test)]
+    return Some(std::env::temp_dir().join(format!("nullsum-unit-tests-{}", std::process::id())));
+    #[cfg(not(test))]
+    crate::registry::cache_dir().ok()
+}
+
 /// Reads the record `name`.
 pub fn read<T: DeserializeOwned + Default>(name: &str) -> T {
-    registry::cache_dir().ok().and_then(|folder| read_from(&folder.join(name))).unwrap_or_default()
+    folder().and_then(|folder| read_from(&folder.join(name))).unwrap_or_default()
 }
 
 fn read_from<T: DeserializeOwned>(path: &Path) -> Option<T> {
@@ -27,7 +33,7 @@ fn read_from<T: DeserializeOwned>(path: &Path) -> Option<T> {
 
 /// Replaces the record `name`.
 pub fn write<T: Serialize>(name: &str, value: &T) {
-    if let Ok(folder) = registry::cache_dir() {
+    if let Some(folder) = folder() {
         let _ = write_to(&folder, name, value);
     }
 }

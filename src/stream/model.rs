@@ -59,17 +59,11 @@ impl WindowSeparator for Separator {
     }
 
     fn timing(&self) -> ModelTiming {
-        let stft = self.info().architecture.stft;
-        ModelTiming {
-            rate: self.info().sample_rate,
-            chunk: ModelSamples(self.info().chunk as u64),
-            frame_hop: ModelSamples(stft.hop_length as u64),
-            frame: ModelSamples(stft.n_fft as u64),
-        }
+        ModelTiming::of(self.info())
     }
 
     fn stem_names(&self) -> Vec<String> {
-        self.info().stems.iter().chain(&self.info().complement).cloned().collect()
+        self.info().stem_names()
     }
 
     fn runs_on(&self) -> String {

@@ -10,11 +10,13 @@
 //! in blocks of up to N, and Z for the resampling filters there and back. All are whole numbers of host samples: A and H are
 //! multiples of the shortest span that is whole at both rates.
 
+mod shape;
 mod tier;
 
 use super::sinc::Sinc;
 pub use super::units::{HostSamples, ModelSamples};
-pub use tier::{Choice, Measured, ModelTiming, Spans, Tier};
+pub use shape::Shape;
+pub use tier::{Choice, Measured, ModelTiming, Tier};
 
 /// Longest window, in seconds.
 const MAX_WINDOW_SECONDS: u64 = 60;

@@ -78,6 +78,12 @@ impl Scheduler {
         Ok(Self(Arc::new(Inner { commands, thread: Mutex::new(Some(thread)), next_id: AtomicU64::new(0) })))
     }
 
+    /// Keeps everybody else from the handle of the process.
+    #[cfg(test)]
+    pub(crate) fn hold_process() -> impl Sized {
+        PROCESS.lock()
+    }
+
     /// False when the thread is gone.
     pub(super) fn send(&self, command: Command) -> bool {
         self.0.commands.send(command).is_ok()

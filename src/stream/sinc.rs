@@ -51,12 +51,22 @@ impl Sinc {
     }
 
     /// Writes output samples from position `at` on. `x[0]` is the input at position `first`; where `x` does not reach, the output is 0.
+    ///
+    /// Silence costs a look: instruments pause, songs have not begun, and a mixer has more strips than a model has stems.
     pub(super) fn resample(&self, x: &[f32], first: i64, at: i64, out: &mut [f32]) {
         let (from, to) = (self.from as i64, self.to as i64);
         let taps = 2 * self.half;
+        let begin_of = |m: i64| (m * from).div_euclid(to) - self.half as i64 + 1 - first;
+        let reached = usize::try_from(begin_of(at)).unwrap_or(0)
+            ..usize::try_from(begin_of(at + out.len() as i64) + taps as i64).unwrap_or(0).min(x.len());
+        if x.get(reached).unwrap_or_default().iter().all(|x| *x == 0.0) {
+            // As exact as the sum of all those zeros.
+            out.fill(0.0);
+            return;
+        }
         for (m, y) in (at..).zip(out) {
             let t = m * from;
-            let begin = t.div_euclid(to) - self.half as i64 + 1 - first;
+            let begin = begin_of(m);
             let phase = t.rem_euclid(to) as usize;
             let input = usize::try_from(begin).ok().and_then(|begin| x.get(begin..begin + taps));
             debug_assert!(input.is_some(), "output {m} reaches past the input");
@@ -163,5 +173,24 @@ mod tests {
         let mut piece = vec![0.0; 37];
         sinc.resample(&x[200..], -200, 300, &mut piece);
         assert_eq!(piece, whole[200..237]);
+    }
+
+    #[test]
+    fn one_sample_in_silence_is_heard_wherever_it_is() {
+        let (from, to) = (160, 147);
+        let sinc = Sinc::new(from, to);
+        for place in 0..900 {
+            let mut x = vec![0.0; 900];
+            x[place] = 1.0;
+            let mut out = vec![f32::NAN; 300];
+            sinc.resample(&x, -200, 10, &mut out);
+            for (m, y) in (10i64..).zip(&out) {
+                let begin = (m * from as i64).div_euclid(to as i64) - sinc.half as i64 + 1 + 200;
+                let tap = usize::try_from(place as i64 - begin).ok().filter(|tap| *tap < 2 * sinc.half);
+                let phase = (m * from as i64).rem_euclid(to as i64) as usize;
+                let expected = tap.map_or(0.0, |tap| sinc.table[phase * 2 * sinc.half + tap]);
+                assert!(*y == expected, "sample {place}, output {m}: {y} instead of {expected}");
+            }
+        }
     }
 }

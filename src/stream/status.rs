@@ -136,6 +136,12 @@ impl Status {
         self.message.lock().clone()
     }
 
+    /// Keeps everybody else from the lock.
+    #[cfg(test)]
+    pub(crate) fn hold(&self) -> impl Sized {
+        self.message.lock()
+    }
+
     pub(super) fn set_state(&self, state: State) {
         self.state.store(state as u8, Relaxed);
     }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clack_extensions::audio_ports::{AudioPortInfoBuffer, PluginAudioPorts};
 use clack_extensions::audio_ports_config::{AudioPortsConfigBuffer, PluginAudioPortsConfig};
+use clack_extensions::gui::{GuiApiType, GuiConfiguration, GuiSize, HostGui, HostGuiImpl, PluginGui, Window};
 use clack_extensions::latency::{HostLatency, HostLatencyImpl, PluginLatency};
 use clack_extensions::params::{
     HostParams, HostParamsImplMainThread, HostParamsImplShared, ParamClearFlags, ParamInfoBuffer,
@@ -15,7 +16,7 @@ use clack_extensions::state::{HostState, HostStateImpl, PluginState};
 use clack_host::events::event_types::ParamValueEvent;
 use clack_host::prelude::*;
 
-use crate::host::{Buses, Host, Layout, Run};
+use crate::host::{Buses, Host, Layout, Run, WithEditor};
 use crate::library::PLUGIN;
 
 /// Requests of the plugin, from any thread.
@@ -39,6 +40,24 @@ impl<'a> SharedHandler<'a> for Shared {
 
 impl HostParamsImplShared for Shared {
     fn request_flush(&self) {}
+}
+
+impl HostGuiImpl for Shared {
+    fn resize_hints_changed(&self) {}
+
+    fn request_resize(&self, _size: GuiSize) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn request_show(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn request_hide(&self) -> Result<(), HostError> {
+        Ok(())
+    }
+
+    fn closed(&self, _was_destroyed: bool) {}
 }
 
 /// Notices on the main thread, none of which a test waits for.
@@ -68,7 +87,11 @@ impl HostHandlers for Handlers {
     type AudioProcessor<'a> = ();
 
     fn declare_extensions(builder: &mut HostExtensions<Self>, _shared: &Self::Shared<'_>) {
-        builder.register::<HostLatency>().register::<HostParams>().register::<HostState>();
+        builder
+            .register::<HostGui>()
+            .register::<HostLatency>()
+            .register::<HostParams>()
+            .register::<HostState>();
     }
 }
 
@@ -258,14 +281,16 @@ impl Host for Clap {
         }));
         let processor =
             self.processor.as_mut().ok_or("inactive")?.as_started_mut().map_err(|e| e.to_string())?;
-        let status = processor.process(
-            &inputs,
-            &mut outputs,
-            &self.events.as_input(),
-            &mut OutputEvents::void(),
-            Some(self.steady),
-            None,
-        );
+        let status = crate::watch::during(|| {
+            processor.process(
+                &inputs,
+                &mut outputs,
+                &self.events.as_input(),
+                &mut OutputEvents::void(),
+                Some(self.steady),
+                None,
+            )
+        });
         self.steady += samples as u64;
         self.events.clear();
         status.map_err(|error| error.to_string())?;
@@ -286,6 +311,38 @@ impl Host for Clap {
         bytes.extend_from_slice(state);
         let extension: PluginState = self.extension();
         extension.load(&self.instance.plugin_handle(), &mut bytes.as_slice()).is_ok()
+    }
+}
+
+impl WithEditor for Clap {
+    fn open_editor(&mut self, window: u32) {
+        let gui: PluginGui = self.extension();
+        let handle = self.instance.plugin_handle();
+        let configuration = GuiConfiguration { api_type: GuiApiType::X11, is_floating: false };
+        gui.create(&handle, configuration).unwrap();
+        // SAFETY: the window outlives the editor.
+        unsafe { gui.set_parent(&handle, Window::from_x11_handle(window.into())) }.unwrap();
+        gui.show(&handle).unwrap();
+    }
+
+    fn resize_editor(&mut self, width: u16, height: u16) {
+        let gui: PluginGui = self.extension();
+        let size = GuiSize { width: width.into(), height: height.into() };
+        let handle = self.instance.plugin_handle();
+        assert!(gui.can_resize(&handle));
+        let size = gui.adjust_size(&handle, size).unwrap();
+        gui.set_size(&handle, size).unwrap();
+    }
+
+    fn serve_editor(&mut self) -> Option<(u16, u16)> {
+        let gui: PluginGui = self.extension();
+        let size = gui.get_size(&self.instance.plugin_handle())?;
+        Some((size.width as u16, size.height as u16))
+    }
+
+    fn close_editor(&mut self) {
+        let gui: PluginGui = self.extension();
+        gui.destroy(&self.instance.plugin_handle());
     }
 }
 

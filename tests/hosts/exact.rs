@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::host::{Host, Layout, OFFLINE, RENDER, Run, TIER, both, steady};
-use crate::play::{Blocks, assert_delayed, assert_finite, play, play_until_restart, play_with};
+use crate::play::{Blocks, assert_delayed, assert_finite, assert_unity, play, play_until_restart, play_with};
 use crate::signal::{Random, floats, grid, impulse};
 
 const LAYOUTS: [Layout; 3] = [Layout::Stereo, Layout::Mono, Layout::Multi];
@@ -18,12 +18,9 @@ fn unity<H: Host>(rate: u32) {
                 block => (block, Blocks::Fixed(block)),
             };
             host.activate(Run::live(rate, maximum));
-            let latency = host.latency();
-            let input = floats(layout.channels(), latency + 3 * block.max(1000) + 17);
-            let output = play(&mut host, &input, blocks);
             let what = format!("{} {layout:?}, {rate} Hz, blocks of {block}", H::FORMAT);
-            assert_finite(&what, &output);
-            assert_delayed(&what, &input, &output[0], latency);
+            let size = (layout.channels(), 3 * block.max(1000) + 17);
+            assert_unity(&what, &mut host, floats, size, blocks);
         }
     }
 }
@@ -62,12 +59,8 @@ both! {
         for layout in LAYOUTS {
             let mut host = H::create(layout);
             host.activate(Run::offline(44100, 512));
-            let latency = host.latency();
-            let input = grid(layout.channels(), latency + 30000);
-            let output = play(&mut host, &input, Blocks::random(5, 512));
             let what = format!("{} {layout:?}", H::FORMAT);
-            assert_finite(&what, &output);
-            assert_delayed(&what, &input, &output[0], latency);
+            assert_unity(&what, &mut host, grid, (layout.channels(), 30_000), Blocks::random(5, 512));
         }
     }
 
@@ -144,12 +137,8 @@ both! {
             host.set("Vocals Mute", 1.0);
             host.set("Mix", 0.3);
             host.activate(Run::live(48000, 1024));
-            let latency = host.latency();
-            let input = floats(layout.channels(), latency + 20000);
-            let output = play(&mut host, &input, Blocks::random(3, 1024));
             let what = format!("{} {layout:?}", H::FORMAT);
-            assert_finite(&what, &output);
-            assert_delayed(&what, &input, &output[0], latency);
+            assert_unity(&what, &mut host, floats, (layout.channels(), 20_000), Blocks::random(3, 1024));
         }
     }
 

@@ -106,6 +106,21 @@ pub trait Host: Sized {
     fn load(&mut self, state: &[u8]) -> bool;
 }
 
+/// A host that shows the editor in a window of its own.
+pub trait WithEditor: Host {
+    /// Opens it in the X11 window of this number.
+    fn open_editor(&mut self, window: u32);
+
+    /// Asks it for another size, in pixels.
+    fn resize_editor(&mut self, width: u16, height: u16);
+
+    /// What the main thread does for it between events; its size, where it is known.
+    fn serve_editor(&mut self) -> Option<(u16, u16)>;
+
+    /// Closes it.
+    fn close_editor(&mut self);
+}
+
 /// The render mode `Realtime`: a host that runs ahead of the clock isn't taken for a bounce, so nothing is waited for.
 pub const REALTIME: f64 = 0.5;
 
@@ -125,10 +140,21 @@ pub fn steady<H: Host>(layout: Layout) -> H {
 
 /// Defines each test once for both formats, as `mod vst3` and `mod clap`.
 macro_rules! both {
-    ($($(#[$attribute:meta])* fn $name:ident<$host:ident>() $body:block)+) => {
+    ($($tests:tt)+) => { crate::host::tests_of! { Host $($tests)+ } };
+}
+pub(crate) use both;
+
+/// As [`both`], for hosts with an editor.
+macro_rules! both_with_editor {
+    ($($tests:tt)+) => { crate::host::tests_of! { WithEditor $($tests)+ } };
+}
+pub(crate) use both_with_editor;
+
+macro_rules! tests_of {
+    ($kind:ident $($(#[$attribute:meta])* fn $name:ident<$host:ident>() $body:block)+) => {
         mod claims {
             use super::*;
-            $(pub fn $name<$host: crate::host::Host>() $body)+
+            $(pub fn $name<$host: crate::host::$kind>() $body)+
         }
         mod vst3 {
             $(#[test] $(#[$attribute])* fn $name() { super::claims::$name::<crate::vst3::Vst3>() })+
@@ -138,4 +164,4 @@ macro_rules! both {
         }
     };
 }
-pub(crate) use both;
+pub(crate) use tests_of;

@@ -9,13 +9,19 @@
 mod clap;
 mod host;
 mod library;
+mod models;
 mod play;
+mod screen;
 mod signal;
 mod vst3;
+mod watch;
 
 mod automation;
+mod editor;
 mod exact;
+mod faults;
 mod lifecycle;
+mod quiet;
 mod state;
 mod stems;
 mod torture;

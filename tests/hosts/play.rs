@@ -1,5 +1,7 @@
 //! Runs a signal through a host block by block.
 
+use std::time::{Duration, Instant};
+
 use crate::host::{Buses, Host};
 use crate::signal::Random;
 
@@ -114,6 +116,21 @@ pub fn assert_delayed(what: &str, input: &[Vec<f32>], output: &[Vec<f32>], laten
     }
 }
 
+/// Plays a signal of `channels` and as many samples more than the latency, and fails unless it comes out later, bit for bit.
+pub fn assert_unity<H: Host>(
+    what: &str,
+    host: &mut H,
+    signal: fn(usize, usize) -> Vec<Vec<f32>>,
+    (channels, samples): (usize, usize),
+    blocks: Blocks,
+) {
+    let latency = host.latency();
+    let input = signal(channels, latency + samples);
+    let output = play(host, &input, blocks);
+    assert_finite(what, &output);
+    assert_delayed(what, &input, &output[0], latency);
+}
+
 /// Fails when a sample of any bus is NaN or infinite.
 pub fn assert_finite(what: &str, buses: &Buses) {
     for (bus, channels) in buses.iter().enumerate() {
@@ -128,4 +145,79 @@ pub fn assert_finite(what: &str, buses: &Buses) {
 /// The largest difference of two signals.
 pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+}
+
+/// A song without an end, played block by block and compared as it goes.
+pub struct Song {
+    /// [channels]: the period twice, so that any block and its delayed self are slices.
+    samples: Vec<Vec<f32>>,
+    period: usize,
+    position: usize,
+    started: Option<Instant>,
+}
+
+/// What was heard of a part of a song.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// Blocks that were the delayed input, bit for bit.
+    pub exact: usize,
+    /// Blocks that were not.
+    pub changed: usize,
+}
+
+impl Song {
+    /// Repeats `period`, a stereo signal.
+    pub fn new(mut period: Vec<Vec<f32>>) -> Self {
+        let length = period[0].len();
+        period.iter_mut().for_each(|channel| channel.extend_from_within(..));
+        Self { samples: period, period: length, position: 0, started: None }
+    }
+
+    /// Samples played.
+    pub fn position(&self) -> usize {
+        self.position
+    }
+
+    /// From now on in step with a clock, as a sound card would.
+    pub fn keep_time(&mut self) {
+        self.started = Some(Instant::now());
+        self.position = 0;
+    }
+
+    /// Plays a block. Whether it was the delayed input; what is no number, or louder than any mix of it, is an error.
+    pub fn block<H: Host>(&mut self, host: &mut H, size: usize) -> bool {
+        if let Some(started) = self.started {
+            let due = started + Duration::from_micros(self.position as u64 * 1_000_000 / 44100);
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        }
+        let latency = host.latency();
+        let from = self.position % self.period;
+        let input: Vec<&[f32]> = self.samples.iter().map(|channel| &channel[from..from + size]).collect();
+        let output = host
+            .process(&input)
+            .unwrap_or_else(|error| panic!("{}: block of {size} at {}: {error}", H::FORMAT, self.position));
+        assert_finite(H::FORMAT, &output);
+        let delayed = |n: usize| (self.position + n).checked_sub(latency).map(|at| at % self.period);
+        let exact =
+            output[0].iter().zip(&self.samples).all(|(output, samples)| match (delayed(0), delayed(size)) {
+                (Some(begin), Some(_)) => output[..] == samples[begin..begin + size],
+                _ => output.iter().enumerate().all(|(n, y)| *y == delayed(n).map_or(0.0, |at| samples[at])),
+            });
+        self.position += size;
+        exact
+    }
+
+    /// Plays `seconds` at 44.1 kHz in blocks of `size`.
+    pub fn play<H: Host>(&mut self, host: &mut H, size: usize, seconds: f64) -> Heard {
+        let mut heard = Heard::default();
+        for _ in 0..(seconds * 44100.0) as usize / size {
+            if self.block(host, size) {
+                heard.exact += 1;
+            } else {
+                heard.changed += 1;
+            }
+            host.service();
+        }
+        heard
+    }
 }

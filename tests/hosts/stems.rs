@@ -25,6 +25,12 @@ fn render<H: Host>(layout: Layout, block: usize, prepare: impl FnOnce(&mut H)) -
     (music, output)
 }
 
+/// Renders, whatever the host says, with a switch on.
+fn offline_with<H: Host>(host: &mut H, switch: &str) {
+    host.set(RENDER, OFFLINE);
+    host.set(switch, 1.0);
+}
+
 fn rms(signal: &[Vec<f32>]) -> f64 {
     let (sum, count) = signal
         .iter()
@@ -51,10 +57,7 @@ both! {
 
     fn a_muted_stem_is_missing_from_the_mix<H>() {
         let (music, whole) = render::<H>(Layout::Multi, 1024, |host| host.set(RENDER, OFFLINE));
-        let (_, muted) = render::<H>(Layout::Multi, 1024, |host| {
-            host.set(RENDER, OFFLINE);
-            host.set("Drums Mute", 1.0);
-        });
+        let (_, muted) = render::<H>(Layout::Multi, 1024, |host| offline_with(host, "Drums Mute"));
         let drums = &whole[2];
         assert!(rms(drums) > 1e-4, "{}: no drums in the music", H::FORMAT);
         let expected: Vec<Vec<f32>> = music
@@ -67,18 +70,12 @@ both! {
 
     fn a_soloed_stem_is_its_bus<H>() {
         let (_, whole) = render::<H>(Layout::Multi, 512, |host| host.set(RENDER, OFFLINE));
-        let (_, solo) = render::<H>(Layout::Stereo, 512, |host| {
-            host.set(RENDER, OFFLINE);
-            host.set("Bass Solo", 1.0);
-        });
+        let (_, solo) = render::<H>(Layout::Stereo, 512, |host| offline_with(host, "Bass Solo"));
         assert!(difference(&solo[0], &whole[3]) < 1e-6, "{}: {}", H::FORMAT, difference(&solo[0], &whole[3]));
     }
 
     fn rendering_twice_gives_the_same_bits<H>() {
-        let mute = |host: &mut H| {
-            host.set(RENDER, OFFLINE);
-            host.set("Vocals Mute", 1.0);
-        };
+        let mute = |host: &mut H| offline_with(host, "Vocals Mute");
         let (_, first) = render::<H>(Layout::Multi, 512, mute);
         let (_, second) = render::<H>(Layout::Multi, 512, mute);
         assert!(first == second, "{}: differ by {}", H::FORMAT, difference(&first.concat(), &second.concat()));
@@ -88,19 +85,13 @@ both! {
         // The render mode stays at `Auto`: what counts is what the host says and how fast it runs.
         let solo = |host: &mut H| host.set("Drums Solo", 1.0);
         let (_, announced) = render::<H>(Layout::Stereo, 512, solo);
-        let (_, forced) = render::<H>(Layout::Stereo, 512, |host| {
-            host.set(RENDER, OFFLINE);
-            solo(host);
-        });
+        let (_, forced) = render::<H>(Layout::Stereo, 512, |host| offline_with(host, "Drums Solo"));
         assert!(rms(&forced[0]) > 1e-4);
         assert!(announced == forced, "{}: differ by {}", H::FORMAT, difference(&announced[0], &forced[0]));
     }
 
     fn rendering_does_not_depend_on_the_block_size<H>() {
-        let solo = |host: &mut H| {
-            host.set(RENDER, OFFLINE);
-            host.set("Drums Solo", 1.0);
-        };
+        let solo = |host: &mut H| offline_with(host, "Drums Solo");
         let (_, small) = render::<H>(Layout::Stereo, 441, solo);
         let (_, large) = render::<H>(Layout::Stereo, 4096, solo);
         assert!(difference(&small[0], &large[0]) < 1e-4, "{}: {}", H::FORMAT, difference(&small[0], &large[0]));

@@ -2,9 +2,10 @@
 //! tests beside it don't count.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::host::{Host, Layout, OFFLINE, RENDER, Run, both, steady};
-use crate::play::{Blocks, assert_delayed, play};
+use crate::play::{Blocks, Song, assert_delayed, play};
 use crate::signal::{Random, floats};
 
 /// Set in the process that a test has started for itself.
@@ -32,7 +33,7 @@ pub fn alone(body: impl FnOnce()) {
 }
 
 /// Names of the threads of this process.
-fn threads() -> Vec<String> {
+pub fn threads() -> Vec<String> {
     std::fs::read_dir("/proc/self/task")
         .unwrap()
         .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok())
@@ -40,19 +41,17 @@ fn threads() -> Vec<String> {
         .collect()
 }
 
-/// Threads after those that are on their way out have gone.
-fn settled_threads(expected: usize) -> Vec<String> {
-    for _ in 0..100 {
-        if threads().len() <= expected {
-            break;
-        }
-        std::thread::sleep(std::time::Duration::from_millis(50));
+/// Threads after those that are on their way out have gone, or after `patience`.
+pub fn settled_threads(expected: usize, patience: Duration) -> Vec<String> {
+    let start = Instant::now();
+    while threads().len() > expected && start.elapsed() < patience {
+        std::thread::sleep(Duration::from_millis(50));
     }
     threads()
 }
 
 /// Resident memory in MiB.
-fn memory_mib() -> f64 {
+pub fn memory_mib() -> f64 {
     let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: f64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
     pages * 4096.0 / 1024.0 / 1024.0
@@ -85,7 +84,7 @@ fn leaves_nothing_behind<H: Host>(lives: usize) {
     let warm = memory_mib();
     live_and_die::<H>(lives);
     let end = memory_mib();
-    let after = settled_threads(before.len());
+    let after = settled_threads(before.len(), Duration::from_secs(5));
     println!(
         "{}: {warm:.1} MiB after 40 lives, {end:.1} MiB after {lives} more; threads {after:?}",
         H::FORMAT
@@ -98,27 +97,13 @@ fn leaves_nothing_behind<H: Host>(lives: usize) {
 fn long_song<H: Host>(seconds: usize, run: Run) {
     let mut host: H = steady(Layout::Stereo);
     host.activate(run);
-    let latency = host.latency();
-    // Twice the period lies in memory, so that any block and its delayed self are slices.
-    let period = 1 << 18;
-    let mut song = floats(2, period);
-    song.iter_mut().for_each(|channel| channel.extend_from_within(..));
+    let mut song = Song::new(floats(2, 1 << 18));
     let total = seconds * run.rate as usize;
     let mut blocks = Blocks::random(1, run.block);
-    let mut position = 0;
-    while position < total {
+    while song.position() < total {
         let size = blocks.next();
-        let from = position % period;
-        let output = host.process(&[&song[0][from..from + size], &song[1][from..from + size]]).unwrap();
-        if position >= latency {
-            let delayed = (position - latency) % period;
-            for (channel, samples) in output[0].iter().enumerate() {
-                let exact = samples[..] == song[channel][delayed..delayed + size];
-                assert!(exact, "{}: channel {channel}, block of {size} at {position}", H::FORMAT);
-            }
-        }
+        assert!(song.block(&mut host, size), "{}: block of {size} before {}", H::FORMAT, song.position());
         host.service();
-        position += size;
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use vst3_host::Vst3Host;
 use vst3_host::audio::{BusAudioBuffers, BusDirection, MediaType, SpeakerArrangement};
-use vst3_host::plugin::{Plugin, ProcessMode};
+use vst3_host::plugin::{Plugin, ProcessMode, WindowHandle};
 
-use crate::host::{Buses, Host, Layout, Run};
+use crate::host::{Buses, Host, Layout, Run, WithEditor};
 use crate::library::PLUGIN;
 
 /// The class ids of the two classes, which sessions refer to for ever.
@@ -122,7 +122,8 @@ impl Host for Vst3 {
             channel.clear();
             channel.resize(samples, f32::NAN);
         }
-        self.plugin.process_bus_audio(&mut buffers).map_err(|error| error.to_string())?;
+        crate::watch::during(|| self.plugin.process_bus_audio(&mut buffers))
+            .map_err(|error| error.to_string())?;
         let output = buffers.outputs.iter().map(|bus| bus.channels.clone()).collect();
         self.buffers = Some(buffers);
         Ok(output)
@@ -139,6 +140,26 @@ impl Host for Vst3 {
         let loaded = self.plugin.load_state(state).is_ok();
         self.buffers = None;
         loaded
+    }
+}
+
+impl WithEditor for Vst3 {
+    fn open_editor(&mut self, window: u32) {
+        self.plugin.open_editor(WindowHandle::from_x11(window)).unwrap();
+    }
+
+    fn resize_editor(&mut self, width: u16, height: u16) {
+        self.plugin.resize_editor(width.into(), height.into()).unwrap();
+    }
+
+    fn serve_editor(&mut self) -> Option<(u16, u16)> {
+        self.plugin.service_run_loop();
+        let (width, height) = self.plugin.attached_editor_size().unwrap()?;
+        Some((width as u16, height as u16))
+    }
+
+    fn close_editor(&mut self) {
+        self.plugin.close_editor().unwrap();
     }
 }
 

@@ -27,7 +27,10 @@ pub fn model_line(view: &View, preview: bool) -> (String, Tone, Option<f32>) {
             let what = if preview { "Preview model on" } else { "Runs on" };
             (format!("{what} {runs_on}"), Tone::Good, None)
         }
-        ModelView::Failed(_) => ("No model: the input goes through unchanged".into(), Tone::Bad, None),
+        ModelView::Failed(_) => match &view.stand_in {
+            Some(playing) => (format!("{} plays on", playing.title), Tone::Bad, None),
+            None => ("No model: the input goes through unchanged".into(), Tone::Bad, None),
+        },
         ModelView::Unplanned(why) => (format!("No stream for this model: {why}"), Tone::Bad, None),
     }
 }
@@ -131,7 +134,7 @@ fn numbers(ui: &mut Ui, view: &View) {
     let hint = "Windows that were not there in time: the sound went on with the input, in place, and came back exactly";
     number(format!("{late} late"), ink, hint);
     let load = f64::from(status.load());
-    if status.windows() > 0 && matches!(view.model, ModelView::Ready { .. }) {
+    if status.windows() > 0 && view.stems().is_some() {
         let hint = "Share of real time that the model takes (real-time factor)";
         number(format!("load {}", text::percent(load)), palette.load(load), hint);
     }

@@ -11,6 +11,7 @@ use super::desk::Desk;
 use super::key::Key;
 use super::text;
 use super::theme::{Palette, font};
+use super::window::Change;
 use crate::plugin::params::TierChoice;
 use crate::plugin::session::{TierView, View};
 use crate::stream::Tier;
@@ -29,6 +30,10 @@ pub enum Wish {
     Zoom(f32),
     /// To measure the device again.
     Measure,
+    /// To set the window by hand.
+    ByHand,
+    /// What was set there.
+    Window(Change),
 }
 
 /// What the model's button says.
@@ -175,20 +180,32 @@ fn compare(ui: &mut Ui, desk: &mut Desk) {
 }
 
 /// The second line: tiers, and what latency runs.
-pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View) -> Option<Wish> {
+pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View, by_hand: bool) -> Option<Wish> {
     let palette = Palette::of(ui.visuals());
     let mut wish = None;
     ui.horizontal(|ui| {
         ui.set_height(38.0);
         let full = ui.available_width();
-        let width = ((full - 190.0) / 4.0 - 2.0).clamp(46.0, 118.0);
+        let width = ((full - 190.0) / 5.0 - 2.0).clamp(46.0, 118.0);
         ui.spacing_mut().item_spacing.x = 2.0;
         let chosen = desk.params.tier.value();
         for choice in [TierChoice::Auto, TierChoice::Low, TierChoice::Balanced, TierChoice::High] {
-            if tier(ui, width, choice, choice == chosen, view) {
+            let (name, what) = named(choice);
+            let chosen = choice == chosen && !by_hand;
+            let known = choice.named().or(if chosen { view.tier } else { None });
+            let found = known.and_then(|tier| view.tiers.iter().find(|view| view.tier == tier));
+            let line = line_of(choice, found, palette, width > 96.0);
+            if cell(ui, width, chosen, name, line, &hint(what, found)) {
                 let normalized = desk.params.tier.preview_normalized(choice);
                 desk.set(Key::Tier, normalized);
+                wish = Some(Wish::Window(Change::Off));
             }
+        }
+        let (words, what) =
+            if by_hand { (text::time(view.latency_ms), "set by hand") } else { ("…".into(), "by hand") };
+        let hint = format!("Window, hop and lookahead {what}; this session keeps them");
+        if cell(ui, width, by_hand, "Custom", (words, palette.weak), &hint) {
+            wish = Some(Wish::ByHand);
         }
         ui.add_space(10.0);
         let (rect, response) =
@@ -225,7 +242,15 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View) -> Option<Wish> {
     wish
 }
 
-fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) -> bool {
+/// One of the tiers, or what is beside them. True when it was chosen now.
+fn cell(
+    ui: &mut Ui,
+    width: f32,
+    chosen: bool,
+    name: &str,
+    (line, ink): (String, Color32),
+    hint: &str,
+) -> bool {
     let palette = Palette::of(ui.visuals());
     let (rect, response) = ui.allocate_exact_size(vec2(width, 38.0), Sense::click());
     let fill = match (chosen, response.hovered()) {
@@ -244,10 +269,6 @@ fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) 
             palette.accent,
         );
     }
-    let (name, what) = named(choice);
-    let known = choice.named().or(if chosen { view.tier } else { None });
-    let found = known.and_then(|tier| view.tiers.iter().find(|view| view.tier == tier));
-    let (line, ink) = line_of(choice, found, palette, width > 96.0);
     let painter = ui.painter_at(rect.shrink2(vec2(4.0, 0.0)));
     let ink_name = if chosen { palette.text } else { palette.weak };
     painter.text(rect.center() - vec2(0.0, 8.0), Align2::CENTER_CENTER, name, font(13.0), ink_name);
@@ -257,7 +278,7 @@ fn tier(ui: &mut Ui, width: f32, choice: TierChoice, chosen: bool, view: &View) 
         .widget_info(|| WidgetInfo::selected(Role::RadioButton, enabled, chosen, format!("{name}: {line}")));
     control::focus_ring(ui, &response, rect);
     let clicked = response.clicked();
-    response.on_hover_text(hint(what, found));
+    response.on_hover_text(hint);
     clicked && !chosen
 }
 

@@ -7,6 +7,9 @@ const HOLD: f64 = 1.5;
 /// What counts as silence, in dB: below it a meter rests.
 const FLOOR: f32 = -90.0;
 
+/// Level from which on a meter warns, in dBFS.
+pub const HOT: f32 = -6.0;
+
 /// One channel's meter. Levels are in dBFS.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Meter {

@@ -7,12 +7,12 @@ use std::path::PathBuf;
 
 use egui::{Align, Frame, Layout, Margin, RichText, ScrollArea, TextEdit, Ui, vec2};
 
+use super::disk::{Ask, Disk, Found};
 use super::theme::Palette;
 use super::{files, text};
-use crate::plugin::library::{OpenError, Places};
+use crate::plugin::library::OpenError;
 use crate::plugin::selection::{Selection, Source};
 use crate::plugin::session::{ModelView, View};
-use crate::registry;
 
 pub use browse::Browse;
 
@@ -47,6 +47,7 @@ pub struct Picker {
     open: bool,
     tab: Tab,
     browse: Browse,
+    disk: Disk,
     recent: Vec<Selection>,
     /// Whether each entry of the registry is on this computer.
     cached: Vec<bool>,
@@ -66,9 +67,9 @@ impl Picker {
                 Source::File { checkpoint, .. } => Some(checkpoint.clone()),
                 _ => None,
             });
-            self.browse.go(files::nearest_folder(near.or(recent).as_deref()));
+            self.disk.ask(Ask::ListNear(near.or(recent)));
         } else {
-            self.browse.refresh();
+            self.browse.refresh(&mut self.disk);
         }
         self.refresh();
     }
@@ -85,8 +86,22 @@ impl Picker {
 
     /// Looks again at what is on disk. Not for every frame.
     pub fn refresh(&mut self) {
-        self.recent = Places::read().recent();
-        self.cached = registry::entries().iter().map(|entry| registry::cached(entry).is_some()).collect();
+        self.disk.ask(Ask::Catalogue);
+    }
+
+    /// Whether it waits for a disk.
+    pub fn is_waiting(&self) -> bool {
+        self.open && self.disk.is_busy()
+    }
+
+    /// Takes what was found on disk.
+    fn take_answers(&mut self) {
+        for found in self.disk.answers() {
+            match found {
+                Found::Catalogue(recent, cached) => (self.recent, self.cached) = (recent, cached),
+                found => self.browse.take(found),
+            }
+        }
     }
 
     /// Takes paths that were pasted or typed.
@@ -107,6 +122,7 @@ impl Picker {
 
     /// Draws it over everything.
     pub fn show(&mut self, ui: &Ui, selected: &Selection, view: &View) -> Option<Pick> {
+        self.take_answers();
         if !self.open {
             return None;
         }
@@ -170,7 +186,7 @@ impl Picker {
         let scrolled = match self.tab {
             Tab::Library => self.scroll(ui, body, |picker, ui| shelf::library(picker, ui, selected, view)),
             Tab::Recent => self.scroll(ui, body, |picker, ui| shelf::recent(picker, ui, selected)),
-            Tab::Files => self.browse.show(ui, body),
+            Tab::Files => self.browse.show(ui, body, &mut self.disk),
         };
         pick = scrolled.or(pick);
         ui.separator();

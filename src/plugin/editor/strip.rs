@@ -6,15 +6,13 @@ use nice_plug::prelude::Param;
 use super::control::{self, Move, Way};
 use super::desk::Desk;
 use super::key::{Field, Key};
-use super::meter::Meter;
+use super::meter::{HOT, Meter};
 use super::text;
 use super::theme::{Palette, font};
 use crate::plugin::params::{LOUDEST_DB, SILENCE_DB};
 
 /// Decibels that the scale marks.
 const MARKS: [f32; 8] = [12.0, 6.0, 0.0, -6.0, -12.0, -24.0, -40.0, -60.0];
-/// Level from which on a meter warns, in dBFS.
-const HOT: f32 = -6.0;
 
 /// What a strip is for.
 #[derive(Clone, Debug, PartialEq)]

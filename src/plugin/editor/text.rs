@@ -31,6 +31,11 @@ pub fn peak_db(peak: f32) -> String {
     if db.is_finite() { signed(db, 1) } else { "−∞".into() }
 }
 
+/// A level that is in dBFS already: `−6.0`, and `−∞` where a meter rests.
+pub fn level_db(db: f32) -> String {
+    if db <= -89.0 { "−∞".into() } else { signed(db, 1) }
+}
+
 /// What the stems leave of the input: `exact` when nothing.
 pub fn null(peak: f32) -> String {
     if peak == 0.0 { "exact".into() } else { format!("{} dBFS", peak_db(peak)) }
@@ -179,6 +184,7 @@ mod tests {
         for nothing in [0.0, -1.0, f32::NAN, f32::INFINITY] {
             assert_eq!(peak_db(nothing), "−∞");
         }
+        assert_eq!([level_db(-90.0), level_db(-3.04), level_db(0.0)], ["−∞", "−3.0", "0.0"]);
         assert_eq!((null(0.0).as_str(), null(1e-6).as_str()), ("exact", "−120.0 dBFS"));
     }
 

@@ -1,6 +1,8 @@
 //! Plans by name, for any model, and the choice among them by measurement.
 
-use super::{Deadline, HostSamples, ModelSamples, PlanRequest};
+use super::shape::{Shape, of_samples};
+use super::{HostSamples, ModelSamples, PlanRequest};
+use crate::separator::ModelInfo;
 
 /// What a plan needs to know of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,19 @@ pub struct ModelTiming {
     pub frame: ModelSamples,
 }
 
+impl ModelTiming {
+    /// Of a model, loaded or not.
+    pub fn of(info: &ModelInfo) -> Self {
+        let stft = info.architecture.stft;
+        Self {
+            rate: info.sample_rate,
+            chunk: ModelSamples(info.chunk as u64),
+            frame_hop: ModelSamples(stft.hop_length as u64),
+            frame: ModelSamples(stft.n_fft as u64),
+        }
+    }
+}
+
 /// How latency is traded for load and quality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
@@ -24,44 +39,6 @@ pub enum Tier {
     Balanced,
     /// Two passes over long windows: most latency, least load, most context.
     High,
-}
-
-/// Lengths of a plan in seconds, as a tier or a measurement asks for them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Spans {
-    /// What the model sees at once.
-    pub window: f64,
-    /// New audio per window.
-    pub hop: f64,
-    /// Right context of what is kept.
-    pub lookahead: f64,
-}
-
-impl Spans {
-    /// The plan to ask for. Windows, hops and lookaheads are whole frames, so that windows put their frames at the same places; a
-    /// lookahead is at least half a transform, and a window holds two hops and the lookahead.
-    pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
-        let frame_hop = model.frame_hop.0.max(1);
-        let frames = |seconds: f64| {
-            let samples = seconds * f64::from(model.rate);
-            ModelSamples((samples / frame_hop as f64).round().max(1.0) as u64 * frame_hop)
-        };
-        let least = ModelSamples((model.frame.0 / 2).next_multiple_of(frame_hop));
-        let hop = frames(self.hop);
-        let lookahead = frames(self.lookahead).max(least);
-        // A very short chunk does not hold what its own transform asks for.
-        let window = frames(self.window).max(hop * 2 + lookahead);
-        PlanRequest {
-            host_rate,
-            model_rate: model.rate,
-            window,
-            hop,
-            lookahead,
-            fade: ModelSamples(lookahead.0 / 2),
-            deadline: Deadline::WholeHop,
-            max_block,
-        }
-    }
 }
 
 /// A measurement on the device.
@@ -104,7 +81,7 @@ impl Tier {
     /// Chosen by the SDR to the true stems that `nullsum-cli tiers --stems` measures for the embedded model, windows of 1.5 s: less than
     /// 0.09 s of lookahead costs up to half a decibel and more brings nothing, half a window costs as much where bass is dense, and the
     /// length of the hop matters for load and latency, hardly for quality. Longer windows keep the shares.
-    fn shape(self) -> (f64, f64, f64) {
+    fn parts(self) -> (f64, f64, f64) {
         match self {
             Self::Low => (3.0, 1.0 / 16.0, 1.0 / 16.0),
             Self::Balanced => (4.0, 1.0 / 6.0, 1.0 / 16.0),
@@ -114,11 +91,15 @@ impl Tier {
 
     /// The plan to ask for.
     pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
-        let (seconds, hop, lookahead) = self.shape();
-        let rate = f64::from(model.rate.max(1));
-        let longest = seconds.min(model.chunk.0.max(1) as f64 / rate);
-        let spans = Spans { window: longest, hop: longest * hop, lookahead: longest * lookahead };
-        spans.request(model, host_rate, max_block)
+        let (seconds, hop, lookahead) = self.parts();
+        let longest = (seconds * f64::from(model.rate)).min(model.chunk.0.max(1) as f64);
+        of_samples(model, host_rate, max_block, [longest, longest * hop, longest * lookahead])
+    }
+
+    /// Its measures, to set out from by hand.
+    pub fn shape(self) -> Shape {
+        let (window, hop, lookahead) = self.parts();
+        Shape { window, hop: window * hop, lookahead: window * lookahead }
     }
 
     /// Share of real time that the tier takes on a device where `measured` was measured.

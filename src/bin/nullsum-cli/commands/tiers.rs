@@ -11,7 +11,7 @@ use nullsum::offline::plan::ChunkPlan;
 use nullsum::offline::source::MemorySource;
 use nullsum::separator::{MaskRule, Separator};
 use nullsum::stream::{
-    HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, SharedModel, Spans, Tier, WindowSeparator,
+    HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, Shape, SharedModel, Tier, WindowSeparator,
     measure, offline_reference,
 };
 use serde_json::{Map, Value, json};
@@ -133,7 +133,7 @@ fn requests(args: &TiersArgs, timing: &ModelTiming) -> Vec<(String, PlanRequest)
     for &window in &or(&args.windows, &[chunk]) {
         for &hop in &or(&args.hops, &[chunk / 16.0, chunk / 8.0, chunk / 4.0]) {
             for &lookahead in &or(&args.lookaheads, &[chunk / 32.0, chunk / 16.0, chunk / 8.0]) {
-                let request = Spans { window, hop, lookahead }.request(timing, args.rate, block);
+                let request = Shape { window, hop, lookahead }.request(timing, args.rate, block);
                 // Lengths are whole frames, so that neighbouring points may be one.
                 if all.iter().all(|(_, known)| *known != request) {
                     all.push((format!("{window:.2}/{hop:.3}/{lookahead:.3}"), request));

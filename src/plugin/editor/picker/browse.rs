@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use egui::{Align, Layout, RichText, ScrollArea, Ui};
 
 use super::Pick;
-use crate::model::companion;
-use crate::plugin::editor::files::{Kind, Listing, home, nearest_folder};
+use crate::plugin::editor::disk::{Ask, Disk, Found};
+use crate::plugin::editor::files::{Kind, Listing};
 use crate::plugin::editor::text;
 use crate::plugin::editor::theme::Palette;
 use crate::plugin::selection::Selection;
@@ -25,15 +25,26 @@ pub struct Browse {
 }
 
 impl Browse {
-    /// Goes to a folder.
-    pub fn go(&mut self, folder: PathBuf) {
-        self.listing = Listing::read(folder);
-        self.forget();
+    /// Looks at the folder again.
+    pub fn refresh(&mut self, disk: &mut Disk) {
+        disk.ask(Ask::List(self.listing.folder.clone()));
     }
 
-    /// Looks at the folder again.
-    pub fn refresh(&mut self) {
-        self.listing = Listing::read(std::mem::take(&mut self.listing.folder));
+    /// Takes what was found.
+    pub fn take(&mut self, found: Found) {
+        match found {
+            Found::Listing(listing) => {
+                if listing.folder != self.listing.folder {
+                    self.forget();
+                }
+                self.listing = listing;
+            }
+            // Another one may have been chosen meanwhile.
+            Found::Companion(checkpoint, config) if self.checkpoint.as_ref() == Some(&checkpoint) => {
+                self.found = config;
+            }
+            Found::Companion(..) | Found::Catalogue(..) => {}
+        }
     }
 
     /// Forgets what was chosen.
@@ -41,26 +52,27 @@ impl Browse {
         (self.checkpoint, self.config, self.found) = (None, None, None);
     }
 
-    fn choose(&mut self, checkpoint: PathBuf) {
-        self.found = companion::find(&checkpoint).ok();
+    fn choose(&mut self, checkpoint: PathBuf, disk: &mut Disk) {
+        self.found = None;
+        disk.ask(Ask::Companion(checkpoint.clone()));
         self.checkpoint = Some(checkpoint);
     }
 
     /// Draws it.
-    pub fn show(&mut self, ui: &mut Ui, height: f32) -> Option<Pick> {
+    pub fn show(&mut self, ui: &mut Ui, height: f32, disk: &mut Disk) -> Option<Pick> {
         let palette = Palette::of(ui.visuals());
         let mut pick = None;
         let mut go = None;
         let before = ui.cursor().top();
         ui.horizontal(|ui| {
             if ui.button("Up").on_hover_text("The folder above").clicked() {
-                go = self.listing.folder.parent().map(PathBuf::from);
+                go = self.listing.folder.parent().map(|folder| Ask::List(folder.into()));
             }
             if ui.button("Home").clicked() {
-                go = home().or_else(|| Some(nearest_folder(None)));
+                go = Some(Ask::ListNear(None));
             }
             if ui.button("Refresh").clicked() {
-                self.refresh();
+                self.refresh(disk);
             }
             ui.add(
                 egui::Label::new(RichText::new(text::short_path(&self.listing.folder, 80)).monospace())
@@ -82,8 +94,8 @@ impl Browse {
                     let response = line(ui, row, &item.name, item.kind, item.size, chosen);
                     if response.clicked() {
                         match item.kind {
-                            Kind::Folder => go = Some(item.path.clone()),
-                            Kind::Checkpoint => self.choose(item.path.clone()),
+                            Kind::Folder => go = Some(Ask::List(item.path.clone())),
+                            Kind::Checkpoint => self.choose(item.path.clone(), disk),
                             Kind::Yaml => self.config = if chosen { None } else { Some(item.path.clone()) },
                         }
                     }
@@ -95,6 +107,8 @@ impl Browse {
         );
         if let Some(error) = &self.listing.error {
             ui.label(RichText::new(error).color(palette.bad));
+        } else if disk.is_busy() && self.listing.items.is_empty() {
+            ui.label(RichText::new("Reading the folder").color(palette.weak));
         } else if self.listing.items.is_empty() {
             ui.label(RichText::new("No folders or checkpoints here").color(palette.weak));
         }
@@ -115,7 +129,7 @@ impl Browse {
             });
         });
         if let Some(folder) = go {
-            self.go(folder);
+            disk.ask(folder);
         }
         pick
     }

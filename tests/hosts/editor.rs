@@ -1,0 +1,82 @@
+//! The editor in a window of a host, on a screen in memory.
+//!
+//! Needs Xvfb and a software OpenGL, so it is run by `scripts/test-hosts`, or after `scripts/setup screen` by
+//!
+//! ```text
+//! cargo test --features plugin --test hosts editor -- --ignored
+//! ```
+
+use std::time::{Duration, Instant};
+
+use crate::host::{Layout, Run, WithEditor, both_with_editor, steady};
+use crate::play::Song;
+use crate::quiet::{excused, on_the_audio_thread, watched};
+use crate::screen::Screen;
+use crate::signal::grid;
+use crate::torture::{alone, memory_mib, settled_threads, threads};
+
+const BLOCK: usize = 441;
+
+/// Does what a host's main thread does until `done`.
+fn serve_until<H: WithEditor>(host: &mut H, what: &str, mut done: impl FnMut(&mut H) -> bool) {
+    let start = Instant::now();
+    while !done(host) {
+        assert!(start.elapsed() < Duration::from_secs(20), "{}: {what}", H::FORMAT);
+        host.service();
+        host.serve_editor();
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Opens the editor `count` times while it plays, resizes it, and closes it.
+fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: usize) {
+    for round in 0..count {
+        let frame = screen.frame(1000, 700);
+        host.open_editor(frame.id());
+        serve_until(host, "no window", |_| frame.children().len() == 1);
+        if round % 10 == 0 {
+            serve_until(host, "no picture", |_| frame.colors() > 8);
+        }
+        for (width, height) in [(760, 520), (980, 690)] {
+            let outcome = on_the_audio_thread(host, |host| {
+                song.keep_time();
+                (0..5).filter(|_| !song.block(host, BLOCK)).count()
+            });
+            if let Some((_, calls)) = watched(outcome) {
+                let calls: Vec<_> = calls.iter().filter(|call| !excused::<H>(call)).collect();
+                assert!(calls.is_empty(), "{}, round {round}: system calls {calls:#?}", H::FORMAT);
+            }
+            host.resize_editor(width, height);
+            let arrived = |host: &mut H| host.serve_editor() == Some(frame.children()[0]);
+            serve_until(host, "not resized", arrived);
+        }
+        host.close_editor();
+        serve_until(host, "the window stays", |_| frame.children().is_empty());
+    }
+}
+
+both_with_editor! {
+    #[ignore = "needs Xvfb; scripts/test-hosts runs it"]
+    fn a_hundred_windows_leave_no_thread_and_no_growth<H>() {
+        alone(|| {
+            let screen = Screen::start();
+            let mut host: H = steady(Layout::Stereo);
+            host.activate(Run::live(44100, BLOCK));
+            let mut song = Song::new(grid(2, 1 << 17));
+            song.keep_time();
+            song.play(&mut host, BLOCK, 1.0);
+            // Libraries of the system are loaded with the first, and its caches filled.
+            opens(&mut host, &mut song, &screen, 10);
+            let before = settled_threads(0, Duration::from_secs(2));
+            let warm = memory_mib();
+            opens(&mut host, &mut song, &screen, 90);
+            let after = settled_threads(before.len(), Duration::from_secs(10));
+            let end = memory_mib();
+            println!("{}: {warm:.1} MiB after 10 windows, {end:.1} MiB after 90 more; threads {after:?}", H::FORMAT);
+            assert_eq!(after.len(), before.len(), "{}: threads {before:?} before, {after:?} after", H::FORMAT);
+            assert!(end < warm + 32.0, "{}: {warm:.1} MiB grew to {end:.1} MiB", H::FORMAT);
+            drop(host);
+            assert!(!threads().iter().any(|name| name.starts_with("nullsum-")), "{:?}", threads());
+        });
+    }
+}

@@ -1,0 +1,129 @@
+//! Models that cannot be loaded, that give nothing sensible, or that are too slow, chosen while it plays.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::host::{Host, Layout, Run, both, steady};
+use crate::models::{BROKEN, Kind, Models, choose, choose_known};
+use crate::play::{Heard, Song};
+use crate::signal::grid;
+
+const BLOCK: usize = 441;
+
+/// A playing instance, in step with the clock.
+fn playing<H: Host>(prepare: impl FnOnce(&mut H)) -> (H, Song) {
+    let mut host: H = steady(Layout::Stereo);
+    prepare(&mut host);
+    host.activate(Run::live(44100, BLOCK));
+    let mut song = Song::new(grid(2, 1 << 17));
+    song.keep_time();
+    (host, song)
+}
+
+/// Whether the chosen model was loaded: an instance notes what it found.
+fn is_loaded<H: Host>(host: &mut H, checkpoint: &Path) -> bool {
+    let state: Value = serde_json::from_slice(&host.save()).unwrap();
+    let model: Value = serde_json::from_str(state["fields"]["model"].as_str().unwrap()).unwrap();
+    model["source"]["checkpoint"] == json!(checkpoint) && model["sha256"].is_string()
+}
+
+/// Plays on until `done`, for a minute at most; what was heard.
+fn play_until<H: Host>(
+    host: &mut H,
+    song: &mut Song,
+    what: &str,
+    mut done: impl FnMut(&mut H, Heard) -> bool,
+) -> Heard {
+    let mut all = Heard::default();
+    for _ in 0..600 {
+        let heard = song.play(host, BLOCK, 0.1);
+        all = Heard { exact: all.exact + heard.exact, changed: all.changed + heard.changed };
+        if done(host, heard) {
+            return all;
+        }
+    }
+    panic!("{}: {what}: not within a minute", H::FORMAT);
+}
+
+/// Longer than the latency of the tier: what was made before was played.
+const PAST: f64 = 1.5;
+
+/// The stems of a model are heard, once what was made before was played: with one muted, the output is not the input. On a busy machine
+/// windows are late and the input is heard for a while.
+fn stems_are_heard<H: Host>(host: &mut H, song: &mut Song, what: &str) {
+    song.play(host, BLOCK, PAST);
+    play_until(host, song, what, |_, heard| heard.changed > 0);
+}
+
+both! {
+    fn whatever_is_chosen_while_it_plays_the_dry_signal_stays_exact<H>() {
+        let models = Models::new();
+        let (mut host, mut song) = playing::<H>(|_| ());
+        for kind in BROKEN.into_iter().chain([Kind::Nan, Kind::Huge, Kind::Good(1)]) {
+            let checkpoint = models.make(kind);
+            choose(&mut host, &checkpoint);
+            let heard = if BROKEN.contains(&kind) {
+                song.play(&mut host, BLOCK, 0.4)
+            } else {
+                let loaded = play_until(&mut host, &mut song, &format!("{kind:?}"), |host, _| is_loaded(host, &checkpoint));
+                let after = song.play(&mut host, BLOCK, 0.6);
+                Heard { exact: loaded.exact + after.exact, changed: loaded.changed + after.changed }
+            };
+            assert_eq!(heard.changed, 0, "{} {kind:?}: {heard:?}", H::FORMAT);
+        }
+    }
+
+    fn a_model_that_cannot_be_loaded_leaves_the_one_before_playing<H>() {
+        let models = Models::new();
+        let (mut host, mut song) = playing::<H>(|host| host.set("Drums Mute", 1.0));
+        stems_are_heard(&mut host, &mut song, "the first model");
+        for kind in BROKEN {
+            choose(&mut host, &models.make(kind));
+            stems_are_heard(&mut host, &mut song, &format!("the model before {kind:?}"));
+        }
+        let good = models.make(Kind::Good(2));
+        choose(&mut host, &good);
+        play_until(&mut host, &mut song, "a good model", |host, _| is_loaded(host, &good));
+        stems_are_heard(&mut host, &mut song, "a good model");
+    }
+
+    fn a_model_of_nan_weights_is_silence_and_a_good_one_after_it_plays<H>() {
+        let models = Models::new();
+        let (mut host, mut song) = playing::<H>(|host| host.set("Drums Mute", 1.0));
+        stems_are_heard(&mut host, &mut song, "the first model");
+        let nan = models.make(Kind::Nan);
+        choose(&mut host, &nan);
+        play_until(&mut host, &mut song, "NaN", |host, _| is_loaded(host, &nan));
+        song.play(&mut host, BLOCK, PAST);
+        // No drums are found any more, so that nothing is missing.
+        let heard = song.play(&mut host, BLOCK, PAST);
+        assert_eq!(heard.changed, 0, "{}: {heard:?}", H::FORMAT);
+        choose(&mut host, &models.make(Kind::Good(3)));
+        stems_are_heard(&mut host, &mut song, "a good model");
+    }
+
+    fn models_swapped_every_fifth_of_a_second_leave_no_gap<H>() {
+        let models = Models::new();
+        let good: Vec<_> = (4..7).map(|number| models.make(Kind::Good(number))).collect();
+        let (mut host, mut song) = playing::<H>(|_| ());
+        for swap in 0..20 {
+            choose(&mut host, &good[swap % good.len()]);
+            let heard = song.play(&mut host, BLOCK, 0.2);
+            assert_eq!(heard.changed, 0, "{} swap {swap}: {heard:?}", H::FORMAT);
+        }
+        host.set("Drums Mute", 1.0);
+        stems_are_heard(&mut host, &mut song, "the last model");
+    }
+
+    /// Ten samples a hop: thousands of windows a second, which nothing keeps up with. The worker is late for ever.
+    fn a_worker_that_never_keeps_up_leaves_the_dry_signal_exact<H>() {
+        let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/bs_seed_stereo_four_stems/model.ckpt");
+        let known = json!({ "rate": 44100, "chunk": 70, "frame_hop": 10, "frame": 24, "stems": ["drums", "bass", "other", "vocals"] });
+        let (mut host, mut song) = playing::<H>(|host| choose_known(host, &checkpoint, known));
+        let heard = play_until(&mut host, &mut song, "the model", |host, _| is_loaded(host, &checkpoint));
+        assert_eq!(heard.changed, 0, "{}: while it loads: {heard:?}", H::FORMAT);
+        let heard = song.play(&mut host, BLOCK, 1.5);
+        assert_eq!(heard.changed, 0, "{}: {heard:?}", H::FORMAT);
+    }
+}

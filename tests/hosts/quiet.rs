@@ -1,0 +1,127 @@
+//! The audio thread, playing in real time, makes no system call: it never waits, is never locked out, wakes nobody.
+
+use std::time::{Duration, Instant};
+
+use crate::host::{Buses, Host, Layout, OFFLINE, RENDER, Run, both, steady};
+use crate::models::{Kind, Models, choose};
+use crate::play::{Blocks, Song, assert_finite, play, play_with};
+use crate::signal::grid;
+use crate::torture::alone;
+use crate::watch::{self, Call};
+
+/// Moves an instance to another thread. Hosts have a thread for audio and one for the rest; nothing else is done while it is away.
+struct Carried<T>(T);
+
+// SAFETY: the owner waits until it is back.
+unsafe impl<T> Send for Carried<T> {}
+
+/// Runs `body` on a thread of its own, the audio thread, and tells its system calls while it processed.
+pub fn on_the_audio_thread<H: Host, T: Send>(
+    host: &mut H,
+    body: impl FnOnce(&mut H) -> T + Send,
+) -> Option<(T, Vec<Call>)> {
+    let carried = Carried(host);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let carried = carried;
+            watch::of(|| body(carried.0))
+        });
+        thread.join().unwrap()
+    })
+}
+
+/// As a sound card would: not before its time.
+fn paced<H: Host>(
+    host: &mut H,
+    input: &[Vec<f32>],
+    block: usize,
+    mut before: impl FnMut(&mut H, usize),
+) -> Buses {
+    let start = Instant::now();
+    play_with(host, input, Blocks::Fixed(block), |host, position| {
+        let due = start + Duration::from_micros(position as u64 * 1_000_000 / 44100);
+        std::thread::sleep(due.saturating_duration_since(Instant::now()));
+        before(host, position);
+    })
+}
+
+/// Where the system does not let a thread be watched, the claim is not tested. In CI it must be.
+pub fn watched<T>(outcome: Option<T>) -> Option<T> {
+    if outcome.is_none() {
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "CI must run on Linux 5.11 or later on x86-64, to watch the audio thread"
+        );
+        println!("not watched: needs Linux 5.11 or later on x86-64");
+    }
+    outcome
+}
+
+/// The framework's VST3 wrapper tells its own thread of every changed parameter and of a changed latency: it wakes that thread, and
+/// does not wait for it. That is not ours to mend; anything else is.
+pub fn excused<H: Host>(call: &Call) -> bool {
+    let wakes = call.number == libc::SYS_futex && [1, 129].contains(&(call.arguments[1] & 0xff));
+    H::FORMAT == "VST3" && wakes
+}
+
+/// Plays with a changing model, and with parameters that change in the second half of every phase.
+fn plays_quietly<H: Host>() {
+    let models = Models::new();
+    let swaps = [Kind::Good(1), Kind::Garbage, Kind::Nan, Kind::Good(2)].map(|kind| models.make(kind));
+    for layout in [Layout::Stereo, Layout::Multi] {
+        let mut host: H = steady(layout);
+        host.set("Drums Mute", 1.0);
+        host.activate(Run::live(44100, 512));
+        // Once stems are heard the model is at work.
+        let mut song = Song::new(grid(layout.channels(), 1 << 17));
+        song.keep_time();
+        let at_work = (0..600).any(|_| song.play(&mut host, 512, 0.1).changed > 0);
+        assert!(at_work, "{} {layout:?}: no model within a minute", H::FORMAT);
+        let input = grid(layout.channels(), 66_150);
+        let half = input[0].len() / 2;
+        for swap in std::iter::once(None).chain(swaps.iter().map(Some)) {
+            if let Some(checkpoint) = swap {
+                choose(&mut host, checkpoint);
+            }
+            let outcome = on_the_audio_thread(&mut host, |host| {
+                let output = paced(host, &input, 512, |host, position| {
+                    if position >= half {
+                        let value = f64::from(position as u32 % 7) / 7.0;
+                        for name in ["Vocals Gain", "Bass Pan", "Mix", "Output", "Other Solo"] {
+                            host.set(name, value);
+                        }
+                    }
+                });
+                assert_finite(H::FORMAT, &output);
+            });
+            let Some(((), calls)) = watched(outcome) else { return };
+            let (excused, calls): (Vec<Call>, Vec<Call>) = calls.into_iter().partition(excused::<H>);
+            println!(
+                "{} {layout:?}, {swap:?}: woke the framework's thread {} times",
+                H::FORMAT,
+                excused.len()
+            );
+            assert!(calls.is_empty(), "{} {layout:?}, {swap:?}: system calls {calls:#?}", H::FORMAT);
+        }
+    }
+}
+
+both! {
+    fn the_audio_thread_makes_no_system_call<H>() {
+        alone(plays_quietly::<H>);
+    }
+
+    /// The proof that the watch sees anything: a render may wait, and does.
+    fn a_wait_of_the_audio_thread_is_seen<H>() {
+        alone(|| {
+            let mut host = H::create(Layout::Stereo);
+            host.set(RENDER, OFFLINE);
+            host.activate(Run::offline(44100, 4096));
+            let input = grid(2, 4 * 44_100);
+            let outcome = on_the_audio_thread(&mut host, |host| play(host, &input, Blocks::Fixed(4096)));
+            let Some((_, calls)) = watched(outcome) else { return };
+            let waits = calls.iter().filter(|call| call.number == libc::SYS_futex && [0, 128, 9, 137].contains(&(call.arguments[1] & 0xff)));
+            assert!(waits.count() > 0, "{}: seen only {calls:#?}", H::FORMAT);
+        });
+    }
+}

@@ -1,0 +1,118 @@
+//! A screen in memory (Xvfb) and windows on it, for the editor.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+
+use xcb::{Xid, x};
+
+/// An X server of its own, which ends with it.
+pub struct Screen {
+    server: Child,
+    connection: xcb::Connection,
+}
+
+/// A window, as a host makes one for an editor.
+pub struct Frame<'a> {
+    screen: &'a Screen,
+    window: x::Window,
+}
+
+impl Screen {
+    /// Starts Xvfb and points this process to it, so no other thread may be at work yet. OpenGL is drawn in software.
+    pub fn start() -> Self {
+        let mut server = Command::new("Xvfb")
+            .args(["-displayfd", "1", "-screen", "0", "1400x1000x24", "-nolisten", "tcp"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("Xvfb; `scripts/setup screen` installs it");
+        let mut number = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut number).unwrap();
+        let display = format!(":{}", number.trim());
+        // SAFETY: nobody else reads the environment now.
+        unsafe {
+            std::env::set_var("DISPLAY", &display);
+            std::env::set_var("LIBGL_ALWAYS_SOFTWARE", "1");
+        }
+        let (connection, _) = xcb::Connection::connect(Some(&display)).unwrap();
+        Self { server, connection }
+    }
+
+    /// A window of this size, shown.
+    pub fn frame(&self, width: u16, height: u16) -> Frame<'_> {
+        let root = self.connection.get_setup().roots().next().unwrap();
+        let window: x::Window = self.connection.generate_id();
+        let make = x::CreateWindow {
+            depth: x::COPY_FROM_PARENT as u8,
+            wid: window,
+            parent: root.root(),
+            x: 0,
+            y: 0,
+            width,
+            height,
+            border_width: 0,
+            class: x::WindowClass::InputOutput,
+            visual: root.root_visual(),
+            value_list: &[],
+        };
+        self.connection.check_request(self.connection.send_request_checked(&make)).unwrap();
+        self.connection
+            .check_request(self.connection.send_request_checked(&x::MapWindow { window }))
+            .unwrap();
+        Frame { screen: self, window }
+    }
+}
+
+impl Drop for Screen {
+    fn drop(&mut self) {
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+impl Frame<'_> {
+    /// Its number.
+    pub fn id(&self) -> u32 {
+        self.window.resource_id()
+    }
+
+    /// Windows in it, and their sizes: the editor's.
+    pub fn children(&self) -> Vec<(u16, u16)> {
+        let connection = &self.screen.connection;
+        let query = connection.send_request(&x::QueryTree { window: self.window });
+        let tree = connection.wait_for_reply(query).unwrap();
+        let size = |child: &x::Window| {
+            let query = connection.send_request(&x::GetGeometry { drawable: x::Drawable::Window(*child) });
+            connection.wait_for_reply(query).map(|geometry| (geometry.width(), geometry.height())).ok()
+        };
+        tree.children().iter().filter_map(size).collect()
+    }
+
+    /// Distinct colours in the editor's window: one before anything was drawn.
+    pub fn colors(&self) -> usize {
+        let connection = &self.screen.connection;
+        let tree = connection
+            .wait_for_reply(connection.send_request(&x::QueryTree { window: self.window }))
+            .unwrap();
+        let Some(child) = tree.children().first() else { return 0 };
+        let image = x::GetImage {
+            format: x::ImageFormat::ZPixmap,
+            drawable: x::Drawable::Window(*child),
+            x: 0,
+            y: 0,
+            width: 300,
+            height: 60,
+            plane_mask: u32::MAX,
+        };
+        let Ok(image) = connection.wait_for_reply(connection.send_request(&image)) else { return 0 };
+        image.data().chunks_exact(4).collect::<std::collections::BTreeSet<_>>().len()
+    }
+}
+
+impl Drop for Frame<'_> {
+    fn drop(&mut self) {
+        let connection = &self.screen.connection;
+        let _ = connection
+            .check_request(connection.send_request_checked(&x::DestroyWindow { window: self.window }));
+    }
+}
