@@ -11,6 +11,7 @@
 //! thread, no model, no file.
 
 mod calibration;
+mod clap;
 mod control;
 pub mod editor;
 pub mod library;
@@ -165,8 +166,13 @@ macro_rules! class {
                 config: &BufferConfig,
                 context: &mut impl ActivateContext<Self>,
             ) -> bool {
-                let latency = self.0.activate(layout, config, context.plugin_api());
-                context.set_latency_samples(latency);
+                let api = context.plugin_api();
+                let latency = self.0.activate(layout, config, api);
+                if api == PluginApi::Clap {
+                    clap::set_latency(latency);
+                } else {
+                    context.set_latency_samples(latency);
+                }
                 true
             }
 
@@ -219,17 +225,3 @@ class!(
     &[Vst3SubCategory::Fx, Vst3SubCategory::Restoration],
     &[ClapFeature::AudioEffect, ClapFeature::Stereo, ClapFeature::Restoration]
 );
-
-/// Entry points of the dynamic library.
-#[allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "made by the wrapper"
-)]
-mod entry {
-    use super::{Multi, Stereo};
-
-    nice_plug::nice_export_clap!(Stereo, Multi);
-}

@@ -18,4 +18,5 @@ mod exact;
 mod lifecycle;
 mod state;
 mod stems;
+mod strict;
 mod torture;
