@@ -25,7 +25,8 @@ pub mod slot;
 mod store;
 mod vst3;
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
 
 use nice_plug::prelude::*;
 use nice_plug_egui::EguiEditor;
@@ -55,6 +56,16 @@ const fn layout(channels: u32, aux_output_ports: &'static [NonZeroU32], name: &'
     }
 }
 
+thread_local! {
+    /// Session of the instance that this thread has made last: the wrappers make instances, and hand nothing out.
+    static NEWEST: RefCell<Weak<Session>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Session of the instance that this thread has made last.
+fn newest() -> Option<Arc<Session>> {
+    NEWEST.with_borrow(Weak::upgrade)
+}
+
 /// What both classes are.
 struct Instance {
     session: Guard,
@@ -66,6 +77,7 @@ struct Instance {
 impl Default for Instance {
     fn default() -> Self {
         let session = Guard(Session::new(Arc::new(NullsumParams::new()), player::of_app()));
+        NEWEST.set(Arc::downgrade(&session.0));
         Self { session, processor: None, feed: None }
     }
 }

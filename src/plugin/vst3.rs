@@ -2,6 +2,7 @@
 //!
 //! - Buses that a host leaves out get memory of their own ([`room`]).
 //! - A value that is set on the controller while audio runs is what the controller says from then on ([`shown`]).
+//! - Parameters and states are set without the wrapper, which would tell the editor of them from another thread ([`values`]).
 //! - The wrapper hands on the process mode of the setup before. Told twice, it hands on the right one.
 //! - A host that processes on its main thread hears of a new latency after the block, not in it ([`handler`]).
 //! - The tail is the latency from the first activation on, not from the first block on.
@@ -13,6 +14,7 @@
 mod handler;
 mod room;
 mod shown;
+mod values;
 mod whole;
 
 use std::ffi::c_void;
@@ -103,7 +105,8 @@ impl IPluginFactory2Trait for Factory {
     unsafe fn getClassInfo2(&self, index: int32, to: *mut PClassInfo2) -> tresult {
         let make = |info: &PluginInfo| {
             let mut told = info.create_class_info_2();
-            told.sdkVersion.iter_mut().zip(EDITION.bytes()).for_each(|(to, byte)| *to = byte as _);
+            let edition = EDITION.bytes().chain(std::iter::repeat(0));
+            told.sdkVersion.iter_mut().zip(edition).for_each(|(to, byte)| *to = byte as _);
             told
         };
         unsafe { tell(self.info(index), to, make) }
@@ -115,7 +118,8 @@ impl IPluginFactory3Trait for Factory {
     unsafe fn getClassInfoUnicode(&self, index: int32, to: *mut PClassInfoW) -> tresult {
         let make = |info: &PluginInfo| {
             let mut told = info.create_class_info_unicode();
-            told.sdkVersion.iter_mut().zip(EDITION.encode_utf16()).for_each(|(to, unit)| *to = unit);
+            let edition = EDITION.encode_utf16().chain(std::iter::repeat(0));
+            told.sdkVersion.iter_mut().zip(edition).for_each(|(to, unit)| *to = unit);
             told
         };
         unsafe { tell(self.info(index), to, make) }

@@ -8,7 +8,8 @@ use std::cell::Cell;
 use nice_plug::wrapper::vst3::vst3::{Class, ComPtr, Steinberg};
 
 use Steinberg::Vst::{IComponentHandler, IComponentHandlerTrait, ParamID, ParamValue};
-use Steinberg::{int32, kResultOk, tresult};
+use Steinberg::{int32, kResultFalse, kResultOk, tresult};
+use parking_lot::RwLock;
 
 thread_local! {
     /// While this thread is in a block: what the host is to be told.
@@ -30,8 +31,22 @@ impl Hold {
     }
 }
 
-/// What the wrapper takes for the host's handler.
-pub(super) struct Handler(pub ComPtr<IComponentHandler>);
+/// What the wrapper takes for the host's handler, whether there is one or not.
+#[derive(Default)]
+pub(super) struct Handler(RwLock<Option<ComPtr<IComponentHandler>>>);
+
+impl Handler {
+    /// Sets the host's.
+    pub fn set(&self, host: Option<ComPtr<IComponentHandler>>) {
+        *self.0.write() = host;
+    }
+
+    /// Not under the lock, so that a host may set another while it is told.
+    fn tell(&self, tell: impl FnOnce(&ComPtr<IComponentHandler>) -> tresult) -> tresult {
+        let host = self.0.read().clone();
+        host.as_ref().map_or(kResultFalse, tell)
+    }
+}
 
 impl Class for Handler {
     type Interfaces = (IComponentHandler,);
@@ -41,15 +56,15 @@ impl Class for Handler {
 impl IComponentHandlerTrait for Handler {
     unsafe fn beginEdit(&self, id: ParamID) -> tresult {
         // SAFETY: the caller's arguments, unchanged; here and below.
-        unsafe { self.0.beginEdit(id) }
+        self.tell(|host| unsafe { host.beginEdit(id) })
     }
 
     unsafe fn performEdit(&self, id: ParamID, value: ParamValue) -> tresult {
-        unsafe { self.0.performEdit(id, value) }
+        self.tell(|host| unsafe { host.performEdit(id, value) })
     }
 
     unsafe fn endEdit(&self, id: ParamID) -> tresult {
-        unsafe { self.0.endEdit(id) }
+        self.tell(|host| unsafe { host.endEdit(id) })
     }
 
     unsafe fn restartComponent(&self, flags: int32) -> tresult {
@@ -58,7 +73,7 @@ impl IComponentHandlerTrait for Handler {
                 HELD.set(Some(held | flags));
                 kResultOk
             }
-            None => unsafe { self.0.restartComponent(flags) },
+            None => self.tell(|host| unsafe { host.restartComponent(flags) }),
         }
     }
 }

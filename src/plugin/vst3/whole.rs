@@ -10,12 +10,12 @@ use Steinberg::Vst::{self, ChannelContext::*, IProcessContextRequirements_::Flag
 use Steinberg::*;
 use nice_plug::prelude::Vst3Plugin;
 use nice_plug::wrapper::vst3::Wrapper;
-use nice_plug::wrapper::vst3::vst3::{Class, ComPtr, ComRef, ComWrapper, Steinberg};
-use parking_lot::RwLock;
+use nice_plug::wrapper::vst3::vst3::{Class, ComRef, ComWrapper, Steinberg};
 
 use super::handler::{Handler, Hold};
 use super::room::{Gap, Room};
 use super::shown::Shown;
+use super::values::Values;
 
 /// A component and controller that always sees every bus.
 pub(super) struct Whole<P: Vst3Plugin> {
@@ -23,8 +23,8 @@ pub(super) struct Whole<P: Vst3Plugin> {
     /// Changed while the plugin is inactive (`setupProcessing`, `setActive`), used by `process`: the format keeps these apart.
     room: UnsafeCell<Room>,
     shown: Shown,
-    /// The host's.
-    handler: RwLock<Option<ComPtr<IComponentHandler>>>,
+    values: Option<Values>,
+    handler: ComWrapper<Handler>,
     /// Between `setProcessing(true)` and `setProcessing(false)`.
     processing: AtomicBool,
 }
@@ -33,7 +33,7 @@ impl<P: Vst3Plugin> Whole<P> {
     pub fn new() -> Self {
         let inner = Wrapper::new();
         // SAFETY: a live object, and memory for what it tells.
-        let ids = unsafe {
+        let ids: Vec<u32> = unsafe {
             (0..inner.getParameterCount())
                 .filter_map(|index| {
                     let mut info: ParameterInfo = std::mem::zeroed();
@@ -41,30 +41,41 @@ impl<P: Vst3Plugin> Whole<P> {
                 })
                 .collect()
         };
+        let handler = ComWrapper::new(Handler::default());
+        if let Some(handler) = handler.as_com_ref::<IComponentHandler>() {
+            // Once and for all: the wrapper must not be looking at it when it changes.
+            // SAFETY: a live object; the wrapper keeps it.
+            unsafe { inner.setComponentHandler(handler.as_ptr()) };
+        }
         Self {
+            values: crate::plugin::newest().map(|session| Values::new(session, &ids)),
             inner,
             room: UnsafeCell::new(Room::new()),
             shown: Shown::new(ids),
-            handler: RwLock::default(),
+            handler,
             processing: AtomicBool::new(false),
         }
     }
 
-    fn processes(&self) -> bool {
-        self.processing.load(Relaxed)
+    fn set(&self, id: u32, value: f64) -> bool {
+        self.values.as_ref().is_some_and(|values| values.set(id, value))
     }
 
-    /// The processor gets values for these: what the controller shows in their stead is over. Realtime-safe.
+    /// Gives the processor its new values: where a block has several, the last. Realtime-safe.
     ///
     /// # Safety
     /// `changes` is null or valid.
-    unsafe fn forget(&self, changes: *mut IParameterChanges) {
+    unsafe fn take(&self, changes: *mut IParameterChanges) {
         // SAFETY: by the contract above; queues are valid as long as the block is.
         unsafe {
             let Some(changes) = ComRef::from_raw(changes) else { return };
             for index in 0..changes.getParameterCount() {
-                if let Some(queue) = ComRef::from_raw(changes.getParameterData(index)) {
-                    self.shown.forget(queue.getParameterId());
+                let Some(queue) = ComRef::from_raw(changes.getParameterData(index)) else { continue };
+                let (mut offset, mut value) = (0, f64::NAN);
+                if queue.getPoint(queue.getPointCount() - 1, &mut offset, &mut value) == kResultOk {
+                    let id = queue.getParameterId();
+                    self.set(id, value);
+                    self.shown.forget(id);
                 }
             }
         }
@@ -128,10 +139,24 @@ impl<P: Vst3Plugin> IComponentTrait for Whole<P> {
         fn getControllerClassId(id: *mut TUID) -> tresult;
         fn setIoMode(mode: IoMode) -> tresult;
         fn getBusCount(media: MediaType, direction: BusDirection) -> int32;
-        fn getBusInfo(media: MediaType, direction: BusDirection, index: int32, bus: *mut BusInfo) -> tresult;
         fn getRoutingInfo(input: *mut RoutingInfo, output: *mut RoutingInfo) -> tresult;
         fn activateBus(media: MediaType, direction: BusDirection, index: int32, state: TBool) -> tresult;
         fn getState(state: *mut IBStream) -> tresult;
+    }
+
+    unsafe fn getBusInfo(
+        &self,
+        media: MediaType,
+        direction: BusDirection,
+        index: int32,
+        bus: *mut BusInfo,
+    ) -> tresult {
+        // The wrapper takes what is below the first for the first of the stems.
+        if index < 0 {
+            return kInvalidArgument;
+        }
+        // SAFETY: the caller's arguments, unchanged.
+        unsafe { self.inner.getBusInfo(media, direction, index, bus) }
     }
 
     unsafe fn setActive(&self, state: TBool) -> tresult {
@@ -147,10 +172,10 @@ impl<P: Vst3Plugin> IComponentTrait for Whole<P> {
     }
 
     unsafe fn setState(&self, state: *mut IBStream) -> tresult {
-        // SAFETY: the caller's argument, unchanged.
-        let result = unsafe { IComponentTrait::setState(&self.inner, state) };
+        // SAFETY: null or a live object by the format.
+        let loaded = self.values.as_ref().is_some_and(|values| unsafe { values.load::<P>(state) });
         self.shown.forget_all();
-        result
+        if loaded { kResultOk } else { kResultFalse }
     }
 }
 
@@ -186,28 +211,17 @@ impl<P: Vst3Plugin> IEditControllerTrait for Whole<P> {
     }
 
     unsafe fn setParamNormalized(&self, id: ParamID, value: ParamValue) -> tresult {
-        if !self.shown.set(id, value) {
-            return kInvalidArgument;
+        if self.processing.load(Relaxed) {
+            return if self.shown.set(id, value) { kResultOk } else { kInvalidArgument };
         }
-        // SAFETY: the caller's arguments, made sound.
-        unsafe {
-            let result = self.inner.setParamNormalized(id, value.clamp(0.0, 1.0));
-            if !self.processes() {
-                // Then it has it.
-                self.shown.forget(id);
-            }
-            result
-        }
+        self.shown.forget(id);
+        if self.set(id, value) { kResultOk } else { kInvalidArgument }
     }
 
     unsafe fn setComponentHandler(&self, handler: *mut IComponentHandler) -> tresult {
         // SAFETY: null or a live object by the format.
-        let host = unsafe { ComRef::from_raw(handler) }.map(|handler| handler.to_com_ptr());
-        let ours =
-            host.clone().and_then(|host| ComWrapper::new(Handler(host)).to_com_ptr::<IComponentHandler>());
-        *self.handler.write() = host;
-        // SAFETY: a live object, or null; the wrapper keeps it.
-        unsafe { self.inner.setComponentHandler(ours.as_ref().map_or(std::ptr::null_mut(), ComPtr::as_ptr)) }
+        self.handler.set(unsafe { ComRef::from_raw(handler) }.map(|handler| handler.to_com_ptr()));
+        kResultOk
     }
 
     unsafe fn createView(&self, name: FIDString) -> *mut IPlugView {
@@ -224,9 +238,21 @@ impl<P: Vst3Plugin> IEditControllerTrait for Whole<P> {
 impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
     pass_on! { IAudioProcessorTrait:
         fn setBusArrangements(inputs: *mut SpeakerArrangement, input_count: int32, outputs: *mut SpeakerArrangement, output_count: int32) -> tresult;
-        fn getBusArrangement(direction: BusDirection, index: int32, arrangement: *mut SpeakerArrangement) -> tresult;
         fn canProcessSampleSize(size: int32) -> tresult;
         fn getLatencySamples() -> uint32;
+    }
+
+    unsafe fn getBusArrangement(
+        &self,
+        direction: BusDirection,
+        index: int32,
+        arrangement: *mut SpeakerArrangement,
+    ) -> tresult {
+        if index < 0 {
+            return kInvalidArgument;
+        }
+        // SAFETY: the caller's arguments, unchanged.
+        unsafe { self.inner.getBusArrangement(direction, index, arrangement) }
     }
 
     unsafe fn setupProcessing(&self, setup: *mut ProcessSetup) -> tresult {
@@ -260,7 +286,8 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
             if block.symbolicSampleSize != SymbolicSampleSizes_::kSample32 as int32 {
                 return kInvalidArgument;
             }
-            let changes = block.inputParameterChanges;
+            let changes = std::mem::replace(&mut block.inputParameterChanges, std::ptr::null_mut());
+            self.take(changes);
             let hold = Hold::new();
             if !block.outputs.is_null() {
                 for bus in 0..usize::try_from(block.numOutputs).unwrap_or(0) {
@@ -282,12 +309,10 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
                     result
                 }
             };
-            self.forget(changes);
+            (*data).inputParameterChanges = changes;
             let held = hold.done();
-            if held != 0
-                && let Some(handler) = self.handler.try_read().and_then(|handler| handler.clone())
-            {
-                handler.restartComponent(held);
+            if held != 0 {
+                self.handler.restartComponent(held);
             }
             result
         }
