@@ -11,6 +11,7 @@
 //! thread, no model, no file.
 
 mod calibration;
+mod clap;
 mod control;
 pub mod editor;
 pub mod library;
@@ -26,7 +27,8 @@ mod store;
 mod tests;
 mod vst3;
 
-use std::sync::Arc;
+use std::cell::RefCell;
+use std::sync::{Arc, Weak};
 
 use nice_plug::prelude::*;
 use nice_plug_egui::EguiEditor;
@@ -56,6 +58,16 @@ const fn layout(channels: u32, aux_output_ports: &'static [NonZeroU32], name: &'
     }
 }
 
+thread_local! {
+    /// Session of the instance that this thread has made last: the wrappers make instances, and hand nothing out.
+    static NEWEST: RefCell<Weak<Session>> = const { RefCell::new(Weak::new()) };
+}
+
+/// Session of the instance that this thread has made last.
+fn newest() -> Option<Arc<Session>> {
+    NEWEST.with_borrow(Weak::upgrade)
+}
+
 /// What both classes are.
 struct Instance {
     session: Guard,
@@ -67,6 +79,7 @@ struct Instance {
 impl Default for Instance {
     fn default() -> Self {
         let session = Guard(Session::new(Arc::new(NullsumParams::new()), player::of_app()));
+        NEWEST.set(Arc::downgrade(&session.0));
         Self { session, processor: None, feed: None }
     }
 }
@@ -167,8 +180,13 @@ macro_rules! class {
                 config: &BufferConfig,
                 context: &mut impl ActivateContext<Self>,
             ) -> bool {
-                let latency = self.0.activate(layout, config, context.plugin_api());
-                context.set_latency_samples(latency);
+                let api = context.plugin_api();
+                let latency = self.0.activate(layout, config, api);
+                if api == PluginApi::Clap {
+                    clap::set_latency(latency);
+                } else {
+                    context.set_latency_samples(latency);
+                }
                 true
             }
 
@@ -221,17 +239,3 @@ class!(
     &[Vst3SubCategory::Fx, Vst3SubCategory::Restoration],
     &[ClapFeature::AudioEffect, ClapFeature::Stereo, ClapFeature::Restoration]
 );
-
-/// Entry points of the dynamic library.
-#[allow(
-    missing_docs,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "made by the wrapper"
-)]
-mod entry {
-    use super::{Multi, Stereo};
-
-    nice_plug::nice_export_clap!(Stereo, Multi);
-}

@@ -30,9 +30,7 @@ use nice_plug::context::gui::GuiContext;
 use nice_plug::editor::dpi::{LogicalSize, Size};
 use nice_plug::editor::{ResizeHint, SizeConstraints};
 use nice_plug_egui::baseview::{HandlerError, WindowSize};
-use nice_plug_egui::{
-    EguiEditor, EguiEditorState, EguiNiceSettings, Frame, NiceEguiApp, RepaintNotifier, create_egui_editor,
-};
+use nice_plug_egui::{EguiEditor, EguiEditorState, EguiNiceSettings, Frame, NiceEguiApp, create_egui_editor};
 
 use self::banner::Answer;
 use self::desk::Desk;
@@ -99,7 +97,7 @@ pub fn create(session: Arc<Session>) -> Option<EguiEditor<EditorApp>> {
         ..ResizeHint::NON_RESIZABLE
     };
     let settings = EguiNiceSettings::new().with_tile("Nullsum").with_resize_hint(hint);
-    create_egui_editor(state, RepaintNotifier::new(), settings, EditorApp::new(session))
+    create_egui_editor(state, session.repaint.clone(), settings, EditorApp::new(session))
 }
 
 /// A length out of a session, which may say anything.

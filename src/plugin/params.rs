@@ -117,7 +117,7 @@ impl StripParams {
             solo: BoolParam::new(format!("{name} Solo"), false),
             mute: BoolParam::new(format!("{name} Mute"), false),
             pan: FloatParam::new(format!("{name} Pan"), 0.0, FloatRange::Linear { min: -1.0, max: 1.0 })
-                .with_value_to_string(formatters::v2s_f32_panning())
+                .with_value_to_string(Arc::new(pan_text))
                 .with_string_to_value(formatters::s2v_f32_panning()),
             phase: BoolParam::new(format!("{name} Phase"), false),
         }
@@ -130,6 +130,15 @@ impl StripParams {
         let sign = if self.phase.value() { -1.0 } else { 1.0 };
         let gain = sign * decibels_to_gain(self.gain.value());
         crate::stream::smooth::balance(self.pan.value()).map(|side| side * gain)
+    }
+}
+
+/// A pan in hundredths of a side; what rounds to the centre is called so, since a text that is read must come back as it was.
+fn pan_text(pan: f32) -> String {
+    match (100.0 * pan).round() {
+        0.0 => "C".into(),
+        left if left < 0.0 => format!("{:.0}L", -left),
+        right => format!("{right:.0}R"),
     }
 }
 

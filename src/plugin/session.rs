@@ -9,6 +9,7 @@ use atomic_float::AtomicF32;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use crossbeam::queue::ArrayQueue;
 use nice_plug::prelude::{PluginApi, nice_error};
+use nice_plug_egui::RepaintNotifier;
 use parking_lot::{Condvar, Mutex};
 
 use super::control;
@@ -220,6 +221,8 @@ pub(super) struct Owner {
 pub struct Session {
     /// Parameters and state.
     pub params: Arc<NullsumParams>,
+    /// Makes the editor draw at once. Realtime-safe.
+    pub(super) repaint: RepaintNotifier,
     /// Audio halves of new streams; the audio thread takes them where the format lets the latency change in place.
     pub(super) handoff: ArrayQueue<Box<Live>>,
     /// Audio halves that the audio thread has done with: dropping them is not its work.
@@ -247,6 +250,7 @@ impl Session {
     pub(super) fn new(params: Arc<NullsumParams>, player: Option<Player>) -> Arc<Self> {
         Arc::new(Self {
             params,
+            repaint: RepaintNotifier::new(),
             handoff: ArrayQueue::new(1),
             retired: ArrayQueue::new(8),
             owner: Mutex::default(),

@@ -24,4 +24,5 @@ mod lifecycle;
 mod quiet;
 mod state;
 mod stems;
+mod strict;
 mod torture;

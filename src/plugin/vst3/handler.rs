@@ -1,0 +1,79 @@
+//! The host's handler, out of the way of blocks.
+//!
+//! Where a host processes on its main thread, as renderers do, the wrapper tells it of a new latency in the middle of a block. What hosts do
+//! then, stopping and starting the plugin, must not meet a block under way: it is told when the block is done.
+
+use std::cell::Cell;
+
+use nice_plug::wrapper::vst3::vst3::{Class, ComPtr, Steinberg};
+
+use Steinberg::Vst::{IComponentHandler, IComponentHandlerTrait, ParamID, ParamValue};
+use Steinberg::{int32, kResultFalse, kResultOk, tresult};
+use parking_lot::RwLock;
+
+thread_local! {
+    /// While this thread is in a block: what the host is to be told.
+    static HELD: Cell<Option<int32>> = const { Cell::new(None) };
+}
+
+/// Holds back what is said on this thread until it is [`done`](Self::done). Realtime-safe.
+pub(super) struct Hold(());
+
+impl Hold {
+    pub fn new() -> Self {
+        HELD.set(Some(0));
+        Self(())
+    }
+
+    /// What was held back, as flags. Realtime-safe.
+    pub fn done(self) -> int32 {
+        HELD.take().unwrap_or(0)
+    }
+}
+
+/// What the wrapper takes for the host's handler, whether there is one or not.
+#[derive(Default)]
+pub(super) struct Handler(RwLock<Option<ComPtr<IComponentHandler>>>);
+
+impl Handler {
+    /// Sets the host's.
+    pub fn set(&self, host: Option<ComPtr<IComponentHandler>>) {
+        *self.0.write() = host;
+    }
+
+    /// Not under the lock, so that a host may set another while it is told.
+    fn tell(&self, tell: impl FnOnce(&ComPtr<IComponentHandler>) -> tresult) -> tresult {
+        let host = self.0.read().clone();
+        host.as_ref().map_or(kResultFalse, tell)
+    }
+}
+
+impl Class for Handler {
+    type Interfaces = (IComponentHandler,);
+}
+
+#[allow(non_snake_case, reason = "the format's names")]
+impl IComponentHandlerTrait for Handler {
+    unsafe fn beginEdit(&self, id: ParamID) -> tresult {
+        // SAFETY: the caller's arguments, unchanged; here and below.
+        self.tell(|host| unsafe { host.beginEdit(id) })
+    }
+
+    unsafe fn performEdit(&self, id: ParamID, value: ParamValue) -> tresult {
+        self.tell(|host| unsafe { host.performEdit(id, value) })
+    }
+
+    unsafe fn endEdit(&self, id: ParamID) -> tresult {
+        self.tell(|host| unsafe { host.endEdit(id) })
+    }
+
+    unsafe fn restartComponent(&self, flags: int32) -> tresult {
+        match HELD.get() {
+            Some(held) => {
+                HELD.set(Some(held | flags));
+                kResultOk
+            }
+            None => self.tell(|host| unsafe { host.restartComponent(flags) }),
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a host has set on the edit controller while audio runs.
+//!
+//! Processor and controller are one object here. While audio runs, values reach the processor with the blocks, exact to the block, and the
+//! wrapper ignores what is set on the controller beside that: it may be old by the time it is set. But a host asks the controller for
+//! what it has just set, and must find it.
+
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// Bits of no value: a NaN.
+const NONE: u64 = u64::MAX;
+
+/// Values that the controller shows until the processor has its own.
+pub(super) struct Shown {
+    /// Ids in order.
+    ids: Box<[u32]>,
+    values: Box<[AtomicU64]>,
+}
+
+impl Shown {
+    /// Nothing is set.
+    pub fn new(mut ids: Vec<u32>) -> Self {
+        ids.sort_unstable();
+        let values = ids.iter().map(|_| AtomicU64::new(NONE)).collect();
+        Self { ids: ids.into(), values }
+    }
+
+    fn of(&self, id: u32) -> Option<&AtomicU64> {
+        self.values.get(self.ids.binary_search(&id).ok()?)
+    }
+
+    /// Shows a value from now on; false where there is no such parameter, or it is no value.
+    pub fn set(&self, id: u32, value: f64) -> bool {
+        let Some(shown) = self.of(id).filter(|_| value.is_finite()) else { return false };
+        shown.store(value.clamp(0.0, 1.0).to_bits(), Relaxed);
+        true
+    }
+
+    /// What is shown instead of the processor's value.
+    pub fn get(&self, id: u32) -> Option<f64> {
+        let bits = self.of(id)?.load(Relaxed);
+        (bits != NONE).then(|| f64::from_bits(bits))
+    }
+
+    /// The processor has a value of its own. Realtime-safe.
+    pub fn forget(&self, id: u32) {
+        if let Some(shown) = self.of(id) {
+            shown.store(NONE, Relaxed);
+        }
+    }
+
+    /// As [`forget`](Self::forget), for all parameters.
+    pub fn forget_all(&self) {
+        for shown in &self.values {
+            shown.store(NONE, Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_is_shown_until_the_processor_has_one() {
+        let shown = Shown::new(vec![9, 2, 7]);
+        assert_eq!(shown.get(7), None);
+        assert!(shown.set(7, 0.25) && shown.set(2, 3.0));
+        assert_eq!((shown.get(7), shown.get(2), shown.get(9)), (Some(0.25), Some(1.0), None));
+        shown.forget(7);
+        assert_eq!((shown.get(7), shown.get(2)), (None, Some(1.0)));
+        shown.forget_all();
+        assert_eq!(shown.get(2), None);
+    }
+
+    #[test]
+    fn strangers_and_nonsense_are_refused() {
+        let shown = Shown::new(vec![1]);
+        assert!(!shown.set(3, 0.5) && !shown.set(1, f64::NAN));
+        assert_eq!((shown.get(3), shown.get(1)), (None, None));
+    }
+}
