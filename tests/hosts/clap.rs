@@ -149,6 +149,7 @@ impl Clap {
 
 impl Host for Clap {
     const FORMAT: &'static str = "CLAP";
+    const RESTORES_ANEW: bool = false;
 
     fn classes() -> Vec<String> {
         let entry = entry();

@@ -65,6 +65,9 @@ pub trait Host: Sized {
     /// The format, for messages.
     const FORMAT: &'static str;
 
+    /// Whether it stops the plugin and starts it anew around a restored state.
+    const RESTORES_ANEW: bool;
+
     /// Names of the classes, in the order of the library.
     fn classes() -> Vec<String>;
 

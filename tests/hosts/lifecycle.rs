@@ -66,6 +66,25 @@ both! {
         assert_delayed(H::FORMAT, &input, &output, latency);
     }
 
+    fn an_instance_dropped_amid_automation_leaves_the_others_at_work<H>() {
+        let mut kept: H = steady(Layout::Stereo);
+        kept.activate(Run::live(44100, 64));
+        for round in 0..20 {
+            let mut other: H = steady(Layout::Stereo);
+            other.activate(Run::live(44100, 64));
+            for block in 0..30 {
+                // From a thread that is not the one that made the instance, as a host's audio thread does it.
+                crate::quiet::elsewhere(&mut other, |other| {
+                    other.set("Vocals Gain", f64::from((round + block) % 10) / 10.0);
+                    other.set("Bass Gain", f64::from((round + block) % 9) / 9.0);
+                    other.process(&[&[0.1; 64], &[0.1; 64]]).unwrap();
+                });
+            }
+            drop(other);
+            kept.process(&[&[0.1; 64], &[0.1; 64]]).unwrap();
+        }
+    }
+
     // cargo test --features plugin --test hosts scan -- --ignored --nocapture
     #[ignore = "prints a time, claims nothing"]
     fn scan_time<H>() {

@@ -153,7 +153,10 @@ pub struct Song {
     samples: Vec<Vec<f32>>,
     period: usize,
     position: usize,
-    started: Option<Instant>,
+    /// Where the plugin was started last: silence before.
+    origin: usize,
+    /// When which position was due, where a clock counts.
+    started: Option<(Instant, usize)>,
 }
 
 /// What was heard of a part of a song.
@@ -170,7 +173,17 @@ impl Song {
     pub fn new(mut period: Vec<Vec<f32>>) -> Self {
         let length = period[0].len();
         period.iter_mut().for_each(|channel| channel.extend_from_within(..));
-        Self { samples: period, period: length, position: 0, started: None }
+        Self { samples: period, period: length, position: 0, origin: 0, started: None }
+    }
+
+    /// The plugin begins anew here.
+    pub fn restart(&mut self) {
+        self.origin = self.position;
+    }
+
+    /// As fast as it goes, again.
+    pub fn hurry(&mut self) {
+        self.started = None;
     }
 
     /// Samples played.
@@ -180,14 +193,13 @@ impl Song {
 
     /// From now on in step with a clock, as a sound card would.
     pub fn keep_time(&mut self) {
-        self.started = Some(Instant::now());
-        self.position = 0;
+        self.started = Some((Instant::now(), self.position));
     }
 
     /// Plays a block. Whether it was the delayed input; what is no number, or louder than any mix of it, is an error.
     pub fn block<H: Host>(&mut self, host: &mut H, size: usize) -> bool {
-        if let Some(started) = self.started {
-            let due = started + Duration::from_micros(self.position as u64 * 1_000_000 / 44100);
+        if let Some((started, from)) = self.started {
+            let due = started + Duration::from_micros((self.position - from) as u64 * 1_000_000 / 44100);
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
         }
         let latency = host.latency();
@@ -197,7 +209,8 @@ impl Song {
             .process(&input)
             .unwrap_or_else(|error| panic!("{}: block of {size} at {}: {error}", H::FORMAT, self.position));
         assert_finite(H::FORMAT, &output);
-        let delayed = |n: usize| (self.position + n).checked_sub(latency).map(|at| at % self.period);
+        let sounded = |n: usize| (self.position + n).checked_sub(latency).filter(|at| *at >= self.origin);
+        let delayed = |n: usize| sounded(n).map(|at| at % self.period);
         let exact =
             output[0].iter().zip(&self.samples).all(|(output, samples)| match (delayed(0), delayed(size)) {
                 (Some(begin), Some(_)) => output[..] == samples[begin..begin + size],

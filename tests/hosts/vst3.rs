@@ -46,6 +46,7 @@ impl Vst3 {
 
 impl Host for Vst3 {
     const FORMAT: &'static str = "VST3";
+    const RESTORES_ANEW: bool = true;
 
     fn classes() -> Vec<String> {
         let info = vst3_host::discovery::get_detailed_plugin_info(&PLUGIN.bundle).unwrap();

@@ -511,7 +511,7 @@ fn classes_tell_the_edition_and_what_it_asks_of_them() {
     }
     let needs = instance.component.cast::<IProcessContextRequirements>().unwrap();
     let needed = unsafe { needs.getProcessContextRequirements() };
-    assert_eq!(needed, IProcessContextRequirements_::Flags_::kNeedTransportState as u32);
+    assert_eq!(needed, IProcessContextRequirements_::Flags_::kNeedTransportState);
 }
 
 #[test]
