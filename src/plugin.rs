@@ -82,12 +82,8 @@ struct Instance {
 impl Default for Instance {
     fn default() -> Self {
         let session = Guard(Session::new(Arc::new(NullsumParams::new()), player::of_app()));
-<<<<<<< HEAD
         NEWEST.set(Arc::downgrade(&session.0));
-        Self { session, processor: None, feed: None }
-=======
         Self { session, processor: None, feed: None, flush: None }
->>>>>>> h-plug
     }
 }
 
