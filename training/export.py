@@ -1,6 +1,8 @@
 """Write the averaged weights as f16 safetensors with the configuration inside, and print the sha256.
 
     python export.py --state STATE --out ../assets/nullsum-preview.safetensors
+
+Several states of one run are exported as their mean; choose by a song that the figures are not taken from.
 """
 
 import argparse
@@ -15,25 +17,28 @@ from model import CONFIG
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--state", type=Path, required=True)
+    parser.add_argument("--state", type=Path, required=True, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
-    saved = torch.load(args.state, weights_only=True)
+    saved = [torch.load(path, weights_only=True) for path in args.state]
+    averages = [state["average"] for state in saved]
+    mean = {k: sum(a[k] for a in averages) / len(averages) for k in averages[0]}
+    steps = "+".join(str(state["step"]) for state in saved)
     # Both rotary embeddings are one frozen vector, which the reference stores once a layer.
-    tensors = {k: v.to(torch.float16).contiguous().clone() for k, v in saved["average"].items()}
+    tensors = {k: v.to(torch.float16).contiguous().clone() for k, v in mean.items()}
     metadata = {
         "config": CONFIG.read_text(),
         "name": "nullsum-preview",
         "model_type": "bs_roformer",
         "license": "CC0-1.0",
-        "steps": str(saved["step"]),
+        "steps": steps,
     }
     data = save(tensors, metadata)
     args.out.parent.mkdir(parents=True, exist_ok=True)
     args.out.write_bytes(data)
     parameters = sum(v.numel() for v in tensors.values())
-    print(f"{args.out.name}: {len(tensors)} tensors, {parameters} values, {len(data)} bytes, step {saved['step']}")
+    print(f"{args.out.name}: {len(tensors)} tensors, {parameters} values, {len(data)} bytes, step {steps}")
     print(f"sha256 {hashlib.sha256(data).hexdigest()}")
 
 
