@@ -14,7 +14,6 @@ mod calibration;
 mod clap;
 mod control;
 pub mod editor;
-mod errands;
 pub mod library;
 mod pace;
 pub mod params;
@@ -75,15 +74,13 @@ struct Instance {
     processor: Option<Processor>,
     /// What plays instead of the input, in the app.
     feed: Option<player::Feed>,
-    /// Waits for the framework's thread.
-    flush: Option<errands::Flush>,
 }
 
 impl Default for Instance {
     fn default() -> Self {
         let session = Guard(Session::new(Arc::new(NullsumParams::new()), player::of_app()));
         NEWEST.set(Arc::downgrade(&session.0));
-        Self { session, processor: None, feed: None, flush: None }
+        Self { session, processor: None, feed: None }
     }
 }
 
@@ -167,24 +164,13 @@ macro_rules! class {
             const AUDIO_IO_LAYOUTS: &'static [AudioIOLayout] = $layouts;
             type Editor = EguiEditor<EditorApp>;
             type SysExMessage = ();
-            type BackgroundTask = errands::Errand;
+            type BackgroundTask = ();
 
             fn params(&self) -> Arc<dyn Params> {
                 self.0.session().params.clone()
             }
 
-            fn task_executor(&mut self) -> TaskExecutor<Self> {
-                Box::new(errands::Errand::run)
-            }
-
-            fn deactivate(&mut self) {
-                if let Some(flush) = &self.0.flush {
-                    flush();
-                }
-            }
-
-            fn editor(&mut self, async_executor: AsyncExecutor<Self>) -> Option<Self::Editor> {
-                self.0.flush = Some(errands::flush_by(async_executor));
+            fn editor(&mut self, _async_executor: AsyncExecutor<Self>) -> Option<Self::Editor> {
                 editor::create(self.0.session().clone())
             }
 

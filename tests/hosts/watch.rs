@@ -5,7 +5,8 @@
 //! count. The handler notes the call and lets it happen: the plugin does not notice that it is watched. No privilege is needed.
 //!
 //! What it sees: waiting, locks that are contended, waking others, files, memory from the system, sleeping. What it does not see: a lock that
-//! happens to be free (a unit test of the plugin holds all of them instead), and clocks read without the kernel's help (vDSO), which are allowed.
+//! happens to be free (a unit test of the plugin holds all of them instead), clocks read without the kernel's help (vDSO), which are allowed, and the
+//! first block of a thread: there the dynamic linker gives the thread its copies of the library's thread-locals, and allocates.
 
 /// A system call of the watched thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,7 +62,15 @@ mod linux {
     static BUSY: Mutex<()> = Mutex::new(());
 
     thread_local! {
-        static WATCHED: Cell<bool> = const { Cell::new(false) };
+        static WATCHED: Cell<Watched> = const { Cell::new(Watched::No) };
+    }
+
+    #[derive(Clone, Copy)]
+    enum Watched {
+        No,
+        /// From its next block on.
+        Soon,
+        Now,
     }
 
     struct Note {
@@ -102,9 +111,9 @@ mod linux {
                 return None;
             }
         }
-        WATCHED.set(true);
+        WATCHED.set(Watched::Soon);
         let result = body();
-        WATCHED.set(false);
+        WATCHED.set(Watched::No);
         // SAFETY: switches it off for this thread.
         unsafe { libc::prctl(PR_SET_SYSCALL_USER_DISPATCH, 0usize, 0usize, 0usize, 0usize) };
         let count = COUNT.load(SeqCst);
@@ -126,8 +135,13 @@ mod linux {
 
     /// Runs `body`, watched where the thread is.
     pub fn during<T>(body: impl FnOnce() -> T) -> T {
-        if !WATCHED.get() {
-            return body();
+        match WATCHED.get() {
+            Watched::No => return body(),
+            Watched::Soon => {
+                WATCHED.set(Watched::Now);
+                return body();
+            }
+            Watched::Now => {}
         }
         SELECTOR.store(BLOCK, SeqCst);
         let result = body();
