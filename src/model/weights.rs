@@ -51,6 +51,13 @@ impl SimpleBackend for CheckpointBackend<'_> {
             candle_core::bail!("{}: no tensor {name}", self.0.origin())
         };
         let values = view.to_f32().map_err(candle_core::Error::wrap)?;
+        // One NaN makes a NaN, or noise, of all that it touches.
+        if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+            candle_core::bail!(
+                "{}: {name}: value {at} is {value}, expected a finite number; the checkpoint is damaged, or its training had failed",
+                self.0.origin()
+            )
+        }
         Tensor::from_vec(values, view.shape(), dev)?.to_dtype(dtype)
     }
 

@@ -71,7 +71,7 @@ both! {
     fn whatever_is_chosen_while_it_plays_the_dry_signal_stays_exact<H>() {
         let models = Models::new();
         let (mut host, mut song) = playing::<H>(|_| ());
-        for kind in BROKEN.into_iter().chain([Kind::Nan, Kind::Huge, Kind::Good(1)]) {
+        for kind in BROKEN.into_iter().chain([Kind::Huge, Kind::Good(1)]) {
             let checkpoint = models.make(kind);
             choose(&mut host, &mut song, &checkpoint);
             let heard = if BROKEN.contains(&kind) {
@@ -99,14 +99,14 @@ both! {
         assert!(is_loaded(&mut host, &good), "{}", H::FORMAT);
     }
 
-    fn a_model_of_nan_weights_gives_numbers_and_a_good_one_after_it_plays<H>() {
+    fn a_model_of_huge_weights_gives_numbers_and_a_good_one_after_it_plays<H>() {
         let models = Models::new();
         let (mut host, mut song) = playing::<H>(|host| host.set("Drums Mute", 1.0));
         stems_are_heard(&mut host, &mut song, "the first model");
-        let nan = models.make(Kind::Nan);
-        choose(&mut host, &mut song, &nan);
+        let huge = models.make(Kind::Huge);
+        choose(&mut host, &mut song, &huge);
         song.play(&mut host, BLOCK, PAST);
-        assert!(is_loaded(&mut host, &nan), "{}", H::FORMAT);
+        assert!(is_loaded(&mut host, &huge), "{}", H::FORMAT);
         // Whatever it makes of them: a song fails at the first sample that is no number.
         song.play(&mut host, BLOCK, PAST);
         choose(&mut host, &mut song, &models.make(Kind::Good(3)));

@@ -36,8 +36,8 @@ pub enum Kind {
 }
 
 /// Those that cannot be loaded.
-pub const BROKEN: [Kind; 6] =
-    [Kind::Truncated, Kind::Garbage, Kind::Header, Kind::Shape, Kind::Missing, Kind::Empty];
+pub const BROKEN: [Kind; 7] =
+    [Kind::Truncated, Kind::Garbage, Kind::Header, Kind::Shape, Kind::Missing, Kind::Nan, Kind::Empty];
 
 impl Models {
     /// An empty folder.
@@ -57,9 +57,10 @@ fn damaged(kind: Kind) -> Vec<u8> {
     let mut bytes = std::fs::read(EMBEDDED).unwrap();
     let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
     let start = 8 + length;
-    let fill = |bytes: &mut Vec<u8>, value: f32| {
-        for weight in bytes[start..].chunks_exact_mut(4) {
-            weight.copy_from_slice(&value.to_le_bytes());
+    // The embedded weights are f16.
+    let fill = |bytes: &mut Vec<u8>, bits: u16| {
+        for weight in bytes[start..].chunks_exact_mut(2) {
+            weight.copy_from_slice(&bits.to_le_bytes());
         }
     };
     let header = |change: &dyn Fn(&mut serde_json::Map<String, Value>)| {
@@ -95,8 +96,8 @@ fn damaged(kind: Kind) -> Vec<u8> {
                 header.insert("something.else".into(), value);
             });
         }
-        Kind::Nan => fill(&mut bytes, f32::NAN),
-        Kind::Huge => fill(&mut bytes, f32::MAX),
+        Kind::Nan => fill(&mut bytes, 0x7e00),
+        Kind::Huge => fill(&mut bytes, 0x7bff),
         Kind::Empty => bytes.clear(),
     }
     bytes
