@@ -16,15 +16,14 @@ pub struct Plugin {
 /// Found once; also points the plugin's cache to a folder of this test run, so that no earlier run decides a tier.
 pub static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("nullsum-hosts-{}", std::process::id()));
+    // An earlier process of that number may have left its own.
+    let _ = std::fs::remove_dir_all(&folder);
     let library = find();
     let architecture = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     let bundle = folder.join("Nullsum.vst3");
     let inside = bundle.join("Contents").join(architecture);
     std::fs::create_dir_all(&inside).unwrap();
-    let target = inside.join("Nullsum.so");
-    if !target.exists() {
-        std::os::unix::fs::symlink(&library, target).unwrap();
-    }
+    std::os::unix::fs::symlink(&library, inside.join("Nullsum.so")).unwrap();
     // SAFETY: the plugin, the only reader, is loaded after this, by code that comes through this lock.
     unsafe { std::env::set_var("NULLSUM_CACHE", folder.join("cache")) };
     Plugin { library, bundle }
