@@ -57,12 +57,13 @@ impl Isa {
     /// All of them, best last.
     const ALL: [Self; 8] = [
         Self::Emulated,
+        // No processor has run it yet: only by name.
+        Self::Avx512Bf16,
         Self::Portable,
         Self::Neon,
         Self::Sse2,
         Self::Avx2,
         Self::Avx512,
-        Self::Avx512Bf16,
         Self::Amx,
     ];
 
