@@ -39,7 +39,7 @@ fn snr_db(reference: &[f32], other: &[f32]) -> f64 {
     assert_eq!(reference.len(), other.len());
     let signal: f64 = reference.iter().map(|x| f64::from(*x).powi(2)).sum();
     let error: f64 = reference.iter().zip(other).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    10.0 * (signal / error.max(1e-300)).log10()
+    10.0 * (signal / (error + 1e-300)).log10()
 }
 
 fn compare(name: &str, arch: &Architecture, frames: usize, batch: usize) {

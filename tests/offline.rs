@@ -67,7 +67,7 @@ fn snr_db(reference: &Planar, other: &Planar) -> f64 {
         signal += f64::from(*a).powi(2);
         error += f64::from(a - b).powi(2);
     }
-    10.0 * (signal / error.max(1e-300)).log10()
+    10.0 * (signal / (error + 1e-300)).log10()
 }
 
 /// The stems' sum as a signal of `channels` channels.

@@ -96,6 +96,15 @@ fn checked(
     let loudness = |i: usize| 20.0 / (1.0 + (i % features) as f32 / 32.0);
     let spec: Vec<f32> = (0..FRAMES * features).map(|i| loudness(i) * random.bipolar()).collect();
     let (masks, wanted) = (quick.forward(&spec, 1)?, exact.forward(&spec, 1)?);
+    let db = agreement_db(&spec, &masks, &wanted);
+    // False for NaN.
+    let good = db >= min_snr_db;
+    let precision = if good { Precision::Bf16 } else { Precision::F32 };
+    Ok((if good { quick } else { exact }, Arithmetic { precision, self_check_db: Some(db) }))
+}
+
+/// SNR in dB of what `masks` and `wanted` make of `spec`, complex numbers all, any number of stems; NaN where a mask is no number.
+fn agreement_db(spec: &[f32], masks: &[f32], wanted: &[f32]) -> f64 {
     let (mut signal, mut error) = (0.0, 0.0);
     for ((got, want), at) in
         masks.chunks_exact(2).zip(wanted.chunks_exact(2)).zip((0..spec.len()).step_by(2).cycle())
@@ -105,11 +114,8 @@ fn checked(
         signal += power * square(want[0], want[1]);
         error += power * square(got[0] - want[0], got[1] - want[1]);
     }
-    let db = 10.0 * (signal / error.max(f64::MIN_POSITIVE)).log10();
-    // A NaN is no better than f32.
-    let good = db >= min_snr_db;
-    let precision = if good { Precision::Bf16 } else { Precision::F32 };
-    Ok((if good { quick } else { exact }, Arithmetic { precision, self_check_db: Some(db) }))
+    // Added, since `max` would take a NaN for no error.
+    10.0 * (signal / (error + f64::MIN_POSITIVE)).log10()
 }
 
 #[cfg(test)]
@@ -139,6 +145,15 @@ mod tests {
 
         let (network, found) = checked(&arch, &vb, &pool, quick, db + 1.0).unwrap();
         assert_eq!((network.target().format, found.precision), (Format::F32, Precision::F32));
+    }
+
+    #[test]
+    fn masks_that_are_no_numbers_agree_with_nothing() {
+        let (spec, wanted) = ([1.0, 2.0, 3.0, 4.0], [0.5; 8]);
+        assert!(agreement_db(&spec, &wanted, &wanted) > 3000.0);
+        let mut masks = wanted;
+        masks[5] = f32::NAN;
+        assert!(!(agreement_db(&spec, &masks, &wanted) >= MIN_SNR_DB));
     }
 
     #[test]

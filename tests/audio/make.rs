@@ -152,5 +152,5 @@ pub fn snr_db(expected: &[f32], found: &[f32]) -> f64 {
     let power = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
     let signal = power(&mut expected.iter().map(|&s| f64::from(s)));
     let error = power(&mut expected.iter().zip(found).map(|(&e, &f)| f64::from(e) - f64::from(f)));
-    10.0 * (signal / error.max(1e-300)).log10()
+    10.0 * (signal / (error + 1e-300)).log10()
 }
