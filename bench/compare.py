@@ -80,7 +80,8 @@ class Comparison:
         if self.args.candle:
             ways["candle"] = lambda: self.ours("f32", "candle")
         ways[PYTORCH] = lambda: self.pytorch(PYTORCH)
-        if self.args.bf16:
+        # Without such instructions PyTorch takes minutes a pass, which compares nothing.
+        if self.args.bf16 and multiplies_bf16():
             ways["PyTorch bf16 autocast"] = lambda: self.pytorch("PyTorch bf16 autocast", bf16=True)
         for _ in range(self.args.rounds):
             for name, way in ways.items():
@@ -136,11 +137,21 @@ def snr_db(expected, found):
 
 
 def processor():
+    return cpuinfo("model name") or platform.processor() or platform.machine()
+
+
+def multiplies_bf16():
+    """Whether the processor has AVX-512 BF16 or AMX."""
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(cpuinfo("flags").split())
+
+
+def cpuinfo(key):
+    """What Linux says of the first processor; empty where it says nothing."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+        return next(line.split(":")[1].strip() for line in lines if line.startswith(key))
     except (OSError, StopIteration, IndexError):
-        return platform.processor() or platform.machine()
+        return ""
 
 
 if __name__ == "__main__":

@@ -1,17 +1,21 @@
-//! GFLOP/s of each kernel and the share of the peak that this machine's multiply-adds reach in registers.
+//! GFLOP/s of each kernel, and the share of the peak that this machine's multiply-adds reach in registers.
 //!
 //! `cargo bench --bench kernels [-- FILTER]`; threads from `NULLSUM_THREADS` (default 1), instruction set from
-//! `NULLSUM_KERNEL`, `NULLSUM_PRECISION=bf16` for that format. Times are medians over at least 0.3 s; the peak is measured before each one, since clocks and neighbours
-//! change. On a machine with other work, look at the last column: the share of the peak in processor time (Linux).
+//! `NULLSUM_KERNEL`, `NULLSUM_PRECISION=bf16` for that format. Criterion's elements are floating-point operations. The peak is taken beside every
+//! sample, since clocks and neighbours change: the share is the median of the samples' ratios.
 
 use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use criterion::{Criterion, SamplingMode, Throughput};
 use nullsum::kernels::{
     BandMlp, BandSplit, BandWeights, Format, KernelError, Linear, MaskEstimator, Ops, PackedLinear, Pool,
     Rotary, Sequences, Target, TransformerBlock, TransformerWeights,
 };
+
+/// Multiply-adds of a burst, a register.
+const BURST: usize = 100_000;
 
 /// Values in −1..1, always the same.
 fn values(n: usize, scale: f32) -> Vec<f32> {
@@ -24,72 +28,41 @@ fn values(n: usize, scale: f32) -> Vec<f32> {
         .collect()
 }
 
-/// Processor seconds of this process so far, in steps of 10 ms; 0 where the system does not say so in `/proc`.
-fn cpu_seconds() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let after = stat.rsplit(')').next().unwrap_or_default();
-    let ticks = after.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<f64>().ok());
-    ticks.sum::<f64>() / 100.0
-}
-
-/// Median seconds of `f`.
-fn median(f: impl FnMut()) -> f64 {
-    timed(f).0
-}
-
-/// Median seconds, and mean processor seconds, of `f`.
-fn timed(mut f: impl FnMut()) -> (f64, f64) {
-    f();
-    let cpu = cpu_seconds();
-    let (start, mut times) = (Instant::now(), Vec::new());
-    while start.elapsed() < Duration::from_millis(300) || times.len() < 3 {
-        let run = Instant::now();
-        f();
-        times.push(run.elapsed().as_secs_f64());
-    }
-    let cpu = (cpu_seconds() - cpu) / times.len() as f64;
-    times.sort_by(f64::total_cmp);
-    (times[times.len() / 2], cpu)
-}
-
 struct Bench {
     target: Target,
     ops: Ops,
     pool: Pool,
-    filter: String,
 }
 
 impl Bench {
-    /// FLOP/s of `threads` threads with every operand in a register.
-    fn peak(&self, threads: usize) -> f64 {
-        let ops = self.ops;
-        let flops = ops.fma_burst(200_000) * threads as f64;
-        flops / median(|| self.pool.run(threads, |_| _ = black_box(ops.fma_burst(200_000))))
-    }
-
-    fn report(&self, name: &str, flops: f64, f: impl FnMut()) {
-        if !name.contains(&self.filter) {
-            return;
+    /// Times `f`, of so many floating-point operations, beside the peak.
+    fn report(&self, criterion: &mut Criterion, name: &str, flops: f64, mut f: impl FnMut()) {
+        let (ops, pool) = (self.ops, &self.pool);
+        let mut shares = Vec::new();
+        let mut group = criterion.benchmark_group("kernels");
+        // A pass of the larger ones takes seconds.
+        group.sampling_mode(SamplingMode::Flat).throughput(Throughput::Elements(flops as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter_custom(|turns| {
+                let started = Instant::now();
+                (0..turns).for_each(|_| f());
+                let spent = started.elapsed();
+                shares.push(flops * turns as f64 / spent.as_secs_f64() / peak(ops, pool));
+                spent
+            });
+        });
+        group.finish();
+        if !shares.is_empty() {
+            println!("{:24}peak:   {:.0} %", "", 100.0 * median(&mut shares));
         }
-        let (peak, one) = (self.peak(self.pool.threads()), self.peak(1));
-        let (seconds, cpu) = timed(f);
-        let rate = flops / seconds;
-        println!(
-            "{name:<44} {:>9.3} ms {:>7.1} GFLOP/s  {:>3.0} % of {:.1}, {:>3.0} % of processor time",
-            seconds * 1e3,
-            rate / 1e9,
-            100.0 * rate / peak,
-            peak / 1e9,
-            100.0 * flops / cpu / one
-        );
     }
 
-    fn linear(&self, m: usize, n: usize, k: usize) -> Result<(), KernelError> {
+    fn linear(&self, criterion: &mut Criterion, m: usize, n: usize, k: usize) -> Result<(), KernelError> {
         let (weight, bias) = (values(n * k, 0.05), values(n, 1.0));
         let packed = PackedLinear::new(self.target, Linear { weight: &weight, bias: &bias })?;
         let (x, mut out) = (values(m * k, 1.0), vec![0.0; m * n]);
         let flops = 2.0 * (m * n * k) as f64;
-        self.report(&format!("linear {m}×{n}×{k}, one thread"), flops, || {
+        self.report(criterion, &format!("linear {m}×{n}×{k}, one thread"), flops, || {
             packed.forward(&x, &mut out).unwrap_or_else(|error| eprintln!("{error}"));
         });
         Ok(())
@@ -97,6 +70,7 @@ impl Bench {
 
     fn transformer(
         &self,
+        criterion: &mut Criterion,
         dim: usize,
         heads: usize,
         dim_head: usize,
@@ -125,14 +99,20 @@ impl Bench {
         let mut x = fresh.clone();
         let Sequences { frames, bands, axis, .. } = sequences;
         let name = format!("transformer {dim} {heads}×{dim_head}, {frames} × {bands}, {axis:?}");
-        self.report(&name, block.flops(sequences), || {
+        self.report(criterion, &name, block.flops(sequences), || {
             block.forward(&self.pool, &mut x, sequences).unwrap_or_else(|error| eprintln!("{error}"));
         });
         Ok(())
     }
 
     /// The default architecture's band split and mask estimators (dim 384, hidden 768, 4 stems).
-    fn ends(&self, dim: usize, stems: usize, frames: usize) -> Result<(), KernelError> {
+    fn ends(
+        &self,
+        criterion: &mut Criterion,
+        dim: usize,
+        stems: usize,
+        frames: usize,
+    ) -> Result<(), KernelError> {
         let counts = [(24, 2), (12, 4), (8, 12), (8, 24), (8, 48), (1, 128), (1, 129)];
         let widths: Vec<usize> =
             counts.iter().flat_map(|&(n, bins)| std::iter::repeat_n(bins * 4, n)).collect();
@@ -147,7 +127,7 @@ impl Bench {
             .collect();
         let split = BandSplit::new(self.target, &bands)?;
         let (features, mut x) = (values(frames * total, 1.0), values(frames * widths.len() * dim, 1.0));
-        self.report(&format!("band split {dim}, {frames} frames"), split.flops(frames), || {
+        self.report(criterion, &format!("band split {dim}, {frames} frames"), split.flops(frames), || {
             split.forward(&self.pool, &features, &mut x, frames).unwrap_or_else(|error| eprintln!("{error}"));
         });
         let mut packed = Vec::new();
@@ -163,6 +143,7 @@ impl Bench {
         let estimator = MaskEstimator::new(packed, true)?;
         let mut masks = vec![0.0; frames * stems * total];
         self.report(
+            criterion,
             &format!("mask estimators {dim} × {stems}, {frames} frames"),
             estimator.flops(frames),
             || {
@@ -174,47 +155,69 @@ impl Bench {
         Ok(())
     }
 
-    /// Nanoseconds a value of the small operations.
-    fn small(&self) {
+    /// The small operations; criterion's elements are values here.
+    fn small(&self, criterion: &mut Criterion) {
         let x = values(1536, 3.0);
         let mut y = x.clone();
         type Op = fn(&Ops, &mut [f32]);
         let ops: [(&str, Op); 4] =
             [("gelu", Ops::gelu), ("tanh", Ops::tanh), ("sigmoid", Ops::sigmoid), ("exp", Ops::exp)];
+        let mut group = criterion.benchmark_group("small");
+        group.throughput(Throughput::Elements(x.len() as u64));
         for (name, op) in ops {
-            if name.contains(&self.filter) {
-                let seconds = median(|| {
-                    for _ in 0..100 {
-                        y.copy_from_slice(&x);
-                        op(&self.ops, &mut y);
-                    }
+            group.bench_function(name, |bencher| {
+                bencher.iter(|| {
+                    y.copy_from_slice(&x);
+                    op(&self.ops, black_box(&mut y));
                 });
-                println!("{name:<44} {:>9.3} ns a value", seconds * 1e9 / 153_600.0);
-            }
+            });
         }
+        group.finish();
     }
+}
+
+/// FLOP/s of all threads with every operand in a register: the median of three short bursts.
+fn peak(ops: Ops, pool: &Pool) -> f64 {
+    let threads = pool.threads();
+    let mut bursts = [(); 3].map(|()| {
+        let started = Instant::now();
+        pool.run(threads, |_| _ = black_box(ops.fma_burst(BURST)));
+        started.elapsed().as_secs_f64()
+    });
+    ops.fma_burst(1) * BURST as f64 * threads as f64 / median(&mut bursts)
+}
+
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
 }
 
 fn main() -> Result<(), KernelError> {
     let threads = std::env::var("NULLSUM_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
     let bf16 = std::env::var("NULLSUM_PRECISION").is_ok_and(|name| name == "bf16");
     let target = Target::select(if bf16 { Format::Bf16 } else { Format::F32 })?;
-    let filter = std::env::args().skip(1).find(|arg| !arg.starts_with('-')).unwrap_or_default();
-    let bench = Bench { target, ops: Ops::new(target)?, pool: Pool::new(threads)?, filter };
+    let mut criterion = Criterion::default()
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(300))
+        .measurement_time(Duration::from_secs(1))
+        .without_plots()
+        .configure_from_args();
+    let bench = Bench { target, ops: Ops::new(target)?, pool: Pool::new(threads)? };
     println!("{target}, {threads} threads");
-    bench.linear(96, 1536, 384)?;
-    bench.linear(96, 384, 1536)?;
-    bench.linear(345, 345, 64)?;
-    bench.linear(48, 64, 345)?;
+    bench.linear(&mut criterion, 96, 1536, 384)?;
+    bench.linear(&mut criterion, 96, 384, 1536)?;
+    bench.linear(&mut criterion, 345, 345, 64)?;
+    bench.linear(&mut criterion, 48, 64, 345)?;
     for frames in [345, 1101] {
-        bench.transformer(384, 8, 64, Sequences::time(frames, 62))?;
-        bench.transformer(384, 8, 64, Sequences::band(frames, 62))?;
+        bench.transformer(&mut criterion, 384, 8, 64, Sequences::time(frames, 62))?;
+        bench.transformer(&mut criterion, 384, 8, 64, Sequences::band(frames, 62))?;
     }
-    bench.transformer(64, 4, 32, Sequences::time(345, 60))?;
-    bench.transformer(96, 4, 24, Sequences::band(345, 60))?;
-    bench.transformer(384, 8, 64, Sequences::time(20, 62))?;
-    bench.ends(384, 4, 345)?;
-    bench.ends(64, 4, 345)?;
-    bench.small();
+    bench.transformer(&mut criterion, 64, 4, 32, Sequences::time(345, 60))?;
+    bench.transformer(&mut criterion, 96, 4, 24, Sequences::band(345, 60))?;
+    bench.transformer(&mut criterion, 384, 8, 64, Sequences::time(20, 62))?;
+    bench.ends(&mut criterion, 384, 4, 345)?;
+    bench.ends(&mut criterion, 64, 4, 345)?;
+    bench.small(&mut criterion);
+    criterion.final_summary();
     Ok(())
 }

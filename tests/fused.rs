@@ -1,13 +1,17 @@
 //! The fused CPU kernels against the candle definition, same weights.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "kernels/targets.rs"]
+mod targets;
+
 use candle_core::{Device, Tensor};
-use nullsum::kernels::{Format, Pool, Target};
+use nullsum::kernels::{Format, Pool};
 use nullsum::model::architecture::{Architecture, Family, Position};
 use nullsum::model::bands::mel_bands;
 use nullsum::model::fused::{FusedRoformer, uncovered};
 use nullsum::model::roformer::Roformer;
 use nullsum::model::weights;
+use targets::targets;
 
 fn small() -> Architecture {
     let mut arch = Architecture::seed_default();
@@ -23,16 +27,6 @@ fn small() -> Architecture {
     arch.stft.win_length = 64;
     arch.bands = vec![(0..3).collect(), (3..14).collect(), (14..33).collect()];
     arch
-}
-
-/// What this processor can run; `NULLSUM_TEST_ISA=avx512,amx` keeps to some, where an emulator runs the tests.
-fn targets() -> Vec<Target> {
-    let wanted = std::env::var("NULLSUM_TEST_ISA").unwrap_or_default();
-    let named = |target: &Target| wanted.split(',').any(|name| name == target.isa.name());
-    let targets = Target::available().into_iter();
-    let targets: Vec<_> = targets.filter(|target| wanted.is_empty() || named(target)).collect();
-    assert!(!targets.is_empty(), "this processor has none of {wanted}");
-    targets
 }
 
 fn snr_db(reference: &[f32], other: &[f32]) -> f64 {

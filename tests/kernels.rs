@@ -8,6 +8,8 @@
 
 #[path = "kernels/reference.rs"]
 mod reference;
+#[path = "kernels/targets.rs"]
+mod targets;
 
 use std::sync::Arc;
 
@@ -16,21 +18,12 @@ use nullsum::kernels::{
     PackedLinear, Pool, Rotary, Sequences, Target, TransformerBlock, TransformerWeights,
 };
 use reference::{Random, snr_db};
+use targets::targets;
 
 /// The SNR a target must reach: f32 sums of up to a few thousand terms, or operands of 8 significant bits. A wrong index costs all
 /// but some 10 dB.
 fn snr_limit(target: Target) -> f64 {
     if target.format == Format::F32 { 112.0 } else { 40.0 }
-}
-
-/// What this processor can run; `NULLSUM_TEST_ISA=avx512,amx` keeps to some, where an emulator runs the tests.
-fn targets() -> Vec<Target> {
-    let wanted = std::env::var("NULLSUM_TEST_ISA").unwrap_or_default();
-    let named = |target: &Target| wanted.split(',').any(|name| name == target.isa.name());
-    let targets = Target::available().into_iter();
-    let targets: Vec<_> = targets.filter(|target| wanted.is_empty() || named(target)).collect();
-    assert!(!targets.is_empty(), "this processor has none of {wanted}");
-    targets
 }
 
 /// A transformer layer's parameters, owned.

@@ -99,7 +99,7 @@ pub fn render(
         let fits = separator.chunk_that_fits(chunk);
         chunk = fits.unwrap_or(chunk);
         let options = RenderOptions { chunk: Some(chunk), ..options.clone() };
-        match attempt(separator, input, folder, &options, on_progress) {
+        match attempt(separator, input, folder, &options, started, on_progress) {
             Err(OfflineError::Separate(SeparateError::OutOfMemory { .. }))
                 if separator.chunk_that_fits(chunk).is_some_and(|fits| fits < chunk) => {}
             Ok(mut report) => {
@@ -112,19 +112,20 @@ pub fn render(
                         seconds(chunk)
                     ));
                 }
-                return Ok(RenderReport { elapsed: started.elapsed(), ..report });
+                return Ok(report);
             }
             Err(error) => return Err(error),
         }
     }
 }
 
-/// One go at [`render`], with the chunk that `options` state.
+/// One go at [`render`], with the chunk that `options` state; its time counts from `started`.
 fn attempt(
     separator: &mut Separator,
     input: &Path,
     folder: &Path,
     options: &RenderOptions,
+    started: Instant,
     on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
 ) -> Result<RenderReport, OfflineError> {
     let info = separator.info().clone();
@@ -147,7 +148,7 @@ fn attempt(
         outputs: finished.files,
         audio_seconds: finished.samples as f64 / f64::from(source_info.sample_rate),
         source: source_info,
-        elapsed: Duration::ZERO,
+        elapsed: started.elapsed(),
         stages: separator.take_stages(),
         null_dbfs: finished.null.peak_dbfs(),
         warnings,

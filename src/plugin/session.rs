@@ -369,7 +369,8 @@ impl Session {
         let message = stream.map(|status| Box::leak(Box::new(status)).hold());
         let process = Scheduler::hold_process();
         let session = (self.view.lock(), self.thread.lock(), self.settled.0.lock());
-        (owner, message, process, session, self.params.model.hold(), self.params.editor.lock())
+        let params = (self.params.model.hold(), self.params.window.lock(), self.params.editor.lock());
+        (owner, message, process, session, params)
     }
 
     /// What is wanted now.

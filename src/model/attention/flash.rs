@@ -2,11 +2,14 @@
 //!
 //! Off by default: it has run in an emulation of the tensor cores (`tests/flash.rs`) but on no GPU yet.
 
+use std::sync::LazyLock;
+
 use candle_core::{CpuStorage, CudaStorage, CustomOp3, DType, Layout, Result, Shape, Tensor};
 use half::f16;
 
-/// Variable that asks for the kernel.
-const ENV: &str = "NULLSUM_CUDA_ATTENTION";
+/// Whether the kernel is asked for.
+static WANTED: LazyLock<bool> =
+    LazyLock::new(|| std::env::var("NULLSUM_CUDA_ATTENTION").is_ok_and(|value| value == "fused"));
 /// The kernel as PTX; build.rs has nvcc make it.
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/flash.ptx"));
 /// Queries of a block, threads of a block.
@@ -15,10 +18,10 @@ const THREADS: u32 = 128;
 
 /// Softmax attention of q (scaled), k and v, [sequences, heads, len, dim_head]; none where the kernel does not apply.
 pub(super) fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>> {
-    let applies = q.device().is_cuda()
+    let applies = *WANTED
+        && q.device().is_cuda()
         && [q, k, v].iter().all(|x| x.dtype() == DType::F16 && x.shape() == q.shape())
-        && kernel(q.dim(3)?).is_some()
-        && std::env::var(ENV).is_ok_and(|value| value == "fused");
+        && kernel(q.dim(3)?).is_some();
     if !applies {
         return Ok(None);
     }

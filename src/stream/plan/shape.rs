@@ -82,16 +82,8 @@ pub(super) fn of_samples(
 #[cfg(test)]
 mod tests {
     use super::super::Plan;
+    use super::super::tier::tests::timing;
     use super::*;
-
-    fn timing(chunk: u64) -> ModelTiming {
-        ModelTiming {
-            rate: 44_100,
-            chunk: ModelSamples(chunk),
-            frame_hop: ModelSamples(441),
-            frame: ModelSamples(2048),
-        }
-    }
 
     #[test]
     fn whatever_a_session_says_of_a_window_is_a_plan() {

@@ -128,11 +128,12 @@ impl std::fmt::Display for Tier {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::super::Plan;
     use super::*;
 
-    fn timing(chunk: u64) -> ModelTiming {
+    /// A model of the default transform whose chunks have that many samples.
+    pub fn timing(chunk: u64) -> ModelTiming {
         ModelTiming {
             rate: 44_100,
             chunk: ModelSamples(chunk),

@@ -1,0 +1,13 @@
+//! Which kernels are tested.
+
+use nullsum::kernels::Target;
+
+/// What this processor can run; `NULLSUM_TEST_ISA=avx512,amx` keeps to some, where an emulator runs the tests.
+pub fn targets() -> Vec<Target> {
+    let wanted = std::env::var("NULLSUM_TEST_ISA").unwrap_or_default();
+    let named = |target: &Target| wanted.split(',').any(|name| name == target.isa.name());
+    let targets = Target::available().into_iter();
+    let targets: Vec<_> = targets.filter(|target| wanted.is_empty() || named(target)).collect();
+    assert!(!targets.is_empty(), "this processor has none of {wanted}");
+    targets
+}
