@@ -51,8 +51,28 @@ fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: u
             serve_until(host, "not resized", arrived);
         }
         host.close_editor();
+        let left: Vec<_> = threads().into_iter().filter(|name| name.starts_with("nullsum-w")).collect();
+        let left: Vec<_> = left.into_iter().filter(|name| name != "nullsum-worker").collect();
+        assert!(left.is_empty(), "{}, round {round}: {left:?} after the window was closed", H::FORMAT);
         serve_until(host, "the window stays", |_| frame.children().is_empty());
     }
+}
+
+/// As hosts do that make an editor first and a place for it later, or on a busy machine.
+#[test]
+#[ignore = "needs Xvfb; scripts/test-hosts runs it"]
+fn a_window_that_is_shown_late_is_drawn() {
+    alone(|| {
+        let screen = Screen::start();
+        let mut host: crate::clap::Clap = steady(Layout::Stereo);
+        for pause in [0, 20, 100, 400] {
+            let frame = screen.frame(1000, 700);
+            host.open_editor_late(frame.id(), Duration::from_millis(pause));
+            serve_until(&mut host, "no window", |_| frame.children().len() == 1);
+            serve_until(&mut host, "no picture", |_| frame.colors() > 8);
+            host.close_editor();
+        }
+    });
 }
 
 both_with_editor! {
