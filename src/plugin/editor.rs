@@ -12,7 +12,6 @@ mod key;
 mod master;
 mod meter;
 mod picker;
-mod presence;
 mod strip;
 #[cfg(test)]
 mod tests;
@@ -22,6 +21,7 @@ pub(super) mod threads;
 mod transport;
 mod waveform;
 mod window;
+mod x11;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -438,7 +438,8 @@ impl NiceEguiApp for EditorApp {
         frame: &mut Frame,
     ) -> Result<(), HandlerError> {
         self.session.note_window(Threads::of_this_window());
-        presence::listen(frame.baseview_window());
+        x11::listen(frame.baseview_window());
+        x11::keep_driver();
         self.drawn = false;
         self.open(&egui_ctx, Some(gui));
         Ok(())

@@ -10,7 +10,8 @@ use run_loop::Handlers;
 
 /// Passes calls on to the host, and says which view they are of.
 pub(super) struct Frame {
-    host: ComPtr<IPlugFrame>,
+    /// None where the host has not set any.
+    host: Option<ComPtr<IPlugFrame>>,
     /// The view that the host knows; it ends this frame before it goes.
     view: *mut IPlugView,
     #[cfg(all(target_family = "unix", not(target_os = "macos")))]
@@ -19,13 +20,19 @@ pub(super) struct Frame {
 
 impl Frame {
     /// In the place of a host's.
-    pub fn new(host: ComPtr<IPlugFrame>, view: *mut IPlugView) -> ComWrapper<Self> {
+    pub fn new(host: Option<ComPtr<IPlugFrame>>, view: *mut IPlugView) -> ComWrapper<Self> {
         ComWrapper::new(Self {
             #[cfg(all(target_family = "unix", not(target_os = "macos")))]
-            handlers: Handlers::new(host.cast()),
+            handlers: Handlers::new(host.as_ref().and_then(|host| host.cast())),
             host,
             view,
         })
+    }
+
+    /// Has the wrapper do what it has put off, where there is no host's run loop to do it. On the host's main thread.
+    pub fn serve(&self) {
+        #[cfg(all(target_family = "unix", not(target_os = "macos")))]
+        self.handlers.serve();
     }
 
     /// Lets go of all that was registered through it. The wrapper's view must have another frame, or none.
@@ -43,7 +50,7 @@ impl Class for Frame {
 impl IPlugFrameTrait for Frame {
     unsafe fn resizeView(&self, _view: *mut IPlugView, size: *mut ViewRect) -> tresult {
         // SAFETY: the caller's size, and a view that is alive.
-        unsafe { self.host.resizeView(self.view, size) }
+        self.host.as_ref().map_or(kResultFalse, |host| unsafe { host.resizeView(self.view, size) })
     }
 }
 
@@ -62,11 +69,11 @@ mod run_loop {
         type Interfaces = (IPlugFrame, IRunLoop);
     }
 
-    /// What is registered. The wrapper takes a frame without a run loop, or one that refuses, for a reason to use the window from another
-    /// thread, or to panic: so there always is one. What it registers where the host has none is never called.
+    /// What is registered. Without a run loop the wrapper looks at the window from a thread of its own, which ends the process; where one
+    /// refuses, it panics. So there always is one; where the host has none, the handler is called whenever the host calls the view.
     pub struct Handlers {
         host: Option<ComPtr<IRunLoop>>,
-        known: Mutex<Vec<(*mut IEventHandler, ComWrapper<Handler>)>>,
+        known: Mutex<Vec<(*mut IEventHandler, ComWrapper<Handler>, FileDescriptor)>>,
     }
 
     impl Handlers {
@@ -77,11 +84,11 @@ mod run_loop {
         fn forget(&self, mut which: impl FnMut(*mut IEventHandler) -> bool) {
             let gone: Vec<_> = {
                 let mut known = self.known.lock();
-                let (gone, left) = known.drain(..).partition(|(theirs, _)| which(*theirs));
+                let (gone, left) = known.drain(..).partition(|(theirs, ..)| which(*theirs));
                 *known = left;
                 gone
             };
-            for (_, handler) in gone {
+            for (_, handler, _) in gone {
                 let ours = handler.as_com_ref::<IEventHandler>();
                 if let (Some(host), Some(ours)) = (&self.host, ours) {
                     // SAFETY: what was registered there.
@@ -95,6 +102,17 @@ mod run_loop {
 
         pub fn end(&self) {
             self.forget(|_| true);
+        }
+
+        pub fn serve(&self) {
+            if self.host.is_none() {
+                let handlers: Vec<_> =
+                    self.known.lock().iter().map(|(_, ours, file)| (ours.clone(), *file)).collect();
+                for (handler, file) in handlers {
+                    // SAFETY: a file of the wrapper's; the handler is there or does nothing.
+                    unsafe { handler.onFDIsSet(file) };
+                }
+            }
         }
     }
 
@@ -138,7 +156,7 @@ mod run_loop {
                 // SAFETY: a live object, and a file of the wrapper's.
                 unsafe { host.registerEventHandler(ours.as_ptr(), file) };
             }
-            self.handlers.known.lock().push((handler, ours));
+            self.handlers.known.lock().push((handler, ours, file));
             kResultOk
         }
 

@@ -55,6 +55,14 @@ struct View {
 struct Framed(RefCell<Option<ComWrapper<Frame>>>);
 
 impl Framed {
+    fn serve(&self) {
+        // Not under the borrow: what is put off may set another.
+        let frame = self.0.borrow().clone();
+        if let Some(frame) = frame {
+            frame.serve();
+        }
+    }
+
     fn put(&self, frame: Option<ComWrapper<Frame>>) {
         if let Some(before) = self.0.replace(frame) {
             before.end();
@@ -79,20 +87,29 @@ impl View {
         unsafe { ComWrapper::<Self>::header_from_data(std::ptr::from_ref(self).cast_mut()).cast() }
     }
 
-    /// Gives the wrapper another frame; the one before is done with.
-    fn put_frame(&self, frame: Option<ComWrapper<Frame>>) -> tresult {
-        let pointer = frame.as_ref().and_then(|frame| frame.as_com_ref::<IPlugFrame>());
-        // SAFETY: null or a live object.
-        let result =
-            unsafe { self.inner.setFrame(pointer.map_or(std::ptr::null_mut(), |frame| frame.as_ptr())) };
-        self.frame.put(frame);
+    /// Gives the wrapper another frame, with the host's behind it; the one before is done with.
+    fn put_frame(&self, host: Option<ComPtr<IPlugFrame>>) -> tresult {
+        // SAFETY: this view ends its frame before it goes.
+        let frame = Frame::new(host, unsafe { self.as_ptr() });
+        let pointer = frame.as_com_ref::<IPlugFrame>().map_or(std::ptr::null_mut(), |frame| frame.as_ptr());
+        // SAFETY: a live object.
+        let result = unsafe { self.inner.setFrame(pointer) };
+        self.frame.put(Some(frame));
+        result
+    }
+
+    /// Takes the wrapper's frame away.
+    fn take_frame(&self) -> tresult {
+        // SAFETY: a live object.
+        let result = unsafe { self.inner.setFrame(std::ptr::null_mut()) };
+        self.frame.put(None);
         result
     }
 }
 
 impl Drop for View {
     fn drop(&mut self) {
-        // SAFETY: a live object. It refuses where the plugin has gone before its view: then its own end is what lets go.
+        // SAFETY: a live object. It refuses where the plugin has gone before its view: then its own end is what lets go of the frame.
         unsafe { self.inner.setFrame(std::ptr::null_mut()) };
     }
 }
@@ -110,6 +127,9 @@ impl IPlugViewTrait for View {
     unsafe fn attached(&self, parent: *mut c_void, kind: FIDString) -> tresult {
         if parent.is_null() || kind.is_null() {
             return kInvalidArgument;
+        }
+        if self.frame.0.borrow().is_none() {
+            self.put_frame(None);
         }
         let result = unsafe { self.inner.attached(parent, kind) };
         if result == kResultOk {
@@ -155,12 +175,17 @@ impl IPlugViewTrait for View {
                     ViewRect { left: 0, top: 0, right: pixels(points.width), bottom: pixels(points.height) };
                 kResultOk
             }
-            (Some(size), ..) => unsafe { self.inner.getSize(size) },
+            (Some(size), ..) => {
+                self.frame.serve();
+                unsafe { self.inner.getSize(size) }
+            }
         }
     }
 
     unsafe fn onSize(&self, size: *mut ViewRect) -> tresult {
-        unsafe { self.inner.onSize(size) }
+        let result = unsafe { self.inner.onSize(size) };
+        self.frame.serve();
+        result
     }
 
     unsafe fn onFocus(&self, state: TBool) -> tresult {
@@ -168,10 +193,11 @@ impl IPlugViewTrait for View {
     }
 
     unsafe fn setFrame(&self, frame: *mut IPlugFrame) -> tresult {
-        // SAFETY: null or a live object by the format; this view ends its frame before it goes.
-        let frame =
-            unsafe { ComRef::from_raw(frame).map(|host| Frame::new(host.to_com_ptr(), self.as_ptr())) };
-        self.put_frame(frame)
+        // SAFETY: null or a live object by the format.
+        match unsafe { ComRef::from_raw(frame) } {
+            None if !self.attached.get() => self.take_frame(),
+            host => self.put_frame(host.map(|host| host.to_com_ptr())),
+        }
     }
 
     unsafe fn canResize(&self) -> tresult {

@@ -1,9 +1,12 @@
-//! Pictures of windows that are shown late, on X11.
+//! What the window's library leaves undone on X11.
 //!
-//! The window's library draws when the X server says that a frame has been presented (the Present extension), asks for that word as soon as a
+//! **Windows that are shown late.** The window's library draws when the X server says that a frame has been presented (the Present extension), asks for that word as soon as a
 //! picture is wanted, and listens for it from the moment on when the window is shown. Where a host takes its time between making an editor and
 //! showing it, as CLAP has it, or the machine is busy, the first word comes before anybody listens, and the library waits for it for ever:
 //! the window stays empty. So here it is listened for from the beginning.
+//!
+//! **The graphics driver.** Every window loads OpenGL and unloads it again, which no driver is made for: threads of it may still be ending, and
+//! what it keeps for ever is lost anew each time. Here it stays once it was needed.
 
 use nice_plug_egui::baseview::WindowContext;
 
@@ -39,3 +42,16 @@ pub fn listen(window: &WindowContext) {
 /// Elsewhere there is nothing to listen for.
 #[cfg(not(target_os = "linux"))]
 pub fn listen(_window: &WindowContext) {}
+
+/// Keeps OpenGL loaded from now on.
+#[cfg(target_os = "linux")]
+pub fn keep_driver() {
+    // SAFETY: nothing is loaded; what is, by the window's library, is marked.
+    unsafe {
+        libc::dlopen(c"libEGL.so.1".as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD | libc::RTLD_NODELETE)
+    };
+}
+
+/// Elsewhere the system does.
+#[cfg(not(target_os = "linux"))]
+pub fn keep_driver() {}
