@@ -64,8 +64,9 @@ fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: u
 fn a_window_that_is_shown_late_is_drawn() {
     alone(|| {
         let screen = Screen::start();
-        let mut host: crate::clap::Clap = steady(Layout::Stereo);
-        for pause in [0, 20, 100, 400] {
+        for pause in [400, 20, 0] {
+            // A new one: its first picture is wanted at once.
+            let mut host: crate::clap::Clap = steady(Layout::Stereo);
             let frame = screen.frame(1000, 700);
             host.open_editor_late(frame.id(), Duration::from_millis(pause));
             serve_until(&mut host, "no window", |_| frame.children().len() == 1);
