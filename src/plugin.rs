@@ -131,7 +131,10 @@ impl Instance {
             processor.settle();
         }
         if processor.adopt(renders) {
-            context.set_latency_samples(processor.latency());
+            session.set_latency(processor.latency());
+            if !vst3::tells_latency(context.plugin_api()) {
+                context.set_latency_samples(processor.latency());
+            }
         }
         if let Some(feed) = &self.feed {
             feed.fill(buffer.as_slice());
@@ -182,9 +185,10 @@ macro_rules! class {
             ) -> bool {
                 let api = context.plugin_api();
                 let latency = self.0.activate(layout, config, api);
+                self.0.session().set_latency(latency);
                 if api == PluginApi::Clap {
                     clap::set_latency(latency);
-                } else {
+                } else if !vst3::tells_latency(api) {
                     context.set_latency_samples(latency);
                 }
                 true

@@ -58,6 +58,12 @@ impl Stream {
         (client, Self { id, plan: plan.clone(), stems, shared, scheduler: scheduler.clone() })
     }
 
+    /// Holds what streams of a process share when they are opened.
+    #[cfg(test)]
+    pub(crate) fn hold_tables() -> impl Sized {
+        sinc::Sinc::hold_tables()
+    }
+
     /// A stream whose worker has no thread: the caller steps it.
     pub fn manual(plan: &Plan, stems: usize, channels: usize) -> (Client, Engine) {
         let shared = Arc::new(Shared::new(plan, stems, channels.max(1)));

@@ -5,13 +5,14 @@
 //! instance twice. Here the latency is compared around an activation, and a change announced at its end: within the one call in which the
 //! format allows it.
 //!
-//! The tail is the latency from the first activation on, and a parameter past the end is refused.
+//! A window has gone when a host has closed it ([`threads`](super::editor::threads)). The tail is the latency from the first activation on, and a parameter past the end is refused.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, LazyLock, OnceLock};
 
+use clap_sys::ext::gui::{CLAP_EXT_GUI, clap_plugin_gui};
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency};
 use clap_sys::ext::params::{CLAP_EXT_PARAMS, clap_param_info, clap_plugin_params};
 use clap_sys::ext::tail::{CLAP_EXT_TAIL, clap_plugin_tail};
@@ -22,6 +23,7 @@ use nice_plug::wrapper::clap::{
 };
 use nice_plug::wrapper::setup_logger;
 
+use super::session::Session;
 use super::{Multi, Stereo};
 
 thread_local! {
@@ -43,6 +45,9 @@ struct Shell {
     host: *const clap_host,
     /// The wrapper's parameters, and with our function; none before a host asks.
     params: OnceLock<[clap_plugin_params; 2]>,
+    /// As `params`.
+    gui: OnceLock<[clap_plugin_gui; 2]>,
+    session: Option<Arc<Session>>,
 }
 
 static TAIL: clap_plugin_tail = clap_plugin_tail { get: Some(tail) };
@@ -61,7 +66,8 @@ impl Shell {
             get_extension: Some(get_extension),
             ..wrapped
         };
-        let shell = Self { plugin, wrapped, host, params: OnceLock::new() };
+        let (params, gui) = (OnceLock::new(), OnceLock::new());
+        let shell = Self { plugin, wrapped, host, params, gui, session: super::newest() };
         Box::into_raw(Box::new(shell)).cast_const().cast()
     }
 
@@ -70,6 +76,12 @@ impl Shell {
     unsafe fn of<'a>(plugin: *const clap_plugin) -> Option<&'a Self> {
         // SAFETY: by the contract above; the plugin is a shell's first field.
         unsafe { plugin.cast::<Self>().as_ref() }
+    }
+
+    fn wait_for_windows(&self) {
+        if let Some(session) = &self.session {
+            session.wait_for_windows();
+        }
     }
 
     /// Tells the host that the latency is another.
@@ -113,6 +125,7 @@ unsafe extern "C" fn destroy(plugin: *const clap_plugin) {
         if let Some(destroy) = shell.wrapped.destroy {
             destroy(plugin);
         }
+        shell.wait_for_windows();
         drop(Box::from_raw(plugin.cast_mut().cast::<Shell>()));
     }
 }
@@ -135,7 +148,27 @@ unsafe extern "C" fn get_extension(plugin: *const clap_plugin, id: *const c_char
                 .get_or_init(|| [*params, clap_plugin_params { get_info: Some(get_info), ..*params }]);
             return (&raw const *ours).cast();
         }
+        if id == CLAP_EXT_GUI
+            && let Some(gui) = extension.cast::<clap_plugin_gui>().as_ref()
+        {
+            let [_, ours] =
+                shell.gui.get_or_init(|| [*gui, clap_plugin_gui { destroy: Some(close), ..*gui }]);
+            return (&raw const *ours).cast();
+        }
         extension
+    }
+}
+
+unsafe extern "C" fn close(plugin: *const clap_plugin) {
+    // SAFETY: as above.
+    unsafe {
+        let Some(shell) = Shell::of(plugin) else { return };
+        if let Some([gui, _]) = shell.gui.get()
+            && let Some(destroy) = gui.destroy
+        {
+            destroy(plugin);
+        }
+        shell.wait_for_windows();
     }
 }
 

@@ -55,6 +55,7 @@ pub(super) fn run(session: &Arc<Session>) {
             Ok(Command::Look) | Err(_) => {}
         }
         while session.retired.pop().is_some() {}
+        session.tell_latency();
         let step = catch_unwind(AssertUnwindSafe(|| control.settle(session, may_fetch)));
         if step.is_err() {
             // A defect of ours: the sound goes on, and the user may choose another model.

@@ -17,9 +17,11 @@ mod strip;
 mod tests;
 mod text;
 mod theme;
+pub(super) mod threads;
 mod transport;
 mod waveform;
 mod window;
+mod x11;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -41,6 +43,7 @@ use self::meter::{Held, Meter};
 use self::picker::{Pick, Picker, Tab};
 use self::strip::Strip;
 use self::theme::Palette;
+use self::threads::Threads;
 use self::waveform::Lane;
 use self::window::{ByHand, Change};
 use super::library::OpenError;
@@ -81,6 +84,8 @@ pub struct EditorApp {
     before: Option<Selection>,
     /// Whether something was being loaded a frame ago.
     busy: bool,
+    /// Whether the window has had a picture.
+    drawn: bool,
 }
 
 /// Makes the editor of an instance.
@@ -89,6 +94,7 @@ pub fn create(session: Arc<Session>) -> Option<EguiEditor<EditorApp>> {
     // Hosts ask for the size before there is a window, and the wrapper would leave the zoom out; so it comes with the first picture.
     let size = LogicalSize::new(sane(memory.width, SMALLEST.0), sane(memory.height, SMALLEST.1));
     let state = EguiEditorState::from_size(Size::Logical(size.cast()), 1.0);
+    let state = session.window().get_or_init(|| state).clone();
     let hint = ResizeHint {
         can_resize: true,
         can_resize_horizontally: true,
@@ -120,6 +126,7 @@ impl EditorApp {
             restore: None,
             before: None,
             busy: false,
+            drawn: false,
         }
     }
 
@@ -428,13 +435,20 @@ impl NiceEguiApp for EditorApp {
         &mut self,
         egui_ctx: egui::Context,
         gui: GuiContext,
-        _frame: &mut Frame,
+        frame: &mut Frame,
     ) -> Result<(), HandlerError> {
+        self.session.note_window(Threads::of_this_window());
+        x11::listen(frame.baseview_window());
+        x11::keep_driver();
+        self.drawn = false;
         self.open(&egui_ctx, Some(gui));
         Ok(())
     }
 
     fn ui(&mut self, ui: &mut Ui, frame: &mut Frame) {
+        if !std::mem::replace(&mut self.drawn, true) {
+            self.session.note_window_threads();
+        }
         frame.set_clear_color(Palette::of(ui.visuals()).back.into());
         self.draw(ui);
     }

@@ -1,18 +1,19 @@
 //! What the halves of an instance share: the audio thread's side in atomics and queues, the editor's view behind a lock of its own.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use atomic_float::AtomicF32;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use crossbeam::queue::ArrayQueue;
 use nice_plug::prelude::{PluginApi, nice_error};
-use nice_plug_egui::RepaintNotifier;
+use nice_plug_egui::{EguiEditorState, RepaintNotifier};
 use parking_lot::{Condvar, Mutex};
 
 use super::control;
+use super::editor::threads::Threads;
 use super::library::{Loaded, OpenError, Step};
 use super::params::{NullsumParams, TierChoice};
 use super::player::Player;
@@ -217,6 +218,9 @@ pub(super) struct Owner {
     pub planned_for: Option<u64>,
 }
 
+/// Tells the host that the latency is another.
+pub(super) type Announce = Arc<dyn Fn() + Send + Sync>;
+
 /// One instance.
 pub struct Session {
     /// Parameters and state.
@@ -235,6 +239,15 @@ pub struct Session {
     stopping: AtomicBool,
     routing: AtomicU64,
     restart: AtomicBool,
+    /// Samples of latency that the stream has which plays now.
+    latency: AtomicU32,
+    /// Whether the host is to be told of them, and how: by the control thread, since the audio thread must not.
+    latency_untold: AtomicBool,
+    announce: Mutex<Option<Announce>>,
+    /// Size and scale of the editor's window.
+    window: OnceLock<Arc<EguiEditorState>>,
+    /// Threads of windows that were opened.
+    window_threads: Mutex<Vec<Threads>>,
     /// Audio thread: it waits for the model.
     pub(super) renders: AtomicBool,
     /// Audio thread: nothing was processed since the last reset.
@@ -261,6 +274,11 @@ impl Session {
             stopping: AtomicBool::new(false),
             routing: AtomicU64::new(Routing::NONE.pack()),
             restart: AtomicBool::new(false),
+            latency: AtomicU32::new(0),
+            latency_untold: AtomicBool::new(false),
+            announce: Mutex::default(),
+            window: OnceLock::new(),
+            window_threads: Mutex::default(),
             renders: AtomicBool::new(false),
             fresh: AtomicBool::new(true),
             output_peaks: Default::default(),
@@ -360,6 +378,58 @@ impl Session {
         self.restart.load(Relaxed) && self.restart.swap(false, Acquire)
     }
 
+    /// Samples of latency. Realtime-safe.
+    pub(super) fn latency(&self) -> u32 {
+        self.latency.load(Relaxed)
+    }
+
+    /// Notes the latency. Realtime-safe.
+    pub(super) fn set_latency(&self, samples: u32) {
+        self.latency.store(samples, Relaxed);
+    }
+
+    /// Has the control thread tell the host of the latency, soon. Realtime-safe.
+    pub(super) fn want_latency_told(&self) {
+        self.latency_untold.store(true, Release);
+    }
+
+    /// Sets how the host is told of a latency.
+    pub(super) fn set_announce(&self, announce: Option<Announce>) {
+        *self.announce.lock() = announce;
+    }
+
+    /// Tells the host of the latency where that is wanted. Not under the lock, so that a host may end the instance meanwhile.
+    pub(super) fn tell_latency(&self) {
+        if self.latency_untold.swap(false, Acquire)
+            && let Some(announce) = self.announce.lock().clone()
+        {
+            announce();
+        }
+    }
+
+    /// Size and scale of the editor's window; none where there is no editor.
+    pub(super) fn window(&self) -> &OnceLock<Arc<EguiEditorState>> {
+        &self.window
+    }
+
+    /// A window opens, on this thread.
+    pub(super) fn note_window(&self, threads: Threads) {
+        self.window_threads.lock().push(threads);
+    }
+
+    /// It is about to be drawn for the first time.
+    pub(super) fn note_window_threads(&self) {
+        if let Some(threads) = self.window_threads.lock().last_mut() {
+            threads.note();
+        }
+    }
+
+    /// Waits until windows that were closed have gone. On the host's main thread.
+    pub(super) fn wait_for_windows(&self) {
+        let closed = std::mem::take(&mut *self.window_threads.lock());
+        closed.into_iter().for_each(Threads::wait);
+    }
+
     /// Holds every lock that there is on the way of an instance, but those of the framework.
     #[cfg(test)]
     pub(super) fn hold_every_lock(&self) -> impl Sized {
@@ -368,7 +438,9 @@ impl Session {
         // The status outlives its guard only for the length of a test.
         let message = stream.map(|status| Box::leak(Box::new(status)).hold());
         let process = Scheduler::hold_process();
-        let session = (self.view.lock(), self.thread.lock(), self.settled.0.lock());
+        let session = (self.view.lock(), self.thread.lock(), self.settled.0.lock(), self.announce.lock());
+        let session = (session, self.window_threads.lock());
+        let process = (process, Stream::hold_tables());
         let params = (self.params.model.hold(), self.params.window.lock(), self.params.editor.lock());
         (owner, message, process, session, params)
     }

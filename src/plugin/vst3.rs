@@ -5,22 +5,26 @@
 //! - Parameters and states are set without the wrapper, which would tell the editor of them from another thread ([`values`]).
 //! - The wrapper hands on the process mode of the setup before. Told twice, it hands on the right one.
 //! - A host that processes on its main thread hears of a new latency after the block, not in it ([`handler`]).
+//! - On Linux, hosts hear of a new latency from the instance's own thread, which ends with it ([`tells_latency`]).
+//! - The editor's view gives back what the wrapper's keeps, and remembers a scale that comes before its window ([`view`]).
 //! - The tail is the latency from the first activation on, not from the first block on.
 //! - What a host must not do, and some do all the same, is refused and not a crash: an index past the end, a block before any setup, 64-bit
 //!   samples.
 //!
 //! Everything else is passed on as it is. The entry points are here too, since the framework's exports know its own wrapper only.
 
+mod frame;
 mod handler;
 mod room;
 mod shown;
 mod values;
+mod view;
 mod whole;
 
 use std::ffi::c_void;
 
 use Steinberg::*;
-use nice_plug::prelude::Vst3Plugin;
+use nice_plug::prelude::{PluginApi, Vst3Plugin};
 use nice_plug::wrapper::vst3::PluginInfo;
 use nice_plug::wrapper::vst3::vst3::{Class, ComWrapper, Steinberg};
 
@@ -28,6 +32,12 @@ use whole::Whole;
 
 /// The edition of the format whose interfaces these are.
 const EDITION: &str = "VST 3.8.0";
+
+/// Whether a new latency is told to hosts here, and not by the wrapper. On Linux that would hand it to a thread which all instances share: it
+/// ends when an instance has gone that it has something to tell of, and the last one to go then takes the host with it.
+pub(super) fn tells_latency(api: PluginApi) -> bool {
+    api == PluginApi::Vst3 && cfg!(all(target_family = "unix", not(target_os = "macos")))
+}
 
 /// Makes instances of a class.
 type Make = unsafe fn(iid: FIDString, object: *mut *mut c_void) -> tresult;

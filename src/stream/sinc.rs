@@ -5,6 +5,10 @@
 //! and a live stream can be compared with a whole song. The files' resampler ([`audio::resample`](crate::audio::resample)) has a
 //! sharper and fifteen times longer filter; here its length is latency.
 
+use std::sync::{Arc, Weak};
+
+use parking_lot::Mutex;
+
 /// Half-length of the filter in samples of the slower rate. With the attenuation below, the pass band ends at 94.5 % of the slower
 /// Nyquist frequency (20.8 kHz at 44.1 kHz); the stop band begins at it.
 const ZEROS: u64 = 128;
@@ -15,6 +19,12 @@ const ATTENUATION_DB: f64 = 110.0;
 /// megabytes; theirs lie between neighbours in a table of this many, 118 dB from where they should.
 const PHASES: u64 = 1024;
 
+/// Reduced ratio of rates, and its table while somebody has it.
+type Known = ((u64, u64), Weak<[f32]>);
+
+/// The process's tables: every instance at a rate uses the same. Taken where streams are opened, never by the audio thread.
+static TABLES: Mutex<Vec<Known>> = Mutex::new(Vec::new());
+
 /// A polyphase windowed-sinc interpolator for a fixed ratio.
 #[derive(Clone, Debug)]
 pub(super) struct Sinc {
@@ -23,7 +33,7 @@ pub(super) struct Sinc {
     to: u64,
     half: usize,
     /// [phases, taps = 2·half], flat. `to` phases, or `PHASES` and the one that follows.
-    table: Vec<f32>,
+    table: Arc<[f32]>,
 }
 
 impl Sinc {
@@ -35,24 +45,22 @@ impl Sinc {
     /// The interpolator from rate `from` to rate `to`, reduced.
     pub(super) fn new(from: u64, to: u64) -> Self {
         let half = Self::reach(from, to) as usize;
-        let transition = (ATTENUATION_DB - 8.0) / (2.285 * std::f64::consts::PI * 2.0 * ZEROS as f64);
-        // Relative to the input's Nyquist frequency.
-        let cutoff = (to as f64 / from as f64).min(1.0) * (1.0 - 0.5 * transition);
-        let beta = 0.1102 * (ATTENUATION_DB - 8.7);
-        let (phases, last) = if to > PHASES { (PHASES, PHASES) } else { (to, to - 1) };
-        let mut table = Vec::with_capacity((last + 1) as usize * 2 * half);
-        for phase in 0..=last {
-            let fraction = phase as f64 / phases as f64;
-            let taps: Vec<f64> = (0..2 * half)
-                .map(|j| {
-                    let x = j as f64 - (half as f64 - 1.0) - fraction;
-                    sinc(cutoff * x) * kaiser(x / half as f64, beta)
-                })
-                .collect();
-            let sum: f64 = taps.iter().sum();
-            table.extend(taps.iter().map(|tap| (tap / sum) as f32));
-        }
+        // Held while a table is made: whoever wants the same one at the same time would only make it again.
+        let mut tables = TABLES.lock();
+        tables.retain(|(_, table)| table.strong_count() > 0);
+        let known = tables.iter().find(|(ratio, _)| *ratio == (from, to));
+        let table = known.and_then(|(_, table)| table.upgrade()).unwrap_or_else(|| {
+            let made: Arc<[f32]> = table(from, to, half).into();
+            tables.push(((from, to), Arc::downgrade(&made)));
+            made
+        });
         Self { from, to, half, table }
+    }
+
+    /// Holds the lock of the tables.
+    #[cfg(test)]
+    pub(super) fn hold_tables() -> impl Sized {
+        TABLES.lock()
     }
 
     /// Writes output samples from position `at` on. `x[0]` is the input at position `first`; where `x` does not reach, the output is 0.
@@ -88,6 +96,28 @@ impl Sinc {
             };
         }
     }
+}
+
+/// Filters of all phases, [phases, 2·half] flat.
+fn table(from: u64, to: u64, half: usize) -> Vec<f32> {
+    let transition = (ATTENUATION_DB - 8.0) / (2.285 * std::f64::consts::PI * 2.0 * ZEROS as f64);
+    // Relative to the input's Nyquist frequency.
+    let cutoff = (to as f64 / from as f64).min(1.0) * (1.0 - 0.5 * transition);
+    let beta = 0.1102 * (ATTENUATION_DB - 8.7);
+    let (phases, last) = if to > PHASES { (PHASES, PHASES) } else { (to, to - 1) };
+    let mut table = Vec::with_capacity((last + 1) as usize * 2 * half);
+    for phase in 0..=last {
+        let fraction = phase as f64 / phases as f64;
+        let taps: Vec<f64> = (0..2 * half)
+            .map(|j| {
+                let x = j as f64 - (half as f64 - 1.0) - fraction;
+                sinc(cutoff * x) * kaiser(x / half as f64, beta)
+            })
+            .collect();
+        let sum: f64 = taps.iter().sum();
+        table.extend(taps.iter().map(|tap| (tap / sum) as f32));
+    }
+    table
 }
 
 /// Sum of products in a fixed order.
@@ -189,6 +219,21 @@ mod tests {
         let mut piece = vec![0.0; 37];
         sinc.resample(&x[200..], -200, 300, &mut piece);
         assert_eq!(piece, whole[200..237]);
+    }
+
+    #[test]
+    fn a_ratio_has_one_table_as_long_as_somebody_has_it() {
+        // A ratio of this test's own.
+        let (from, to) = (1_013, 1_009);
+        let known = || TABLES.lock().iter().filter(|(ratio, _)| *ratio == (from, to)).count();
+        let first = Sinc::new(from, to);
+        let (second, back) = (Sinc::new(from, to), Sinc::new(to, from));
+        assert!(Arc::ptr_eq(&first.table, &second.table) && !Arc::ptr_eq(&first.table, &back.table));
+        assert_eq!(*first.table, *table(from, to, first.half));
+        assert_eq!(known(), 1);
+        drop((first, second));
+        drop(Sinc::new(2, 1));
+        assert_eq!(known(), 0, "a table that nobody has is forgotten");
     }
 
     #[test]

@@ -315,15 +315,23 @@ impl Host for Clap {
     }
 }
 
-impl WithEditor for Clap {
-    fn open_editor(&mut self, window: u32) {
+impl Clap {
+    /// As [`open_editor`](WithEditor::open_editor), with a pause before it is shown.
+    pub fn open_editor_late(&mut self, window: u32, pause: std::time::Duration) {
         let gui: PluginGui = self.extension();
         let handle = self.instance.plugin_handle();
         let configuration = GuiConfiguration { api_type: GuiApiType::X11, is_floating: false };
         gui.create(&handle, configuration).unwrap();
         // SAFETY: the window outlives the editor.
         unsafe { gui.set_parent(&handle, Window::from_x11_handle(window.into())) }.unwrap();
+        std::thread::sleep(pause);
         gui.show(&handle).unwrap();
+    }
+}
+
+impl WithEditor for Clap {
+    fn open_editor(&mut self, window: u32) {
+        self.open_editor_late(window, std::time::Duration::ZERO);
     }
 
     fn resize_editor(&mut self, width: u16, height: u16) {

@@ -51,8 +51,29 @@ fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: u
             serve_until(host, "not resized", arrived);
         }
         host.close_editor();
+        let left: Vec<_> = threads().into_iter().filter(|name| name.starts_with("nullsum-w")).collect();
+        let left: Vec<_> = left.into_iter().filter(|name| name != "nullsum-worker").collect();
+        assert!(left.is_empty(), "{}, round {round}: {left:?} after the window was closed", H::FORMAT);
         serve_until(host, "the window stays", |_| frame.children().is_empty());
     }
+}
+
+/// As hosts do that make an editor first and a place for it later, or on a busy machine.
+#[test]
+#[ignore = "needs Xvfb; scripts/test-hosts runs it"]
+fn a_window_that_is_shown_late_is_drawn() {
+    alone(|| {
+        let screen = Screen::start();
+        for pause in [400, 20, 0] {
+            // A new one: its first picture is wanted at once.
+            let mut host: crate::clap::Clap = steady(Layout::Stereo);
+            let frame = screen.frame(1000, 700);
+            host.open_editor_late(frame.id(), Duration::from_millis(pause));
+            serve_until(&mut host, "no window", |_| frame.children().len() == 1);
+            serve_until(&mut host, "no picture", |_| frame.colors() > 8);
+            host.close_editor();
+        }
+    });
 }
 
 both_with_editor! {
@@ -74,8 +95,8 @@ both_with_editor! {
             let end = memory_mib();
             println!("{}: {warm:.1} MiB after 10 windows, {end:.1} MiB after 90 more; threads {after:?}", H::FORMAT);
             assert_eq!(after.len(), before.len(), "{}: threads {before:?} before, {after:?} after", H::FORMAT);
-            // A window still leaves up to 0.4 MiB behind; where is not known yet. A leak of its textures or buffers would be many times that.
-            assert!(end < warm + 64.0, "{}: {warm:.1} MiB grew to {end:.1} MiB", H::FORMAT);
+            // A window still leaves 0.1 to 0.15 MiB behind: the window's library a keyboard's layout, Mesa's software driver the rest.
+            assert!(end < warm + 24.0, "{}: {warm:.1} MiB grew to {end:.1} MiB", H::FORMAT);
             drop(host);
             assert!(!threads().iter().any(|name| name.starts_with("nullsum-")), "{:?}", threads());
         });

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{Buses, Host, Layout, OFFLINE, REALTIME, RENDER, Run, both, steady};
+use crate::host::{Buses, Host, Layout, OFFLINE, REALTIME, RENDER, Run, TIER, both, steady};
 use crate::models::{Kind, Models, choose};
 use crate::play::{Blocks, Song, assert_finite, play, play_with};
 use crate::signal::grid;
@@ -101,6 +101,29 @@ fn plays_quietly<H: Host>() {
 both! {
     fn the_audio_thread_makes_no_system_call<H>() {
         alone(plays_quietly::<H>);
+    }
+
+    fn a_new_latency_makes_no_system_call_and_the_host_is_told<H>() {
+        alone(|| {
+            let mut host: H = steady(Layout::Stereo);
+            host.activate(Run::live(44100, 512));
+            host.service();
+            let input = grid(2, 2 * 44_100);
+            let outcome = on_the_audio_thread(&mut host, |host| {
+                paced(host, &input, 512, |host, position| {
+                    if position == 43 * 512 {
+                        host.set(TIER, 1.0);
+                    }
+                });
+            });
+            let Some(((), calls)) = watched(outcome) else { return };
+            assert!(calls.is_empty(), "{}: system calls {calls:#?}", H::FORMAT);
+            let start = Instant::now();
+            while !host.service() {
+                assert!(start.elapsed() < Duration::from_secs(20), "{}: nobody tells of the latency", H::FORMAT);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
     }
 
     /// The proof that the watch sees anything: a render may wait, and does.

@@ -88,6 +88,67 @@ impl Frame<'_> {
         tree.children().iter().filter_map(size).collect()
     }
 
+    /// Clicks into the editor's window.
+    pub fn click(&self, x: i16, y: i16) {
+        let connection = &self.screen.connection;
+        let tree = connection
+            .wait_for_reply(connection.send_request(&x::QueryTree { window: self.window }))
+            .unwrap();
+        let [child] = tree.children() else { return };
+        let root = connection.get_setup().roots().next().unwrap().root();
+        let none = x::KeyButMask::empty();
+        let moved = x::MotionNotifyEvent::new(
+            x::Motion::Normal,
+            x::CURRENT_TIME,
+            root,
+            *child,
+            x::Window::none(),
+            x,
+            y,
+            x,
+            y,
+            none,
+            true,
+        );
+        let pressed = x::ButtonPressEvent::new(
+            1,
+            x::CURRENT_TIME,
+            root,
+            *child,
+            x::Window::none(),
+            x,
+            y,
+            x,
+            y,
+            none,
+            true,
+        );
+        let released = x::ButtonReleaseEvent::new(
+            1,
+            x::CURRENT_TIME,
+            root,
+            *child,
+            x::Window::none(),
+            x,
+            y,
+            x,
+            y,
+            none,
+            true,
+        );
+        let destination = x::SendEventDest::Window(*child);
+        let event_mask = x::EventMask::empty();
+        connection.send_request(&x::SendEvent { propagate: false, destination, event_mask, event: &moved });
+        connection.send_request(&x::SendEvent { propagate: false, destination, event_mask, event: &pressed });
+        connection.send_request(&x::SendEvent {
+            propagate: false,
+            destination,
+            event_mask,
+            event: &released,
+        });
+        connection.flush().unwrap();
+    }
+
     /// Distinct colours in the editor's window: one before anything was drawn.
     pub fn colors(&self) -> usize {
         let connection = &self.screen.connection;

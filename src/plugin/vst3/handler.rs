@@ -1,15 +1,22 @@
 //! The host's handler, out of the way of blocks.
 //!
+//! What the editor sets reaches the processor with the next block. Where none will come, it is set here: the wrapper would do that too, and
+//! then tell the editor from another thread (see [`values`](super::values)).
+//!
 //! Where a host processes on its main thread, as renderers do, the wrapper tells it of a new latency in the middle of a block. What hosts do
 //! then, stopping and starting the plugin, must not meet a block under way: it is told when the block is done.
 
 use std::cell::Cell;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 
 use nice_plug::wrapper::vst3::vst3::{Class, ComPtr, Steinberg};
 
 use Steinberg::Vst::{IComponentHandler, IComponentHandlerTrait, ParamID, ParamValue};
 use Steinberg::{int32, kResultFalse, kResultOk, tresult};
 use parking_lot::RwLock;
+
+use super::values::Values;
 
 thread_local! {
     /// While this thread is in a block: what the host is to be told.
@@ -32,18 +39,27 @@ impl Hold {
 }
 
 /// What the wrapper takes for the host's handler, whether there is one or not.
-#[derive(Default)]
-pub(super) struct Handler(RwLock<Option<ComPtr<IComponentHandler>>>);
+pub(super) struct Handler {
+    host: RwLock<Option<ComPtr<IComponentHandler>>>,
+    /// None where there are no parameters.
+    pub values: Option<Values>,
+    /// Between `setProcessing(true)` and `setProcessing(false)`.
+    pub processing: AtomicBool,
+}
 
 impl Handler {
+    pub fn new(values: Option<Values>) -> Self {
+        Self { host: RwLock::default(), values, processing: AtomicBool::new(false) }
+    }
+
     /// Sets the host's.
     pub fn set(&self, host: Option<ComPtr<IComponentHandler>>) {
-        *self.0.write() = host;
+        *self.host.write() = host;
     }
 
     /// Not under the lock, so that a host may set another while it is told.
     fn tell(&self, tell: impl FnOnce(&ComPtr<IComponentHandler>) -> tresult) -> tresult {
-        let host = self.0.read().clone();
+        let host = self.host.read().clone();
         host.as_ref().map_or(kResultFalse, tell)
     }
 }
@@ -60,6 +76,9 @@ impl IComponentHandlerTrait for Handler {
     }
 
     unsafe fn performEdit(&self, id: ParamID, value: ParamValue) -> tresult {
+        if let (false, Some(values)) = (self.processing.load(Relaxed), &self.values) {
+            values.set(id, value);
+        }
         self.tell(|host| unsafe { host.performEdit(id, value) })
     }
 

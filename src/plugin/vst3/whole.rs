@@ -3,12 +3,12 @@
 
 use std::cell::UnsafeCell;
 use std::ffi::CStr;
-use std::sync::atomic::AtomicBool;
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
 use Steinberg::Vst::{self, ChannelContext::*, IProcessContextRequirements_::Flags_ as Needs, *};
 use Steinberg::*;
-use nice_plug::prelude::Vst3Plugin;
+use nice_plug::prelude::{PluginApi, Vst3Plugin};
 use nice_plug::wrapper::vst3::Wrapper;
 use nice_plug::wrapper::vst3::vst3::{Class, ComRef, ComWrapper, Steinberg};
 
@@ -16,6 +16,8 @@ use super::handler::{Handler, Hold};
 use super::room::{Gap, Room};
 use super::shown::Shown;
 use super::values::Values;
+use super::{tells_latency, view};
+use crate::plugin::session::Session;
 
 /// A component and controller that always sees every bus.
 pub(super) struct Whole<P: Vst3Plugin> {
@@ -23,10 +25,40 @@ pub(super) struct Whole<P: Vst3Plugin> {
     /// Changed while the plugin is inactive (`setupProcessing`, `setActive`), used by `process`: the format keeps these apart.
     room: UnsafeCell<Room>,
     shown: Shown,
-    values: Option<Values>,
     handler: ComWrapper<Handler>,
-    /// Between `setProcessing(true)` and `setProcessing(false)`.
-    processing: AtomicBool,
+    session: Option<Arc<Session>>,
+    /// The thread that has made it.
+    thread: usize,
+    /// Last: where a host closes no window, the wrapper's end does.
+    _windows: Windows,
+}
+
+/// Ends when all windows have gone.
+struct Windows(Option<Arc<Session>>);
+
+impl Drop for Windows {
+    fn drop(&mut self) {
+        if let Some(session) = &self.0 {
+            session.wait_for_windows();
+        }
+    }
+}
+
+thread_local! {
+    static HERE: u8 = const { 0 };
+}
+
+/// A number for this thread, as long as it lives. Realtime-safe.
+fn here() -> usize {
+    HERE.with(|here| std::ptr::from_ref(here) as usize)
+}
+
+impl<P: Vst3Plugin> Drop for Whole<P> {
+    fn drop(&mut self) {
+        if let Some(session) = &self.session {
+            session.set_announce(None);
+        }
+    }
 }
 
 impl<P: Vst3Plugin> Whole<P> {
@@ -41,24 +73,41 @@ impl<P: Vst3Plugin> Whole<P> {
                 })
                 .collect()
         };
-        let handler = ComWrapper::new(Handler::default());
+        let session = crate::plugin::newest();
+        let values = session.clone().map(|session| Values::new(session, &ids));
+        let handler = ComWrapper::new(Handler::new(values));
         if let Some(handler) = handler.as_com_ref::<IComponentHandler>() {
             // Once and for all: the wrapper must not be looking at it when it changes.
             // SAFETY: a live object; the wrapper keeps it.
             unsafe { inner.setComponentHandler(handler.as_ptr()) };
         }
+        if let Some(session) = &session {
+            let handler = handler.clone();
+            // SAFETY: the arguments are the format's.
+            let announce = move || unsafe { _ = handler.restartComponent(RestartFlags_::kLatencyChanged) };
+            session.set_announce(Some(Arc::new(announce)));
+        }
+        // For ever, as far as the wrapper knows: then it leaves parameters alone.
+        // SAFETY: inactive; nothing is reset.
+        unsafe { inner.setProcessing(1) };
         Self {
-            values: crate::plugin::newest().map(|session| Values::new(session, &ids)),
             inner,
             room: UnsafeCell::new(Room::new()),
             shown: Shown::new(ids),
             handler,
-            processing: AtomicBool::new(false),
+            _windows: Windows(session.clone()),
+            session,
+            thread: here(),
         }
     }
 
+    /// Latency in samples. Realtime-safe.
+    fn latency(&self) -> u32 {
+        self.session.as_ref().map_or(0, |session| session.latency())
+    }
+
     fn set(&self, id: u32, value: f64) -> bool {
-        self.values.as_ref().is_some_and(|values| values.set(id, value))
+        self.handler.values.as_ref().is_some_and(|values| values.set(id, value))
     }
 
     /// Gives the processor its new values: where a block has several, the last. Realtime-safe.
@@ -167,13 +216,18 @@ impl<P: Vst3Plugin> IComponentTrait for Whole<P> {
             self.inner.getBusArrangement(output, 0, &mut arrangement);
             let buses = usize::try_from(self.inner.getBusCount(audio, output)).unwrap_or(1);
             (*self.room.get()).expect(buses, arrangement.count_ones() as usize);
-            self.inner.setActive(state)
+            let before = self.latency();
+            let result = self.inner.setActive(state);
+            if tells_latency(PluginApi::Vst3) && self.latency() != before {
+                self.handler.restartComponent(RestartFlags_::kLatencyChanged);
+            }
+            result
         }
     }
 
     unsafe fn setState(&self, state: *mut IBStream) -> tresult {
         // SAFETY: null or a live object by the format.
-        let loaded = self.values.as_ref().is_some_and(|values| unsafe { values.load::<P>(state) });
+        let loaded = self.handler.values.as_ref().is_some_and(|values| unsafe { values.load::<P>(state) });
         self.shown.forget_all();
         if loaded { kResultOk } else { kResultFalse }
     }
@@ -211,7 +265,7 @@ impl<P: Vst3Plugin> IEditControllerTrait for Whole<P> {
     }
 
     unsafe fn setParamNormalized(&self, id: ParamID, value: ParamValue) -> tresult {
-        if self.processing.load(Relaxed) {
+        if self.handler.processing.load(Relaxed) {
             return if self.shown.set(id, value) { kResultOk } else { kInvalidArgument };
         }
         self.shown.forget(id);
@@ -230,7 +284,7 @@ impl<P: Vst3Plugin> IEditControllerTrait for Whole<P> {
             if name.is_null() || CStr::from_ptr(name) != CStr::from_ptr(ViewType::kEditor) {
                 return std::ptr::null_mut();
             }
-            self.inner.createView(name)
+            view::over(self.inner.createView(name), self.session.clone())
         }
     }
 }
@@ -239,7 +293,10 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
     pass_on! { IAudioProcessorTrait:
         fn setBusArrangements(inputs: *mut SpeakerArrangement, input_count: int32, outputs: *mut SpeakerArrangement, output_count: int32) -> tresult;
         fn canProcessSampleSize(size: int32) -> tresult;
-        fn getLatencySamples() -> uint32;
+    }
+
+    unsafe fn getLatencySamples(&self) -> uint32 {
+        self.latency()
     }
 
     unsafe fn getBusArrangement(
@@ -269,10 +326,10 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
     }
 
     unsafe fn setProcessing(&self, state: TBool) -> tresult {
-        self.processing.store(state != 0, Relaxed);
+        self.handler.processing.store(state != 0, Relaxed);
         self.shown.forget_all();
-        // SAFETY: the caller's argument, unchanged.
-        unsafe { self.inner.setProcessing(state) }
+        // SAFETY: the caller's argument, unchanged. The wrapper is not told of an end; it would only take note.
+        if state != 0 { unsafe { self.inner.setProcessing(state) } } else { kResultOk }
     }
 
     unsafe fn process(&self, data: *mut ProcessData) -> tresult {
@@ -288,6 +345,7 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
             }
             let changes = std::mem::replace(&mut block.inputParameterChanges, std::ptr::null_mut());
             self.take(changes);
+            let before = self.latency();
             let hold = Hold::new();
             if !block.outputs.is_null() {
                 for bus in 0..usize::try_from(block.numOutputs).unwrap_or(0) {
@@ -310,7 +368,14 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
                 }
             };
             (*data).inputParameterChanges = changes;
-            let held = hold.done();
+            let mut held = hold.done();
+            if tells_latency(PluginApi::Vst3) && self.latency() != before {
+                match &self.session {
+                    // An audio thread: telling takes a lock, and the host's time.
+                    Some(session) if self.thread != here() => session.want_latency_told(),
+                    _ => held |= RestartFlags_::kLatencyChanged,
+                }
+            }
             if held != 0 {
                 self.handler.restartComponent(held);
             }
@@ -320,8 +385,7 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
 
     /// As long as the sound takes to come out again. The wrapper knows that from the first block on only.
     unsafe fn getTailSamples(&self) -> uint32 {
-        // SAFETY: only reads.
-        unsafe { self.inner.getLatencySamples() }
+        self.latency()
     }
 }
 

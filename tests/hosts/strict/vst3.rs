@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use libloading::Library;
+use vst3::Steinberg::Linux::IEventHandlerTrait;
 use vst3::Steinberg::Vst::*;
 use vst3::Steinberg::*;
-use vst3::{Class, ComPtr, ComWrapper, Interface};
+use vst3::{Class, ComPtr, ComRef, ComWrapper, Interface};
 
 use crate::library::PLUGIN;
 
@@ -345,6 +346,269 @@ fn a_host_may_start_the_plugin_anew_where_it_is_told_of_a_latency() {
     assert!(instance.latency() > before, "the higher tier has the same latency");
     assert_eq!(*results.lock().unwrap(), [kResultOk, kResultOk]);
     unsafe { instance.controller.setComponentHandler(null_mut()) };
+}
+
+/// A host that takes its time with a latency.
+struct Slow {
+    told: Mutex<usize>,
+    entered: std::sync::mpsc::Sender<()>,
+}
+
+impl Class for Slow {
+    type Interfaces = (IComponentHandler,);
+}
+
+impl IComponentHandlerTrait for Slow {
+    unsafe fn beginEdit(&self, _id: u32) -> tresult {
+        kResultOk
+    }
+    unsafe fn performEdit(&self, _id: u32, _value: f64) -> tresult {
+        kResultOk
+    }
+    unsafe fn endEdit(&self, _id: u32) -> tresult {
+        kResultOk
+    }
+    unsafe fn restartComponent(&self, _flags: i32) -> tresult {
+        let _ = self.entered.send(());
+        std::thread::sleep(Duration::from_millis(400));
+        *self.told.lock().unwrap() += 1;
+        kResultOk
+    }
+}
+
+impl Instance {
+    /// Plays on an audio thread, as another tier is wanted, until its latency is there.
+    fn change_latency(&self) {
+        let before = self.latency();
+        unsafe { self.processor.setProcessing(0) };
+        self.set("Latency Tier", if self.get("Latency Tier") < 0.5 { 1.0 } else { 1.0 / 3.0 });
+        unsafe { self.processor.setProcessing(1) };
+        let calls = || {
+            for _ in 0..3000 {
+                let (mut left, mut right) = ([0f32; BLOCK], [0f32; BLOCK]);
+                let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
+                let mut outputs = [bus(&mut pointers)];
+                assert_eq!(self.process(&mut [bus(&mut pointers.clone())], &mut outputs, BLOCK), kResultOk);
+                if self.latency() != before {
+                    return;
+                }
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            panic!("the latency does not change");
+        };
+        let shared = Elsewhere(&calls);
+        std::thread::scope(|scope| {
+            let run = move || {
+                let shared = shared;
+                (shared.0)();
+            };
+            scope.spawn(run).join().unwrap();
+        });
+    }
+}
+
+/// What another thread may call while this one waits for it.
+struct Elsewhere<'a>(&'a dyn Fn());
+
+unsafe impl Send for Elsewhere<'_> {}
+
+#[test]
+fn an_instance_may_go_while_its_latency_is_told() {
+    // What fails here takes the process with it.
+    crate::torture::alone(|| {
+        let (entered, enters) = std::sync::mpsc::channel();
+        let handler = ComWrapper::new(Slow { told: Mutex::default(), entered });
+        let pointer = handler.to_com_ptr::<IComponentHandler>().unwrap();
+        let slow = Instance::active(STEREO);
+        let quick = Instance::active(STEREO);
+        unsafe { slow.controller.setComponentHandler(pointer.as_ptr()) };
+        slow.change_latency();
+        enters.recv_timeout(Duration::from_secs(10)).expect("the host is told of a latency");
+        // The host is still being told of the other's.
+        quick.change_latency();
+        drop(quick);
+        // Nor has it answered yet.
+        slow.change_latency();
+        drop(slow);
+        assert!(*handler.told.lock().unwrap() >= 1);
+        // Nobody else is harmed.
+        let after = Instance::active(STEREO);
+        unsafe { after.controller.setComponentHandler(pointer.as_ptr()) };
+        let before = *handler.told.lock().unwrap();
+        after.change_latency();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(*handler.told.lock().unwrap(), before + 1);
+    });
+}
+
+/// A host's window with a run loop.
+#[derive(Default)]
+struct Window {
+    handlers: Mutex<Vec<ComPtr<Linux::IEventHandler>>>,
+    /// Handlers that were registered, ever.
+    seen: Mutex<Vec<ComPtr<Linux::IEventHandler>>>,
+}
+
+impl Class for Window {
+    type Interfaces = (IPlugFrame, Linux::IRunLoop);
+}
+
+impl IPlugFrameTrait for Window {
+    unsafe fn resizeView(&self, view: *mut IPlugView, size: *mut ViewRect) -> tresult {
+        unsafe { ComRef::from_raw(view).unwrap().onSize(size) }
+    }
+}
+
+impl Linux::IRunLoopTrait for Window {
+    unsafe fn registerEventHandler(&self, handler: *mut Linux::IEventHandler, _file: i32) -> tresult {
+        let handler = unsafe { ComRef::from_raw(handler).unwrap().to_com_ptr() };
+        self.handlers.lock().unwrap().push(handler.clone());
+        self.seen.lock().unwrap().push(handler);
+        kResultOk
+    }
+    unsafe fn unregisterEventHandler(&self, handler: *mut Linux::IEventHandler) -> tresult {
+        self.handlers.lock().unwrap().retain(|known| known.as_ptr() != handler);
+        kResultOk
+    }
+    unsafe fn registerTimer(&self, _handler: *mut Linux::ITimerHandler, _interval: u64) -> tresult {
+        kResultOk
+    }
+    unsafe fn unregisterTimer(&self, _handler: *mut Linux::ITimerHandler) -> tresult {
+        kResultOk
+    }
+}
+
+/// Files that this process has open.
+fn files() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+impl Instance {
+    fn view(&self) -> ComPtr<IPlugView> {
+        unsafe { ComPtr::from_raw(self.controller.createView(c"editor".as_ptr())).unwrap() }
+    }
+}
+
+#[test]
+fn a_view_leaves_nothing_with_the_hosts_run_loop() {
+    crate::torture::alone(|| {
+        let instance = Instance::new(STEREO);
+        let window = ComWrapper::new(Window::default());
+        let frame = window.to_com_ptr::<IPlugFrame>().unwrap();
+        let before = files();
+        for round in 0..20 {
+            let view = instance.view();
+            unsafe {
+                assert_eq!(view.setFrame(frame.as_ptr()), kResultOk);
+                assert_eq!(window.handlers.lock().unwrap().len(), 1, "round {round}");
+                // As a host may that looks late.
+                let handler = window.seen.lock().unwrap().last().unwrap().clone();
+                handler.onFDIsSet(0);
+                // Some hosts take the frame away first, others only let the view go.
+                match round % 3 {
+                    0 => assert_eq!(view.setFrame(null_mut()), kResultOk),
+                    1 => assert_eq!(view.setFrame(frame.as_ptr()), kResultOk),
+                    _ => {}
+                }
+                drop(view);
+                handler.onFDIsSet(0);
+            }
+            assert!(window.handlers.lock().unwrap().is_empty(), "round {round}: a handler stays");
+            assert_eq!(files(), before, "round {round}: files stay open");
+        }
+    });
+}
+
+#[test]
+fn a_scale_that_comes_before_the_window_is_kept() {
+    let instance = Instance::new(STEREO);
+    let view = instance.view();
+    let scaled = view.cast::<IPlugViewContentScaleSupport>().unwrap();
+    let size = || unsafe {
+        let mut size: ViewRect = std::mem::zeroed();
+        assert_eq!(view.getSize(&mut size), kResultOk);
+        (size.right - size.left, size.bottom - size.top)
+    };
+    let (width, height) = size();
+    for scale in [1.5, 2.0, 1.0] {
+        assert_eq!(unsafe { scaled.setContentScaleFactor(scale) }, kResultOk);
+        let wanted = [width, height].map(|points| (points as f32 * scale).round() as i32);
+        assert_eq!(size(), (wanted[0], wanted[1]), "{scale}");
+    }
+    for nonsense in [0.0, -1.0, f32::NAN, f32::INFINITY, 1e9] {
+        assert_ne!(unsafe { scaled.setContentScaleFactor(nonsense) }, kResultOk, "{nonsense}");
+    }
+    assert_eq!(size(), (width, height));
+}
+
+/// Waits for something that a window does.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = std::time::Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+#[ignore = "needs Xvfb; scripts/test-hosts runs it"]
+fn a_window_opens_with_the_scale_that_came_before_it() {
+    crate::torture::alone(|| {
+        let screen = crate::screen::Screen::start();
+        let frame = screen.frame(1390, 990);
+        let instance = Instance::active(STEREO);
+        let view = instance.view();
+        let scaled = view.cast::<IPlugViewContentScaleSupport>().unwrap();
+        for scale in [1.25, 1.0] {
+            unsafe {
+                let mut size: ViewRect = std::mem::zeroed();
+                assert_eq!(scaled.setContentScaleFactor(scale), kResultOk);
+                assert_eq!(view.getSize(&mut size), kResultOk);
+                let wanted = (size.right as u16, size.bottom as u16);
+                let parent = frame.id() as usize as *mut c_void;
+                assert_eq!(view.attached(parent, c"X11EmbedWindowID".as_ptr()), kResultOk);
+                until("not as large as it said", || frame.children() == [wanted]);
+                assert_eq!(view.getSize(&mut size), kResultOk);
+                assert_eq!((size.right as u16, size.bottom as u16), wanted, "{scale}");
+                assert_eq!(view.removed(), kResultOk);
+            }
+        }
+    });
+}
+
+#[test]
+#[ignore = "needs Xvfb; scripts/test-hosts runs it"]
+fn what_the_editor_sets_counts_at_once_in_a_host_that_does_not_process() {
+    crate::torture::alone(|| {
+        let screen = crate::screen::Screen::start();
+        let frame = screen.frame(1390, 990);
+        let instance = Instance::new(STEREO);
+        let values = || -> Vec<f64> {
+            let count = unsafe { instance.controller.getParameterCount() };
+            let id = |index| instance.parameter(index).2;
+            (0..count).map(|index| unsafe { instance.controller.getParamNormalized(id(index)) }).collect()
+        };
+        let before = values();
+        // No frame: the wrapper would have nowhere to tell the editor of its own doings but a thread that must not.
+        let view = instance.view();
+        let parent = frame.id() as usize as *mut c_void;
+        unsafe { assert_eq!(view.attached(parent, c"X11EmbedWindowID".as_ptr()), kResultOk) };
+        until("no picture", || frame.colors() > 8);
+        let (width, height) = frame.children()[0];
+        let places =
+            (0..height).step_by(24).rev().flat_map(|y| (0..width).step_by(24).rev().map(move |x| (x, y)));
+        let set = places.into_iter().any(|(x, y)| {
+            frame.click(x as i16, y as i16);
+            std::thread::sleep(Duration::from_millis(30));
+            values() != before
+        });
+        assert!(set, "clicks everywhere set nothing");
+        assert!(
+            crate::torture::threads().iter().any(|name| name == "bg-worker"),
+            "the wrapper's thread has died"
+        );
+        assert_eq!(unsafe { view.removed() }, kResultOk);
+    });
 }
 
 #[test]
