@@ -1,4 +1,5 @@
 //! The kernels as a library for the CPU, compiled from the same source (`tests/emulation/emulate.cpp`).
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::ffi::{CString, c_char, c_int, c_void};
 use std::path::Path;
