@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
 use super::attention::Attention;
+use super::device::memory;
 use super::feed_forward::FeedForward;
 use super::hyper_connections::HyperConnections;
 use super::linear_attention::LinearAttention;
@@ -14,9 +15,9 @@ use super::norm::RmsNorm;
 use super::position::Tables;
 
 /// Most bytes that the temporaries of one slice of sequences, or of frames, may take. Attention scores of a whole 11 s chunk would take
-/// gigabytes; the slices are independent, so cutting changes no result. A GPU wants large ones: each costs it a few calls.
+/// gigabytes; the slices are independent, so cutting changes no result. A GPU wants large ones: each costs it a dozen calls.
 pub(super) fn slice_bytes(device: &Device) -> usize {
-    if device.is_cpu() { 96 << 20 } else { 1 << 30 }
+    if device.is_cpu() { 96 << 20 } else { memory(device).map_or(1 << 30, |bytes| bytes / 8) }
 }
 
 /// Which axis a transformer attends over, and how.
