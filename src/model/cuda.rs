@@ -11,15 +11,19 @@ mod launch;
 pub(crate) mod tests;
 
 #[cfg(not(test))]
+use std::sync::LazyLock;
+
+#[cfg(not(test))]
 use candle_core::Device;
 use candle_core::{D, DType, Result, Shape, Tensor};
 
 use super::linear::Activation;
 use launch::{Launch, WARPS};
 
-/// Variable that asks for the kernels.
+/// Whether the kernels are asked for.
 #[cfg(not(test))]
-const ENV: &str = "NULLSUM_CUDA_KERNELS";
+static ASKED_FOR: LazyLock<bool> =
+    LazyLock::new(|| std::env::var("NULLSUM_CUDA_KERNELS").is_ok_and(|value| value == "fused"));
 /// Queries of a block of the attention.
 const QUERIES: usize = 64;
 /// Neighbouring features that a thread takes at a time.
@@ -28,7 +32,7 @@ const FOUR: usize = 4;
 /// Whether tensors of `device` go through the kernels.
 #[cfg(not(test))]
 fn wanted(device: &Device) -> bool {
-    device.is_cuda() && std::env::var(ENV).is_ok_and(|value| value == "fused")
+    device.is_cuda() && *ASKED_FOR
 }
 
 #[cfg(test)]
