@@ -1,14 +1,14 @@
-//! Keeps the plugin's library loaded once it is; has nvcc compile a CUDA build's kernel, and tells it how it finds NVIDIA's libraries.
+//! Keeps the plugin's library loaded once it is; has nvcc compile a CUDA build's kernels, and tells it how it finds NVIDIA's libraries.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The attention kernel, for tensor cores from Ampere on; the driver compiles its PTX for the card.
-const KERNEL: &str = "src/model/attention/flash.cu";
+/// The network's own kernels, for tensor cores from Ampere on; the driver compiles their PTX for the card.
+const KERNELS: &str = "src/model/cuda/kernels.cu";
 
 fn main() {
     if std::env::var_os("CARGO_FEATURE_CUDA").is_some() {
-        compile_kernel();
+        compile_kernels();
     }
     println!("cargo:rerun-if-changed=build.rs");
     println!("cargo:rerun-if-env-changed=NULLSUM_CUDA_SHIM");
@@ -24,19 +24,19 @@ fn main() {
     }
 }
 
-fn compile_kernel() {
-    println!("cargo:rerun-if-changed={KERNEL}");
+fn compile_kernels() {
+    println!("cargo:rerun-if-changed=src/model/cuda");
     println!("cargo:rerun-if-env-changed=NVCC");
     let nvcc = std::env::var_os("NVCC").unwrap_or_else(|| "nvcc".into());
     let out = std::env::var_os("OUT_DIR").unwrap_or_default();
     let status = Command::new(&nvcc)
         .args(["-ptx", "-arch=compute_80", "-O3", "-o"])
-        .arg(Path::new(&out).join("flash.ptx"))
-        .arg(KERNEL)
+        .arg(Path::new(&out).join("kernels.ptx"))
+        .arg(KERNELS)
         .status();
     if !status.as_ref().is_ok_and(|status| status.success()) {
         eprintln!(
-            "{} does not compile {KERNEL}: {status:?}; scripts/cuda fetches one that does",
+            "{} does not compile {KERNELS}: {status:?}; scripts/cuda fetches one that does",
             nvcc.display()
         );
         std::process::exit(1);

@@ -16,8 +16,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests" / "parity"))
 
 RATE = 44_100
-# SNR in dB against f32 on the CPU that a precision must reach. The CPU's own kernels have no f16.
-LEAST_DB = {"f32": 80, "f16": 38, "bf16": 38}
+# Ours: precision, whether with our own CUDA kernels, and SNR in dB against f32 on the CPU that it must reach.
+OURS = {
+    "ours, f32": ("f32", False, 80),
+    "ours, f32, own kernels": ("f32", True, 80),
+    "ours, f16": ("f16", False, 38),
+    "ours, f16, own kernels": ("f16", True, 38),
+    "ours, bf16": ("bf16", False, 38),
+}
 
 
 def main():
@@ -39,7 +45,9 @@ def main():
     import torch
 
     if args.device == "cpu":
-        del LEAST_DB["f16"]
+        # It has kernels of its own, which have no f16.
+        for way in [way for way, (precision, kernels, _) in OURS.items() if kernels or precision == "f16"]:
+            del OURS[way]
     torch_device = torch.device(args.device)
     if torch_device.type == "cuda" and not torch.cuda.is_available():
         sys.exit("this PyTorch sees no CUDA device: install one built for CUDA into the environment, or try --device cpu --tiny")
@@ -108,10 +116,11 @@ def ways(model, device):
             f"PyTorch {short} autocast, compiled": run(compiled, half)}
 
 
-def ours(args, folder, precision, *command):
+def ours(args, folder, precision, kernels, *command):
     """Runs the program and returns what it prints."""
+    environment = os.environ | {"NULLSUM_CUDA_KERNELS": "fused" if kernels else "off"}
     command = [args.cli, *command, "--model", folder / "model.ckpt", "--config", folder / "model.yaml", "--precision", precision]
-    done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, env=environment)
     if done.returncode != 0:
         raise RuntimeError(done.stderr.strip() or done.stdout.strip())
     return done.stdout
@@ -123,24 +132,24 @@ def parity(args, model, signal, folder, device):
     song = folder / "song.wav"
     write_wav(song, signal)
 
-    def stems(device, precision):
-        target = folder / f"{device}-{precision}".replace(":", "")
-        ours(args, folder, precision, song, "--device", device, "-o", target, "--bits", "float", "--lossless=off", "--overlap", "1",
+    def stems(device, precision, kernels=False):
+        target = folder / f"{device}-{precision}-{kernels}".replace(":", "")
+        ours(args, folder, precision, kernels, song, "--device", device, "-o", target, "--bits", "float", "--lossless=off", "--overlap", "1",
              "--chunk", f"{signal.shape[1]}", "--batch", "1", "--quiet")
         return [x for file in sorted(target.glob("*.wav")) for x in read_wav(file)]
 
     exact = stems("cpu", "f32")
     rows = []
     print("\n| Stems of 4 s against f32 on the CPU | SNR | Must reach |\n|---|---|---|")
-    for precision, least in LEAST_DB.items():
+    for way, (precision, kernels, least) in OURS.items():
         try:
-            found = stems(args.device, precision)
+            found = stems(args.device, precision, kernels)
         except RuntimeError as error:
-            print(f"| ours, {precision} | does not run: {error} | {least} dB |", flush=True)
-            rows.append({"what": f"ours, {precision}", "db": -math.inf, "least_db": least})
+            print(f"| {way} | does not run: {error} | {least} dB |", flush=True)
+            rows.append({"what": way, "db": -math.inf, "least_db": least})
             continue
-        rows.append({"what": f"ours, {precision}", "db": snr_db(exact, found), "least_db": least})
-        print(f"| ours, {precision} | {rows[-1]['db']:.1f} dB | {least} dB |", flush=True)
+        rows.append({"what": way, "db": snr_db(exact, found), "least_db": least})
+        print(f"| {way} | {rows[-1]['db']:.1f} dB | {least} dB |", flush=True)
     return rows
 
 
@@ -191,12 +200,12 @@ def passes(args, model, signal, folder, device):
                 times.append(time.perf_counter() - started)
             return statistics.median(times)
 
-        def our_turn(precision):
-            report = ours(args, folder, precision, "bench", "--device", args.device, "--json", "--seconds", seconds,
+        def our_turn(precision, kernels, _):
+            report = ours(args, folder, precision, kernels, "bench", "--device", args.device, "--json", "--seconds", seconds,
                           "--runs", args.runs, "--warmup", 2)
             return json.loads(report)["median_seconds"]
 
-        turns = {f"ours, {precision}": lambda precision=precision: our_turn(precision) for precision in LEAST_DB}
+        turns = {name: lambda way=way: our_turn(*way) for name, way in OURS.items()}
         turns |= {name: lambda way=way: torch_turn(way) for name, way in pytorch.items()}
         found = {name: [] for name in turns}
         for _ in range(args.rounds):

@@ -11,6 +11,8 @@ pub mod checkpoint;
 pub mod companion;
 pub mod config;
 pub mod convert;
+#[cfg(any(test, feature = "cuda"))]
+pub(crate) mod cuda;
 pub mod device;
 mod feed_forward;
 pub mod fused;

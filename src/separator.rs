@@ -18,12 +18,11 @@ use crate::kernels::{KernelError, Pool};
 use crate::model::architecture::{Architecture, ArchitectureError, Family};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config::Config;
-use crate::model::device::{DeviceChoice, DeviceError};
+use crate::model::device::{DeviceChoice, DeviceError, device_name};
 use crate::model::fused::FusedError;
 use crate::model::precision::Precision;
 use crate::model::weights;
 use network::Network;
-use on_device::DeviceChunk;
 
 pub use arithmetic::Arithmetic;
 pub use mask::MaskRule;
@@ -274,8 +273,6 @@ const GPU_BATCH: usize = 4;
 pub struct Separator {
     info: ModelInfo,
     network: Network,
-    /// Where the whole chunk runs on the network's device.
-    on_device: Option<DeviceChunk>,
     /// Most samples, of all chunks of a batch together, that the device is asked to hold: less once it ran out of memory.
     most_samples: usize,
     pool: Pool,
@@ -319,7 +316,6 @@ impl Separator {
         Ok(Self {
             stft: Stft::new(arch.stft),
             most_samples: usize::MAX,
-            on_device: if on_device { Some(DeviceChunk::new(arch, &device)?) } else { None },
             network,
             pool,
             info,
@@ -330,8 +326,8 @@ impl Separator {
     /// Makes the device run out of memory with that many samples.
     #[cfg(test)]
     pub(crate) fn run_out_of_memory_at(&mut self, samples: usize) {
-        if let Some(on_device) = &mut self.on_device {
-            on_device.too_many = samples;
+        if let Some((chunk, _)) = self.network.on_device() {
+            chunk.too_many = samples;
         }
     }
 
@@ -362,7 +358,7 @@ impl Separator {
 
     /// Chunks per pass where the caller has no wish: the configuration's, on a GPU at least a few, since one does not fill it.
     pub fn batch(&self) -> usize {
-        if self.on_device.is_some() { self.info.batch.max(GPU_BATCH) } else { self.info.batch }
+        if self.network.is_on_device() { self.info.batch.max(GPU_BATCH) } else { self.info.batch }
     }
 
     /// The longest chunk of `chunk`, its half, its quarter… that is worth a try, after what the device ran out of memory with.
@@ -404,7 +400,7 @@ impl Separator {
     /// # Errors
     /// [`SeparateError`].
     pub fn separate(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
-        if self.on_device.as_ref().is_some_and(|on_device| !on_device.device().is_cpu()) {
+        if self.network.is_on_gpu() {
             return self.separate_here(chunks, rule);
         }
         // All parallel work, candle's included, stays in the pool.
@@ -412,16 +408,14 @@ impl Separator {
         pool.install(|| self.separate_here(chunks, rule))
     }
 
-    /// As many chunks at a time as fit: half as many, from now on, each time the device runs out of memory.
+    /// As many chunks at a time as fit: half as many, from now on, each time the device runs out of memory. None where chunks run on the host.
     fn separate_on_device(
         &mut self,
         chunks: &[&[f32]],
         samples: usize,
         rule: MaskRule,
-    ) -> Result<Vec<Vec<f32>>, SeparateError> {
-        let (Some(on_device), Network::Candle(network, _)) = (&mut self.on_device, &self.network) else {
-            return Ok(Vec::new());
-        };
+    ) -> Result<Option<Vec<Vec<f32>>>, SeparateError> {
+        let Some((on_device, network)) = self.network.on_device() else { return Ok(None) };
         let mut out = Vec::with_capacity(chunks.len());
         while out.len() < chunks.len() {
             let left = &chunks[out.len()..];
@@ -431,16 +425,17 @@ impl Separator {
                 Err(error) if on_device::is_out_of_memory(&error) => {
                     self.most_samples = count * samples / 2;
                     if count == 1 {
-                        return Err(SeparateError::OutOfMemory { device: self.network.device(), samples });
+                        let device = device_name(network.device());
+                        return Err(SeparateError::OutOfMemory { device, samples });
                     }
                 }
                 Err(error) => {
-                    let device = self.network.device();
+                    let device = device_name(network.device());
                     return Err(SeparateError::Network { device, source: Box::new(error) });
                 }
             }
         }
-        Ok(out)
+        Ok(Some(out))
     }
 
     fn separate_here(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
@@ -453,8 +448,8 @@ impl Separator {
                 return Err(SeparateError::Shape { channels, min, found: chunk.len() });
             }
         }
-        if self.on_device.is_some() {
-            return self.separate_on_device(chunks, samples, rule);
+        if let Some(stems) = self.separate_on_device(chunks, samples, rule)? {
+            return Ok(stems);
         }
         let config = *self.stft.config();
         let (frames, bins) = (config.frames(samples), config.freqs() * channels);

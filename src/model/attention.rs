@@ -1,8 +1,5 @@
 //! Gated softmax attention, the references' `Attention`.
 
-#[cfg(feature = "cuda")]
-mod flash;
-
 use std::sync::Arc;
 
 use candle_core::{DType, Result, Tensor};
@@ -24,7 +21,6 @@ pub(super) struct Attention {
     value_residual: Option<(ValueResidual, Linear)>,
     position: PositionEmbed,
     heads: usize,
-    dim_head: usize,
 }
 
 impl Attention {
@@ -39,7 +35,6 @@ impl Attention {
             value_residual: value_residual(arch, mixes_values, &vb)?,
             position: PositionEmbed::new(arch, vb)?,
             heads: arch.heads,
-            dim_head: arch.dim_head,
         })
     }
 
@@ -48,24 +43,17 @@ impl Attention {
         self.position.tables(len, device)
     }
 
-    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, and this block's values [sequences, heads, len, dim_head].
-    /// `first_values` are the first layer's.
+    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, added to `onto` where there is one, and this block's values
+    /// [sequences, heads, len, dim_head]. `first_values` are the first layer's.
     pub fn forward(
         &self,
         x: &Tensor,
         tables: &Tables,
         first_values: Option<&Tensor>,
+        onto: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
-        let (sequences, len, _) = x.dims3()?;
-        let x = self.norm.forward(x)?;
-        // [qkv, sequences, heads, len, dim_head]
-        let qkv = self
-            .to_qkv
-            .forward(&x)?
-            .reshape((sequences, len, 3, self.heads, self.dim_head))?
-            .permute((2, 0, 3, 1, 4))?
-            .contiguous()?;
-        let (q, k, own_values) = (qkv.get(0)?, qkv.get(1)?, qkv.get(2)?);
+        let x = self.norm.forward(x, self.to_qkv.number_type())?;
+        let [q, k, own_values] = tables.split_heads(&self.to_qkv.forward(&x)?, self.heads)?;
         let v = match (&self.value_residual, first_values) {
             (Some((kind, to_mix)), Some(first)) => {
                 // mix: [sequences, heads, len, 1]
@@ -79,20 +67,30 @@ impl Attention {
             }
             _ => own_values.clone(),
         };
-        let (q, k) = tables.apply(&q, &k)?;
-        let scale = (self.dim_head as f64).powf(-0.5);
-        let out = attend(&(q * scale)?, &k, &v)?;
+        let out = self.join_heads(&attend(&q, &k, &v)?, self.to_gates.product(&x)?)?;
+        Ok((self.to_out.forward_onto(&out, onto)?, own_values))
+    }
+
+    /// out: [sequences, heads, len, dim_head] → [sequences, len, (h d)], each head times its gate. gates: [sequences, len, heads], without
+    /// the bias.
+    fn join_heads(&self, out: &Tensor, gates: Tensor) -> Result<Tensor> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(bias) = &self.to_gates.bias
+            && let Some(joined) = super::cuda::join_heads(out, &gates, bias)?
+        {
+            return Ok(joined);
+        }
+        let (sequences, _, len, _) = out.dims4()?;
         // gates: [sequences, heads, len, 1]
-        let gates = sigmoid(&self.to_gates.forward(&x)?)?.transpose(1, 2)?.unsqueeze(3)?;
-        let out = out.broadcast_mul(&gates)?.transpose(1, 2)?.reshape((sequences, len, ()))?;
-        Ok((self.to_out.forward(&out)?.to_dtype(DType::F32)?, own_values))
+        let gates = sigmoid(&self.to_gates.biased(gates)?)?.transpose(1, 2)?.unsqueeze(3)?;
+        out.broadcast_mul(&gates)?.transpose(1, 2)?.reshape((sequences, len, ()))
     }
 }
 
 /// Softmax attention, q scaled already: [sequences, heads, len, dim_head] each.
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-    #[cfg(feature = "cuda")]
-    if let Some(out) = flash::attend(q, k, v)? {
+    #[cfg(any(test, feature = "cuda"))]
+    if let Some(out) = super::cuda::attend(q, k, v)? {
         return Ok(out);
     }
     softmax(&q.matmul(&k.t()?)?)?.matmul(v)

@@ -120,7 +120,7 @@ impl BandSplit {
                 start += size;
                 // [bands, batch · frames, features]
                 let bands = bands.reshape((batch * frames, group.bands, group.features))?.transpose(0, 1)?;
-                group.linears.forward(&group.norm.forward(&bands)?)
+                group.linears.forward(&group.norm.forward(&bands, group.linears.number_type())?)
             })
             .collect::<Result<Vec<_>>>()?;
         let tokens = Tensor::cat(&tokens, 0)?.transpose(0, 1)?.contiguous()?;

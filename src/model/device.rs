@@ -5,6 +5,15 @@ mod cuda;
 
 use candle_core::Device;
 
+#[cfg(feature = "cuda")]
+pub(super) use cuda::memory;
+
+/// Bytes of memory of a device that says; none for others.
+#[cfg(not(feature = "cuda"))]
+pub(super) fn memory(_: &Device) -> Option<usize> {
+    None
+}
+
 /// A device as the user names it: `auto`, `cpu`, `cuda`, `cuda:1`, `metal`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {

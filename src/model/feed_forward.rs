@@ -1,10 +1,10 @@
 //! The references' `FeedForward`: norm, Linear, GELU with the exact error function, Linear.
 
-use candle_core::{DType, Result, Tensor};
+use candle_core::{Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
-use super::linear::Linear;
+use super::linear::{Activation, Linear};
 use super::norm::RmsNorm;
 
 /// Feed-forward over each token.
@@ -24,8 +24,9 @@ impl FeedForward {
         })
     }
 
-    /// x: [..., dim] → [..., dim], f32
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        self.down.forward(&self.up.forward(&self.norm.forward(x)?)?.gelu_erf()?)?.to_dtype(DType::F32)
+    /// x: [..., dim] → [..., dim], f32, added to `onto` where there is one
+    pub fn forward(&self, x: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
+        let x = self.norm.forward(x, self.up.number_type())?;
+        self.down.forward_onto(&self.up.forward_bent(&x, Activation::Gelu)?, onto)
     }
 }

@@ -5,7 +5,7 @@
 //! transformer splits the streams off it, so a group of `streams` neighbouring rows is not always one token's streams.
 //! Checkpoints were trained with that; the grouping is kept.
 
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
 use candle_nn::ops::sigmoid;
 
@@ -75,7 +75,7 @@ impl HyperConnections {
         // [l/s, n, f, s, d]
         let split =
             residuals.reshape((groups, streams, tokens, fracs, d))?.permute((0, 2, 3, 1, 4))?.contiguous()?;
-        let normed = self.norm.forward(&split)?;
+        let normed = self.norm.forward(&split, DType::F32)?;
         let rows = normed.reshape(((), d))?;
         let alpha = rows
             .matmul(&self.dynamic_alpha)?

@@ -11,11 +11,45 @@ pub(super) fn get_f32(vb: &VarBuilder, shape: impl Into<candle_core::Shape>, nam
     vb.get_with_hints_dtype(shape, name, Default::default(), DType::F32)
 }
 
+/// What bends the output of a Linear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activation {
+    /// With the exact error function.
+    Gelu,
+    /// Hyperbolic tangent.
+    Tanh,
+}
+
+impl Activation {
+    /// Of a product and its bias.
+    fn of(self, product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(bias) = bias
+            && let Some(out) = super::cuda::activate(&product, bias, self)?
+        {
+            return Ok(out);
+        }
+        let sum = plus(product, bias)?;
+        match self {
+            Self::Gelu => sum.gelu_erf(),
+            Self::Tanh => sum.tanh(),
+        }
+    }
+}
+
+/// A product and its bias, where it has one.
+fn plus(product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    match bias {
+        Some(bias) => product.broadcast_add(bias),
+        None => Ok(product),
+    }
+}
+
 /// x · Wᵀ + b.
 pub(super) struct Linear {
     /// Transposed view of [output, input]: what matrix products of all devices take without a copy.
     weight: Tensor,
-    bias: Option<Tensor>,
+    pub bias: Option<Tensor>,
 }
 
 impl Linear {
@@ -29,20 +63,46 @@ impl Linear {
         Ok(Self { weight: vb.get((output, input), "weight")?.t()?, bias: None })
     }
 
+    /// The number type that it computes in.
+    pub fn number_type(&self) -> DType {
+        self.weight.dtype()
+    }
+
     /// x: [..., input] of any number type → [..., output] of the weight's.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        self.biased(self.product(x)?)
+    }
+
+    /// [`Linear::forward`] and an activation.
+    pub fn forward_bent(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        activation.of(self.product(x)?, self.bias.as_ref())
+    }
+
+    /// [`Linear::forward`] in f32, added to `onto` [..., output], f32, where there is one.
+    pub fn forward_onto(&self, x: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
+        let product = self.product(x)?;
+        let Some(onto) = onto else { return self.biased(product)?.to_dtype(DType::F32) };
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(sum) = super::cuda::add(&product, self.bias.as_ref(), onto)? {
+            return Ok(sum);
+        }
+        self.biased(product)?.to_dtype(DType::F32)? + onto
+    }
+
+    /// [`Linear::forward`] without the bias.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
         let (input, output) = self.weight.dims2()?;
         let mut shape = x.dims().to_vec();
         if let Some(last) = shape.last_mut() {
             *last = output;
         }
         let rows = x.to_dtype(self.weight.dtype())?.contiguous()?.reshape(((), input))?;
-        let out = rows.matmul(&self.weight)?;
-        match &self.bias {
-            Some(bias) => out.broadcast_add(bias)?,
-            None => out,
-        }
-        .reshape(shape)
+        rows.matmul(&self.weight)?.reshape(shape)
+    }
+
+    /// A product with the bias.
+    pub fn biased(&self, product: Tensor) -> Result<Tensor> {
+        plus(product, self.bias.as_ref())
     }
 }
 
@@ -51,7 +111,7 @@ pub(super) struct Linears {
     /// [n, input, output]
     weights: Tensor,
     /// [n, 1, output]
-    biases: Tensor,
+    pub biases: Tensor,
 }
 
 impl Linears {
@@ -64,8 +124,23 @@ impl Linears {
         })
     }
 
+    /// The number type that they compute in.
+    pub fn number_type(&self) -> DType {
+        self.weights.dtype()
+    }
+
     /// x: [n, rows, input] of any number type → [n, rows, output] of the weights'.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        x.to_dtype(self.weights.dtype())?.contiguous()?.matmul(&self.weights)?.broadcast_add(&self.biases)
+        self.product(x)?.broadcast_add(&self.biases)
+    }
+
+    /// [`Linears::forward`] and an activation.
+    pub fn forward_bent(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        activation.of(self.product(x)?, Some(&self.biases))
+    }
+
+    /// [`Linears::forward`] without the biases.
+    pub fn product(&self, x: &Tensor) -> Result<Tensor> {
+        x.to_dtype(self.weights.dtype())?.contiguous()?.matmul(&self.weights)
     }
 }

@@ -39,10 +39,16 @@ impl LinearAttention {
         })
     }
 
-    /// x: [sequences, len, dim] → output [sequences, len, dim] and this block's values [sequences, heads, dim_head, len].
-    pub fn forward(&self, x: &Tensor, first_values: Option<&Tensor>) -> Result<(Tensor, Tensor)> {
+    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, added to `onto` where there is one, and this block's values
+    /// [sequences, heads, dim_head, len].
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        first_values: Option<&Tensor>,
+        onto: Option<&Tensor>,
+    ) -> Result<(Tensor, Tensor)> {
         let (sequences, len, _) = x.dims3()?;
-        let x = self.norm.forward(x)?;
+        let x = self.norm.forward(x, self.to_qkv.number_type())?;
         let qkv = self.to_qkv.forward(&x)?.to_dtype(DType::F32)?.reshape((
             sequences,
             len,
@@ -66,6 +72,6 @@ impl LinearAttention {
         let scores = (q * SCALE)?.matmul(&l2_normalize(&k)?.t()?)?;
         let out = softmax_last_dim(&scores)?.matmul(&v)?;
         let out = out.permute((0, 3, 1, 2))?.reshape((sequences, len, ()))?;
-        Ok((self.to_out.forward(&out)?.to_dtype(DType::F32)?, own_values))
+        Ok((self.to_out.forward_onto(&out, onto)?, own_values))
     }
 }

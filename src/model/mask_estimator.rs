@@ -6,13 +6,14 @@ use candle_nn::ops::sigmoid;
 
 use super::architecture::Architecture;
 use super::band_split::runs;
-use super::linear::{Linears, get_f32};
+use super::linear::{Activation, Linears, get_f32};
 use super::transformer::slice_bytes;
 
 /// One MLP a stem and band: Linears with tanh between them, then a gated linear unit. All hidden layers have one size, so
 /// those of all stems and bands are one product each; the last ones are one for each run of bands of one size.
 pub(super) struct MaskEstimators {
     stems: usize,
+    number_type: DType,
     /// Bytes that the activations of one frame take.
     bytes: usize,
     /// All but the last Linear, for every stem and band: stems · bands, band by band.
@@ -45,6 +46,7 @@ impl MaskEstimators {
         let mut first = 0;
         Ok(Self {
             stems: arch.num_stems,
+            number_type: vb.dtype(),
             bytes: 4 * features.len() * arch.num_stems * (arch.dim + 2 * arch.mask_hidden),
             hidden: (0..final_linear).map(|i| linears(0..features.len(), i)).collect::<Result<_>>()?,
             last: runs(&features)
@@ -57,10 +59,11 @@ impl MaskEstimators {
         })
     }
 
-    /// x: [batch, frames, bands, dim], f32 → [batch, stems, frames, features of all bands], f32
+    /// x: [batch, frames, bands, dim] of any number type → [batch, stems, frames, features of all bands], f32
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, frames, bands, dim) = x.dims4()?;
-        let x = x.reshape((batch * frames, bands, dim))?;
+        // Rounded before every stem gets its copy.
+        let x = x.to_dtype(self.number_type)?.reshape((batch * frames, bands, dim))?;
         let step = (slice_bytes(x.device()) / self.bytes.max(1)).max(1);
         let masks = (0..batch * frames)
             .step_by(step)
@@ -81,7 +84,7 @@ impl MaskEstimators {
             .contiguous()?
             .reshape((bands * self.stems, rows, dim))?;
         for linears in &self.hidden {
-            h = linears.forward(&h)?.tanh()?;
+            h = linears.forward_bent(&h, Activation::Tanh)?;
         }
         let mut start = 0;
         let masks = self
@@ -90,7 +93,12 @@ impl MaskEstimators {
             .map(|(count, linears)| {
                 let h = h.narrow(0, start * self.stems, count * self.stems)?;
                 start += count;
-                let h = linears.forward(&h)?.to_dtype(DType::F32)?;
+                let product = linears.product(&h)?;
+                #[cfg(any(test, feature = "cuda"))]
+                if let Some(masks) = super::cuda::gate_bands(&product, &linears.biases, *count)? {
+                    return Ok(masks);
+                }
+                let h = product.broadcast_add(&linears.biases)?.to_dtype(DType::F32)?;
                 let half = h.dim(2)? / 2;
                 let gate = sigmoid(&h.narrow(2, half, half)?.contiguous()?)?;
                 // [stems, rows, bands · features]

@@ -33,9 +33,13 @@ impl RmsNorm {
         Self { gamma, eps: 1e-24 / dim as f32 }
     }
 
-    /// x: [..., dim], f32
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
-        candle_nn::ops::rms_norm(&x.contiguous()?, &self.gamma, self.eps)
+    /// x: [..., dim], f32 → same shape in the number type `dtype`
+    pub fn forward(&self, x: &Tensor, dtype: DType) -> Result<Tensor> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(out) = super::cuda::rms_norm(x, &self.gamma, dtype)? {
+            return Ok(out);
+        }
+        candle_nn::ops::rms_norm(&x.contiguous()?, &self.gamma, self.eps)?.to_dtype(dtype)
     }
 }
 

@@ -134,8 +134,25 @@ pub(super) enum Tables {
 }
 
 impl Tables {
-    /// q and k with their positions: [batch, heads, len, dim_head], for the polar form with twice the features.
-    pub fn apply(&self, q: &Tensor, k: &Tensor) -> Result<(Tensor, Tensor)> {
+    /// qkv: [sequences, len, (qkv h d)] → q and k with their positions, q scaled too, and v: [sequences, heads, len, dim_head], q and k in the
+    /// polar form with twice the features.
+    pub fn split_heads(&self, qkv: &Tensor, heads: usize) -> Result<[Tensor; 3]> {
+        let (sequences, len, width) = qkv.dims3()?;
+        let dim_head = width / 3 / heads;
+        #[cfg(any(test, feature = "cuda"))]
+        if let Self::Rotary { cos, sin } = self
+            && let Some(split) = super::cuda::split_heads(qkv, cos, sin, heads)?
+        {
+            return Ok([split.get(0)?, split.get(1)?, split.get(2)?]);
+        }
+        let qkv =
+            qkv.reshape((sequences, len, 3, heads, dim_head))?.permute((2, 0, 3, 1, 4))?.contiguous()?;
+        let (q, k) = self.apply(&qkv.get(0)?, &qkv.get(1)?)?;
+        Ok([(q * (dim_head as f64).powf(-0.5))?, k, qkv.get(2)?])
+    }
+
+    /// q and k with their positions.
+    fn apply(&self, q: &Tensor, k: &Tensor) -> Result<(Tensor, Tensor)> {
         match self {
             Self::Rotary { cos, sin } => Ok((rotate(q, cos, sin)?, rotate(k, cos, sin)?)),
             Self::Polar { q: q_table, k: k_table } => {

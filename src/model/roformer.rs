@@ -119,7 +119,7 @@ impl Roformer {
             x = x.reshape((batch, streams, frames, bands, dim))?.sum(1)?;
         }
         if let Some(norm) = &self.final_norm {
-            x = norm.forward(&x)?;
+            x = norm.forward(&x, self.number_type)?;
         }
         self.features.onto_frame(&self.mask_estimators.forward(&x)?)
     }

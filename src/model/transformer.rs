@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
 use super::attention::Attention;
+use super::device::memory;
 use super::feed_forward::FeedForward;
 use super::hyper_connections::HyperConnections;
 use super::linear_attention::LinearAttention;
@@ -14,9 +15,9 @@ use super::norm::RmsNorm;
 use super::position::Tables;
 
 /// Most bytes that the temporaries of one slice of sequences, or of frames, may take. Attention scores of a whole 11 s chunk would take
-/// gigabytes; the slices are independent, so cutting changes no result. A GPU wants large ones: each costs it a few calls.
+/// gigabytes; the slices are independent, so cutting changes no result. A GPU wants large ones: each costs it a dozen calls.
 pub(super) fn slice_bytes(device: &Device) -> usize {
-    if device.is_cpu() { 96 << 20 } else { 1 << 30 }
+    if device.is_cpu() { 96 << 20 } else { memory(device).map_or(1 << 30, |bytes| bytes / 8) }
 }
 
 /// Which axis a transformer attends over, and how.
@@ -114,7 +115,7 @@ impl Transformer {
             }
         }
         if let Some(norm) = &self.norm {
-            x = norm.forward(&x)?;
+            x = norm.forward(&x, DType::F32)?;
         }
         Ok((x, values))
     }
@@ -151,10 +152,13 @@ impl Block {
         x: &Tensor,
         tables: Option<&Tables>,
         first_values: Option<&Tensor>,
+        onto: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         match (&self.attention, tables) {
-            (AnyAttention::Linear(attention), _) => attention.forward(x, first_values),
-            (AnyAttention::Softmax(attention), Some(tables)) => attention.forward(x, tables, first_values),
+            (AnyAttention::Linear(attention), _) => attention.forward(x, first_values, onto),
+            (AnyAttention::Softmax(attention), Some(tables)) => {
+                attention.forward(x, tables, first_values, onto)
+            }
             (AnyAttention::Softmax(_), None) => candle_core::bail!("softmax attention without its tables"),
         }
     }
@@ -168,16 +172,15 @@ impl Block {
     ) -> Result<(Tensor, Tensor)> {
         match &self.hyper {
             None => {
-                let (out, values) = self.attend(x, tables, first_values)?;
-                let x = (out + x)?;
-                Ok(((self.feed_forward.forward(&x)? + x)?, values))
+                let (x, values) = self.attend(x, tables, first_values, Some(x))?;
+                Ok((self.feed_forward.forward(&x, Some(&x))?, values))
             }
             Some([around_attention, around_feed_forward]) => {
                 let (input, streams) = around_attention.width(x)?;
-                let (out, values) = self.attend(&input, tables, first_values)?;
+                let (out, values) = self.attend(&input, tables, first_values, None)?;
                 let x = around_attention.depth(&out, streams)?;
                 let (input, streams) = around_feed_forward.width(&x)?;
-                let out = self.feed_forward.forward(&input)?;
+                let out = self.feed_forward.forward(&input, None)?;
                 Ok((around_feed_forward.depth(&out, streams)?, values))
             }
         }

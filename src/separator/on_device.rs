@@ -8,6 +8,8 @@ use super::Stages;
 use super::mask::MaskRule;
 use super::spectral::Spectral;
 use crate::model::architecture::Architecture;
+#[cfg(any(test, feature = "cuda"))]
+use crate::model::cuda;
 use crate::model::roformer::Roformer;
 
 /// Transforms, masks and the way to and from the device.
@@ -42,11 +44,6 @@ impl DeviceChunk {
             #[cfg(test)]
             too_many: usize::MAX,
         })
-    }
-
-    /// Where it is.
-    pub fn device(&self) -> &Device {
-        &self.device
     }
 
     /// Separates chunks of `samples` samples, each [channels, samples], flat: one [stems, channels, samples] for each, flat.
@@ -106,6 +103,10 @@ impl DeviceChunk {
 
     /// spec: [b, t, f, c, 2], masks: [b, n, t, f, c, 2] → the stems' spectra as the inverse wants them, [b, n, c, t, 2 · f].
     fn masked(&self, spec: &Tensor, mut masks: Tensor, rule: MaskRule) -> Result<Tensor> {
+        #[cfg(any(test, feature = "cuda"))]
+        if let Some(spectra) = cuda::mask_mixture(spec, &masks, rule == MaskRule::Complete, self.zero_dc)? {
+            return Ok(spectra);
+        }
         if self.zero_dc {
             let freqs = masks.dim(3)?;
             masks = masks.narrow(3, 1, freqs - 1)?.contiguous()?.pad_with_zeros(3, 1, 0)?;
@@ -150,6 +151,7 @@ mod tests {
     use super::*;
     use crate::model::device::DeviceChoice;
     use crate::model::precision::Precision;
+    use crate::model::weights::seeded;
     use crate::separator::{ModelInfo, Runtime, SeparateError, Separator};
 
     fn small() -> Architecture {
@@ -208,6 +210,27 @@ mod tests {
                     let expected = host.separate(&views, rule).unwrap();
                     let snr = snr_db(&expected, &device.separate(&views, rule).unwrap());
                     assert!(snr > 100.0, "{name}, {samples} samples, batch {batch}, {rule:?}: {snr:.1} dB");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_chunk_is_the_same_with_kernels_for_cuda() {
+        for device in cuda::tests::devices() {
+            for arch in [small(), Architecture { zero_dc: true, ..small() }] {
+                let network = Roformer::new(&arch, seeded(5, &device)).unwrap();
+                let mut on_device = DeviceChunk::new(&arch, &device).unwrap();
+                let chunks = [chunk(2 * 701, 1), chunk(2 * 701, 2)];
+                let views: Vec<&[f32]> = chunks.iter().map(Vec::as_slice).collect();
+                for rule in [MaskRule::Plain, MaskRule::Complete] {
+                    let mut stages = Stages::default();
+                    let mut stems = || on_device.separate(&network, &views, 701, rule, &mut stages).unwrap();
+                    let expected = stems();
+                    let (found, kernels) = cuda::tests::with_kernels(stems);
+                    assert!(kernels.contains("mask_mixture"), "{kernels:?}");
+                    let snr = snr_db(&expected, &found);
+                    assert!(snr > 100.0, "{rule:?}: {snr:.1} dB");
                 }
             }
         }

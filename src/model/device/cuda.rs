@@ -19,11 +19,13 @@ pub(super) fn open(n: usize) -> Result<Device, String> {
 
 /// Name and memory of a device.
 pub(super) fn describe(device: &Device) -> Option<String> {
-    let stream = device.as_cuda_device().ok()?.cuda_stream();
-    let context = stream.context();
-    context.bind_to_thread().ok()?;
-    let (_, total) = candle_core::cuda_backend::cudarc::driver::result::mem_get_info().ok()?;
-    Some(format!("{}, {:.1} GiB", context.name().ok()?, total as f64 / f64::from(1 << 30)))
+    let name = device.as_cuda_device().ok()?.cuda_stream().context().name().ok()?;
+    Some(format!("{name}, {:.1} GiB", memory(device)? as f64 / f64::from(1 << 30)))
+}
+
+/// Bytes of memory of a CUDA device.
+pub fn memory(device: &Device) -> Option<usize> {
+    device.as_cuda_device().ok()?.cuda_stream().context().total_mem().ok()
 }
 
 #[cfg(cuda_shim)]

@@ -1,40 +1,11 @@
 // Softmax attention in one kernel: scores never leave the registers. f16 in and out, f32 sums, for tensor cores from sm_80 on.
 //
-// q, k, v, out: [groups, len, DIM], contiguous. q holds the scale already. A block of four warps takes 64 queries of a group, a warp
-// 16 of them; groups · ⌈len / 64⌉ blocks; keys and values come by 64 into shared memory. Softmax is kept up as keys come: the maximum so far, the sum of the
-// exponentials, and the output, rescaled whenever the maximum rises.
-//
-// Fragments of mma.m16n8k16 (lane = 4·g + c): A holds rows g and g + 8, columns 2c, 2c+1 and 2c+8, 2c+9; B holds column g, rows 2c, 2c+1 and
-// 2c+8, 2c+9; C holds rows g and g + 8, columns 2c, 2c+1. So the C of scores, by twos, is the A of weights.
+// q, k, v, out: [groups, len, DIM], contiguous. q holds the scale already. A block takes 64 queries of a group, a warp 16 of them;
+// groups · ⌈len / 64⌉ blocks; keys and values come by 64 into shared memory. Softmax is kept up as keys come: the maximum so far, the sum of the
+// exponentials, and the output, rescaled whenever the maximum rises. The C of scores, by twos, is the A of weights.
 
-typedef unsigned short half_bits;
-typedef unsigned int pair;  // Two halves.
-
-#define WARPS 4
 #define QUERIES 64
 #define KEYS 64
-
-#ifndef EMULATED
-#define DEVICE static __device__ __forceinline__
-
-DEVICE void multiply_add(float c[4], const pair a[4], pair b0, pair b1) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
-}
-
-// Two 8 × 8 matrices, transposed; lanes 0 to 15 give the rows.
-DEVICE void load_transposed(pair *b0, pair *b1, const half_bits *row) {
-    unsigned int at = (unsigned int)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {%0,%1}, [%2];" : "=r"(*b0), "=r"(*b1) : "r"(at) : "memory");
-}
-
-DEVICE pair to_pair(float low, float high) {
-    pair out;
-    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-    return out;
-}
 
 // Largest and sum over the four lanes that share a row.
 DEVICE float largest_of_row(float x) {
@@ -46,7 +17,6 @@ DEVICE float sum_of_row(float x) {
     x += __shfl_xor_sync(0xffffffffu, x, 1);
     return x + __shfl_xor_sync(0xffffffffu, x, 2);
 }
-#endif
 
 template <int DIM>
 DEVICE void attend(const half_bits *q, const half_bits *k, const half_bits *v, half_bits *out, int len,
@@ -75,7 +45,7 @@ DEVICE void attend(const half_bits *q, const half_bits *k, const half_bits *v, h
     for (int start = 0; start < len; start += KEYS) {
         __syncthreads();
         // Sixteen bytes a thread and turn; past the end zeros, which no weight is given to but which must be numbers.
-        for (int i = threadIdx.x; i < KEYS * DIM / 8; i += 32 * WARPS) {
+        for (int i = threadIdx.x; i < KEYS * DIM / 8; i += THREADS) {
             const int row = i / (DIM / 8), column = 8 * (i % (DIM / 8));
             const long long at = group + (long long)(start + row) * DIM + column;
             const uint4 none = {0, 0, 0, 0};
@@ -135,16 +105,13 @@ DEVICE void attend(const half_bits *q, const half_bits *k, const half_bits *v, h
     }
 }
 
-#ifndef EMULATED
 // Unrolled by the compiler: all bounds but len are constants.
-#define KERNEL(DIM)                                                                                                             \
-    extern "C" __global__ void __launch_bounds__(32 * WARPS)                                                                    \
-        attend_##DIM(const half_bits *q, const half_bits *k, const half_bits *v, half_bits *out, int len) {                     \
+#define ATTEND(DIM)                                                                                                             \
+    KERNEL(attend_##DIM, (const half_bits *q, const half_bits *k, const half_bits *v, half_bits *out, int len)) {               \
         __shared__ __align__(16) half_bits keys[KEYS][DIM + 8];                                                                 \
         __shared__ __align__(16) half_bits values[KEYS][DIM + 8];                                                               \
         attend<DIM>(q, k, v, out, len, keys, values);                                                                           \
     }
-KERNEL(32)
-KERNEL(48)
-KERNEL(64)
-#endif
+ATTEND(32)
+ATTEND(48)
+ATTEND(64)
