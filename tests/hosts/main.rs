@@ -16,6 +16,7 @@ mod signal;
 mod vst3;
 mod watch;
 
+mod app;
 mod automation;
 mod editor;
 mod exact;

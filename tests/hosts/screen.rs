@@ -38,6 +38,11 @@ impl Screen {
         Self { server, connection }
     }
 
+    /// What all windows lie on.
+    pub fn whole(&self) -> Frame<'_> {
+        Frame { screen: self, window: self.connection.get_setup().roots().next().unwrap().root() }
+    }
+
     /// A window of this size, shown.
     pub fn frame(&self, width: u16, height: u16) -> Frame<'_> {
         let root = self.connection.get_setup().roots().next().unwrap();
