@@ -106,9 +106,15 @@ both! {
     fn a_new_latency_makes_no_system_call_and_the_host_is_told<H>() {
         alone(|| {
             let mut host: H = steady(Layout::Stereo);
+            host.set("Drums Mute", 1.0);
             host.activate(Run::live(44100, 512));
+            // Once stems are heard, the control thread has nothing else to do.
+            host.set(RENDER, OFFLINE);
+            let heard = Song::new(grid(2, 1 << 17)).play(&mut host, 512, 2.0);
+            assert!(heard.changed > 0, "{}: no model", H::FORMAT);
+            host.set(RENDER, REALTIME);
             host.service();
-            let input = grid(2, 2 * 44_100);
+            let input = grid(2, 3 * 44_100);
             let outcome = on_the_audio_thread(&mut host, |host| {
                 paced(host, &input, 512, |host, position| {
                     if position == 43 * 512 {
