@@ -21,7 +21,9 @@ fn library() -> Option<&'static Mutex<Library>> {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/emulation/emulate.cpp");
             let options =
                 ["-O1", "-std=c++17", "-fno-strict-aliasing", "-ffp-contract=off", "-shared", "-fPIC"];
-            match Command::new("c++").args(options).arg("-o").arg(&file).arg(source).output() {
+            // Traps where an access is not aligned as a GPU wants it.
+            let checks = ["-fsanitize=alignment", "-fsanitize-undefined-trap-on-error"];
+            match Command::new("c++").args(options).args(checks).arg("-o").arg(&file).arg(source).output() {
                 Err(error) => {
                     println!("no C++ compiler ({error}): kernels were not tested in emulation");
                     return None;

@@ -115,9 +115,10 @@ impl Launch<'_> {
                 _ => candle_core::bail!("{}: another type of tensor", self.kernel),
             })
             .collect::<Result<Vec<_>>>()?;
-        // What a kernel forgets to write is no number.
-        let mut out = vec![T::from_f64(f64::NAN); size];
+        // What a kernel forgets to write is no number, as are some places behind the end, where it must not write.
+        let mut out = vec![T::from_f64(f64::NAN); size + 4096];
         super::emulator::run(&self.kernel, &addresses, out.as_mut_ptr().cast(), numbers, blocks);
+        assert!(out.drain(size..).all(|x| x.to_f64().is_nan()), "{} writes past the end", self.kernel);
         Ok(Storage::Cpu(T::to_cpu_storage_owned(out)))
     }
 }
