@@ -62,9 +62,10 @@ impl ByHand {
                     .logarithmic(true)
                     .smallest_positive(0.01)
                     .custom_formatter(|seconds, _| text::time(1e3 * seconds))
-                    .custom_parser(seconds_of)
-                    .text(RichText::new(name).size(12.0));
-                let response = ui.add(slider).on_hover_text(hint);
+                    .custom_parser(seconds_of);
+                // Before its slider: after the number it would be read as the next one's.
+                let name = ui.label(RichText::new(name).size(12.0)).on_hover_text(hint);
+                let response = ui.add(slider).labelled_by(name.id).on_hover_text(hint);
                 if response.changed() || response.dragged() {
                     self.moving = Some(Shape::sane(set));
                 }
