@@ -2,7 +2,8 @@
 
 Batch `i` depends on the seed and on `i` alone, so that a resumed run sees what an uninterrupted one would.
 Per stem: speed (pitch and tempo together), equaliser, reverb and level in one pass over the crop's spectrum, then
-width, channel swap and polarity. Axis letters: n stem, s audio channel, t sample.
+saturation, width, channel swap and polarity. Per mixture: one gain curve of a compressor and one band limit, the same for
+every stem, so that the stems still sum to it. Axis letters: n stem, s audio channel, t sample.
 """
 
 from pathlib import Path
@@ -11,11 +12,12 @@ import numpy as np
 import scipy.fft
 import torch
 
+import bus
 from prepare import SAMPLE_RATE, STEMS
 
 # Semitones a stem may be shifted by resampling; the voices of the pool are high, so theirs go down further.
 SHIFT = {"drums": (-3, 3), "bass": (-4, 4), "other": (-4, 4), "vocals": (-7, 2)}
-LEVEL_DB = {"drums": (-22, 4), "bass": (-23, 4), "other": (-22, 4), "vocals": (-22, 4)}
+LEVEL_DB = {"drums": (-22, 5), "bass": (-23, 5), "other": (-22, 5), "vocals": (-22, 5)}
 ACTIVE = 10 ** (-45 / 20)
 
 
@@ -88,7 +90,7 @@ def equaliser(rng, bins, strength):
 
 def reverb(rng, length):
     """Spectrum [s, bins] of the direct sound and a decaying, independent tail a channel."""
-    seconds = rng.uniform(0.15, 0.8)
+    seconds = rng.uniform(0.15, 1.2)
     t = np.arange(length, dtype=np.float32) / SAMPLE_RATE
     tail = rng.standard_normal((2, length), dtype=np.float32) * np.exp(-6.9 * t / np.float32(seconds))
     tail *= 10 ** rng.uniform(-1.2, -0.4) / np.sqrt(np.sum(tail**2, -1, keepdims=True))
@@ -118,7 +120,7 @@ def crop(rng, track, stem, length, start=None, ratio=None):
     spectrum = spectrum[:, :bins] * (length / need)
     if rng.random() < 0.7:
         spectrum = spectrum * equaliser(rng, bins, 1.0 if stem != "bass" else 0.7)
-    if stem in ("vocals", "other", "drums") and rng.random() < (0.25 if stem == "vocals" else 0.1):
+    if stem in ("vocals", "other", "drums") and rng.random() < (0.35 if stem == "vocals" else 0.15):
         spectrum = spectrum * reverb(rng, length)
     return scipy.fft.irfft(spectrum, length, workers=1)
 
@@ -142,6 +144,32 @@ def place(rng, audio, stem):
         left, right = right, left
     audio = np.stack((left, right))
     return -audio if rng.random() < 0.5 else audio
+
+
+def saturated(rng, audio):
+    """Sometimes a soft clip, at an unchanged level."""
+    if rng.random() > 0.12:
+        return audio
+    level = np.sqrt(np.mean(audio**2)) + 1e-6
+    gain = np.exp(rng.uniform(-1, 1.2)) / (3 * level)
+    out = np.tanh(gain * audio)
+    return out * (level / (np.sqrt(np.mean(out**2)) + 1e-6))
+
+
+def mastered(rng, stems):
+    """Sometimes a compressor's gain, and what a lossy codec leaves of the highs."""
+    if rng.random() < 0.3:
+        mixture = stems.sum(0)
+        peak = np.abs(mixture).max() + 1e-6
+        stems = stems * bus.compression(mixture / peak, rng.uniform(-18, -4), rng.uniform(1.5, 6), rng.uniform(0.001, 0.03))
+    if rng.random() < 0.15:
+        spectrum = scipy.fft.rfft(stems, workers=1)
+        edge = int(rng.uniform(9500, 17000) / SAMPLE_RATE * stems.shape[-1])
+        slope = np.linspace(1, 0, 400, dtype=np.float32)
+        spectrum[..., edge : edge + 400] *= slope
+        spectrum[..., edge + 400 :] = 0
+        stems = scipy.fft.irfft(spectrum, stems.shape[-1], workers=1)
+    return stems
 
 
 def example(rng, pool, length, coherent=0.25, inside=0.0, low_drums=0.0):
@@ -186,7 +214,8 @@ def example(rng, pool, length, coherent=0.25, inside=0.0, low_drums=0.0):
                 gain = 10 ** (level / 20) / max(track.level, 1e-4)
                 low = stem == "drums" and low_drums > 0 and rng.random() < low_drums
                 ratio = 2 ** (rng.uniform(-12, -3) / 12) if low else None
-                stems[n] += gain * place(rng, crop(rng, track, stem, length, ratio=ratio), stem)
+                stems[n] += gain * place(rng, saturated(rng, crop(rng, track, stem, length, ratio=ratio)), stem)
+    stems = mastered(rng, stems)
     peak = np.abs(stems.sum(0)).max()
     return stems * (10 ** (rng.uniform(-12, -0.3) / 20) / max(peak, 1e-3))
 

@@ -1,0 +1,188 @@
+"""Singing without a singer, and singers from one: stems `vocals`.
+
+    python singer.py --out POOL --songs 60 [--flite FLITE] [--loose 2]
+
+Sinsy's voice (CC-BY 3.0, Nagoya Institute of Technology) and, with `--flite`, the speaking voices of CMU flite sing procedural
+melodies; `voice.py` makes them high, low, thin, wide and breathy. `--loose` does the same to every loose voice of
+the pool, so many times. Voices are doubled, harmonised, and put into rooms. What exists is left as it is.
+"""
+
+import argparse
+import subprocess
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pysinsy
+import scipy.io.wavfile
+import scipy.signal
+
+import bus
+from drum_machine import log_uniform
+from prepare import SAMPLE_RATE, store
+from synthesize import MAJOR, MINOR
+from voice import Voice, sung
+
+KANA = list("あいうえおかきくけこさしすせそたてとなにぬねのはひふへほまみむめもやゆよらりるれろわがぎぐげごだでどばびぶべぼ")
+WORDS = (
+    "all alone again away beneath baby believe blue breathe bright burning call carry city closer cold come crazy cry dance dark day dream "
+    "down every eyes fall far feel fire fly follow forever free gone good hand heart heaven hear hold home hope hurry i'm into keep "
+    "know lately leave let's life light like lonely long look lose love maybe me mine moon moving my never night now oh on only open "
+    "over people promise rain ready remember river rise road run said shadow shine show sky slowly so somebody someone song stay "
+    "still stone stop summer sun take tell the there through time today together tonight touch true turn under wait walk want "
+    "water we were what when where will wind with without wonder world yeah you young your"
+).split()
+FLITE = ("awb", "rms", "slt", "kal16")
+STEPS = ("C", "C", "D", "D", "E", "F", "F", "G", "G", "A", "A", "B")
+SHARPS = (0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 0)
+
+
+def melody(rng, lowest, highest):
+    """MIDI keys without end: small steps within a scale, back to where they came from."""
+    scale, tonic = (MAJOR, MINOR)[rng.integers(2)], rng.integers(12)
+    keys = [k for k in range(lowest, highest + 1) if (k - tonic) % 12 in scale]
+    at, home = len(keys) // 2, len(keys) // 2
+    while True:
+        pull = 0.15 * (home - at) / len(keys)
+        at += int(rng.choice([-3, -2, -1, 0, 1, 2, 3], p=np.array([1, 2, 5, 5, 5, 2, 1]) / 21)) + (rng.random() < abs(pull)) * int(np.sign(pull))
+        at = int(np.clip(at, 0, len(keys) - 1))
+        yield keys[at]
+
+
+def score(rng, seconds, tempo):
+    """MusicXML of one part in 4/4, divisions of a sixteenth."""
+    keys, notes = melody(rng, int(rng.integers(57, 64)), int(rng.integers(70, 78))), []
+    bars = int(np.ceil(seconds * tempo / 240)) + 1
+    vowels = rng.random() < 0.15
+    lengths = [(2, 2, 4, 4, 8), (1, 2, 2, 2, 4), (4, 4, 8, 16)][rng.integers(3)]
+    for bar in range(bars):
+        step = 0
+        while step < 16:
+            length = min(16 - step, int(rng.choice(lengths)))
+            key = next(keys)
+            pause = bar in (0, bars - 1) or rng.random() < (0.1 if bar % 4 < 3 else 0.35)
+            if pause:
+                body = "<rest/>"
+            else:
+                alter = "<alter>1</alter>" if SHARPS[key % 12] else ""
+                body = f"<pitch><step>{STEPS[key % 12]}</step>{alter}<octave>{key // 12 - 1}</octave></pitch>"
+            text = str(rng.choice(KANA[:5] if vowels else KANA))
+            lyric = "" if pause else f"<lyric><text>{text}</text></lyric>"
+            notes.append((bar, f"<note>{body}<duration>{length}</duration><voice>1</voice>{lyric}</note>"))
+            step += length
+    measures = ""
+    for bar in range(bars):
+        head = "<attributes><divisions>4</divisions><time><beats>4</beats><beat-type>4</beat-type></time></attributes>"
+        head += f'<direction><sound tempo="{tempo:.0f}"/></direction>'
+        measures += f'<measure number="{bar + 1}">{head if bar == 0 else ""}{"".join(n for b, n in notes if b == bar)}</measure>'
+    part = '<part-list><score-part id="P1"><part-name>v</part-name></score-part></part-list>'
+    return f'<?xml version="1.0" encoding="UTF-8"?><score-partwise version="2.0">{part}<part id="P1">{measures}</part></score-partwise>'
+
+
+def sinsy(rng, seconds):
+    """Voice of Sinsy, whose source is a woman."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.xml"
+        path.write_text(score(rng, seconds, rng.uniform(80, 150)))
+        engine = pysinsy.sinsy.Sinsy()
+        engine.setLanguages("j", pysinsy.get_default_dic_dir())
+        engine.loadVoices(pysinsy.get_default_htsvoice())
+        engine.loadScoreFromMusicXML(str(path))
+        audio, rate = engine.synthesize()
+    return Voice(np.asarray(audio) / 32768, rate)
+
+
+def flite(rng, program, name, seconds):
+    """Voice of flite that sings, in its own range or below; rate 16 kHz."""
+    lines = [" ".join(rng.choice(WORDS, int(rng.integers(3, 8)))) + "," for _ in range(int(seconds / 4) + 1)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.wav"
+        subprocess.run([program, "-voice", name, "-t", " ".join(lines), "-o", path], check=True, capture_output=True)
+        rate, audio = scipy.io.wavfile.read(path)
+    centre = int(rng.integers(60, 68)) if name == "slt" else int(rng.integers(48, 60))
+    keys = melody(rng, centre - 7, centre + 8)
+    return sung(rng, Voice(audio / 32768, rate), keys, rng.uniform(80, 140))
+
+
+def late(audio, seconds):
+    return np.concatenate((np.zeros(int(seconds * SAMPLE_RATE)), audio))
+
+
+def dressed(rng, voice, pitch, *colour):
+    """float32 [s, t]: the voice, perhaps doubled or in harmony, compressed, in a room."""
+    lead = voice.sound(pitch, *colour)
+    tracks = [(lead, 0.0, 1.0)]
+    style = rng.random()
+    if style < 0.2:
+        for side in (-1, 1):
+            detuned = voice.sound(pitch * 2 ** (rng.normal(0, 0.12) / 12), *colour)
+            tracks.append((late(detuned, rng.uniform(0.008, 0.035)), side * rng.uniform(0.4, 1), rng.uniform(0.3, 0.9)))
+    elif style < 0.35:
+        for interval in rng.choice([-12, -5, -4, 3, 4, 7, 12], int(rng.integers(1, 3)), replace=False):
+            harmony = voice.sound(pitch * 2 ** (interval / 12), *colour)
+            tracks.append((late(harmony, rng.uniform(0, 0.02)), rng.uniform(-0.8, 0.8), rng.uniform(0.2, 0.7)))
+    length = max(len(audio) for audio, _, _ in tracks)
+    out = np.zeros((2, length), np.float32)
+    for audio, pan, gain in tracks:
+        out[:, : len(audio)] += gain * audio * np.array([[1 - max(0, pan)], [1 + min(0, pan)]])
+    out = scipy.signal.sosfilt(scipy.signal.butter(2, 75, "high", fs=SAMPLE_RATE, output="sos"), out).astype(np.float32)
+    out = bus.tilt(rng, out)
+    if rng.random() < 0.2:
+        out = bus.saturate(rng, out)
+    if rng.random() < 0.7:
+        out *= bus.compression(out / np.abs(out).max(), rng.uniform(-25, -10), rng.uniform(2, 6))
+    if rng.random() < 0.3:
+        out = bus.echo(rng, out, rng.uniform(0.08, 0.5), rng.uniform(0.1, 0.4))
+    if rng.random() < 0.6:
+        out = bus.reverb(rng, out, log_uniform(rng, 0.3, 2.5), log_uniform(rng, 0.08, 0.5))
+    return out
+
+
+def keep(audio, path):
+    """Peak at -1 dBFS."""
+    audio = audio * (29203 / max(np.abs(audio).max(), 1e-6))
+    store(np.ascontiguousarray(np.round(audio.T).astype(np.int16)), path)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--songs", type=int, default=60)
+    parser.add_argument("--seconds", type=float, default=40)
+    parser.add_argument("--flite", help="the program, built with its voices")
+    parser.add_argument("--loose", type=int, default=0, help="variants of every loose voice of the pool")
+    args = parser.parse_args()
+    for i in range(args.songs):
+        path = args.out / f"sung-{i:03}" / "vocals.npy"
+        if path.exists():
+            continue
+        rng = np.random.default_rng([555, i])
+        if args.flite and i % 3 == 2:
+            voice = flite(rng, args.flite, FLITE[rng.integers(len(FLITE))], args.seconds / 2)
+            pitch, formant, air = 1.0, rng.uniform(0.88, 1.12), rng.uniform(-4, 8)
+        else:
+            voice = sinsy(rng, args.seconds)
+            low = rng.random() < 0.5
+            pitch = 2 ** (rng.uniform(-14, -7) / 12) if low else 2 ** (rng.uniform(-5, 3) / 12)
+            formant = rng.uniform(0.78, 0.9) if low else rng.uniform(0.9, 1.12)
+            # The voice is dull: 20 dB are missing above 8 kHz.
+            air = rng.uniform(6, 24)
+        keep(dressed(rng, voice, pitch, formant, rng.random() ** 3 * 0.8, air), path)
+    for i, source in enumerate(sorted(args.out.glob("loose-*/vocals.npy"))):
+        audio = np.load(source).mean(1) / 32768
+        for variant in range(args.loose):
+            path = args.out / f"morph-{source.parent.name[6:]}-{variant}" / "vocals.npy"
+            if path.exists():
+                continue
+            rng = np.random.default_rng([556, i, variant])
+            low = variant % 2 == 0
+            pitch = 2 ** (rng.uniform(-13, -7) / 12) if low else 2 ** (rng.uniform(-6, 3) / 12)
+            formant = rng.uniform(0.78, 0.9) if low else rng.uniform(0.88, 1.15)
+            # In pieces, as envelopes of many minutes are large.
+            pieces = [audio[at : at + 30 * SAMPLE_RATE] for at in range(0, len(audio), 30 * SAMPLE_RATE)]
+            parts = [dressed(rng, Voice(p, SAMPLE_RATE), pitch, formant, rng.random() ** 3 * 0.6) for p in pieces if len(p) > SAMPLE_RATE]
+            keep(np.concatenate(parts, 1), path)
+
+
+if __name__ == "__main__":
+    main()
