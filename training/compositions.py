@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from midi import variable_length
 from prepare import SAMPLE_RATE, store
 from synthesize import DRUMS, KITS, finish, render
 
@@ -25,8 +26,6 @@ class Excerpt:
         self.division, self.events = division, events
 
     def write(self, path):
-        from midi import variable_length
-
         track, now = b"", 0
         for tick, data in self.events:
             track += variable_length(tick - now) + data

@@ -29,20 +29,16 @@ def main():
     parser.add_argument("--pool", type=Path, required=True)
     parser.add_argument("--songs", default="sodium")
     args = parser.parse_args()
-    separator = Separator(multiprocess=False)
     for song in args.songs.split(","):
         stems = {p.stem: np.load(p).astype(np.float32) / 32768 for p in (args.pool / song).glob("*.npy")}
         length = min(map(len, stems.values()))
         mixture = sum(a[:length] for a in stems.values())
         truth = dict(vocals=stems["vocals"][:length])
         truth["accompaniment"] = mixture - truth["vocals"]
-        parts = []
-        for start in range(0, length, 60 * RATE):
-            part = separator.separate(mixture[start : start + 60 * RATE])
-            parts.append({k: v[: len(mixture[start : start + 60 * RATE])] for k, v in part.items()})
+        # A separator of its own for every song: a second call would be given what was prefetched for the first.
+        estimates = Separator(multiprocess=False).separate(mixture)
         for name, goal in truth.items():
-            estimate = np.concatenate([part[name] for part in parts])
-            print(f"{song} {name}: whole %.2f, median second %.2f" % sdr(goal, estimate))
+            print(f"{song} {name}: whole %.2f, median second %.2f" % sdr(goal, estimates[name][:length]))
 
 
 if __name__ == "__main__":
