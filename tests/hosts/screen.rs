@@ -102,55 +102,37 @@ impl Frame<'_> {
         let [child] = tree.children() else { return };
         let root = connection.get_setup().roots().next().unwrap().root();
         let none = x::KeyButMask::empty();
-        let moved = x::MotionNotifyEvent::new(
-            x::Motion::Normal,
-            x::CURRENT_TIME,
-            root,
-            *child,
-            x::Window::none(),
-            x,
-            y,
-            x,
-            y,
-            none,
-            true,
-        );
-        let pressed = x::ButtonPressEvent::new(
-            1,
-            x::CURRENT_TIME,
-            root,
-            *child,
-            x::Window::none(),
-            x,
-            y,
-            x,
-            y,
-            none,
-            true,
-        );
-        let released = x::ButtonReleaseEvent::new(
-            1,
-            x::CURRENT_TIME,
-            root,
-            *child,
-            x::Window::none(),
-            x,
-            y,
-            x,
-            y,
-            none,
-            true,
-        );
-        let destination = x::SendEventDest::Window(*child);
-        let event_mask = x::EventMask::empty();
-        connection.send_request(&x::SendEvent { propagate: false, destination, event_mask, event: &moved });
-        connection.send_request(&x::SendEvent { propagate: false, destination, event_mask, event: &pressed });
-        connection.send_request(&x::SendEvent {
-            propagate: false,
-            destination,
-            event_mask,
-            event: &released,
-        });
+        macro_rules! event {
+            ($kind:ident, $detail:expr) => {{
+                let at = (x, y);
+                x::$kind::new(
+                    $detail,
+                    x::CURRENT_TIME,
+                    root,
+                    *child,
+                    x::Window::none(),
+                    at.0,
+                    at.1,
+                    at.0,
+                    at.1,
+                    none,
+                    true,
+                )
+            }};
+        }
+        macro_rules! send {
+            ($event:expr) => {
+                connection.send_request(&x::SendEvent {
+                    propagate: false,
+                    destination: x::SendEventDest::Window(*child),
+                    event_mask: x::EventMask::empty(),
+                    event: &$event,
+                })
+            };
+        }
+        send!(event!(MotionNotifyEvent, x::Motion::Normal));
+        send!(event!(ButtonPressEvent, 1));
+        send!(event!(ButtonReleaseEvent, 1));
         connection.flush().unwrap();
     }
 
