@@ -289,17 +289,14 @@ fn automate(instance: &Instance, id: u32, values: Vec<f64>) {
     }
 }
 
-/// A host that starts a plugin anew wherever it is told of a new latency, as some do.
-struct Restarter {
-    component: ComPtr<IComponent>,
-    results: Arc<Mutex<Vec<tresult>>>,
-}
+/// A host that does this wherever it is told of a new latency.
+struct Told<F>(F);
 
-impl Class for Restarter {
+impl<F: Fn() + 'static> Class for Told<F> {
     type Interfaces = (IComponentHandler,);
 }
 
-impl IComponentHandlerTrait for Restarter {
+impl<F: Fn() + 'static> IComponentHandlerTrait for Told<F> {
     unsafe fn beginEdit(&self, _id: u32) -> tresult {
         kResultOk
     }
@@ -311,8 +308,7 @@ impl IComponentHandlerTrait for Restarter {
     }
     unsafe fn restartComponent(&self, flags: i32) -> tresult {
         assert_eq!(flags, RestartFlags_::kLatencyChanged);
-        let results = unsafe { [self.component.setActive(0), self.component.setActive(1)] };
-        self.results.lock().unwrap().extend(results);
+        (self.0)();
         kResultOk
     }
 }
@@ -321,8 +317,11 @@ impl IComponentHandlerTrait for Restarter {
 fn a_host_may_start_the_plugin_anew_where_it_is_told_of_a_latency() {
     let instance = Instance::active(STEREO);
     let results = Arc::<Mutex<Vec<tresult>>>::default();
-    let handler =
-        ComWrapper::new(Restarter { component: instance.component.clone(), results: results.clone() });
+    let (component, heard) = (instance.component.clone(), results.clone());
+    let handler = ComWrapper::new(Told(move || {
+        let results = unsafe { [component.setActive(0), component.setActive(1)] };
+        heard.lock().unwrap().extend(results);
+    }));
     let handler = handler.to_com_ptr::<IComponentHandler>().unwrap();
     unsafe {
         assert_eq!(instance.controller.setComponentHandler(handler.as_ptr()), kResultOk);
@@ -346,34 +345,6 @@ fn a_host_may_start_the_plugin_anew_where_it_is_told_of_a_latency() {
     assert!(instance.latency() > before, "the higher tier has the same latency");
     assert_eq!(*results.lock().unwrap(), [kResultOk, kResultOk]);
     unsafe { instance.controller.setComponentHandler(null_mut()) };
-}
-
-/// A host that takes its time with a latency.
-struct Slow {
-    told: Mutex<usize>,
-    entered: std::sync::mpsc::Sender<()>,
-}
-
-impl Class for Slow {
-    type Interfaces = (IComponentHandler,);
-}
-
-impl IComponentHandlerTrait for Slow {
-    unsafe fn beginEdit(&self, _id: u32) -> tresult {
-        kResultOk
-    }
-    unsafe fn performEdit(&self, _id: u32, _value: f64) -> tresult {
-        kResultOk
-    }
-    unsafe fn endEdit(&self, _id: u32) -> tresult {
-        kResultOk
-    }
-    unsafe fn restartComponent(&self, _flags: i32) -> tresult {
-        let _ = self.entered.send(());
-        std::thread::sleep(Duration::from_millis(400));
-        *self.told.lock().unwrap() += 1;
-        kResultOk
-    }
 }
 
 impl Instance {
@@ -417,7 +388,14 @@ fn an_instance_may_go_while_its_latency_is_told() {
     // What fails here takes the process with it.
     crate::torture::alone(|| {
         let (entered, enters) = std::sync::mpsc::channel();
-        let handler = ComWrapper::new(Slow { told: Mutex::default(), entered });
+        let told = Arc::<Mutex<usize>>::default();
+        let count = told.clone();
+        // It takes its time.
+        let handler = ComWrapper::new(Told(move || {
+            let _ = entered.send(());
+            std::thread::sleep(Duration::from_millis(400));
+            *count.lock().unwrap() += 1;
+        }));
         let pointer = handler.to_com_ptr::<IComponentHandler>().unwrap();
         let slow = Instance::active(STEREO);
         let quick = Instance::active(STEREO);
@@ -430,14 +408,14 @@ fn an_instance_may_go_while_its_latency_is_told() {
         // Nor has it answered yet.
         slow.change_latency();
         drop(slow);
-        assert!(*handler.told.lock().unwrap() >= 1);
+        assert!(*told.lock().unwrap() >= 1);
         // Nobody else is harmed.
         let after = Instance::active(STEREO);
         unsafe { after.controller.setComponentHandler(pointer.as_ptr()) };
-        let before = *handler.told.lock().unwrap();
+        let before = *told.lock().unwrap();
         after.change_latency();
         std::thread::sleep(Duration::from_millis(1500));
-        assert_eq!(*handler.told.lock().unwrap(), before + 1);
+        assert_eq!(*told.lock().unwrap(), before + 1);
     });
 }
 
