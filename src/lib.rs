@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod lossless;
 pub mod model;
 pub mod offline;
+mod partial;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 pub mod registry;

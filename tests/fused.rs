@@ -5,6 +5,7 @@
 mod targets;
 
 use candle_core::{Device, Tensor};
+use nullsum::dsp::snr_db;
 use nullsum::kernels::{Format, Pool};
 use nullsum::model::architecture::{Architecture, Family, Position};
 use nullsum::model::bands::mel_bands;
@@ -27,13 +28,6 @@ fn small() -> Architecture {
     arch.stft.win_length = 64;
     arch.bands = vec![(0..3).collect(), (3..14).collect(), (14..33).collect()];
     arch
-}
-
-fn snr_db(reference: &[f32], other: &[f32]) -> f64 {
-    assert_eq!(reference.len(), other.len());
-    let signal: f64 = reference.iter().map(|x| f64::from(*x).powi(2)).sum();
-    let error: f64 = reference.iter().zip(other).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-    10.0 * (signal / (error + 1e-300)).log10()
 }
 
 fn compare(name: &str, arch: &Architecture, frames: usize, batch: usize) {

@@ -13,11 +13,12 @@ mod targets;
 
 use std::sync::Arc;
 
+use nullsum::dsp::snr_db;
 use nullsum::kernels::{
     Axis, BandMlp, BandSplit, BandWeights, Format, Isa, KernelError, Linear, MaskEstimator, Ops,
     PackedLinear, Pool, Rotary, Sequences, Target, TransformerBlock, TransformerWeights,
 };
-use reference::{Random, snr_db};
+use reference::Random;
 use targets::targets;
 
 /// The SNR a target must reach: f32 sums of up to a few thousand terms, or operands of 8 significant bits. A wrong index costs all
@@ -211,7 +212,7 @@ fn transformer_block_matches_f64_over_shapes_and_instruction_sets() {
                 let block =
                     TransformerBlock::new(target, &layer.weights(), Some(Arc::clone(&rotary))).unwrap();
                 let got = run(&block, &x, seq, 1, 0);
-                let db = snr_db(&got, &want);
+                let db = snr_db(&want, &got);
                 assert!(db > snr_limit(target), "{target} dim {dim} {heads}×{dim_head} {seq:?}: {db:.1} dB");
                 let again = run(&block, &x, seq, 3, 1);
                 assert_eq!(bits(&got), bits(&again), "{target} {seq:?}: threads change the bits");
@@ -231,7 +232,7 @@ fn features_beyond_the_rotary_frequencies_stay() {
         let want = expected(&layer, &x, seq, freqs);
         for target in targets() {
             let block = TransformerBlock::new(target, &layer.weights(), rotary.clone()).unwrap();
-            assert!(snr_db(&run(&block, &x, seq, 1, 0), &want) > snr_limit(target));
+            assert!(snr_db(&want, &run(&block, &x, seq, 1, 0)) > snr_limit(target));
         }
     }
 }
@@ -253,7 +254,7 @@ fn silence_loud_and_peaked_input_stay_finite_and_right() {
             let got = run(&block, &x, seq, 2, 0);
             assert!(got.iter().all(|v| v.is_finite()), "{target} at {scale}");
             // Scores that large magnify the rounding of q and k; to 8 bits, they leave another key on top.
-            let db = snr_db(&got, &want);
+            let db = snr_db(&want, &got);
             assert!(
                 db > if target.format == Format::F32 { 70.0 } else { -10.0 },
                 "{target} at {scale}: {db:.1} dB"
@@ -328,7 +329,7 @@ fn band_split_matches_f64() {
                 split.forward(&pool, features, &mut x, frames).unwrap();
                 pool.poison_scratch();
                 split.forward(&pool, features, &mut x, frames).unwrap();
-                let db = snr_db(&x, &want);
+                let db = snr_db(&want, &x);
                 assert!(db > snr_limit(target), "{target} dim {dim}: {db:.1} dB");
                 results.push(bits(&x));
             }
@@ -392,7 +393,7 @@ fn mask_estimator_matches_f64() {
                 estimator.forward(&pool, &x, &mut masks, frames).unwrap();
                 pool.poison_scratch();
                 estimator.forward(&pool, &x, &mut masks, frames).unwrap();
-                let db = snr_db(&masks, &want);
+                let db = snr_db(&want, &masks);
                 assert!(db > snr_limit(target), "{target} dim {dim} depth {depth}: {db:.1} dB");
                 results.push(bits(&masks));
             }
@@ -415,7 +416,7 @@ fn linear_matches_f64_at_every_remainder() {
                 assert!(out[m * n].is_nan(), "{target}: wrote past the end");
                 let x: Vec<f64> = x[1..].iter().map(|&v| f64::from(v)).collect();
                 let want = reference::linear(&x, &layer.0, Some(&layer.1), k);
-                let db = snr_db(&out[..m * n], &want);
+                let db = snr_db(&want, &out[..m * n]);
                 assert!(db > snr_limit(target), "{target} {m}×{n}×{k}: {db:.1} dB");
             }
         }
@@ -508,8 +509,8 @@ fn softmax_and_norm_match_f64() {
                 let sum: f64 = row.iter().map(|v| v.exp2()).sum();
                 want.extend(row.iter().map(|v| v.exp2() / sum));
             }
-            assert!(snr_db(&soft, &want) > 112.0, "{target} softmax {n}");
-            assert!(snr_db(&norm, &reference::rms_norm(&x, &gamma)) > 112.0, "{target} norm {n}");
+            assert!(snr_db(&want, &soft) > 112.0, "{target} softmax {n}");
+            assert!(snr_db(&reference::rms_norm(&x, &gamma), &norm) > 112.0, "{target} norm {n}");
         }
     }
 }

@@ -4,6 +4,7 @@
 use std::ops::ControlFlow;
 
 use nullsum::audio::Planar;
+use nullsum::dsp;
 use nullsum::model::architecture::Architecture;
 use nullsum::model::device::DeviceChoice;
 use nullsum::offline::demix::{DemixOptions, Standardise, demix};
@@ -61,13 +62,9 @@ fn run(separator: &mut Separator, song: &Planar, options: &DemixOptions) -> Plan
     out
 }
 
+/// SNR over all channels.
 fn snr_db(reference: &Planar, other: &Planar) -> f64 {
-    let (mut signal, mut error) = (0.0, 0.0);
-    for (a, b) in reference.iter().flatten().zip(other.iter().flatten()) {
-        signal += f64::from(*a).powi(2);
-        error += f64::from(a - b).powi(2);
-    }
-    10.0 * (signal / (error + 1e-300)).log10()
+    dsp::snr_db(reference.iter().flatten(), other.iter().flatten())
 }
 
 /// The stems' sum as a signal of `channels` channels.

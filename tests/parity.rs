@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::Tensor;
 use nullsum::audio::Planar;
+use nullsum::dsp::snr_db;
 use nullsum::dsp::stft::Stft;
 use nullsum::model::checkpoint::Checkpoint;
 use nullsum::model::config::Config;
@@ -113,7 +114,7 @@ impl Case {
             (0..freqs).flat_map(move |f| (0..frames).map(move |t| (t * freqs + f) * channels + s))
         });
         let found: Vec<f32> = order.flat_map(|i| [spec[i].re, spec[i].im]).collect();
-        snr_db(self.values("spec"), &found, |_| true)
+        snr_db(self.values("spec"), &found)
     }
 
     /// SNR of the network's mask for the stored spectrum: the lesser of the network as it runs and of candle's, which are two
@@ -139,7 +140,7 @@ impl Case {
         let db = |mask: Tensor| {
             let mask = mask.reshape((n, t, f * s, 2)).unwrap().narrow(2, first, rows).unwrap();
             let mask = mask.transpose(1, 2).unwrap().flatten_all().unwrap();
-            snr_db(self.values("mask"), &mask.to_vec1().unwrap(), |_| true)
+            snr_db(self.values("mask"), &mask.to_vec1::<f32>().unwrap())
         };
         db(running).min(db(candle))
     }
@@ -149,7 +150,8 @@ impl Case {
         let samples = self.shape::<2>("chunk")[1];
         let valid = self.number("valid_samples") as usize;
         let stems = separator.separate(&[self.values("chunk")], MaskRule::Plain).unwrap();
-        snr_db(self.values("output"), &stems[0], |i| i % samples < valid)
+        let counts = |i| i % samples < valid;
+        snr_db(picked(self.values("output"), counts), picked(&stems[0], counts))
     }
 
     /// SNR of one song, over the samples that the reference's fades leave.
@@ -195,7 +197,8 @@ impl Case {
         let lost: Vec<usize> =
             song["lost"].as_array().unwrap().iter().map(|i| i.as_u64().unwrap() as usize).collect();
         let expected = self.values(song["tensor"].as_str().unwrap());
-        snr_db(expected, &mean, |i| !lost.contains(&(i % length)))
+        let counts = |i| !lost.contains(&(i % length));
+        snr_db(picked(expected, counts), picked(&mean, counts))
     }
 
     fn songs(&self) -> Vec<Value> {
@@ -225,16 +228,9 @@ impl Case {
     }
 }
 
-/// 10 log10(signal / error) over the elements that `counts` picks.
-fn snr_db(expected: &[f32], found: &[f32], counts: impl Fn(usize) -> bool) -> f64 {
-    assert_eq!(expected.len(), found.len(), "as many values as the reference");
-    let (mut signal, mut error) = (0.0, 0.0);
-    for (i, (&e, &f)) in expected.iter().zip(found).enumerate().filter(|(i, _)| counts(*i)) {
-        assert!(f.is_finite(), "value {i} is {f}");
-        signal += f64::from(e).powi(2);
-        error += (f64::from(e) - f64::from(f)).powi(2);
-    }
-    if error == 0.0 { f64::INFINITY } else { 10.0 * (signal / error).log10() }
+/// The values whose indices `counts` picks.
+fn picked(values: &[f32], counts: impl Fn(usize) -> bool) -> impl Iterator<Item = &f32> {
+    values.iter().enumerate().filter(move |(i, _)| counts(*i)).map(|(_, value)| value)
 }
 
 fn cases(folder: &Path) -> Vec<Case> {

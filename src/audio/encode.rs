@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 use tempfile::NamedTempFile;
 
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
+use crate::partial;
 
 /// How a sample is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -157,7 +158,7 @@ impl AudioWriter {
         if path.file_name().is_none() {
             return Err(AudioError::Spec { path, what: "the path names no file".to_owned() });
         }
-        let mut out = match temporary(&path) {
+        let mut out = match partial::beside(&path) {
             Ok(file) => BufWriter::with_capacity(1 << 16, file),
             Err(source) => return Err(AudioError::Create { path, source }),
         };
@@ -285,19 +286,6 @@ fn discard(out: Out) {
 
 fn gone() -> io::Error {
     io::Error::other("an earlier write failed")
-}
-
-fn temporary(path: &Path) -> io::Result<NamedTempFile> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".nullsum-").suffix(".part");
-    // Temporary files are private by default; the result shall have the rights of any new file.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    builder.tempfile_in(folder)
 }
 
 /// Nearest integer step of `bits` bits and whether the sample did not fit.

@@ -147,6 +147,7 @@ pub(crate) fn reflect(index: isize, len: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsp::snr_db;
 
     fn noise(n: usize) -> Vec<f32> {
         let mut state = 0x2545_f491_4f6c_dd1du64;
@@ -158,12 +159,6 @@ mod tests {
                 (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
             })
             .collect()
-    }
-
-    fn snr_db(reference: &[f32], other: &[f32]) -> f64 {
-        let signal: f64 = reference.iter().map(|x| f64::from(*x).powi(2)).sum();
-        let error: f64 = reference.iter().zip(other).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-        10.0 * (signal / (error + 1e-300)).log10()
     }
 
     #[test]

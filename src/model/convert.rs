@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView};
 use super::config::{Config, ConfigError};
+use crate::partial;
 
 /// Number type of the written weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,9 +100,8 @@ pub fn convert(
     if out.is_dir() {
         return Err(io(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
     }
-    let folder = out.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     // Removed when dropped, whatever goes wrong below.
-    let temporary = temporary_in(folder).map_err(io)?;
+    let temporary = partial::beside(out).map_err(io)?;
     let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
     writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     writer.write_all(header.as_bytes()).map_err(io)?;
@@ -126,18 +126,6 @@ pub fn convert(
     temporary.persist(out).map_err(|error| io(error.error))?;
     let left_out = rest.iter().map(|tensor| tensor.name().to_owned()).collect();
     Ok(Report { tensors: weights.len(), parameters, bytes, left_out, source_sha256 })
-}
-
-/// A temporary file beside the target, with the rights an ordinary new file would have.
-fn temporary_in(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(".nullsum-").suffix(".partial");
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        builder.permissions(std::fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 fn encode(tensor: &TensorView<'_>, origin: &str, precision: Precision) -> Result<Vec<u8>, ConvertError> {

@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::partial;
+
 /// Largest record that is read.
 const MAX_BYTES: u64 = 1 << 20;
 
@@ -40,7 +42,7 @@ pub fn write<T: Serialize>(name: &str, value: &T) {
 
 fn write_to<T: Serialize>(folder: &Path, name: &str, value: &T) -> std::io::Result<()> {
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = partial::beside(&folder.join(name))?;
     file.write_all(&serde_json::to_vec_pretty(value)?)?;
     file.persist(folder.join(name)).map_err(|error| error.error)?;
     Ok(())

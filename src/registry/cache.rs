@@ -156,26 +156,11 @@ impl Record {
     #[cfg(feature = "download")]
     pub(super) fn write_beside(&self, path: &Path) -> io::Result<()> {
         let target = Self::path(path);
-        let folder = target.parent().unwrap_or(Path::new("."));
-        let mut temp = temp_in(folder, ".tmp")?;
+        let mut temp = crate::partial::beside(&target)?;
         serde_json::to_writer_pretty(&mut temp, self)?;
         temp.persist(&target).map_err(|e| e.error)?;
         Ok(())
     }
-}
-
-/// A temporary file that gets the permissions of an ordinary one: others may read a shared cache.
-#[cfg(feature = "download")]
-pub(super) fn temp_in(folder: &Path, suffix: &str) -> io::Result<tempfile::NamedTempFile> {
-    let mut builder = tempfile::Builder::new();
-    builder.suffix(suffix);
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        // The umask is still applied.
-        builder.permissions(fs::Permissions::from_mode(0o666));
-    }
-    builder.tempfile_in(folder)
 }
 
 /// What a fetched file was hashed to when it was fetched, unless it was written to since.

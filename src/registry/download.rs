@@ -5,12 +5,13 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cache::{cache_dir, cached_in, complete, folder_in, temp_in};
+use super::cache::{cache_dir, cached_in, complete, folder_in};
 use super::fetch_error::FetchError;
 use super::http::transferable;
 use super::lock::Lock;
 use super::transfer::Transfer;
 use super::{Entry, Files, Remote};
+use crate::partial;
 
 /// The environment variable that names a mirror: see [`FetchOptions::base_url`].
 pub const MIRROR_ENV: &str = "NULLSUM_MIRROR";
@@ -177,7 +178,7 @@ fn fetch_file(
         name.push(".part");
         PathBuf::from(name)
     } else {
-        let temp = temp_in(folder, ".part")
+        let temp = partial::beside(&target)
             .map_err(|e| FetchError::from_io(folder, "write in", remote.size, e))?
             .into_temp_path();
         own.insert(temp).to_path_buf()

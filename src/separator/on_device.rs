@@ -149,6 +149,7 @@ fn complete([re, im]: [Tensor; 2]) -> Result<[Tensor; 2]> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsp::snr_db;
     use crate::model::device::DeviceChoice;
     use crate::model::precision::Precision;
     use crate::model::weights::seeded;
@@ -179,16 +180,6 @@ mod tests {
         (0..samples).map(|i| ((i * 7919 + seed * 104_729) % 2003) as f32 / 1001.5 - 1.0).collect()
     }
 
-    fn snr_db(reference: &[Vec<f32>], other: &[Vec<f32>]) -> f64 {
-        let (mut signal, mut error) = (0.0, 0.0);
-        for (a, b) in reference.iter().flatten().zip(other.iter().flatten()) {
-            signal += f64::from(*a).powi(2);
-            error += f64::from(a - b).powi(2);
-        }
-        assert_eq!(reference.iter().flatten().count(), other.iter().flatten().count());
-        10.0 * (signal / f64::max(error, 1e-300)).log10()
-    }
-
     #[test]
     fn a_chunk_on_the_device_is_the_chunk_on_the_host() {
         let stereo = small();
@@ -208,7 +199,10 @@ mod tests {
                 let views: Vec<&[f32]> = chunks.iter().map(Vec::as_slice).collect();
                 for rule in [MaskRule::Plain, MaskRule::Complete] {
                     let expected = host.separate(&views, rule).unwrap();
-                    let snr = snr_db(&expected, &device.separate(&views, rule).unwrap());
+                    let snr = snr_db(
+                        expected.iter().flatten(),
+                        device.separate(&views, rule).unwrap().iter().flatten(),
+                    );
                     assert!(snr > 100.0, "{name}, {samples} samples, batch {batch}, {rule:?}: {snr:.1} dB");
                 }
             }
@@ -229,7 +223,7 @@ mod tests {
                     let expected = stems();
                     let (found, kernels) = cuda::tests::with_kernels(stems);
                     assert!(kernels.contains("mask_mixture"), "{kernels:?}");
-                    let snr = snr_db(&expected, &found);
+                    let snr = snr_db(expected.iter().flatten(), found.iter().flatten());
                     assert!(snr > 100.0, "{rule:?}: {snr:.1} dB");
                 }
             }
@@ -242,7 +236,7 @@ mod tests {
         let mut mixture = chunk(4000, 1);
         let stems = device.separate(&[&mixture], MaskRule::Complete).unwrap().remove(0);
         let sum: Vec<f32> = (0..4000).map(|i| stems[i] + stems[4000 + i] + stems[8000 + i]).collect();
-        assert!(snr_db(&[mixture.clone()], &[sum]) > 100.0);
+        assert!(snr_db(&mixture, &sum) > 100.0);
         mixture[1000] = f32::NAN;
         let stems = device.separate(&[&mixture], MaskRule::Complete).unwrap().remove(0);
         assert!(stems.iter().all(|x| x.is_finite()));
@@ -256,7 +250,7 @@ mod tests {
                 separator(&arch, true, Precision::F32).separate(&[&mixture], MaskRule::Plain).unwrap();
             for (precision, least, most) in [(Precision::F16, 55.0, 90.0), (Precision::Bf16, 38.0, 70.0)] {
                 let found = separator(&arch, true, precision).separate(&[&mixture], MaskRule::Plain).unwrap();
-                let snr = snr_db(&exact, &found);
+                let snr = snr_db(exact.iter().flatten(), found.iter().flatten());
                 // Nearer than that and it was not half precision.
                 assert!((least..most).contains(&snr), "{precision}: {snr:.1} dB");
             }
@@ -271,7 +265,12 @@ mod tests {
         let expected = roomy.separate(&views, MaskRule::Plain).unwrap();
         let mut tight = separator(&small(), true, Precision::F32);
         tight.run_out_of_memory_at(3 * 2000);
-        assert!(snr_db(&expected, &tight.separate(&views, MaskRule::Plain).unwrap()) > 100.0);
+        assert!(
+            snr_db(
+                expected.iter().flatten(),
+                tight.separate(&views, MaskRule::Plain).unwrap().iter().flatten()
+            ) > 100.0
+        );
         // Seven at once, then three, then one failed or fitted; what fits is remembered.
         assert!((2000..6000).contains(&tight.most_samples), "{}", tight.most_samples);
         tight.run_out_of_memory_at(2000);

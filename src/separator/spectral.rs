@@ -153,6 +153,7 @@ impl Spectral {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsp::snr_db;
     use crate::dsp::stft::Stft;
     use num_complex::Complex32;
 
@@ -164,13 +165,6 @@ mod tests {
                 (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
             })
             .collect()
-    }
-
-    fn snr_db(reference: &[f32], other: &[f32]) -> f64 {
-        assert_eq!(reference.len(), other.len());
-        let signal: f64 = reference.iter().map(|x| f64::from(*x).powi(2)).sum();
-        let error: f64 = reference.iter().zip(other).map(|(a, b)| f64::from(a - b).powi(2)).sum();
-        10.0 * (signal / (error + 1e-300)).log10()
     }
 
     /// Transforms of every kind of checkpoint, and lengths that are and are not multiples of the hop.

@@ -167,15 +167,10 @@ fn bessel_i0(x: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsp::snr_db;
 
     fn sine(hz: f64, rate: f64, range: std::ops::Range<i64>) -> Vec<f32> {
         range.map(|i| (std::f64::consts::TAU * hz * i as f64 / rate).sin() as f32).collect()
-    }
-
-    fn error_db(got: &[f32], want: &[f32]) -> f64 {
-        let power = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
-        let error = power(&mut got.iter().zip(want).map(|(a, b)| f64::from(a - b)));
-        10.0 * (error / power(&mut want.iter().map(|x| f64::from(*x)))).log10()
     }
 
     #[test]
@@ -195,8 +190,8 @@ mod tests {
                 let mut out = vec![0.0; 300];
                 let last = 300 * from as i64 / to as i64 + reach + 1;
                 sinc.resample(&sine(hz, rate_in, -reach..last), -reach, 0, &mut out);
-                let error = error_db(&out, &sine(hz, rate_out, 0..300));
-                assert!(error < -95.0, "{from}:{to} at {hz} Hz: {error} dB");
+                let snr = snr_db(&sine(hz, rate_out, 0..300), &out);
+                assert!(snr > 95.0, "{from}:{to} at {hz} Hz: {snr} dB");
             }
         }
     }

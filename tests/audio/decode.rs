@@ -1,8 +1,9 @@
 //! What comes out of a sound file of every kind.
 
 use nullsum::audio::{Decoder, Planar, SourceFormat};
+use nullsum::dsp::snr_db;
 
-use crate::make::{Wav, aiff, decode, file, fixture, read_all, sine, snr_db};
+use crate::make::{Wav, aiff, decode, file, fixture, read_all, sine};
 
 const PCM: u16 = 1;
 const FLOAT: u16 = 3;

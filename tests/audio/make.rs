@@ -146,11 +146,3 @@ impl Noise {
 pub fn sine(samples: usize, hz: f64, rate: f64, amplitude: f64) -> Vec<f32> {
     (0..samples).map(|n| (amplitude * (TAU * hz * n as f64 / rate).sin()) as f32).collect()
 }
-
-/// Signal over difference, in dB, of one plane.
-pub fn snr_db(expected: &[f32], found: &[f32]) -> f64 {
-    let power = |values: &mut dyn Iterator<Item = f64>| values.map(|value| value * value).sum::<f64>();
-    let signal = power(&mut expected.iter().map(|&s| f64::from(s)));
-    let error = power(&mut expected.iter().zip(found).map(|(&e, &f)| f64::from(e) - f64::from(f)));
-    10.0 * (signal / (error + 1e-300)).log10()
-}

@@ -3,8 +3,9 @@
 use std::f64::consts::TAU;
 
 use nullsum::audio::{AudioError, Planar, Resampler};
+use nullsum::dsp::snr_db;
 
-use crate::make::{Noise, sine, snr_db};
+use crate::make::{Noise, sine};
 
 const PAIRS: [(u32, u32); 7] = [
     (48_000, 44_100),

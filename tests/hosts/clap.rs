@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use clack_extensions::audio_ports::{AudioPortInfoBuffer, PluginAudioPorts};
 use clack_extensions::audio_ports_config::{AudioPortsConfigBuffer, PluginAudioPortsConfig};
-use clack_extensions::gui::{GuiApiType, GuiConfiguration, GuiSize, HostGui, HostGuiImpl, PluginGui, Window};
+use clack_extensions::gui::{GuiSize, HostGui, HostGuiImpl};
 use clack_extensions::latency::{HostLatency, HostLatencyImpl, PluginLatency};
 use clack_extensions::params::{
     HostParams, HostParamsImplMainThread, HostParamsImplShared, ParamClearFlags, ParamInfoBuffer,
@@ -16,12 +16,12 @@ use clack_extensions::state::{HostState, HostStateImpl, PluginState};
 use clack_host::events::event_types::ParamValueEvent;
 use clack_host::prelude::*;
 
-use crate::host::{Buses, Host, Layout, Run, WithEditor};
+use crate::host::{Buses, Host, Layout, Run};
 use crate::library::PLUGIN;
 
 /// Requests of the plugin, from any thread.
 #[derive(Default)]
-struct Shared {
+pub struct Shared {
     restart: AtomicBool,
     callback: AtomicBool,
 }
@@ -61,7 +61,7 @@ impl HostGuiImpl for Shared {
 }
 
 /// Notices on the main thread, none of which a test waits for.
-struct MainThread;
+pub struct MainThread;
 
 impl<'a> MainThreadHandler<'a> for MainThread {}
 
@@ -79,7 +79,7 @@ impl HostStateImpl for MainThread {
 }
 
 /// The types `clack-host` calls.
-struct Handlers;
+pub struct Handlers;
 
 impl HostHandlers for Handlers {
     type Shared<'a> = Shared;
@@ -106,7 +106,7 @@ struct Parameter {
 pub struct Clap {
     /// Before the instance, so that it is dropped first.
     processor: Option<PluginAudioProcessor<Handlers>>,
-    instance: PluginInstance<Handlers>,
+    pub instance: PluginInstance<Handlers>,
     layout: Layout,
     parameters: HashMap<String, Parameter>,
     names: Vec<String>,
@@ -119,7 +119,7 @@ pub struct Clap {
 
 impl Clap {
     /// An extension the plugin must have.
-    fn extension<
+    pub fn extension<
         E: clack_host::extensions::Extension<ExtensionSide = clack_host::extensions::PluginExtensionSide>,
     >(
         &mut self,
@@ -312,46 +312,6 @@ impl Host for Clap {
         bytes.extend_from_slice(state);
         let extension: PluginState = self.extension();
         extension.load(&self.instance.plugin_handle(), &mut bytes.as_slice()).is_ok()
-    }
-}
-
-impl Clap {
-    /// As [`open_editor`](WithEditor::open_editor), with a pause before it is shown.
-    pub fn open_editor_late(&mut self, window: u32, pause: std::time::Duration) {
-        let gui: PluginGui = self.extension();
-        let handle = self.instance.plugin_handle();
-        let configuration = GuiConfiguration { api_type: GuiApiType::X11, is_floating: false };
-        gui.create(&handle, configuration).unwrap();
-        // SAFETY: the window outlives the editor.
-        unsafe { gui.set_parent(&handle, Window::from_x11_handle(window.into())) }.unwrap();
-        std::thread::sleep(pause);
-        gui.show(&handle).unwrap();
-    }
-}
-
-impl WithEditor for Clap {
-    fn open_editor(&mut self, window: u32) {
-        self.open_editor_late(window, std::time::Duration::ZERO);
-    }
-
-    fn resize_editor(&mut self, width: u16, height: u16) {
-        let gui: PluginGui = self.extension();
-        let size = GuiSize { width: width.into(), height: height.into() };
-        let handle = self.instance.plugin_handle();
-        assert!(gui.can_resize(&handle));
-        let size = gui.adjust_size(&handle, size).unwrap();
-        gui.set_size(&handle, size).unwrap();
-    }
-
-    fn serve_editor(&mut self) -> Option<(u16, u16)> {
-        let gui: PluginGui = self.extension();
-        let size = gui.get_size(&self.instance.plugin_handle())?;
-        Some((size.width as u16, size.height as u16))
-    }
-
-    fn close_editor(&mut self) {
-        let gui: PluginGui = self.extension();
-        gui.destroy(&self.instance.plugin_handle());
     }
 }
 

@@ -8,12 +8,14 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{Layout, Run, WithEditor, both_with_editor, steady};
+use crate::host::{Layout, Run, steady};
+use crate::lives::{memory_mib, settled_threads, threads};
 use crate::play::Song;
 use crate::quiet::{on_the_audio_thread, watched};
 use crate::screen::Screen;
+use crate::shown::{WithEditor, both_with_editor};
 use crate::signal::grid;
-use crate::torture::{alone, memory_mib, settled_threads, threads};
+use crate::torture::alone;
 
 const BLOCK: usize = 441;
 

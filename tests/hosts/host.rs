@@ -109,21 +109,6 @@ pub trait Host: Sized {
     fn load(&mut self, state: &[u8]) -> bool;
 }
 
-/// A host that shows the editor in a window of its own.
-pub trait WithEditor: Host {
-    /// Opens it in the X11 window of this number.
-    fn open_editor(&mut self, window: u32);
-
-    /// Asks it for another size, in pixels.
-    fn resize_editor(&mut self, width: u16, height: u16);
-
-    /// What the main thread does for it between events; its size, where it is known.
-    fn serve_editor(&mut self) -> Option<(u16, u16)>;
-
-    /// Closes it.
-    fn close_editor(&mut self);
-}
-
 /// The render mode `Realtime`: a host that runs ahead of the clock isn't taken for a bounce, so nothing is waited for.
 pub const REALTIME: f64 = 0.5;
 
@@ -141,23 +126,35 @@ pub fn steady<H: Host>(layout: Layout) -> H {
     host
 }
 
+/// Moves an instance to another thread. Hosts have a thread for audio and one for the rest; nothing else is done while it is away.
+struct Carried<T>(T);
+
+// SAFETY: the owner waits until it is back.
+unsafe impl<T> Send for Carried<T> {}
+
+/// Runs `body` on a thread of its own.
+pub fn elsewhere<V, T: Send>(value: &mut V, body: impl FnOnce(&mut V) -> T + Send) -> T {
+    let carried = Carried(value);
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(move || {
+            let carried = carried;
+            body(carried.0)
+        });
+        thread.join().unwrap()
+    })
+}
+
 /// Defines each test once for both formats, as `mod vst3` and `mod clap`.
 macro_rules! both {
-    ($($tests:tt)+) => { crate::host::tests_of! { Host $($tests)+ } };
+    ($($tests:tt)+) => { crate::host::tests_of! { crate::host::Host, $($tests)+ } };
 }
 pub(crate) use both;
 
-/// As [`both`], for hosts with an editor.
-macro_rules! both_with_editor {
-    ($($tests:tt)+) => { crate::host::tests_of! { WithEditor $($tests)+ } };
-}
-pub(crate) use both_with_editor;
-
 macro_rules! tests_of {
-    ($kind:ident $($(#[$attribute:meta])* fn $name:ident<$host:ident>() $body:block)+) => {
+    ($kind:path, $($(#[$attribute:meta])* fn $name:ident<$host:ident>() $body:block)+) => {
         mod claims {
             use super::*;
-            $(pub fn $name<$host: crate::host::$kind>() $body)+
+            $(pub fn $name<$host: $kind>() $body)+
         }
         mod vst3 {
             $(#[test] $(#[$attribute])* fn $name() { super::claims::$name::<crate::vst3::Vst3>() })+

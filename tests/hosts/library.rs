@@ -19,15 +19,27 @@ pub static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
     // An earlier process of that number may have left its own.
     let _ = std::fs::remove_dir_all(&folder);
     let library = find();
-    let architecture = format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS);
     let bundle = folder.join("Nullsum.vst3");
-    let inside = bundle.join("Contents").join(architecture);
-    std::fs::create_dir_all(&inside).unwrap();
-    std::os::unix::fs::symlink(&library, inside.join("Nullsum.so")).unwrap();
+    let inside = bundle.join("Contents").join(inside());
+    std::fs::create_dir_all(inside.parent().unwrap()).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&library, inside).unwrap();
+    #[cfg(not(unix))]
+    std::fs::copy(&library, inside).unwrap();
     // SAFETY: the plugin, the only reader, is loaded after this, by code that comes through this lock.
     unsafe { std::env::set_var("NULLSUM_CACHE", folder.join("cache")) };
     Plugin { library, bundle }
 });
+
+/// Where the format has the library in a bundle, below `Contents`.
+fn inside() -> String {
+    let architecture = std::env::consts::ARCH;
+    match std::env::consts::OS {
+        "macos" => "MacOS/Nullsum".into(),
+        "windows" => format!("{architecture}-win/Nullsum.vst3"),
+        system => format!("{architecture}-{system}/Nullsum.so"),
+    }
+}
 
 /// Beside this executable (`deps/`) or one folder up; the newer one, since cargo copies only when it builds the
 /// library as a target of its own.

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use crate::host::{Layout, Run, both, steady};
+use crate::host::{Layout, Run, both, elsewhere, steady};
 use crate::play::{Blocks, assert_delayed, play};
 use crate::signal::{Random, floats};
 
@@ -74,7 +74,7 @@ both! {
             other.activate(Run::live(44100, 64));
             for block in 0..30 {
                 // From a thread that is not the one that made the instance, as a host's audio thread does it.
-                crate::quiet::elsewhere(&mut other, |other| {
+                elsewhere(&mut other, |other| {
                     other.set("Vocals Gain", f64::from((round + block) % 10) / 10.0);
                     other.set("Bass Gain", f64::from((round + block) % 9) / 9.0);
                     other.process(&[&[0.1; 64], &[0.1; 64]]).unwrap();

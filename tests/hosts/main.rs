@@ -11,19 +11,29 @@ mod host;
 mod library;
 mod models;
 mod play;
-mod screen;
 mod signal;
 mod vst3;
 mod watch;
 
-mod app;
 mod automation;
-mod editor;
 mod exact;
 mod faults;
 mod lifecycle;
-mod quiet;
 mod state;
 mod stems;
 mod strict;
 mod torture;
+
+// On a screen of X11, or with what Linux alone tells of a process.
+#[cfg(target_os = "linux")]
+mod app;
+#[cfg(target_os = "linux")]
+mod editor;
+#[cfg(target_os = "linux")]
+mod lives;
+#[cfg(target_os = "linux")]
+mod quiet;
+#[cfg(target_os = "linux")]
+mod screen;
+#[cfg(target_os = "linux")]
+mod shown;

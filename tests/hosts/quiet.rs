@@ -2,30 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{Buses, Host, Layout, OFFLINE, REALTIME, RENDER, Run, TIER, both, steady};
+use crate::host::{Buses, Host, Layout, OFFLINE, REALTIME, RENDER, Run, TIER, both, elsewhere, steady};
 use crate::models::{Kind, Models, choose};
 use crate::play::{Blocks, Song, assert_finite, play, play_with};
 use crate::signal::grid;
 use crate::torture::alone;
 use crate::watch::{self, Call};
-
-/// Moves an instance to another thread. Hosts have a thread for audio and one for the rest; nothing else is done while it is away.
-struct Carried<T>(T);
-
-// SAFETY: the owner waits until it is back.
-unsafe impl<T> Send for Carried<T> {}
-
-/// Runs `body` on a thread of its own.
-pub fn elsewhere<H: Host, T: Send>(host: &mut H, body: impl FnOnce(&mut H) -> T + Send) -> T {
-    let carried = Carried(host);
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(move || {
-            let carried = carried;
-            body(carried.0)
-        });
-        thread.join().unwrap()
-    })
-}
 
 /// Runs `body` on a thread of its own, the audio thread, and tells its system calls while it processed.
 pub fn on_the_audio_thread<H: Host, T: Send>(

@@ -4,9 +4,9 @@ use std::collections::HashMap;
 
 use vst3_host::Vst3Host;
 use vst3_host::audio::{BusAudioBuffers, BusDirection, MediaType, SpeakerArrangement};
-use vst3_host::plugin::{Plugin, ProcessMode, WindowHandle};
+use vst3_host::plugin::{Plugin, ProcessMode};
 
-use crate::host::{Buses, Host, Layout, Run, WithEditor};
+use crate::host::{Buses, Host, Layout, Run};
 use crate::library::PLUGIN;
 
 /// The class ids of the two classes, which sessions refer to for ever.
@@ -18,7 +18,7 @@ const ENVELOPE: &[u8; 16] = b"VST3HOST_STATE\0\0";
 
 /// One instance in `vst3-host`.
 pub struct Vst3 {
-    plugin: Plugin,
+    pub plugin: Plugin,
     /// Parameter ids by name.
     ids: HashMap<String, u32>,
     names: Vec<String>,
@@ -141,26 +141,6 @@ impl Host for Vst3 {
         let loaded = self.plugin.load_state(state).is_ok();
         self.buffers = None;
         loaded
-    }
-}
-
-impl WithEditor for Vst3 {
-    fn open_editor(&mut self, window: u32) {
-        self.plugin.open_editor(WindowHandle::from_x11(window)).unwrap();
-    }
-
-    fn resize_editor(&mut self, width: u16, height: u16) {
-        self.plugin.resize_editor(width.into(), height.into()).unwrap();
-    }
-
-    fn serve_editor(&mut self) -> Option<(u16, u16)> {
-        self.plugin.service_run_loop();
-        let (width, height) = self.plugin.attached_editor_size().unwrap()?;
-        Some((width as u16, height as u16))
-    }
-
-    fn close_editor(&mut self) {
-        self.plugin.close_editor().unwrap();
     }
 }
 

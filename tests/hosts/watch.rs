@@ -9,6 +9,7 @@
 //! first block of a thread: there the dynamic linker gives the thread its copies of the library's thread-locals, and allocates.
 
 /// A system call of the watched thread.
+#[cfg(target_os = "linux")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
     /// Its number, as in `libc::SYS_*`.
@@ -23,11 +24,12 @@ pub struct Call {
 pub use linux::{during, of};
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub use elsewhere::{during, of};
+pub use elsewhere::*;
 
 /// Where there is no such thing, nothing is watched.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 mod elsewhere {
+    #[cfg(target_os = "linux")]
     pub fn of<T>(body: impl FnOnce() -> T) -> Option<(T, Vec<super::Call>)> {
         let _ = body;
         None

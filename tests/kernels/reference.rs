@@ -35,17 +35,6 @@ impl Random {
     }
 }
 
-/// 10 log₁₀ of signal over error; −∞ for NaN.
-pub fn snr_db(got: &[f32], want: &[f64]) -> f64 {
-    assert_eq!(got.len(), want.len());
-    let signal: f64 = want.iter().map(|v| v * v).sum();
-    let error: f64 = got.iter().zip(want).map(|(g, w)| (f64::from(*g) - w).powi(2)).sum();
-    if error.is_nan() {
-        return f64::NEG_INFINITY;
-    }
-    if error == 0.0 { f64::INFINITY } else { 10.0 * (signal / error).log10() }
-}
-
 /// Rows of gamma.len() values: x / max(‖x‖, 1e-12) · √n · gamma.
 pub fn rms_norm(x: &[f64], gamma: &[f32]) -> Vec<f64> {
     let n = gamma.len();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nullsum::dsp::snr_db;
 use nullsum::separator::MaskRule;
 use nullsum::stream::{Scheduler, Stream, offline_reference};
 
@@ -112,8 +113,6 @@ fn a_band_limited_song_survives_the_way_there_and_back() {
     let got =
         offline_reference(&plan, &mut split(&[1.0], 1), MaskRule::Complete, std::slice::from_ref(&song))
             .unwrap();
-    let power = |x: &mut dyn Iterator<Item = f32>| x.map(|x| f64::from(x).powi(2)).sum::<f64>();
-    let error = power(&mut got[0][0].iter().zip(&song).map(|(a, b)| a - b));
-    let snr = 10.0 * (power(&mut song.iter().copied()) / error).log10();
+    let snr = snr_db(&song, &got[0][0]);
     assert!(snr > 90.0, "{snr} dB");
 }

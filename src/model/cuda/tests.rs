@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use candle_core::{DType, Device, Shape, Tensor};
 
 use super::*;
+use crate::dsp::snr_db;
 use crate::model::architecture::{Architecture, HyperConnections, Position, ValueResidual};
 use crate::model::device::DeviceChoice;
 use crate::model::roformer::Roformer;
@@ -43,14 +44,6 @@ pub fn devices() -> Vec<Device> {
         devices.push(Device::Cpu);
     }
     devices
-}
-
-/// SNR in dB; NaN, which passes no test, where a number is none.
-pub fn snr_db(expected: &[f64], found: &[f64]) -> f64 {
-    assert_eq!(expected.len(), found.len());
-    let power = |x: &mut dyn Iterator<Item = f64>| x.map(|x| x * x).sum::<f64>();
-    let error = power(&mut expected.iter().zip(found).map(|(a, b)| a - b));
-    if error == 0.0 { f64::INFINITY } else { 10.0 * (power(&mut expected.iter().copied()) / error).log10() }
 }
 
 /// Numbers of a tensor of any type, in its order.

@@ -1,0 +1,152 @@
+//! Values that a host sets, on the controller and with its blocks.
+
+use vst3::{Class, ComPtr, ComWrapper};
+
+use super::*;
+#[cfg(target_os = "linux")]
+use crate::host::elsewhere;
+
+#[test]
+fn a_value_set_while_it_plays_is_what_the_controller_says() {
+    let instance = Instance::active(STEREO);
+    for value in [1.0, 0.0, 1.0] {
+        instance.set("Bypass", value);
+        assert_eq!(instance.get("Bypass"), value);
+    }
+    let nobody = unsafe { instance.controller.setParamNormalized(0x7fff_fff0, 0.5) };
+    assert_ne!(nobody, kResultOk);
+}
+
+#[test]
+fn what_is_set_on_the_controller_alone_does_not_reach_the_sound() {
+    let instance = Instance::active(STEREO);
+    instance.set("Output", 0.0);
+    let latency = instance.latency();
+    let mut heard = Vec::new();
+    while heard.len() < latency + 8 * BLOCK {
+        let (mut left, mut right) = ([0.5f32; BLOCK], [0.5f32; BLOCK]);
+        let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
+        let mut again = pointers;
+        assert_eq!(instance.process(&mut [bus(&mut pointers)], &mut [bus(&mut again)], BLOCK), kResultOk);
+        heard.extend_from_slice(&left);
+    }
+    assert!(heard[latency..].iter().all(|sample| *sample == 0.5), "automation is the blocks' alone");
+    assert_eq!(instance.get("Output"), 0.0);
+}
+
+/// One parameter's change in a block, or several, of which the last counts.
+struct Change {
+    id: u32,
+    values: Vec<f64>,
+}
+
+impl Class for Change {
+    type Interfaces = (IParamValueQueue,);
+}
+
+impl IParamValueQueueTrait for Change {
+    unsafe fn getParameterId(&self) -> u32 {
+        self.id
+    }
+    unsafe fn getPointCount(&self) -> i32 {
+        self.values.len() as i32
+    }
+    unsafe fn getPoint(&self, index: i32, offset: *mut i32, value: *mut f64) -> tresult {
+        let Some(found) = usize::try_from(index).ok().and_then(|index| self.values.get(index)) else {
+            return kInvalidArgument;
+        };
+        unsafe { (*offset, *value) = (index, *found) };
+        kResultOk
+    }
+    unsafe fn addPoint(&self, _offset: i32, _value: f64, _index: *mut i32) -> tresult {
+        kNotImplemented
+    }
+}
+
+/// The changes of a block: of one parameter.
+struct Changes(ComPtr<IParamValueQueue>);
+
+impl Class for Changes {
+    type Interfaces = (IParameterChanges,);
+}
+
+impl IParameterChangesTrait for Changes {
+    unsafe fn getParameterCount(&self) -> i32 {
+        1
+    }
+    unsafe fn getParameterData(&self, index: i32) -> *mut IParamValueQueue {
+        if index == 0 { self.0.as_ptr() } else { null_mut() }
+    }
+    unsafe fn addParameterData(&self, _id: *const u32, _index: *mut i32) -> *mut IParamValueQueue {
+        null_mut()
+    }
+}
+
+/// Twenty blocks with automation, each of which arrives.
+fn sweep(instance: &Instance, id: u32, round: u32) {
+    for step in 0..20 {
+        let value = f64::from(round * 20 + step) / 400.0;
+        automate(instance, id, vec![0.9, value]);
+        let got = instance.get("Output");
+        assert!((got - value).abs() < 1e-3, "{got} instead of {value}");
+    }
+}
+
+#[test]
+fn automation_arrives_with_its_block() {
+    let instance = Instance::active(STEREO);
+    let id = instance.id("Output");
+    (0..20).for_each(|round| sweep(&instance, id, round));
+}
+
+/// Times that threads of this name have given up the processor by themselves: woken and asleep again.
+#[cfg(target_os = "linux")]
+fn naps(name: &str) -> u64 {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let named = tasks.filter(|task| {
+        std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)
+    });
+    let count = |task: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")?.trim().parse::<u64>().ok())
+    };
+    named.filter_map(count).sum()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn automation_wakes_no_thread() {
+    let instance = Instance::active(STEREO);
+    let id = instance.id("Output");
+    // Not on the thread that has made the instance: there the wrapper would have nobody to wake. Other tests of this process may wake it.
+    let calm = elsewhere(&mut &instance, |instance| {
+        (0..20).any(|round| {
+            let before = naps("bg-worker");
+            sweep(instance, id, round);
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            naps("bg-worker") == before
+        })
+    });
+    assert!(calm, "the wrapper's thread is woken by automation");
+}
+
+/// A block of silence with changes of a parameter.
+fn automate(instance: &Instance, id: u32, values: Vec<f64>) {
+    let queue = ComWrapper::new(Change { id, values }).to_com_ptr::<IParamValueQueue>().unwrap();
+    let changes = ComWrapper::new(Changes(queue)).to_com_ptr::<IParameterChanges>().unwrap();
+    let (mut left, mut right) = ([0f32; BLOCK], [0f32; BLOCK]);
+    let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
+    let mut again = pointers;
+    let (mut inputs, mut outputs) = ([bus(&mut pointers)], [bus(&mut again)]);
+    unsafe {
+        let mut data: ProcessData = std::mem::zeroed();
+        data.numSamples = BLOCK as i32;
+        (data.numInputs, data.inputs) = (1, inputs.as_mut_ptr());
+        (data.numOutputs, data.outputs) = (1, outputs.as_mut_ptr());
+        data.inputParameterChanges = changes.as_ptr();
+        assert_eq!(instance.processor.process(&mut data), kResultOk);
+        assert_eq!(data.inputParameterChanges, changes.as_ptr(), "the host's own pointer is back");
+    }
+}

@@ -1,0 +1,123 @@
+//! A latency that changes, and what a host may do where it is told.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use vst3::{Class, ComWrapper};
+
+use super::*;
+#[cfg(target_os = "linux")]
+use crate::host::elsewhere;
+
+/// A host that does this wherever it is told of a new latency.
+struct Told<F>(F);
+
+impl<F: Fn() + 'static> Class for Told<F> {
+    type Interfaces = (IComponentHandler,);
+}
+
+impl<F: Fn() + 'static> IComponentHandlerTrait for Told<F> {
+    unsafe fn beginEdit(&self, _id: u32) -> tresult {
+        kResultOk
+    }
+    unsafe fn performEdit(&self, _id: u32, _value: f64) -> tresult {
+        kResultOk
+    }
+    unsafe fn endEdit(&self, _id: u32) -> tresult {
+        kResultOk
+    }
+    unsafe fn restartComponent(&self, flags: i32) -> tresult {
+        assert_eq!(i64::from(flags), i64::from(RestartFlags_::kLatencyChanged));
+        (self.0)();
+        kResultOk
+    }
+}
+
+#[test]
+fn a_host_may_start_the_plugin_anew_where_it_is_told_of_a_latency() {
+    let instance = Instance::active(STEREO);
+    let results = Arc::<Mutex<Vec<tresult>>>::default();
+    let (component, heard) = (instance.component.clone(), results.clone());
+    let handler = ComWrapper::new(Told(move || {
+        let results = unsafe { [component.setActive(0), component.setActive(1)] };
+        heard.lock().unwrap().extend(results);
+    }));
+    let handler = handler.to_com_ptr::<IComponentHandler>().unwrap();
+    unsafe { assert_eq!(instance.controller.setComponentHandler(handler.as_ptr()), kResultOk) };
+    let before = instance.latency();
+    instance.choose(1.0);
+    instance.play_on_from(before);
+    assert!(instance.latency() > before, "the higher tier has the same latency");
+    assert_eq!(*results.lock().unwrap(), [kResultOk, kResultOk]);
+    unsafe { instance.controller.setComponentHandler(null_mut()) };
+}
+
+impl Instance {
+    /// Wants another tier.
+    fn choose(&self, tier: f64) {
+        unsafe { self.processor.setProcessing(0) };
+        self.set("Latency Tier", tier);
+        unsafe { self.processor.setProcessing(1) };
+    }
+
+    /// Plays until the latency is another than `before`.
+    fn play_on_from(&self, before: usize) {
+        for _ in 0..3000 {
+            let (mut left, mut right) = ([0f32; BLOCK], [0f32; BLOCK]);
+            let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
+            let mut outputs = [bus(&mut pointers)];
+            assert_eq!(self.process(&mut [bus(&mut pointers.clone())], &mut outputs, BLOCK), kResultOk);
+            if self.latency() != before {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        panic!("the latency does not change");
+    }
+
+    /// Plays on an audio thread, as another tier is wanted, until its latency is there.
+    #[cfg(target_os = "linux")]
+    fn change_latency(&self) {
+        let before = self.latency();
+        self.choose(if self.get("Latency Tier") < 0.5 { 1.0 } else { 1.0 / 3.0 });
+        elsewhere(&mut &*self, |instance| instance.play_on_from(before));
+    }
+}
+
+// Elsewhere hosts are told from their main thread, when they serve its messages.
+#[cfg(target_os = "linux")]
+#[test]
+fn an_instance_may_go_while_its_latency_is_told() {
+    // What fails here takes the process with it.
+    crate::torture::alone(|| {
+        let (entered, enters) = std::sync::mpsc::channel();
+        let told = Arc::<Mutex<usize>>::default();
+        let count = told.clone();
+        // It takes its time.
+        let handler = ComWrapper::new(Told(move || {
+            let _ = entered.send(());
+            std::thread::sleep(Duration::from_millis(400));
+            *count.lock().unwrap() += 1;
+        }));
+        let pointer = handler.to_com_ptr::<IComponentHandler>().unwrap();
+        let slow = Instance::active(STEREO);
+        let quick = Instance::active(STEREO);
+        unsafe { slow.controller.setComponentHandler(pointer.as_ptr()) };
+        slow.change_latency();
+        enters.recv_timeout(Duration::from_secs(10)).expect("the host is told of a latency");
+        // The host is still being told of the other's.
+        quick.change_latency();
+        drop(quick);
+        // Nor has it answered yet.
+        slow.change_latency();
+        drop(slow);
+        assert!(*told.lock().unwrap() >= 1);
+        // Nobody else is harmed.
+        let after = Instance::active(STEREO);
+        unsafe { after.controller.setComponentHandler(pointer.as_ptr()) };
+        let before = *told.lock().unwrap();
+        after.change_latency();
+        std::thread::sleep(Duration::from_millis(1500));
+        assert_eq!(*told.lock().unwrap(), before + 1);
+    });
+}
