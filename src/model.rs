@@ -11,7 +11,7 @@ pub mod checkpoint;
 pub mod companion;
 pub mod config;
 pub mod convert;
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 pub(crate) mod cuda;
 pub mod device;
 mod feed_forward;

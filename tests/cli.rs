@@ -5,11 +5,10 @@
 mod support;
 
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use nullsum::audio::{Decoder, SampleFormat, SourceFormat};
-use support::{Run, Spec, Studio, read, sum_to};
+use support::{Spec, Studio, read, sum_to};
 
 const STEMS: [&str; 4] = ["drums", "bass", "other", "vocals"];
 
@@ -300,6 +299,10 @@ fn quiet_mode_says_nothing_when_all_is_well() {
 #[cfg(unix)]
 #[test]
 fn ctrl_c_leaves_no_file_whether_pressed_once_or_twice() {
+    use std::process::Stdio;
+
+    use support::Run;
+
     let studio = Studio::new();
     studio.song("long.wav", 120.0);
     for presses in [1, 2] {

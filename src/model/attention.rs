@@ -74,7 +74,7 @@ impl Attention {
     /// out: [sequences, heads, len, dim_head] → [sequences, len, (h d)], each head times its gate. gates: [sequences, len, heads], without
     /// the bias.
     fn join_heads(&self, out: &Tensor, gates: Tensor) -> Result<Tensor> {
-        #[cfg(any(test, feature = "cuda"))]
+        #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
         if let Some(bias) = &self.to_gates.bias
             && let Some(joined) = super::cuda::join_heads(out, &gates, bias)?
         {
@@ -89,7 +89,7 @@ impl Attention {
 
 /// Softmax attention, q scaled already: [sequences, heads, len, dim_head] each.
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-    #[cfg(any(test, feature = "cuda"))]
+    #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
     if let Some(out) = super::cuda::attend(q, k, v)? {
         return Ok(out);
     }

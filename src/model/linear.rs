@@ -23,7 +23,7 @@ pub(super) enum Activation {
 impl Activation {
     /// Of a product and its bias.
     fn of(self, product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
-        #[cfg(any(test, feature = "cuda"))]
+        #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
         if let Some(bias) = bias
             && let Some(out) = super::cuda::activate(&product, bias, self)?
         {
@@ -82,7 +82,7 @@ impl Linear {
     pub fn forward_onto(&self, x: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
         let product = self.product(x)?;
         let Some(onto) = onto else { return self.biased(product)?.to_dtype(DType::F32) };
-        #[cfg(any(test, feature = "cuda"))]
+        #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
         if let Some(sum) = super::cuda::add(&product, self.bias.as_ref(), onto)? {
             return Ok(sum);
         }

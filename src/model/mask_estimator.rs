@@ -94,7 +94,7 @@ impl MaskEstimators {
                 let h = h.narrow(0, start * self.stems, count * self.stems)?;
                 start += count;
                 let product = linears.product(&h)?;
-                #[cfg(any(test, feature = "cuda"))]
+                #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
                 if let Some(masks) = super::cuda::gate_bands(&product, &linears.biases, *count)? {
                     return Ok(masks);
                 }

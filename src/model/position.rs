@@ -139,7 +139,7 @@ impl Tables {
     pub fn split_heads(&self, qkv: &Tensor, heads: usize) -> Result<[Tensor; 3]> {
         let (sequences, len, width) = qkv.dims3()?;
         let dim_head = width / 3 / heads;
-        #[cfg(any(test, feature = "cuda"))]
+        #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
         if let Self::Rotary { cos, sin } = self
             && let Some(split) = super::cuda::split_heads(qkv, cos, sin, heads)?
         {

@@ -8,7 +8,7 @@ use super::Stages;
 use super::mask::MaskRule;
 use super::spectral::Spectral;
 use crate::model::architecture::Architecture;
-#[cfg(any(test, feature = "cuda"))]
+#[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 use crate::model::cuda;
 use crate::model::roformer::Roformer;
 
@@ -103,7 +103,7 @@ impl DeviceChunk {
 
     /// spec: [b, t, f, c, 2], masks: [b, n, t, f, c, 2] → the stems' spectra as the inverse wants them, [b, n, c, t, 2 · f].
     fn masked(&self, spec: &Tensor, mut masks: Tensor, rule: MaskRule) -> Result<Tensor> {
-        #[cfg(any(test, feature = "cuda"))]
+        #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
         if let Some(spectra) = cuda::mask_mixture(spec, &masks, rule == MaskRule::Complete, self.zero_dc)? {
             return Ok(spectra);
         }
@@ -209,6 +209,7 @@ mod tests {
         }
     }
 
+    #[cfg(any(feature = "cuda", target_os = "linux"))]
     #[test]
     fn a_chunk_is_the_same_with_kernels_for_cuda() {
         for device in cuda::tests::devices() {

@@ -1,8 +1,5 @@
 //! Fake models, small plans, and a host that feeds blocks.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-
 use nullsum::separator::MaskRule;
 use nullsum::stream::plan::Deadline;
 use nullsum::stream::{
@@ -189,14 +186,4 @@ pub fn bits(signal: &[f32]) -> Vec<u32> {
 /// `signal` followed by enough silence to get all of it out.
 pub fn with_tail(signal: &[f32], latency: u64) -> Vec<f32> {
     [signal, &vec![0.0; latency as usize]].concat()
-}
-
-/// Says where it is dropped.
-pub struct DropCounter(pub Arc<AtomicUsize>);
-
-impl Drop for DropCounter {
-    fn drop(&mut self) {
-        assert_eq!(std::thread::current().name(), Some("nullsum-worker"));
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
 }

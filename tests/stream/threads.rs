@@ -40,6 +40,18 @@ fn workers() -> usize {
         .count()
 }
 
+/// Says where it is dropped.
+#[cfg(target_os = "linux")]
+struct DropCounter(Arc<AtomicUsize>);
+
+#[cfg(target_os = "linux")]
+impl Drop for DropCounter {
+    fn drop(&mut self) {
+        assert_eq!(std::thread::current().name(), Some("nullsum-worker"));
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn a_hundred_streams_leave_no_thread_and_no_model() {

@@ -40,15 +40,14 @@ pub fn run(args: &DevicesArgs) {
 
 /// The instruction sets that matter here.
 fn instructions() -> String {
-    let mut names = vec![std::env::consts::ARCH];
     #[cfg(target_arch = "x86_64")]
-    {
-        let sets = [
-            ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
-            ("FMA", std::arch::is_x86_feature_detected!("fma")),
-            ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
-        ];
-        names.extend(sets.iter().filter(|(_, there)| *there).map(|(name, _)| *name));
-    }
-    names.join(", ")
+    let sets = [
+        ("AVX2", std::arch::is_x86_feature_detected!("avx2")),
+        ("FMA", std::arch::is_x86_feature_detected!("fma")),
+        ("AVX-512", std::arch::is_x86_feature_detected!("avx512f")),
+    ];
+    #[cfg(not(target_arch = "x86_64"))]
+    let sets: [(&str, bool); 0] = [];
+    let there = sets.iter().filter(|(_, there)| *there).map(|(name, _)| *name);
+    std::iter::once(std::env::consts::ARCH).chain(there).collect::<Vec<_>>().join(", ")
 }
