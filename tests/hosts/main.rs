@@ -13,11 +13,13 @@ mod models;
 mod play;
 mod screen;
 mod signal;
+mod source;
 mod vst3;
 mod watch;
 
 mod app;
 mod automation;
+mod drop;
 mod editor;
 mod exact;
 mod faults;
