@@ -205,6 +205,10 @@ impl EditorApp {
         });
         let pick = self.picker.show(ui, &selected, &view);
         self.pick(pick, selected);
+        // Programs that drag hold the pointer: where it moves here, one has forgotten to say that it is done.
+        if ui.input(|input| input.events.iter().any(|event| matches!(event, egui::Event::PointerMoved(_)))) {
+            self.inbox.set_hovers(false);
+        }
         if self.inbox.hovers() {
             drop::overlay(ui, self.session.player().is_some());
         }

@@ -512,6 +512,10 @@ fn while_files_hover_the_editor_says_what_it_takes() {
     bench.app.inbox.set_hovers(false);
     bench.frames(2);
     assert!(!bench.words().contains(words));
+    bench.app.inbox.set_hovers(true);
+    bench.frames(2);
+    bench.frame(vec![Event::PointerMoved(pos2(100.0, 100.0))]);
+    assert!(!bench.words().contains(words), "the pointer is free, and nothing hovers");
 }
 
 #[test]
