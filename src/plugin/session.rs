@@ -428,8 +428,7 @@ impl Session {
     /// Waits until windows that were closed have gone. On the host's main thread.
     pub(super) fn wait_for_windows(&self) {
         let closed = std::mem::take(&mut *self.window_threads.lock());
-        for (threads, listener) in closed {
-            drop(listener);
+        for (threads, _listener) in closed {
             threads.wait();
         }
     }

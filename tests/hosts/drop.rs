@@ -28,9 +28,28 @@ fn target(source: &Source) -> Target {
     target
 }
 
-/// A part of the left edge, which only the overlay paints.
-fn edge(frame: &Frame<'_>) -> Vec<[u8; 4]> {
-    frame.picture(11, 100, 1, 200)
+/// Whether the overlay is painted: its frame is of one colour where the editor has many things.
+fn invites(frame: &Frame<'_>) -> bool {
+    let edge = frame.picture(11, 100, 1, 400);
+    // In the dark theme and the light one.
+    edge.len() == 400
+        && [[0xff, 0xb2, 0x7f], [0xd1, 0x66, 0x1f]]
+            .iter()
+            .any(|accent| edge.iter().all(|at| at[..3] == *accent))
+}
+
+/// Whether a line of the header says something in this colour: as much of it as a banner is large.
+fn has_banner(frame: &Frame<'_>, tint: fn([i32; 3]) -> bool) -> bool {
+    let header = frame.picture(0, 0, 900, 300);
+    header.iter().filter(|[b, g, r, _]| tint([*r, *g, *b].map(i32::from))).count() > 9_000
+}
+
+fn red([r, g, b]: [i32; 3]) -> bool {
+    r > g + 16 && r > b + 14
+}
+
+fn yellow([r, g, b]: [i32; 3]) -> bool {
+    r > b + 20 && g > b + 12
 }
 
 both_with_editor! {
@@ -40,7 +59,6 @@ both_with_editor! {
             let screen = Screen::start();
             let models = Models::new();
             let (mut host, frame) = open::<H>(&screen);
-            let bare = edge(&frame);
             let (good, other, bad) =
                 (models.make(Kind::Good(1)), models.make(Kind::Good(2)), models.make(Kind::Missing));
             let spaced = good.with_file_name("my model, 100 %.safetensors");
@@ -51,9 +69,9 @@ both_with_editor! {
             let editor = target(&source);
             source.enter(editor, Offer::Files);
             assert!(source.moves(editor, 300, 300));
-            serve_until(&mut host, "no overlay", |_| edge(&frame) != bare);
+            serve_until(&mut host, "no overlay", |_| invites(&frame));
             source.leave(editor);
-            serve_until(&mut host, "the overlay stays", |_| edge(&frame) == bare);
+            serve_until(&mut host, "the overlay stays", |_| !invites(&frame));
 
             assert!(source.drag(editor, Offer::Files));
             serve_until(&mut host, "not loaded", |host| is_loaded(host, &spaced));
@@ -63,17 +81,18 @@ both_with_editor! {
             // One that is broken, with its YAML: chosen, and not loaded; the picture says so.
             let config = bad.with_extension("yaml");
             std::fs::write(&config, "audio: {}\n").unwrap();
-            serve_until(&mut host, "the overlay stays", |_| edge(&frame) == bare);
-            let before = frame.picture(0, 0, 900, 300);
+            assert!(!has_banner(&frame, red) && !has_banner(&frame, yellow));
             assert!(Source::new(list_of(&[&config, &bad])).drag(editor, Offer::Files));
             let both = json!({ "from": "file", "checkpoint": bad, "config": config });
             serve_until(&mut host, "not chosen", |host| chosen(host)["source"] == both);
-            serve_until(&mut host, "nothing to see", |_| frame.picture(0, 0, 900, 300) != before);
+            serve_until(&mut host, "no report", |_| has_banner(&frame, red));
             assert!(!is_loaded(&mut host, &bad));
 
-            // What is no model changes nothing but the picture.
+            // What is no model changes nothing, and the editor says why.
+            assert!(!has_banner(&frame, yellow));
             let letter = Path::new("/letter.odt");
             assert!(Source::new(list_of(&[letter])).drag(editor, Offer::Files));
+            serve_until(&mut host, "no words", |_| has_banner(&frame, yellow));
             assert_eq!(chosen(&mut host)["source"], both);
             host.close_editor();
             assert!(!threads().contains(&"nullsum-drop".to_owned()), "{:?}", threads());
@@ -86,7 +105,6 @@ both_with_editor! {
             let screen = Screen::start();
             let models = Models::new();
             let (mut host, frame) = open::<H>(&screen);
-            let bare = edge(&frame);
             let good = models.make(Kind::Good(1));
             let new = || Source::new(list_of(&[&good]));
             let editor = target(&new());
@@ -95,9 +113,9 @@ both_with_editor! {
             let source = new();
             source.enter(editor, Offer::Files);
             assert!(source.moves(editor, 300, 300));
-            serve_until(&mut host, "no overlay", |_| edge(&frame) != bare);
+            serve_until(&mut host, "no overlay", |_| invites(&frame));
             drop(source);
-            serve_until(&mut host, "the overlay stays", |_| edge(&frame) == bare);
+            serve_until(&mut host, "the overlay stays", |_| !invites(&frame));
             // It vanishes before it says what was dropped.
             let source = new();
             source.enter(editor, Offer::Files);

@@ -125,7 +125,7 @@ impl Source {
         found.map(|window| Target { window, proxy: proxy.map(x::Window::new) })
     }
 
-    /// Sends anything.
+    /// Sends anything. It has arrived when this returns: what another program says afterwards comes afterwards.
     pub fn say(&self, target: Target, kind: x::Atom, data: x::ClientMessageData) {
         let event = x::ClientMessageEvent::new(target.window, kind, data);
         self.connection.send_request(&x::SendEvent {
@@ -134,7 +134,8 @@ impl Source {
             event_mask: x::EventMask::empty(),
             event: &event,
         });
-        self.connection.flush().unwrap();
+        let focus = self.connection.send_request(&x::GetInputFocus {});
+        self.connection.wait_for_reply(focus).unwrap();
     }
 
     fn say_words(&self, target: Target, kind: x::Atom, [a, b, c, d]: [u32; 4]) {

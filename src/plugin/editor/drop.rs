@@ -4,6 +4,7 @@
 //! nothing comes. What was dropped waits in an [`Inbox`] until the editor draws.
 
 mod overlay;
+#[cfg(any(target_os = "linux", test))]
 mod uris;
 #[cfg(target_os = "linux")]
 mod x11;
@@ -24,7 +25,7 @@ pub use x11::{Listener, listen};
 /// Elsewhere nobody listens.
 #[cfg(not(target_os = "linux"))]
 #[derive(Debug)]
-pub struct Listener;
+pub enum Listener {}
 
 /// Listens for files that are dropped on a window.
 #[cfg(not(target_os = "linux"))]
@@ -64,6 +65,7 @@ impl Inbox {
     }
 
     /// Files are dropped; those that nobody has looked at yet are forgotten.
+    #[cfg(any(target_os = "linux", test))]
     pub fn put(&self, files: Result<Vec<PathBuf>, Refusal>) {
         self.dropped.force_push(files);
         self.repaint.request_repaint();

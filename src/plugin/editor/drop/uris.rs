@@ -80,7 +80,7 @@ mod tests {
             b"/a/m.ckpt",
             b"\xff\xfe\0\0",
         ] {
-            assert_eq!(read(list), [PathBuf::new(); 0], "{}", list.escape_ascii());
+            assert!(read(list).is_empty(), "{}", list.escape_ascii());
         }
     }
 

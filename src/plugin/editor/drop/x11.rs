@@ -3,6 +3,9 @@
 //! XDND lets a window name another that receives the messages of a drag in its place (`XdndProxy`). So the editor's window names one of ours:
 //! it is never shown, and belongs to a connection that a thread of ours reads. Every error of that connection is a value; the window's own
 //! connection is left alone.
+//!
+//! Programs look for a window that takes drops from the top (Qt: the first that they meet on the way down; GTK: the host's alone), so a host
+//! whose own window takes drops gets those over the editor as well. To change that, its window would have to be changed, which is not ours.
 
 mod drag;
 
