@@ -19,6 +19,12 @@ pub use encode::{AudioWriter, Container, SampleFormat, WriterSpec, remove_unfini
 pub use error::AudioError;
 pub use resample::Resampler;
 
+/// Extensions of names that are taken for audio. What a file is, its content says.
+pub const EXTENSIONS: [&str; 17] = [
+    "wav", "wave", "bwf", "rf64", "aif", "aiff", "aifc", "flac", "mp3", "ogg", "oga", "opus", "m4a", "m4b",
+    "mp4", "aac", "caf",
+];
+
 /// Most channels a file may have, read or written. More is taken for a corrupt header.
 pub const MAX_CHANNELS: usize = 64;
 

@@ -4,6 +4,7 @@ mod banner;
 mod control;
 mod desk;
 mod disk;
+pub(super) mod drop;
 mod files;
 mod footer;
 mod header;
@@ -36,6 +37,7 @@ use nice_plug_egui::{EguiEditor, EguiEditorState, EguiNiceSettings, Frame, NiceE
 
 use self::banner::Answer;
 use self::desk::Desk;
+use self::drop::{Inbox, Use};
 use self::header::{Title, Wish};
 use self::key::{Field, Key};
 use self::master::Null;
@@ -69,6 +71,8 @@ pub struct EditorApp {
     session: Arc<Session>,
     desk: Desk,
     picker: Picker,
+    /// Files that are dropped on the window, a new one for each.
+    inbox: Arc<Inbox>,
     by_hand: ByHand,
     meters: [[Meter; 2]; SLOTS],
     /// Of the main output.
@@ -115,6 +119,7 @@ impl EditorApp {
     fn new(session: Arc<Session>) -> Self {
         Self {
             desk: Desk::new(session.params.clone()),
+            inbox: Arc::new(Inbox::new(session.repaint.clone())),
             session,
             picker: Picker::default(),
             by_hand: ByHand::default(),
@@ -151,6 +156,7 @@ impl EditorApp {
         let selected = self.session.params.model.get();
         self.follow(&view);
         self.shortcuts(ui);
+        self.dropped(&selected);
         let palette = Palette::of(ui.visuals());
         let edge = |top, bottom| {
             Border::NONE.fill(palette.back).inner_margin(Margin { left: 10, right: 10, top, bottom })
@@ -171,6 +177,9 @@ impl EditorApp {
                 wish = change.map(Wish::Window).or(wish);
             }
             answer = banner::show(ui, &view.model, &selected);
+            if self.picker.complaint().is_some_and(|words| banner::note(ui, words)) {
+                self.picker.forget_complaint();
+            }
             if let Some(player) = self.session.player() {
                 transport::show(ui, player, view.host_rate);
             }
@@ -196,6 +205,13 @@ impl EditorApp {
         });
         let pick = self.picker.show(ui, &selected, &view);
         self.pick(pick, selected);
+        // Programs that drag hold the pointer: where it moves here, one has forgotten to say that it is done.
+        if ui.input(|input| input.events.iter().any(|event| matches!(event, egui::Event::PointerMoved(_)))) {
+            self.inbox.set_hovers(false);
+        }
+        if self.inbox.hovers() {
+            drop::overlay(ui, self.session.player().is_some());
+        }
         self.wish(ui, wish, &view);
         self.answer(answer, &view);
         self.repaint(ui, &view);
@@ -258,7 +274,7 @@ impl EditorApp {
         {
             player.set_playing(!player.is_playing());
         }
-        // A path that is pasted anywhere opens: the window's library hands no dropped files on.
+        // A path that is pasted anywhere opens.
         let pasted = ui.input(|input| {
             input.events.iter().find_map(|event| match event {
                 egui::Event::Text(text) | egui::Event::Paste(text) if text.len() > 4 => Some(text.clone()),
@@ -272,6 +288,31 @@ impl EditorApp {
             let selected = self.session.params.model.get();
             self.pick(pick, selected);
         }
+    }
+
+    /// Files that were dropped go the way of those that are chosen.
+    fn dropped(&mut self, selected: &Selection) {
+        let Some(files) = self.inbox.take() else { return };
+        let pick = match files.map_err(Into::into).and_then(drop::sort) {
+            Ok(Use::Model(checkpoint, config)) => self.picker.take_files(checkpoint, config),
+            Ok(Use::Config(config)) => self.picker.take_config(config, selected),
+            Ok(Use::Song(song)) => {
+                self.picker.forget_complaint();
+                match self.session.player() {
+                    Some(player) => player.open(song),
+                    None => self.picker.complain(
+                        "Songs are played by the app that was started with --play; here a checkpoint is dropped, with its YAML"
+                            .into(),
+                    ),
+                }
+                None
+            }
+            Err(words) => {
+                self.picker.complain(words);
+                None
+            }
+        };
+        self.pick(pick, selected.clone());
     }
 
     fn strips(&self, view: &View, selected: &Selection) -> Vec<Strip> {
@@ -437,7 +478,10 @@ impl NiceEguiApp for EditorApp {
         gui: GuiContext,
         frame: &mut Frame,
     ) -> Result<(), HandlerError> {
-        self.session.note_window(Threads::of_this_window());
+        let threads = Threads::of_this_window();
+        self.inbox = Arc::new(Inbox::new(self.session.repaint.clone()));
+        let listener = drop::listen(frame.baseview_window(), self.inbox.clone());
+        self.session.note_window(threads, listener);
         x11::listen(frame.baseview_window());
         x11::keep_driver();
         self.drawn = false;

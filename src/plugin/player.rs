@@ -46,7 +46,7 @@ pub struct Player {
 }
 
 struct Shared {
-    path: PathBuf,
+    path: Mutex<PathBuf>,
     playing: AtomicBool,
     stopping: AtomicBool,
     /// Samples played since the file began, at the device's rate.
@@ -58,10 +58,22 @@ struct Shared {
     error: Mutex<Option<String>>,
 }
 
+impl Shared {
+    /// Whether it was asked for from the start. What was decoded ahead is then forgotten.
+    fn begins_anew(&self, queue: &ArrayQueue<[f32; 2]>) -> bool {
+        let asked = self.seek.swap(0, Acquire) > 0;
+        if asked {
+            while queue.pop().is_some() {}
+            self.position.store(0, Relaxed);
+        }
+        asked
+    }
+}
+
 impl Player {
     fn new(path: PathBuf) -> Self {
         let shared = Shared {
-            path,
+            path: Mutex::new(path),
             playing: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
             position: AtomicU64::new(0),
@@ -73,8 +85,16 @@ impl Player {
     }
 
     /// The file.
-    pub fn path(&self) -> &Path {
-        &self.shared.path
+    pub fn path(&self) -> PathBuf {
+        self.shared.path.lock().clone()
+    }
+
+    /// Plays another file, from its start.
+    pub fn open(&self, path: PathBuf) {
+        *self.shared.path.lock() = path;
+        self.shared.length.store(0, Relaxed);
+        self.rewind();
+        self.set_playing(true);
     }
 
     /// Whether it plays; else the input is silent.
@@ -110,8 +130,12 @@ impl Player {
         let feed = Feed { queue: queue.clone(), shared: self.shared.clone() };
         let shared = self.shared.clone();
         let spawned = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || {
-            if let Err(error) = decode(&shared, &queue, rate) {
-                *shared.error.lock() = Some(error.to_string());
+            while !shared.stopping.load(Acquire) {
+                *shared.error.lock() = decode(&shared, &queue, rate).err().map(|error| error.to_string());
+                // Until another file is opened, or this one is tried again.
+                while !shared.begins_anew(&queue) && !shared.stopping.load(Acquire) {
+                    std::thread::sleep(POLL);
+                }
             }
         });
         match spawned {
@@ -165,7 +189,9 @@ impl Feed {
 
 fn decode(shared: &Shared, queue: &ArrayQueue<[f32; 2]>, rate: u32) -> Result<(), AudioError> {
     loop {
-        let mut decoder = Decoder::open(&shared.path)?;
+        let path = shared.path.lock().clone();
+        let mut decoder = Decoder::open(&path)?;
+        *shared.error.lock() = None;
         let (from, channels) = (decoder.info().sample_rate, decoder.info().channels);
         let mut resampler = if from == rate { None } else { Some(Resampler::new(from, rate, channels)?) };
         let (mut block, mut ready) = (Planar::new(channels), Planar::new(channels));
@@ -205,9 +231,7 @@ fn decode(shared: &Shared, queue: &ArrayQueue<[f32; 2]>, rate: u32) -> Result<()
             if shared.stopping.load(Acquire) {
                 return Ok(());
             }
-            if shared.seek.swap(0, Acquire) > 0 {
-                while queue.pop().is_some() {}
-                shared.position.store(0, Relaxed);
+            if shared.begins_anew(queue) {
                 break;
             }
             if at_end {
@@ -226,21 +250,61 @@ mod tests {
     use super::*;
     use crate::audio::{AudioWriter, Container, SampleFormat, WriterSpec};
 
-    #[test]
-    fn a_file_is_played_from_its_start_and_again_from_its_start() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.wav");
-        let ramp: Vec<f32> = (0..1000).map(|i| i as f32 / 1024.0).collect();
+    /// Writes a file of 1000 samples that rise to `top`.
+    fn ramp(path: &Path, top: f32) -> Vec<f32> {
+        let ramp: Vec<f32> = (0..1000).map(|i| top * i as f32 / 1024.0).collect();
         let spec = WriterSpec {
             container: Container::Wav,
             sample_rate: 48_000,
             channels: 1,
             format: SampleFormat::Float32,
         };
-        let mut writer = AudioWriter::create(&path, spec).unwrap();
+        let mut writer = AudioWriter::create(path, spec).unwrap();
         writer.write(&Planar::from_planes(vec![ramp.clone()]).unwrap()).unwrap();
         writer.finish().unwrap();
+        ramp
+    }
 
+    #[test]
+    fn another_file_is_played_also_after_one_that_is_none() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second, gone] = ["a.wav", "b.wav", "gone.wav"].map(|name| folder.path().join(name));
+        ramp(&first, 1.0);
+        let falling = ramp(&second, -1.0);
+        let player = Player::new(first);
+        let feed = player.start(48_000);
+        let until = |what: &str, done: &dyn Fn() -> bool| {
+            let start = std::time::Instant::now();
+            while !done() {
+                assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        player.open(gone);
+        until("no error", &|| player.error().is_some());
+        player.set_playing(false);
+        player.open(second.clone());
+        until("the error stays", &|| player.error().is_none());
+        assert!(player.is_playing() && player.path() == second);
+        // What was decoded ahead is gone as soon as the decoder has seen the wish.
+        until("the first file goes on", &|| {
+            let mut next = [0.0; 10];
+            feed.queue.len() > 10 && {
+                feed.fill(&mut [&mut next]);
+                next.iter().any(|x| *x < 0.0)
+            }
+        });
+        let mut next = [0.0; 1000];
+        until("too little", &|| feed.queue.len() > 1000);
+        feed.fill(&mut [&mut next]);
+        assert!(next.iter().all(|x| falling.contains(x)));
+    }
+
+    #[test]
+    fn a_file_is_played_from_its_start_and_again_from_its_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wav");
+        let ramp = ramp(&path, 1.0);
         let player = Player::new(path);
         let feed = player.start(48_000);
         let (mut left, mut right) = (Vec::new(), Vec::new());

@@ -13,6 +13,7 @@ use nice_plug_egui::{EguiEditorState, RepaintNotifier};
 use parking_lot::{Condvar, Mutex};
 
 use super::control;
+use super::editor::drop::Listener;
 use super::editor::threads::Threads;
 use super::library::{Loaded, OpenError, Step};
 use super::params::{NullsumParams, TierChoice};
@@ -246,8 +247,8 @@ pub struct Session {
     announce: Mutex<Option<Announce>>,
     /// Size and scale of the editor's window.
     window: OnceLock<Arc<EguiEditorState>>,
-    /// Threads of windows that were opened.
-    window_threads: Mutex<Vec<Threads>>,
+    /// Threads of windows that were opened, and who listens for files dropped on them.
+    window_threads: Mutex<Vec<(Threads, Option<Listener>)>>,
     /// Audio thread: it waits for the model.
     pub(super) renders: AtomicBool,
     /// Audio thread: nothing was processed since the last reset.
@@ -413,13 +414,13 @@ impl Session {
     }
 
     /// A window opens, on this thread.
-    pub(super) fn note_window(&self, threads: Threads) {
-        self.window_threads.lock().push(threads);
+    pub(super) fn note_window(&self, threads: Threads, listener: Option<Listener>) {
+        self.window_threads.lock().push((threads, listener));
     }
 
     /// It is about to be drawn for the first time.
     pub(super) fn note_window_threads(&self) {
-        if let Some(threads) = self.window_threads.lock().last_mut() {
+        if let Some((threads, _)) = self.window_threads.lock().last_mut() {
             threads.note();
         }
     }
@@ -427,7 +428,9 @@ impl Session {
     /// Waits until windows that were closed have gone. On the host's main thread.
     pub(super) fn wait_for_windows(&self) {
         let closed = std::mem::take(&mut *self.window_threads.lock());
-        closed.into_iter().for_each(Threads::wait);
+        for (threads, _listener) in closed {
+            threads.wait();
+        }
     }
 
     /// Holds every lock that there is on the way of an instance, but those of the framework.

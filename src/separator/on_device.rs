@@ -152,7 +152,6 @@ mod tests {
     use crate::dsp::snr_db;
     use crate::model::device::DeviceChoice;
     use crate::model::precision::Precision;
-    use crate::model::weights::seeded;
     use crate::separator::{ModelInfo, Runtime, SeparateError, Separator};
 
     fn small() -> Architecture {
@@ -212,6 +211,8 @@ mod tests {
     #[cfg(any(feature = "cuda", target_os = "linux"))]
     #[test]
     fn a_chunk_is_the_same_with_kernels_for_cuda() {
+        use crate::model::weights::seeded;
+
         for device in cuda::tests::devices() {
             for arch in [small(), Architecture { zero_dc: true, ..small() }] {
                 let network = Roformer::new(&arch, seeded(5, &device)).unwrap();

@@ -20,7 +20,7 @@ use crate::torture::alone;
 const BLOCK: usize = 441;
 
 /// Does what a host's main thread does until `done`.
-fn serve_until<H: WithEditor>(host: &mut H, what: &str, mut done: impl FnMut(&mut H) -> bool) {
+pub fn serve_until<H: WithEditor>(host: &mut H, what: &str, mut done: impl FnMut(&mut H) -> bool) {
     let start = Instant::now();
     while !done(host) {
         assert!(start.elapsed() < Duration::from_secs(120), "{}: {what}", H::FORMAT);
@@ -53,10 +53,14 @@ fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: u
             serve_until(host, "not resized", arrived);
         }
         host.close_editor();
-        let left: Vec<_> = threads().into_iter().filter(|name| name.starts_with("nullsum-w")).collect();
-        let left: Vec<_> = left.into_iter().filter(|name| name != "nullsum-worker").collect();
+        let of_a_window = |name: &String| {
+            (name.starts_with("nullsum-w") && name != "nullsum-worker") || name == "nullsum-drop"
+        };
+        let left: Vec<_> = threads().into_iter().filter(of_a_window).collect();
         assert!(left.is_empty(), "{}, round {round}: {left:?} after the window was closed", H::FORMAT);
         serve_until(host, "the window stays", |_| frame.children().is_empty());
+        drop(frame);
+        serve_until(host, "windows stay", |_| screen.whole().children().is_empty());
     }
 }
 

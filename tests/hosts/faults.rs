@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::host::{Host, Layout, OFFLINE, RENDER, Run, both, steady};
-use crate::models::{self, BROKEN, Kind, Models, choose_known};
+use crate::models::{self, BROKEN, Kind, Models, choose_known, is_loaded};
 use crate::play::{Heard, Song};
 use crate::signal::grid;
 
@@ -27,13 +27,6 @@ fn choose<H: Host>(host: &mut H, song: &mut Song, checkpoint: &Path) {
     if H::RESTORES_ANEW {
         song.restart();
     }
-}
-
-/// Whether the chosen model was loaded: an instance notes what it found.
-fn is_loaded<H: Host>(host: &mut H, checkpoint: &Path) -> bool {
-    let state: Value = serde_json::from_slice(&host.save()).unwrap();
-    let model: Value = serde_json::from_str(state["fields"]["model"].as_str().unwrap()).unwrap();
-    model["source"]["checkpoint"] == json!(checkpoint) && model["sha256"].is_string()
 }
 
 /// Plays on until `done`, for a minute at most; what was heard.

@@ -28,6 +28,8 @@ mod torture;
 #[cfg(target_os = "linux")]
 mod app;
 #[cfg(target_os = "linux")]
+mod drop;
+#[cfg(target_os = "linux")]
 mod editor;
 #[cfg(target_os = "linux")]
 mod lives;
@@ -37,3 +39,5 @@ mod quiet;
 mod screen;
 #[cfg(target_os = "linux")]
 mod shown;
+#[cfg(target_os = "linux")]
+mod source;

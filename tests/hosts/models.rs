@@ -120,3 +120,15 @@ pub fn choose_known<H: Host>(host: &mut H, checkpoint: &Path, known: Value) {
     state["fields"]["model"] = json!(selection.to_string());
     assert!(host.load(state.to_string().as_bytes()), "{}: the state is refused", H::FORMAT);
 }
+
+/// What an instance says of its model.
+pub fn chosen<H: Host>(host: &mut H) -> Value {
+    let state: Value = serde_json::from_slice(&host.save()).unwrap();
+    serde_json::from_str(state["fields"]["model"].as_str().unwrap()).unwrap()
+}
+
+/// Whether the chosen model was loaded: an instance notes what it found.
+pub fn is_loaded<H: Host>(host: &mut H, checkpoint: &Path) -> bool {
+    let model = chosen(host);
+    model["source"]["checkpoint"] == json!(checkpoint) && model["sha256"].is_string()
+}

@@ -138,22 +138,29 @@ impl Frame<'_> {
 
     /// Distinct colours in the editor's window: one before anything was drawn.
     pub fn colors(&self) -> usize {
+        self.picture(0, 0, 300, 60).into_iter().collect::<std::collections::BTreeSet<_>>().len()
+    }
+
+    /// A part of the editor's picture, row by row; nothing where there is none.
+    pub fn picture(&self, x: i16, y: i16, width: u16, height: u16) -> Vec<[u8; 4]> {
         let connection = &self.screen.connection;
         let tree = connection
             .wait_for_reply(connection.send_request(&x::QueryTree { window: self.window }))
             .unwrap();
-        let Some(child) = tree.children().first() else { return 0 };
+        let Some(child) = tree.children().first() else { return Vec::new() };
         let image = x::GetImage {
             format: x::ImageFormat::ZPixmap,
             drawable: x::Drawable::Window(*child),
-            x: 0,
-            y: 0,
-            width: 300,
-            height: 60,
+            x,
+            y,
+            width,
+            height,
             plane_mask: u32::MAX,
         };
-        let Ok(image) = connection.wait_for_reply(connection.send_request(&image)) else { return 0 };
-        image.data().chunks_exact(4).collect::<std::collections::BTreeSet<_>>().len()
+        let Ok(image) = connection.wait_for_reply(connection.send_request(&image)) else {
+            return Vec::new();
+        };
+        image.data().chunks_exact(4).filter_map(|pixel| pixel.try_into().ok()).collect()
     }
 }
 

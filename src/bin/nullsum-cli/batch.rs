@@ -3,16 +3,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
+// Looked for in folders and patterns. A file named by itself may have any.
+use nullsum::audio::EXTENSIONS;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::args::values::Shard;
 use crate::exit::{Code, Failure, Outcome};
-
-/// Extensions looked for in folders and patterns. A file named by itself may have any.
-const EXTENSIONS: [&str; 17] = [
-    "wav", "wave", "bwf", "rf64", "aif", "aiff", "aifc", "flac", "mp3", "ogg", "oga", "opus", "m4a", "m4b",
-    "mp4", "aac", "caf",
-];
 
 /// One song.
 #[derive(Debug, Clone, PartialEq, Eq)]

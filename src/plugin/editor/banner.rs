@@ -1,6 +1,6 @@
 //! A line that asks for something: to fetch a model, to find one that moved, to look at why one is broken.
 
-use egui::{Align, Frame, Layout, Margin, RichText, Ui};
+use egui::{Align, Color32, Frame, Layout, Margin, RichText, Ui};
 
 use super::text;
 use super::theme::Palette;
@@ -55,6 +55,17 @@ pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<Answ
             return None;
         }
     };
+    line(ui, &words, color, answers)
+}
+
+/// Draws what is wrong with files that were named; whether it was read.
+pub fn note(ui: &mut Ui, words: &str) -> bool {
+    let color = Palette::of(ui.visuals()).warn;
+    line(ui, words, color, &[("OK", ())]).is_some()
+}
+
+fn line<A: Clone>(ui: &mut Ui, words: &str, color: Color32, answers: &[(&str, A)]) -> Option<A> {
+    let palette = Palette::of(ui.visuals());
     let mut answer = None;
     let frame =
         Frame::NONE.fill(color.gamma_multiply(0.16)).corner_radius(6).inner_margin(Margin::symmetric(10, 5));
@@ -68,8 +79,7 @@ pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<Answ
                     }
                 }
                 ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                    let label =
-                        egui::Label::new(RichText::new(words.as_str()).color(palette.text)).truncate();
+                    let label = egui::Label::new(RichText::new(words).color(palette.text)).truncate();
                     ui.add(label);
                 });
             });

@@ -39,6 +39,11 @@ pub fn is_yaml(path: &Path) -> bool {
     has_extension(path, &["yaml", "yml"])
 }
 
+/// Whether a name is that of music.
+pub fn is_audio(path: &Path) -> bool {
+    has_extension(path, &crate::audio::EXTENSIONS)
+}
+
 fn has_extension(path: &Path, known: &[&str]) -> bool {
     let extension = path.extension().and_then(|extension| extension.to_str());
     extension.is_some_and(|extension| known.iter().any(|known| known.eq_ignore_ascii_case(extension)))

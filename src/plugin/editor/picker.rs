@@ -52,7 +52,7 @@ pub struct Picker {
     /// Whether each entry of the registry is on this computer.
     cached: Vec<bool>,
     path: String,
-    /// What is wrong with the path.
+    /// What is wrong with the path, or with files that were dropped.
     complaint: Option<String>,
     filter: String,
 }
@@ -106,18 +106,49 @@ impl Picker {
 
     /// Takes paths that were pasted or typed.
     pub fn take_paths(&mut self, words: &str) -> Option<Pick> {
-        let (checkpoint, config) = text::pasted_paths(words, files::home().as_deref());
-        match checkpoint {
-            Some(checkpoint) if checkpoint.is_file() => Some(Pick::Use(Selection::file(checkpoint, config))),
-            Some(checkpoint) => {
-                self.complaint = Some(format!("There is no file {}", checkpoint.display()));
-                None
-            }
-            None => {
-                self.complaint = Some("A path ends in .ckpt, .pt, .pth, .th, .bin or .safetensors".into());
+        match text::pasted_paths(words, files::home().as_deref()) {
+            (Some(checkpoint), config) => self.take_files(checkpoint, config),
+            (None, _) => {
+                self.complain("A path ends in .ckpt, .pt, .pth, .th, .bin or .safetensors".into());
                 None
             }
         }
+    }
+
+    /// Takes a checkpoint and its YAML, however they were named.
+    pub fn take_files(&mut self, checkpoint: PathBuf, config: Option<PathBuf>) -> Option<Pick> {
+        let missing = std::iter::once(&checkpoint).chain(&config).find(|file| !file.is_file());
+        self.complaint = missing.map(|file| format!("There is no file {}", file.display()));
+        self.complaint.is_none().then(|| Pick::Use(Selection::file(checkpoint, config)))
+    }
+
+    /// Takes a YAML for the checkpoint that is chosen in the list of files, else for the one that is selected.
+    pub fn take_config(&mut self, config: PathBuf, selected: &Selection) -> Option<Pick> {
+        let listed = self.browse.checkpoint().filter(|_| self.open && self.tab == Tab::Files);
+        match (listed, &selected.source) {
+            (Some(checkpoint), _) | (None, Source::File { checkpoint, .. }) => {
+                self.take_files(checkpoint.clone(), Some(config))
+            }
+            (None, _) => {
+                self.complain("A YAML alone is no model: drop it together with its checkpoint".into());
+                None
+            }
+        }
+    }
+
+    /// Says what is wrong with what was given.
+    pub fn complain(&mut self, complaint: String) {
+        self.complaint = Some(complaint);
+    }
+
+    /// What is wrong with what was given, where the panel does not say it itself.
+    pub fn complaint(&self) -> Option<&str> {
+        self.complaint.as_deref().filter(|_| !self.open)
+    }
+
+    /// Says no more of it.
+    pub fn forget_complaint(&mut self) {
+        self.complaint = None;
     }
 
     /// Draws it over everything.

@@ -343,7 +343,10 @@ fn no_size_of_the_window_breaks_it_with_the_panel_open_or_not() {
                 vec2(3_000.0, 1_600.0),
             ] {
                 bench.size = size;
-                bench.frames(2);
+                for hovers in [true, false] {
+                    bench.app.inbox.set_hovers(hovers);
+                    bench.frames(2);
+                }
             }
         }
     }
@@ -462,6 +465,57 @@ fn the_model_s_button_opens_the_library_and_a_card_chooses_a_model() {
     std::fs::write(&file, "").unwrap();
     bench.frame(vec![Event::Text(file.display().to_string())]);
     assert_eq!(bench.params().model.get().source, Source::File { checkpoint: file, config: None });
+}
+
+#[test]
+fn files_that_are_dropped_go_the_way_of_those_that_are_chosen() {
+    let mut bench = Bench::new(played());
+    let root = tempfile::tempdir().unwrap();
+    let [checkpoint, config, gone] = ["m.ckpt", "m 2.yaml", "gone.ckpt"].map(|name| root.path().join(name));
+    for file in [&checkpoint, &config] {
+        std::fs::write(file, "").unwrap();
+    }
+    let drop = |bench: &mut Bench, files: &[&std::path::PathBuf]| {
+        bench.app.inbox.put(Ok(files.iter().map(|file| (*file).clone()).collect()));
+        bench.frames(2);
+        bench.params().model.get().source
+    };
+    assert_eq!(drop(&mut bench, &[&config]), Source::Embedded);
+    assert!(bench.words().contains("A YAML alone"), "{}", bench.words());
+    assert_eq!(drop(&mut bench, &[&gone]), Source::Embedded);
+    assert!(bench.words().contains("There is no file"), "{}", bench.words());
+    bench.click("OK");
+    assert!(!bench.words().contains("There is no file"), "{}", bench.words());
+    let with =
+        |config: Option<&PathBuf>| Source::File { checkpoint: checkpoint.clone(), config: config.cloned() };
+    assert_eq!(drop(&mut bench, &[&config, &checkpoint]), with(Some(&config)));
+    assert_eq!(drop(&mut bench, &[&checkpoint]), with(None));
+    assert_eq!(drop(&mut bench, &[&config]), with(Some(&config)));
+    assert_eq!(drop(&mut bench, &[&checkpoint, &gone]), with(Some(&config)));
+    assert!(bench.words().contains("2 checkpoints were dropped"), "{}", bench.words());
+    bench.app.inbox.put(Err("no names"));
+    bench.frames(2);
+    assert!(bench.words().contains("no names"), "{}", bench.words());
+    drop(&mut bench, &[&root.path().join("song.wav")]);
+    assert!(bench.words().contains("--play"), "{}", bench.words());
+}
+
+#[test]
+fn while_files_hover_the_editor_says_what_it_takes() {
+    let mut bench = Bench::new(played());
+    let words = "Drop a checkpoint, with its YAML";
+    bench.frames(1);
+    assert!(!bench.words().contains(words));
+    bench.app.inbox.set_hovers(true);
+    bench.frames(2);
+    assert!(bench.words().contains(words), "{}", bench.words());
+    bench.app.inbox.set_hovers(false);
+    bench.frames(2);
+    assert!(!bench.words().contains(words));
+    bench.app.inbox.set_hovers(true);
+    bench.frames(2);
+    bench.frame(vec![Event::PointerMoved(pos2(100.0, 100.0))]);
+    assert!(!bench.words().contains(words), "the pointer is free, and nothing hovers");
 }
 
 #[test]

@@ -111,7 +111,10 @@ pub fn pasted_paths(text: &str, home: Option<&Path>) -> (Option<PathBuf>, Option
         if line.is_empty() {
             continue;
         }
-        let line = line.strip_prefix("file://").map_or_else(|| line.to_string(), unescape);
+        let line = line.strip_prefix("file://").map_or_else(
+            || line.to_string(),
+            |path| String::from_utf8_lossy(&unescape(path.as_bytes())).into_owned(),
+        );
         let path = match (line.strip_prefix("~/"), home) {
             (Some(rest), Some(home)) => home.join(rest),
             _ => PathBuf::from(line),
@@ -126,24 +129,23 @@ pub fn pasted_paths(text: &str, home: Option<&Path>) -> (Option<PathBuf>, Option
 }
 
 /// Replaces `%20` and the like; what is no escape stays.
-fn unescape(text: &str) -> String {
-    let bytes = text.as_bytes();
+pub fn unescape(bytes: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
-        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
-        match hex.and_then(|hex| u8::from_str_radix(hex, 16).ok()).filter(|_| byte == b'%') {
-            Some(escaped) => {
-                out.push(escaped);
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push((16 * high + low) as u8);
                 at += 3;
             }
-            None => {
+            _ => {
                 out.push(byte);
                 at += 1;
             }
         }
     }
-    String::from_utf8_lossy(&out).into_owned()
+    out
 }
 
 /// What the built-in model reaches, from its card: the lowest and highest SDR a stem on music that it was not trained on.

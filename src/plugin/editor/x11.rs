@@ -10,23 +10,29 @@
 
 use nice_plug_egui::baseview::WindowContext;
 
+/// The number of the window of this context.
+#[cfg(target_os = "linux")]
+pub fn id(window: &WindowContext) -> Option<u32> {
+    use raw_window_handle::{HasWindowHandle, RawWindowHandle};
+    match window.window_handle().ok()?.as_raw() {
+        RawWindowHandle::Xlib(handle) => u32::try_from(handle.window).ok(),
+        RawWindowHandle::Xcb(handle) => Some(handle.window.get()),
+        _ => None,
+    }
+}
+
 /// Listens for the window of this context.
 #[cfg(target_os = "linux")]
 pub fn listen(window: &WindowContext) {
-    use raw_window_handle::{HasDisplayHandle, HasWindowHandle, RawDisplayHandle, RawWindowHandle};
+    use raw_window_handle::{HasDisplayHandle, RawDisplayHandle};
     use x11rb::connection::Connection;
     use x11rb::protocol::present::{ConnectionExt, EventMask};
     use x11rb::xcb_ffi::XCBConnection;
 
     let platform = window.platform_handle();
-    let (Ok(display), Ok(handle)) = (platform.display_handle(), window.window_handle()) else { return };
+    let Ok(display) = platform.display_handle() else { return };
     let RawDisplayHandle::Xcb(display) = display.as_raw() else { return };
-    let id = match handle.as_raw() {
-        RawWindowHandle::Xlib(handle) => u32::try_from(handle.window).ok(),
-        RawWindowHandle::Xcb(handle) => Some(handle.window.get()),
-        _ => None,
-    };
-    let (Some(connection), Some(id)) = (display.connection, id) else { return };
+    let (Some(connection), Some(id)) = (display.connection, id(window)) else { return };
     // SAFETY: the window's connection, which is not closed here, and outlives this function.
     let Ok(connection) = (unsafe { XCBConnection::from_raw_xcb_connection(connection.as_ptr(), false) })
     else {

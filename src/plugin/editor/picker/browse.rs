@@ -52,6 +52,11 @@ impl Browse {
         (self.checkpoint, self.config, self.found) = (None, None, None);
     }
 
+    /// The one that is chosen.
+    pub fn checkpoint(&self) -> Option<&PathBuf> {
+        self.checkpoint.as_ref()
+    }
+
     fn choose(&mut self, checkpoint: PathBuf, disk: &mut Disk) {
         self.found = None;
         disk.ask(Ask::Companion(checkpoint.clone()));

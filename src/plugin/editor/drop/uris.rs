@@ -1,0 +1,108 @@
+//! Lists of files as programs hand them over (`text/uri-list`, RFC 2483). Anybody may send one, so nothing in it is believed.
+
+use std::path::PathBuf;
+
+use crate::plugin::editor::text::unescape;
+
+/// Files that are looked at.
+const MOST: usize = 256;
+
+/// The files of this computer in a list; `host` is its name. Other addresses are left out.
+pub fn files(list: &[u8], host: &[u8]) -> Vec<PathBuf> {
+    let lines = list.split(|byte| matches!(byte, b'\r' | b'\n' | 0));
+    lines.filter_map(|line| file(line.trim_ascii(), host)).take(MOST).collect()
+}
+
+/// `file:///path`, `file://host/path`, `file:/path`.
+fn file(uri: &[u8], host: &[u8]) -> Option<PathBuf> {
+    let (scheme, rest) = uri.split_at_checked(5)?;
+    if !scheme.eq_ignore_ascii_case(b"file:") {
+        return None;
+    }
+    let path = match rest.strip_prefix(b"//") {
+        Some(rest) => {
+            let (authority, path) = rest.split_at(rest.iter().position(|byte| *byte == b'/')?);
+            let here = |name: &[u8]| authority.eq_ignore_ascii_case(name);
+            if !(authority.is_empty() || here(b"localhost") || here(host)) {
+                return None;
+            }
+            path
+        }
+        None => rest,
+    };
+    // A query and a fragment are no part of a path; programs escape these signs in names.
+    let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
+    let path = unescape(path.get(..end)?);
+    (path.first() == Some(&b'/') && !path.contains(&0)).then(|| path_of(path))
+}
+
+#[cfg(unix)]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    use std::os::unix::ffi::OsStringExt;
+    std::ffi::OsString::from_vec(bytes).into()
+}
+
+#[cfg(not(unix))]
+fn path_of(bytes: Vec<u8>) -> PathBuf {
+    String::from_utf8_lossy(&bytes).into_owned().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(list: &[u8]) -> Vec<PathBuf> {
+        files(list, b"studio")
+    }
+
+    #[test]
+    fn files_of_this_computer_are_read_however_they_are_written() {
+        let list = b"# from a file manager\r\nfile:///a%20b/m.ckpt\r\nfile://localhost/c.yaml\nFILE://Studio/d\r\nfile:/e\0";
+        let expected: Vec<PathBuf> = ["/a b/m.ckpt", "/c.yaml", "/d", "/e"].map(Into::into).into();
+        assert_eq!(read(list), expected);
+        assert_eq!(read(b"  file:///x y.ckpt  "), [PathBuf::from("/x y.ckpt")]);
+        assert_eq!(read(b"file:///100%.ckpt"), [PathBuf::from("/100%.ckpt")]);
+        assert_eq!(read(b"file:///a%23b%3f.ckpt#part"), [PathBuf::from("/a#b?.ckpt")]);
+    }
+
+    #[test]
+    fn other_addresses_and_nonsense_are_no_files() {
+        for list in [
+            &b""[..],
+            b"\r\n\r\n",
+            b"https://example.org/m.ckpt",
+            b"file://elsewhere/m.ckpt",
+            b"file://nowhere",
+            b"file:relative.ckpt",
+            b"file:",
+            b"file:///a%00b",
+            b"file://%2f%2f",
+            b"/a/m.ckpt",
+            b"\xff\xfe\0\0",
+        ] {
+            assert!(read(list).is_empty(), "{}", list.escape_ascii());
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_no_utf_8_stay_what_they_are() {
+        use std::os::unix::ffi::OsStrExt;
+        let [escaped, raw]: [PathBuf; 2] = read(b"file:///%ff.ckpt\nfile:///\xff.ckpt").try_into().unwrap();
+        assert_eq!(escaped, raw);
+        assert_eq!(escaped.as_os_str().as_bytes(), b"/\xff.ckpt");
+    }
+
+    #[test]
+    fn a_list_without_end_is_cut() {
+        assert_eq!(read(&b"file:///a\n".repeat(100_000)).len(), MOST);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn whatever_is_sent_is_survived(list: Vec<u8>) {
+            read(&list);
+            read(&[b"file://", list.as_slice()].concat());
+        }
+    }
+}
