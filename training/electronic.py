@@ -16,33 +16,20 @@ import bus
 import drum_machine
 from drum_machine import log_uniform
 from prepare import SAMPLE_RATE, store
+from styles import ELECTRONIC
 from synthesize import CHORDS, MAJOR, MINOR, Song
 from synthesizer import Patch
-
-# As in synthesize.py, with a second kick pattern for every other bar where a style has one.
-STYLES = {
-    "techno": dict(bpm=(125, 142), kick="x...x...x...x...", snare="....x.......x...", hat="..x...x...x...x.", swing=0.0),
-    "house": dict(bpm=(116, 130), kick="x...x...x...x...", snare="....x.......x...", hat="..x..xx...x..xx.", swing=0.06),
-    "trance": dict(bpm=(130, 142), kick="x...x...x...x...", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.", swing=0.0),
-    "electro": dict(bpm=(105, 135), kick="x..x..x...x..x..", snare="....x.......x...", hat="xxxxxxxxxxxxxxxx", swing=0.0),
-    "dnb": dict(bpm=(165, 178), kick="x.........x.....", snare="....x..o.o..x..o", hat="x.x.x.xxx.x.x.x.", swing=0.02),
-    "dubstep": dict(bpm=(138, 144), kick="x.........x.....", snare="........x.......", hat="x..xx..xx..xx.x.", swing=0.0),
-    "trap": dict(bpm=(66, 80), kick="x.....x..x....x.", snare="........x.......", hat="xxxxxxxxxxxxxxxx", swing=0.0),
-    "hiphop": dict(bpm=(78, 100), kick="x..x...x..x.....", snare="....x.......x...", hat="x.x.x.x.x.xxx.x.", swing=0.14),
-    "synthwave": dict(bpm=(80, 118), kick="x...x...x...x...", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.", swing=0.0),
-    "industrial": dict(bpm=(100, 130), kick="x.x...x.x.x...x.", snare="....x.......x.x.", hat="x.x.x.x.x.x.x.x.", swing=0.0),
-    "breaks": dict(bpm=(120, 150), kick="x..x......x..x..", snare="....x..o....x...", hat="x.x.x.x.x.x.x.x.", swing=0.05),
-    "halftime": dict(bpm=(60, 90), kick="x.......x.x.....", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.", swing=0.08),
-}
 
 
 class Production(Song):
     """One song; what to play comes from `Song`, how it sounds from here."""
 
+    KIND, SEED, STYLES = "electro", 1313, ELECTRONIC
+
     def __init__(self, seed, seconds):
-        self.rng = rng = np.random.default_rng([1313, seed])
-        self.genre_name = str(rng.choice(list(STYLES)))
-        self.genre = dict(STYLES[self.genre_name])
+        self.rng = rng = np.random.default_rng([self.SEED, seed])
+        self.genre_name = str(rng.choice(list(self.STYLES)))
+        self.genre = dict(self.STYLES[self.genre_name])
         self.bpm = rng.uniform(*self.genre["bpm"])
         self.bars = int(np.ceil(seconds * self.bpm / 240))
         self.scale = MAJOR if rng.random() < 0.35 else MINOR
@@ -206,6 +193,18 @@ def produce(song):
     return {name: audio * gain for name, audio in stems.items()}
 
 
+def publish(song, number, out):
+    """Write a song's stems to `<out>/<kind>-<number>`, all of them or none."""
+    folder = out / f"{song.KIND}-{number:03}"
+    stems = produce(song)
+    temporary = out.parent / f"{out.name}-unfinished-{folder.name}"
+    scale = 32000 / max(1.0, max(np.abs(a).max() for a in stems.values()))
+    for name, audio in stems.items():
+        store(np.ascontiguousarray(np.round(audio.T * scale).astype(np.int16)), temporary / f"{name}.npy")
+    temporary.rename(folder)
+    print(f"{folder.name}: {song.genre_name}, {song.bpm:.0f} bpm, {song.length / SAMPLE_RATE:.0f} s", flush=True)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, required=True)
@@ -214,17 +213,8 @@ def main():
     parser.add_argument("--seconds", type=float, default=45)
     args = parser.parse_args()
     for i in range(args.first, args.first + args.songs):
-        folder = args.out / f"electro-{i:03}"
-        if folder.exists():
-            continue
-        song = Production(i, args.seconds)
-        stems = produce(song)
-        temporary = args.out.parent / f"{args.out.name}-unfinished-electro-{args.first}"
-        scale = 32000 / max(1.0, max(np.abs(a).max() for a in stems.values()))
-        for name, audio in stems.items():
-            store(np.ascontiguousarray(np.round(audio.T * scale).astype(np.int16)), temporary / f"{name}.npy")
-        temporary.rename(folder)
-        print(f"{folder.name}: {song.genre_name}, {song.bpm:.0f} bpm, {song.length / SAMPLE_RATE:.0f} s", flush=True)
+        if not (args.out / f"electro-{i:03}").exists():
+            publish(Production(i, args.seconds), i, args.out)
 
 
 if __name__ == "__main__":

@@ -17,20 +17,8 @@ import scipy.signal
 
 from midi import Score
 from prepare import SAMPLE_RATE, decode, store
+from styles import SCORED
 
-# kick, snare and hat as sixteenths of a bar; swing moves every second sixteenth.
-GENRES = {
-    "rock": dict(bpm=(95, 150), kick="x.......x.x.....", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.", swing=0.0),
-    "funk": dict(bpm=(90, 118), kick="x..x..x...x.....", snare="....x..o.o..x..o", hat="xxxxxxxxxxxxxxxx", swing=0.08),
-    "house": dict(bpm=(118, 130), kick="x...x...x...x...", snare="....x.......x...", hat="..x...x...x...x.", swing=0.04),
-    "hiphop": dict(bpm=(75, 100), kick="x......x..x.....", snare="....x.......x...", hat="x.x.x.x.x.x.x.xx", swing=0.12),
-    "trap": dict(bpm=(65, 80), kick="x.....x...x..x..", snare="........x.......", hat="xxxxxxxxxxxxxxxx", swing=0.0),
-    "ballad": dict(bpm=(62, 85), kick="x.......x.......", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.", swing=0.0),
-    "breaks": dict(bpm=(150, 176), kick="x.........x.....", snare="....x.......x..o", hat="x.x.x.x.x.x.x.x.", swing=0.03),
-    "reggae": dict(bpm=(70, 92), kick="........x.......", snare="........x.......", hat="x.x.x.x.x.x.x.x.", swing=0.1),
-    "punk": dict(bpm=(155, 190), kick="x..xx...x..xx...", snare="....x.......x...", hat="x.x.x.x.x.x.x.x.", swing=0.0),
-    "latin": dict(bpm=(95, 125), kick="x...x...x...x...", snare="...x..x....x..x.", hat="x.xxx.xxx.xxx.xx", swing=0.0),
-}
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
 CHORDS = [(0, 4, 5, 3), (0, 5, 3, 4), (5, 3, 0, 4), (0, 3, 4, 3), (0, 6, 5, 6), (0, 2, 3, 4), (0, 0, 3, 4), (1, 4, 0, 5), (0, 5, 1, 4), (0, 0, 0, 0)]
 KITS = (0, 8, 16, 24, 25, 32, 40)
@@ -46,8 +34,8 @@ class Song:
 
     def __init__(self, seed, seconds):
         self.rng = rng = np.random.default_rng([77, seed])
-        self.genre_name = list(GENRES)[rng.integers(len(GENRES))]
-        self.genre = GENRES[self.genre_name]
+        self.genre_name = list(SCORED)[rng.integers(len(SCORED))]
+        self.genre = SCORED[self.genre_name]
         self.bpm = rng.uniform(*self.genre["bpm"])
         self.bars = int(np.ceil(seconds * self.bpm / 240))
         self.scale = MAJOR if rng.random() < 0.5 else MINOR
@@ -185,12 +173,12 @@ def other_score(song):
     return score
 
 
-def render(score, soundfont, rng):
-    """int16 [t, 2]"""
+def render(score, soundfont, rng, dry=False):
+    """int16 [t, 2]; half the time with fluidsynth's room, unless `dry`"""
     with tempfile.TemporaryDirectory() as folder:
         midi, wav = Path(folder) / "a.mid", Path(folder) / "a.wav"
         score.write(midi)
-        room = ["-R", "1" if rng.random() < 0.5 else "0", "-C", "1" if rng.random() < 0.3 else "0"]
+        room = ["-R", "1" if rng.random() < 0.5 and not dry else "0", "-C", "1" if rng.random() < 0.3 and not dry else "0"]
         subprocess.run(
             ["fluidsynth", "-ni", "-q", "-g", "0.5", "-r", str(SAMPLE_RATE), *room, "-F", str(wav), str(soundfont), str(midi)],
             check=True,
