@@ -1,10 +1,11 @@
 """Singing without a singer, and singers from one: stems `vocals`.
 
-    python singer.py --out POOL --songs 60 [--flite FLITE] [--loose 2]
+    python singer.py --out POOL --songs 60 [--flite FLITE] [--jtalk VOICE] [--loose 2] [--of SONG,SONG]
 
-Sinsy's voice (CC-BY 3.0, Nagoya Institute of Technology) and, with `--flite`, the speaking voices of CMU flite sing procedural
-melodies; `voice.py` makes them high, low, thin, wide and breathy. `--loose` does the same to every loose voice of
-the pool, so many times. Voices are doubled, harmonised, and put into rooms. What exists is left as it is.
+Sinsy's voice (CC-BY 3.0, Nagoya Institute of Technology) and, with `--flite` and `--jtalk`, the speaking voices of CMU flite
+and of Open JTalk sing procedural melodies, or speak fast; `voice.py` makes them high, low, thin, wide and breathy. `--loose`
+does the same to every loose voice of the pool and to the vocals of the songs `--of`, so many times. Voices are doubled,
+harmonised, made choirs, chopped, and put into rooms. What exists is left as it is.
 """
 
 import argparse
@@ -21,6 +22,7 @@ import bus
 from drum_machine import log_uniform
 from prepare import SAMPLE_RATE, store
 from synthesize import MAJOR, MINOR
+from treatment import treated
 from voice import Voice, sung
 
 KANA = list("あいうえおかきくけこさしすせそたてとなにぬねのはひふへほまみむめもやゆよらりるれろわがぎぐげごだでどばびぶべぼ")
@@ -33,6 +35,8 @@ WORDS = (
     "water we were what when where will wind with without wonder world yeah you young your"
 ).split()
 FLITE = ("awb", "rms", "slt", "kal16")
+WOMEN = ("slt", "jtalk")
+DICTIONARY = "/var/lib/mecab/dic/open-jtalk/naist-jdic"
 STEPS = ("C", "C", "D", "D", "E", "F", "F", "G", "G", "A", "A", "B")
 SHARPS = (0, 1, 0, 1, 0, 0, 1, 0, 1, 0, 1, 0)
 
@@ -93,15 +97,40 @@ def sinsy(rng, seconds):
 
 
 def flite(rng, program, name, seconds):
-    """Voice of flite that sings, in its own range or below; rate 16 kHz."""
+    """Audio and rate of a voice of flite, which speaks."""
     lines = [" ".join(rng.choice(WORDS, int(rng.integers(3, 8)))) + "," for _ in range(int(seconds / 4) + 1)]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.wav"
         subprocess.run([program, "-voice", name, "-t", " ".join(lines), "-o", path], check=True, capture_output=True)
         rate, audio = scipy.io.wavfile.read(path)
-    centre = int(rng.integers(60, 68)) if name == "slt" else int(rng.integers(48, 60))
-    keys = melody(rng, centre - 7, centre + 8)
-    return sung(rng, Voice(audio / 32768, rate), keys, rng.uniform(80, 140))
+    return audio / 32768, rate
+
+
+def jtalk(rng, voice, seconds):
+    """Audio and rate of a voice of Open JTalk, which speaks."""
+    words = ["".join(rng.choice(KANA, int(rng.integers(2, 6)))) for _ in range(int(seconds * 1.2) + 2)]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "a.wav"
+        text = "、".join("".join(words[i : i + 3]) for i in range(0, len(words), 3))
+        options = ["-m", voice, "-x", DICTIONARY, "-r", f"{rng.uniform(0.8, 1.4):.2f}", "-a", f"{rng.uniform(0.5, 0.6):.3f}", "-ow", path]
+        subprocess.run(["open_jtalk", *options], input=text.encode(), check=True, capture_output=True)
+        rate, audio = scipy.io.wavfile.read(path)
+    return audio / 32768, rate
+
+
+def speaker(rng, args):
+    """Voice that sings in its own range or below, or that speaks, as rappers do."""
+    names = (list(FLITE) if args.flite else []) + (["jtalk"] * 3 if args.jtalk else [])
+    name, seconds = names[rng.integers(len(names))], args.seconds / 2
+    speech = rng.random() < 0.3
+    seconds *= 2 if speech else 1
+    audio, rate = jtalk(rng, args.jtalk, seconds) if name == "jtalk" else flite(rng, args.flite, name, seconds)
+    voice = Voice(audio, rate)
+    if speech:
+        pace = rng.uniform(0.8, 1.5)
+        return voice.stretched(np.arange(0, len(voice.pitch) - 1, pace))
+    centre = int(rng.integers(60, 68)) if name in WOMEN else int(rng.integers(48, 60))
+    return sung(rng, voice, melody(rng, centre - 7, centre + 8), rng.uniform(80, 140))
 
 
 def late(audio, seconds):
@@ -121,6 +150,12 @@ def dressed(rng, voice, pitch, *colour):
         for interval in rng.choice([-12, -5, -4, 3, 4, 7, 12], int(rng.integers(1, 3)), replace=False):
             harmony = voice.sound(pitch * 2 ** (interval / 12), *colour)
             tracks.append((late(harmony, rng.uniform(0, 0.02)), rng.uniform(-0.8, 0.8), rng.uniform(0.2, 0.7)))
+    elif style < 0.42:
+        formant, *rest = colour
+        for _ in range(int(rng.integers(3, 6))):
+            interval = rng.choice([-12, 0, 0, 0, 0, 4, 7]) + rng.normal(0, 0.2)
+            singer = voice.sound(pitch * 2 ** (interval / 12), formant * rng.uniform(0.92, 1.08), *rest)
+            tracks.append((late(singer, rng.uniform(0, 0.06)), rng.uniform(-1, 1), rng.uniform(0.5, 1)))
     length = max(len(audio) for audio, _, _ in tracks)
     out = np.zeros((2, length), np.float32)
     for audio, pan, gain in tracks:
@@ -131,6 +166,7 @@ def dressed(rng, voice, pitch, *colour):
         out = bus.saturate(rng, out)
     if rng.random() < 0.7:
         out *= bus.compression(out / np.abs(out).max(), rng.uniform(-25, -10), rng.uniform(2, 6))
+    out = treated(rng, out)
     if rng.random() < 0.3:
         out = bus.echo(rng, out, rng.uniform(0.08, 0.5), rng.uniform(0.1, 0.4))
     if rng.random() < 0.6:
@@ -150,15 +186,18 @@ def main():
     parser.add_argument("--songs", type=int, default=60)
     parser.add_argument("--seconds", type=float, default=40)
     parser.add_argument("--flite", help="the program, built with its voices")
+    parser.add_argument("--jtalk", help="a voice of Open JTalk, which must be installed with its dictionary")
     parser.add_argument("--loose", type=int, default=0, help="variants of every loose voice of the pool")
+    parser.add_argument("--of", default="", help="songs whose vocals are taken for loose voices too; never the held-out ones")
+    parser.add_argument("--first", type=int, default=0)
     args = parser.parse_args()
-    for i in range(args.songs):
+    for i in range(args.first, args.songs):
         path = args.out / f"sung-{i:03}" / "vocals.npy"
         if path.exists():
             continue
         rng = np.random.default_rng([555, i])
-        if args.flite and i % 3 == 2:
-            voice = flite(rng, args.flite, FLITE[rng.integers(len(FLITE))], args.seconds / 2)
+        if (args.flite or args.jtalk) and i % 3 != 0:
+            voice = speaker(rng, args)
             pitch, formant, air = 1.0, rng.uniform(0.88, 1.12), rng.uniform(-4, 8)
         else:
             voice = sinsy(rng, args.seconds)
@@ -168,10 +207,11 @@ def main():
             # The voice is dull: 20 dB are missing above 8 kHz.
             air = rng.uniform(6, 24)
         keep(dressed(rng, voice, pitch, formant, rng.random() ** 3 * 0.8, air), path)
-    for i, source in enumerate(sorted(args.out.glob("loose-*/vocals.npy"))):
+    sources = sorted(args.out.glob("loose-*/vocals.npy")) + [args.out / song / "vocals.npy" for song in args.of.split(",") if song]
+    for i, source in enumerate(sources):
         audio = np.load(source).mean(1) / 32768
         for variant in range(args.loose):
-            path = args.out / f"morph-{source.parent.name[6:]}-{variant}" / "vocals.npy"
+            path = args.out / f"morph-{source.parent.name.removeprefix('loose-')}-{variant}" / "vocals.npy"
             if path.exists():
                 continue
             rng = np.random.default_rng([556, i, variant])
@@ -180,7 +220,7 @@ def main():
             formant = rng.uniform(0.78, 0.9) if low else rng.uniform(0.88, 1.15)
             # In pieces, as envelopes of many minutes are large.
             pieces = [audio[at : at + 30 * SAMPLE_RATE] for at in range(0, len(audio), 30 * SAMPLE_RATE)]
-            parts = [dressed(rng, Voice(p, SAMPLE_RATE), pitch, formant, rng.random() ** 3 * 0.6) for p in pieces if len(p) > SAMPLE_RATE]
+            parts = [dressed(rng, Voice(p, SAMPLE_RATE), pitch, formant, rng.random() ** 3 * 0.6) for p in pieces if len(p) > SAMPLE_RATE and np.abs(p).max() > 0.01]
             keep(np.concatenate(parts, 1), path)
 
 
