@@ -13,7 +13,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import scipy.signal
 
 from midi import Score
 from prepare import SAMPLE_RATE, decode, store
