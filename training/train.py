@@ -23,6 +23,8 @@ from model import build, read_config
 from optimizer import optimizers
 from prepare import STEMS
 
+WEIGHTS = "song=0.8,variant=1.2,loose=0.4,morph=0.6,sung=0.6,sectoid=0.3,synth=0.5,electro=1,midi=0.5,band=1.5"
+
 
 class State:
     """All that continues a run."""
@@ -79,7 +81,7 @@ def main():
     parser.add_argument("--minutes", type=float, required=True)
     parser.add_argument("--decay", type=float, default=0.6, help="share of the box over which the rate falls to zero")
     parser.add_argument("--holdout", default="sodium,mdn-multitrack")
-    parser.add_argument("--weights", default="song=1,loose=0.5,morph=0.4,sung=0.5,sectoid=0.3,synth=0.7,electro=1,midi=0.7", help="shares by kind of source")
+    parser.add_argument("--weights", default=WEIGHTS, help="shares by kind of source")
     parser.add_argument("--coherent", type=float, default=0.25, help="share of examples that are one song as it is")
     parser.add_argument("--inside", type=float, default=0.0, help="share mixed from places of one song")
     parser.add_argument("--low-drums", type=float, default=0.0, help="share of drums shifted down by up to an octave")
