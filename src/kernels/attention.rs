@@ -3,30 +3,33 @@
 use super::gemm::Gemm;
 use super::isa::Kernels;
 use super::ops::SoftmaxTile;
+use super::tiles::STEP;
 
-/// Rows of queries in a tile: a multiple of every instruction set's GEMM tile.
+/// Rows of queries in a tile: a multiple of every instruction set's GEMM tile, and of those of bf16.
 pub(super) const QUERIES: usize = 48;
 /// Most keys in a tile; longer sequences are cut into equal tiles.
 const KEYS: usize = 512;
 
 /// Keys in a tile of a sequence of `len`, whole panels.
 pub(super) fn keys_in_tile(kernels: &Kernels, len: usize) -> usize {
-    kernels.stride(len.div_ceil(len.div_ceil(KEYS).max(1)).next_multiple_of(kernels.nr))
+    let width = len.div_ceil(len.div_ceil(KEYS).max(1)).next_multiple_of(kernels.nr);
+    if kernels.paired { width.next_multiple_of(STEP) } else { width }
 }
 
-/// Floats of scratch for [`Head::attend`]: scores, running maximum and sum.
+/// Floats of scratch for [`Head::attend`]: the scores' exponentials as an operand, scores, running maximum and sum.
 pub(super) fn scratch_len(kernels: &Kernels, len: usize) -> usize {
-    QUERIES * (keys_in_tile(kernels, len) + 2)
+    let width = keys_in_tile(kernels, len);
+    kernels.narrowed_len(QUERIES, width) + QUERIES * (width + 2)
 }
 
 /// One head of one sequence. Strides are in floats.
 pub(super) struct Head {
     pub len: usize,
     pub dim_head: usize,
-    /// Queries [len, ldq], rotated, scaled by log₂e / √dim_head (the softmax works in base 2).
+    /// Queries, an operand [len, ldq], rotated, scaled by log₂e / √dim_head (the softmax works in base 2).
     pub q: *const f32,
     pub ldq: usize,
-    /// Keys as panels [⌈len/nr⌉][dim_head][nr], zero padded; for products of tiles in pairs of rows, as the values.
+    /// Keys as panels [⌈len/nr⌉][dim_head][nr], zero padded; for products of bf16 in pairs of rows, as the values.
     pub keys: *const f32,
     /// Values as panels [⌈dim_head/nr⌉][len][nr], `v_panel` apart.
     pub v: *const f32,
@@ -49,7 +52,8 @@ impl Head {
         let width = keys_in_tile(kernels, self.len);
         // SAFETY: query rows stay below `len`, key columns below the padded length, for which the panels exist.
         unsafe {
-            let scores = scratch;
+            let operand = scratch;
+            let scores = operand.add(kernels.narrowed_len(QUERIES, width));
             let max = scores.add(QUERIES * width);
             let sum = max.add(QUERIES);
             let mut q0 = 0;
@@ -73,8 +77,9 @@ impl Head {
                         bias: core::ptr::null(),
                         accumulate: false,
                     });
-                    (kernels.softmax)(&SoftmaxTile {
+                    (kernels.softmax_operand)(&SoftmaxTile {
                         scores,
+                        operand,
                         rows,
                         n,
                         ld: width,
@@ -85,13 +90,14 @@ impl Head {
                         out_ld: self.ldo,
                         first: k0 == 0,
                     });
-                    kernels.narrow(scores, rows, n, width);
+                    let (a, lda) =
+                        if kernels.paired { (operand, kernels.words(n)) } else { (scores, width) };
                     (kernels.gemm)(&Gemm {
                         m: rows,
                         n: self.dim_head,
                         k: n,
-                        a: scores,
-                        lda: width,
+                        a,
+                        lda,
                         b: self.v.add(kernels.words(k0) * nr),
                         b_panel: self.v_panel,
                         c: out,

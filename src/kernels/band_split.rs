@@ -84,23 +84,23 @@ impl BandSplit {
             let m = TILE.min(frames - first);
             let Band { from, weight, bias } = &self.bands[k];
             let kn = self.kernels;
-            let lda = kn.stride(weight.k);
-            with_scratch([kn.rows(m) * lda], |[xn]| {
-                let xn = xn.as_mut_ptr();
+            with_scratch([kn.operand_len(m, weight.k), weight.k], |[xn, spare]| {
+                let [xn, spare] = [xn, spare].map(<[f32]>::as_mut_ptr);
                 // SAFETY: the features of frame first + row lie within the slice checked above; the rows of x of this band
                 // and these frames are this task's alone, `bands` rows apart.
                 kn.session(|| unsafe {
                     for row in 0..m {
                         let band = &features[(first + row) * self.dim_in + from..][..weight.k];
-                        (kn.normalize)(band.as_ptr(), xn.add(row * lda), weight.k, std::ptr::null());
+                        kn.fill_row(xn, row, weight.k, spare, |to| {
+                            (kn.normalize)(band.as_ptr(), to, weight.k, std::ptr::null());
+                        });
                     }
-                    kn.narrow(xn, m, weight.k, lda);
                     (kn.project)(&Gemm {
                         m,
                         n: self.dim,
                         k: weight.k,
                         a: xn,
-                        lda,
+                        lda: kn.words(weight.k),
                         b: weight.row(0),
                         b_panel: weight.panel_stride(),
                         c: rows.ptr(first * bands + k),

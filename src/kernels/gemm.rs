@@ -15,11 +15,13 @@ use super::tiles;
 
 /// Rows of A taken through all panels before the next ones, so that they stay in the second-level cache.
 const MC: usize = 96;
-/// Rows of a panel taken at a time, so that it stays in the first-level cache.
-const KC: usize = 512;
-/// As [`KC`], of a panel in bf16, which is widened to f32 beside itself. Even, so that no pair is cut.
+/// Floats of a panel taken at a time, so that they stay in the first-level cache.
+const PANEL: usize = 8192;
+/// Rows taken at a time of a panel in bf16, which is widened to f32 beside itself. Even, so that no pair is cut.
 const KC_BF16: usize = 256;
 
+/// Words of a row of a tile of A.
+const LINE: usize = tiles::STEP / 2;
 /// The widest panel of any instruction set.
 const MAX_NR: usize = 32;
 
@@ -163,7 +165,7 @@ enum Start {
 pub(super) const F32: u8 = 0;
 /// Products of f32 with a B in bf16, which is widened.
 pub(super) const WIDENED: u8 = 1;
-/// Products of bf16 and bf16, two at a time: a word of A or B is a pair.
+/// Products of bf16 and bf16, two at a time: a word of A or B is a pair. A lies in [`tiles`].
 pub(super) const PAIRS: u8 = 2;
 
 /// A part of a panel in f32.
@@ -184,7 +186,10 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
     let mut wide = Wide([const { MaybeUninit::uninit() }; KC_BF16 * MAX_NR]);
     let wide: *mut f32 = wide.0.as_mut_ptr().cast();
     let k = if KIND == PAIRS { g.k.div_ceil(2) } else { g.k };
-    let kc = if KIND == WIDENED { KC_BF16 } else { k.div_ceil(k.div_ceil(KC).max(1)) };
+    let kc = match KIND {
+        WIDENED => KC_BF16,
+        _ => k.div_ceil(k.div_ceil(PANEL / nr).max(1)).next_multiple_of(if KIND == PAIRS { LINE } else { 1 }),
+    };
     let mut i0 = 0;
     while i0 < g.m {
         let rows = (g.m - i0).min(MC);
@@ -214,11 +219,18 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
                     }
                     let mut i = 0;
                     while i < rows {
-                        let step = rows_of_tile(rows - i, S::MR);
+                        let step = match KIND {
+                            // Within a tile of A.
+                            PAIRS => (rows - i).min(if S::MR < 8 { 4 } else { 8 }),
+                            _ => rows_of_tile(rows - i, S::MR),
+                        };
                         for line in lines * i / rows..lines * (i + step) / rows {
                             S::prefetch(next.wrapping_add(line * 16));
                         }
-                        let a = g.a.add((i0 + i) * g.lda + k0);
+                        let a = match KIND {
+                            PAIRS => g.a.add(tiles::row(i0 + i, g.k) + k0 / LINE * tiles::TILE / 2),
+                            _ => g.a.add((i0 + i) * g.lda + k0),
+                        };
                         let c = g.c.add((i0 + i) * g.ldc + panel * g.c_panel);
                         tile_of::<S, NV, KIND>(step, depth, a, g.lda, b, c, g.ldc, start, columns);
                         i += step;
@@ -334,7 +346,7 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const KIND: u8>(
         }
         let mut rows = [a; MR];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = a.add(i * lda);
+            *row = a.add(i * if KIND == PAIRS { LINE } else { lda });
         }
         let mut line = b;
         for p in 0..k {
@@ -343,7 +355,8 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const KIND: u8>(
                 *v = S::load(line.add(j * S::LANES));
             }
             for i in 0..MR {
-                let av = S::splat(*rows[i].add(p));
+                let at = if KIND == PAIRS { p / LINE * tiles::TILE / 2 + p % LINE } else { p };
+                let av = S::splat(*rows[i].add(at));
                 for j in 0..NV {
                     acc[i][j] = if KIND == PAIRS {
                         S::dot_pairs(av, bv[j], acc[i][j])

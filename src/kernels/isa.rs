@@ -203,7 +203,7 @@ pub(super) struct Kernels {
     pub target: Target,
     /// Columns of a panel.
     pub nr: usize,
-    /// Products are of bf16 in pairs: whoever makes an operand narrows it.
+    /// Products are of bf16 in pairs, with A in [`tiles`].
     pub paired: bool,
     /// Both operands activations.
     pub gemm: unsafe fn(&Gemm),
@@ -213,17 +213,21 @@ pub(super) struct Kernels {
     begin: unsafe fn(),
     end: unsafe fn(),
     pub softmax: unsafe fn(&SoftmaxTile),
+    /// As `softmax`, to an operand.
+    pub softmax_operand: unsafe fn(&SoftmaxTile),
     /// (x, out, n, gamma or null)
     pub normalize: unsafe fn(*const f32, *mut f32, usize, *const f32),
     /// (row, table, n)
     pub rotate: unsafe fn(*mut f32, *const f32, usize),
     /// (src, rows, n, ld, dst, width)
     pub transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
-    /// (row, n): f32 to an operand of a product, in place
-    narrow: unsafe fn(*mut f32, usize),
+    /// (row, n, its lines of an operand)
+    narrow: unsafe fn(*const f32, usize, *mut f32),
     /// (src, rows, width, dst)
     pub pair_rows: unsafe fn(*const f32, usize, usize, *mut f32),
     pub gelu: unsafe fn(*mut f32, usize),
+    /// (row, n, its lines of an operand): GELU as exact as bf16 needs it
+    gelu_narrow: unsafe fn(*const f32, usize, *mut f32),
     pub tanh: unsafe fn(*mut f32, usize),
     pub sigmoid: unsafe fn(*mut f32, usize),
     pub exp: unsafe fn(*mut f32, usize),
@@ -241,32 +245,96 @@ pub(super) struct Kernels {
 }
 
 impl Kernels {
-    /// Floats from one row to the next of an operand A of k values.
-    pub fn stride(&self, k: usize) -> usize {
-        if self.paired { k.next_multiple_of(tiles::STEP) } else { k }
-    }
-
-    /// Rows that an operand A of `rows` rows needs room for.
-    pub fn rows(&self, rows: usize) -> usize {
-        if self.paired { rows + tiles::ROWS - 1 } else { rows }
-    }
-
-    /// Words of k values of one column of an operand B of activations.
+    /// Words of k values: a row of an operand A, or one column of an operand B of activations.
     pub fn words(&self, k: usize) -> usize {
         if self.paired { k.next_multiple_of(tiles::STEP) / 2 } else { k }
     }
 
-    /// Makes rows of n f32, `stride` apart, an operand A, in place.
+    /// Rows that an operand A of `rows` rows has.
+    pub fn rows(&self, rows: usize) -> usize {
+        if self.paired { rows.next_multiple_of(tiles::ROWS) } else { rows }
+    }
+
+    /// Floats of an operand A of `rows` rows of k values.
+    pub fn operand_len(&self, rows: usize, k: usize) -> usize {
+        self.rows(rows) * self.words(k)
+    }
+
+    /// As [`Self::operand_len`], where f32 stay where they are.
+    pub fn narrowed_len(&self, rows: usize, k: usize) -> usize {
+        if self.paired { self.operand_len(rows, k) } else { 0 }
+    }
+
+    /// Writes row `index` of an operand A of k values: `write` is told where to leave it as f32, which is in `spare` when it must
+    /// be narrowed.
     ///
     /// # Safety
-    /// The rows must be writable, each with room for [`Self::stride`] floats.
-    pub unsafe fn narrow(&self, row: *mut f32, rows: usize, n: usize, stride: usize) {
-        if self.paired {
-            for i in 0..rows {
-                // SAFETY: the caller's.
-                unsafe { (self.narrow)(row.add(i * stride), n) }
+    /// The operand must have that row, `spare` room for k floats.
+    pub unsafe fn fill_row(
+        &self,
+        operand: *mut f32,
+        index: usize,
+        k: usize,
+        spare: *mut f32,
+        write: impl FnOnce(*mut f32),
+    ) {
+        // SAFETY: the caller's.
+        unsafe {
+            if self.paired {
+                write(spare);
+                (self.narrow)(spare, k, operand.add(tiles::row(index, k)));
+            } else {
+                write(operand.add(index * k));
             }
         }
+    }
+
+    /// Rows of k f32, `ld` apart, as an operand A and its stride: `to` if they are narrowed, else the rows themselves.
+    ///
+    /// # Safety
+    /// The rows must be readable, `to` have room for [`Self::narrowed_len`] floats.
+    pub unsafe fn operand(
+        &self,
+        rows: *const f32,
+        count: usize,
+        k: usize,
+        ld: usize,
+        to: *mut f32,
+    ) -> (*const f32, usize) {
+        if !self.paired {
+            return (rows, ld);
+        }
+        for i in 0..count {
+            // SAFETY: the caller's.
+            unsafe { (self.narrow)(rows.add(i * ld), k, to.add(tiles::row(i, k))) }
+        }
+        (to, self.words(k))
+    }
+
+    /// As [`Self::operand`] of the rows' GELU.
+    ///
+    /// # Safety
+    /// As [`Self::operand`]'s; the rows must be writable.
+    pub unsafe fn gelu_operand(
+        &self,
+        rows: *mut f32,
+        count: usize,
+        k: usize,
+        ld: usize,
+        to: *mut f32,
+    ) -> (*const f32, usize) {
+        for i in 0..count {
+            // SAFETY: the caller's.
+            unsafe {
+                let row = rows.add(i * ld);
+                if self.paired {
+                    (self.gelu_narrow)(row, k, to.add(tiles::row(i, k)));
+                } else {
+                    (self.gelu)(row, k);
+                }
+            }
+        }
+        if self.paired { (to, self.words(k)) } else { (rows, ld) }
     }
 
     /// Runs `f` with this thread ready for products.
@@ -291,10 +359,9 @@ unsafe fn nothing() {}
 macro_rules! compile_for {
     ($module:ident, $isa:expr, $simd:ty, $nv:literal $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
-            pub(super) static F32: Kernels = kernels(Format::F32, gemm, nothing, nothing);
-            pub(super) static BF16: Kernels = Kernels { project: widening, ..kernels(Format::Bf16, gemm, nothing, nothing) };
+            pub(super) static F32: Kernels = kernels(Format::F32, false, gemm, nothing, nothing);
+            pub(super) static BF16: Kernels = Kernels { project: widening, ..kernels(Format::Bf16, false, gemm, nothing, nothing) };
             const NR: usize = $nv * <S as simd::Simd>::LANES;
-            const PAIRED: bool = false;
         }
             gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
             widening(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::WIDENED }>(g);
@@ -302,10 +369,9 @@ macro_rules! compile_for {
     };
     ($module:ident, $isa:expr, $simd:ty, pairs $nv:literal $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
-            pub(super) static F32: Kernels = kernels(Format::F32, f32, nothing, nothing);
-            pub(super) static BF16: Kernels = Kernels { paired: true, ..kernels(Format::Bf16, gemm, nothing, nothing) };
+            pub(super) static F32: Kernels = kernels(Format::F32, false, f32, nothing, nothing);
+            pub(super) static BF16: Kernels = kernels(Format::Bf16, true, gemm, nothing, nothing);
             const NR: usize = $nv * <S as simd::Simd>::LANES;
-            const PAIRED: bool = false;
         }
             f32(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
             gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
@@ -313,18 +379,16 @@ macro_rules! compile_for {
     };
     ($module:ident, $isa:expr, $simd:ty, pairs only $nv:literal $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
-            pub(super) static BF16: Kernels = kernels(Format::Bf16, gemm, nothing, nothing);
+            pub(super) static BF16: Kernels = kernels(Format::Bf16, true, gemm, nothing, nothing);
             const NR: usize = $nv * <S as simd::Simd>::LANES;
-            const PAIRED: bool = true;
         }
             gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, tiles $tiles:ty $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
-            pub(super) static BF16: Kernels = kernels(Format::Bf16, gemm, begin, end);
+            pub(super) static BF16: Kernels = kernels(Format::Bf16, true, gemm, begin, end);
             const NR: usize = tiles::NR;
-            const PAIRED: bool = true;
         }
             gemm(g: &Gemm) = tiles::gemm::<$tiles>(g);
             begin() = <$tiles as tiles::Tiles>::begin();
@@ -339,22 +403,30 @@ macro_rules! compile_for {
 
             $($items)*
 
-            const fn kernels(format: Format, gemm: unsafe fn(&Gemm), begin: unsafe fn(), end: unsafe fn()) -> Kernels {
+            const fn kernels(
+                format: Format,
+                paired: bool,
+                gemm: unsafe fn(&Gemm),
+                begin: unsafe fn(),
+                end: unsafe fn(),
+            ) -> Kernels {
                 Kernels {
                     target: Target { isa: $isa, format },
                     nr: NR,
-                    paired: PAIRED,
+                    paired,
                     gemm,
                     project: gemm,
                     begin,
                     end,
                     softmax,
+                    softmax_operand: if paired { softmax_pairs } else { softmax },
                     normalize,
                     rotate,
-                    transpose,
+                    transpose: if paired { transpose_pairs } else { transpose },
                     narrow,
                     pair_rows,
                     gelu,
+                    gelu_narrow,
                     tanh,
                     sigmoid,
                     exp,
@@ -369,14 +441,18 @@ macro_rules! compile_for {
 
             // SAFETY of all: the kernels are handed out only where the instruction set is; pointers are the caller's.
             compile_for!(@fns $($feature)?; $($gemm)*
-                softmax(t: &SoftmaxTile) = ops::softmax::<S>(t);
+                softmax(t: &SoftmaxTile) = ops::softmax::<S, false>(t);
+                softmax_pairs(t: &SoftmaxTile) = ops::softmax::<S, true>(t);
                 normalize(x: *const f32, out: *mut f32, n: usize, gamma: *const f32) = ops::normalize::<S>(x, out, n, gamma);
                 rotate(x: *mut f32, table: *const f32, n: usize) = ops::rotate::<S>(x, table, n);
                 transpose(src: *const f32, rows: usize, n: usize, ld: usize, dst: *mut f32, width: usize)
                     = ops::transpose(src, rows, n, ld, dst, width);
-                narrow(row: *mut f32, n: usize) = ops::narrow(row, n);
-                pair_rows(src: *const f32, rows: usize, width: usize, dst: *mut f32) = ops::pair_rows(src, rows, width, dst);
+                transpose_pairs(src: *const f32, rows: usize, n: usize, ld: usize, dst: *mut f32, width: usize)
+                    = ops::transpose_pairs::<S>(src, rows, n, ld, dst, width);
+                narrow(row: *const f32, n: usize, lines: *mut f32) = ops::narrow::<S>(row, n, lines);
+                pair_rows(src: *const f32, rows: usize, width: usize, dst: *mut f32) = ops::pair_rows::<S>(src, rows, width, dst);
                 gelu(x: *mut f32, n: usize) = ops::map::<S, ops::Gelu>(x, n);
+                gelu_narrow(row: *const f32, n: usize, lines: *mut f32) = ops::map_operand::<S, ops::GeluCoarse>(row, n, lines);
                 tanh(x: *mut f32, n: usize) = ops::map::<S, ops::Tanh>(x, n);
                 sigmoid(x: *mut f32, n: usize) = ops::map::<S, ops::Sigmoid>(x, n);
                 exp(x: *mut f32, n: usize) = ops::map::<S, ops::Exp>(x, n);
@@ -422,6 +498,6 @@ compile_for!(avx512, Isa::Avx512, simd::x86::Avx512, 2, "avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
 compile_for!(avx512bf16, Isa::Avx512Bf16, simd::x86::Avx512, pairs only 2, "avx512bf16,avx512f,avx2,fma");
 #[cfg(target_arch = "x86_64")]
-compile_for!(amx, Isa::Amx, simd::x86::Avx512, tiles tiles::amx::Amx, "avx512f,avx2,fma");
+compile_for!(amx, Isa::Amx, simd::x86::Avx512, tiles tiles::amx::Amx, "avx512bf16,avx512f,avx2,fma");
 #[cfg(target_arch = "aarch64")]
 compile_for!(neon, Isa::Neon, simd::neon::Neon, 4);

@@ -128,7 +128,7 @@ impl MaskEstimator {
             .iter()
             .flatten()
             .flat_map(|band| &band.hidden)
-            .map(|(weight, _)| kernels.stride(weight.padded()));
+            .map(|(weight, _)| weight.padded());
         let widest = widths.max().unwrap_or(0);
         let dim_out = from.pop().unwrap_or(0);
         Ok(Self { kernels, dim, normalize, stems, from, dim_out, widest })
@@ -203,27 +203,36 @@ impl MaskEstimator {
         let (kn, nr, dim, bands) = (self.kernels, self.kernels.nr, self.dim, self.from.len());
         let mlp = &self.stems[n][k];
         let columns = COLUMNS.next_multiple_of(nr);
-        let (lda, operand) = (kn.stride(dim), kn.rows(m));
-        let sizes = [operand * lda, operand * self.widest, operand * self.widest, m * columns, m * columns];
-        with_scratch(sizes, |[xn, ping, pong, value, gate]| {
-            let [xn, mut ping, mut pong] = [xn, ping, pong].map(<[f32]>::as_mut_ptr);
-            let [value, gate] = [value, gate].map(<[f32]>::as_mut_ptr);
+        let lda = kn.words(dim);
+        let sizes = [
+            kn.operand_len(m, dim),
+            dim,
+            m * self.widest,
+            m * self.widest,
+            kn.narrowed_len(m, self.widest),
+            m * columns,
+            m * columns,
+        ];
+        with_scratch(sizes, |[xn, spare, ping, pong, narrowed, value, gate]| {
+            let [xn, spare, mut ping, mut pong] = [xn, spare, ping, pong].map(<[f32]>::as_mut_ptr);
+            let [narrowed, value, gate] = [narrowed, value, gate].map(<[f32]>::as_mut_ptr);
             // SAFETY: pointers are scratch slices of the sizes above, rows of x or of this task's masks.
             unsafe {
                 for row in 0..m {
                     let source = |row: usize| &x[((first + row) * bands + k) * dim..][..dim];
                     (kn.prefetch)(source((row + AHEAD).min(m - 1)).as_ptr(), dim);
-                    let source = source(row);
-                    if self.normalize {
-                        (kn.normalize)(source.as_ptr(), xn.add(row * lda), dim, std::ptr::null());
-                    } else {
-                        std::ptr::copy_nonoverlapping(source.as_ptr(), xn.add(row * lda), dim);
-                    }
+                    let source = source(row).as_ptr();
+                    kn.fill_row(xn, row, dim, spare, |to| {
+                        if self.normalize {
+                            (kn.normalize)(source, to, dim, std::ptr::null());
+                        } else {
+                            std::ptr::copy_nonoverlapping(source, to, dim);
+                        }
+                    });
                 }
-                kn.narrow(xn, m, dim, lda);
-                let (mut a, mut lda) = (xn, lda);
+                let (mut a, mut lda) = (xn.cast_const(), lda);
                 let layer = |(weight, bias): &(Packed, AlignedVec),
-                             a: *mut f32,
+                             a: *const f32,
                              lda,
                              from: usize,
                              n: usize,
@@ -245,11 +254,10 @@ impl MaskEstimator {
                     });
                 };
                 for hidden in &mlp.hidden {
-                    let width = kn.stride(hidden.0.padded());
-                    layer(hidden, a, lda, 0, hidden.0.padded(), ping, width);
+                    let width = hidden.0.padded();
+                    layer(hidden, a, lda, 0, width, ping, width);
                     (kn.tanh)(ping, m * width);
-                    kn.narrow(ping, m, hidden.0.n, width);
-                    (a, lda) = (ping, width);
+                    (a, lda) = kn.operand(ping, m, hidden.0.n, width, narrowed);
                     std::mem::swap(&mut ping, &mut pong);
                 }
                 let out = mlp.dim_out();

@@ -5,7 +5,7 @@
 //! that vanish, 80 in the tail down to −6. Results below 2⁻¹²⁶ are 0, never denormal; NaN stays NaN; exp and exp2 saturate
 //! instead of reaching infinity.
 
-use super::simd::Simd;
+use super::simd::{SHIFT, Simd};
 
 /// Horner's rule, highest coefficient first.
 ///
@@ -39,6 +39,22 @@ pub(super) unsafe fn exp2<S: Simd>(x: S::V) -> S::V {
         let r = S::sub(c, n);
         let p = S::fma(horner::<S, 6>(r, Q), r, S::splat(1.0));
         S::select(tiny, S::splat(0.0), S::mul(p, S::exp2i(n)))
+    }
+}
+
+/// 2ˣ for x ≤ 127, as exact as a bf16 needs it: within 1e-4 of it, and 2⁻¹²⁶ for anything below.
+///
+/// # Safety
+/// The instruction set of `S` must be available.
+#[inline(always)]
+pub(super) unsafe fn exp2_coarse<S: Simd>(x: S::V) -> S::V {
+    const P: [f32; 4] = [0.055_088_68, 0.242_603_65, 0.693_276_24, 0.999_928_94];
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        let x = S::max(S::splat(-126.0), x);
+        let shifted = S::add(x, S::splat(SHIFT));
+        let r = S::sub(x, S::sub(shifted, S::splat(SHIFT)));
+        S::scale_exp2(horner::<S, 4>(r, P), shifted)
     }
 }
 
@@ -93,6 +109,31 @@ pub(super) unsafe fn tanh<S: Simd>(x: S::V) -> S::V {
         let e = exp::<S>(S::add(a, a));
         let far = S::sub(S::splat(1.0), S::div(S::splat(2.0), S::add(e, S::splat(1.0))));
         S::select(S::lt(a, S::splat(0.625)), near, S::copysign(far, x))
+    }
+}
+
+/// x · Φ(x) as exact as a bf16 needs it: within 1.4e-4 · max(1, |x| / 64). Φ is a polynomial between −4 and 4, exactly 0 and 1 at them,
+/// and stays there beyond.
+///
+/// # Safety
+/// The instruction set of `S` must be available.
+#[inline(always)]
+pub(super) unsafe fn gelu_coarse<S: Simd>(x: S::V) -> S::V {
+    const P: [f32; 8] = [
+        -1.279_593_2e-9,
+        1.045_383_8e-7,
+        -3.711_879e-6,
+        7.621_724e-5,
+        -1.021_216_9e-3,
+        9.581_937e-3,
+        -6.606_486e-2,
+        0.398_805_83,
+    ];
+    // SAFETY: the caller has the instruction set.
+    unsafe {
+        let c = S::min(S::splat(4.0), S::max(S::splat(-4.0), x));
+        let phi = S::fma(horner::<S, 8>(S::mul(c, c), P), c, S::splat(0.5));
+        S::mul(x, phi)
     }
 }
 

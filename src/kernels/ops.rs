@@ -5,7 +5,7 @@
 
 use super::math;
 use super::simd::{MAX_LANES, Pair, Simd};
-use super::tiles::STEP;
+use super::tiles::{self, STEP, TILE};
 
 /// As many vectors at once as hide the latency of a polynomial.
 type Interleaved<S> = Pair<Pair<S>>;
@@ -67,6 +67,8 @@ pub(super) trait Map<S: Simd> {
 
 /// Exact GELU.
 pub(super) struct Gelu;
+/// GELU as exact as a bf16 needs it.
+pub(super) struct GeluCoarse;
 /// tanh.
 pub(super) struct Tanh;
 /// Logistic sigmoid.
@@ -87,7 +89,7 @@ macro_rules! map_with {
         }
     )*};
 }
-map_with!(Gelu => gelu, Tanh => tanh, Sigmoid => sigmoid, Exp => exp, Exp2 => exp2);
+map_with!(Gelu => gelu, GeluCoarse => gelu_coarse, Tanh => tanh, Sigmoid => sigmoid, Exp => exp, Exp2 => exp2);
 
 /// x ← f(x), n values.
 ///
@@ -260,8 +262,10 @@ pub(super) unsafe fn rotate<S: Simd>(x: *mut f32, table: *const f32, n: usize) {
 
 /// One tile of the online softmax, in base 2.
 pub(super) struct SoftmaxTile {
-    /// Scores [rows, n] with row stride `ld`; replaced by 2^(score − running maximum).
+    /// Scores [rows, n] with row stride `ld`; replaced by p = 2^(score − running maximum), unless that goes to `operand`.
     pub scores: *mut f32,
+    /// For products of bf16: p as an operand of tiles.
+    pub operand: *mut f32,
     pub rows: usize,
     pub n: usize,
     pub ld: usize,
@@ -276,10 +280,36 @@ pub(super) struct SoftmaxTile {
     pub first: bool,
 }
 
+/// 2ˣ, as exact as its operand.
+///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn softmax<S: Simd>(t: &SoftmaxTile) {
+unsafe fn power<S: Simd, const PAIRED: bool>(x: S::V) -> S::V {
+    // SAFETY: the caller's.
+    unsafe { if PAIRED { math::exp2_coarse::<S>(x) } else { math::exp2::<S>(x) } }
+}
+
+/// Values i.. of a row: to its lines of an operand of tiles, or where they lie.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+unsafe fn put<S: Simd, const PAIRED: bool>(row: *mut f32, lines: *mut u16, i: usize, v: S::V) {
+    // SAFETY: the caller's; LANES divides STEP.
+    unsafe {
+        if PAIRED {
+            S::store_bf16(lines.add(i / STEP * TILE + i % STEP), v);
+        } else {
+            S::store(row.add(i), v);
+        }
+    }
+}
+
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn softmax<S: Simd, const PAIRED: bool>(t: &SoftmaxTile) {
     // SAFETY: every row lies at row · ld with n values; the loops stay below n.
     unsafe {
         for row in 0..t.rows {
@@ -306,27 +336,40 @@ pub(super) unsafe fn softmax<S: Simd>(t: &SoftmaxTile) {
                 max = if v > max { v } else { max };
             }
             let shift = S::splat(max);
+            let lines = t.operand.wrapping_add(tiles::row(row, t.n)).cast::<u16>();
             let mut total = S::splat(0.0);
             i = 0;
             while i + 2 * S::LANES <= t.n {
                 let v = Pair::<S>::load(s.add(i));
-                let p = math::exp2::<Pair<S>>(Pair::<S>::sub(v, [shift; 2]));
-                Pair::<S>::store(s.add(i), p);
+                let p = power::<Pair<S>, PAIRED>(Pair::<S>::sub(v, [shift; 2]));
+                put::<S, PAIRED>(s, lines, i, p[0]);
+                put::<S, PAIRED>(s, lines, i + S::LANES, p[1]);
                 total = S::add(total, S::add(p[0], p[1]));
                 i += 2 * S::LANES;
             }
             while i + S::LANES <= t.n {
-                let p = math::exp2::<S>(S::sub(S::load(s.add(i)), shift));
-                S::store(s.add(i), p);
+                let p = power::<S, PAIRED>(S::sub(S::load(s.add(i)), shift));
+                put::<S, PAIRED>(s, lines, i, p);
                 total = S::add(total, p);
                 i += S::LANES;
             }
             if i < t.n {
                 // 2^(−∞ − max) = 0 in the unused lanes.
                 let v = load_tail::<S>(s.add(i), t.n - i, f32::NEG_INFINITY);
-                let p = math::exp2::<S>(S::sub(v, shift));
-                store_tail::<S>(s.add(i), p, t.n - i);
+                let p = power::<S, PAIRED>(S::sub(v, shift));
+                if PAIRED {
+                    put::<S, PAIRED>(s, lines, i, p);
+                    i += S::LANES;
+                } else {
+                    store_tail::<S>(s.add(i), p, t.n - i);
+                }
                 total = S::add(total, p);
+            }
+            if PAIRED {
+                while i < t.n.next_multiple_of(STEP) {
+                    put::<S, PAIRED>(s, lines, i, S::splat(0.0));
+                    i += S::LANES;
+                }
             }
             let total = sum::<S>(total);
             *t.max.add(row) = max;
@@ -371,39 +414,100 @@ pub(super) unsafe fn transpose(
     }
 }
 
-/// f32 to bf16, to the nearest, halves to even; NaN stays NaN.
-#[inline(always)]
-fn to_bf16(x: f32) -> u16 {
-    let bits = x.to_bits();
-    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
-    (if x.is_nan() { bits | 0x0040_0000 } else { rounded } >> 16) as u16
-}
-
-/// Values taken through a conversion at a time.
-const CONVERTED: usize = 16;
-
-/// A row of `n` f32 to bf16 in place: they end up in the front half, followed by zeros up to a whole step of a product of
-/// tiles. The row must have room for that many f32.
+/// As [`transpose`], to words of two bf16 and padded with zeros to a whole step of a product of tiles.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn narrow(row: *mut f32, n: usize) {
-    let to: *mut u16 = row.cast();
+pub(super) unsafe fn transpose_pairs<S: Simd>(
+    src: *const f32,
+    rows: usize,
+    n: usize,
+    ld: usize,
+    dst: *mut f32,
+    width: usize,
+) {
+    let mut words = [0u32; STEP / 2];
+    for k in (0..n).step_by(STEP) {
+        let line = dst.wrapping_add(k / 2 * width).cast::<u32>();
+        // SAFETY: reads stay within rows · ld, writes within the padded words · width.
+        unsafe {
+            for j in 0..width {
+                if j < rows {
+                    narrow_line::<S>(src.add(j * ld + k), STEP.min(n - k), words.as_mut_ptr().cast());
+                } else {
+                    words = [0; STEP / 2];
+                }
+                for (i, &word) in words.iter().enumerate() {
+                    line.add(i * width + j).write(word);
+                }
+            }
+        }
+    }
+}
+
+/// n ≤ STEP values to a line of STEP bf16, zeros behind them.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+unsafe fn narrow_line<S: Simd>(row: *const f32, n: usize, line: *mut u16) {
     let mut i = 0;
-    // SAFETY: value i is written at half its address: never before it, and those behind it, are read.
+    // SAFETY: i + LANES ≤ STEP, which LANES divides; the tail is n − i < LANES.
     unsafe {
-        while i + CONVERTED <= n {
-            let values = row.add(i).cast::<[f32; CONVERTED]>().read_unaligned();
-            to.add(i).cast::<[u16; CONVERTED]>().write_unaligned(values.map(to_bf16));
-            i += CONVERTED;
+        while i + S::LANES <= n {
+            S::store_bf16(line.add(i), S::load(row.add(i)));
+            i += S::LANES;
         }
-        while i < n {
-            let value = row.add(i).read();
-            to.add(i).write(to_bf16(value));
-            i += 1;
+        while i < STEP {
+            S::store_bf16(line.add(i), load_tail::<S>(row.wrapping_add(i), n.saturating_sub(i), 0.0));
+            i += S::LANES;
         }
-        to.add(n).write_bytes(0, n.next_multiple_of(STEP) - n);
+    }
+}
+
+/// A row of `n` f32 to its lines of an operand of tiles, which are [`TILE`] bf16 apart.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn narrow<S: Simd>(row: *const f32, n: usize, lines: *mut f32) {
+    for k in (0..n).step_by(STEP) {
+        // SAFETY: a line for each STEP of n.
+        unsafe { narrow_line::<S>(row.add(k), STEP.min(n - k), lines.cast::<u16>().add(k / STEP * TILE)) }
+    }
+}
+
+/// f(x) of a row of `n` f32, f(0) = 0, to its lines of an operand of tiles.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn map_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
+    row: *const f32,
+    n: usize,
+    lines: *mut f32,
+) {
+    let lines: *mut u16 = lines.cast();
+    // SAFETY: i + LANES ≤ n in the loops, the tail is n − i < LANES; LANES divides STEP.
+    unsafe {
+        let mut i = 0;
+        while i + Interleaved::<S>::LANES <= n {
+            let v = <F as Map<Interleaved<S>>>::map(Interleaved::<S>::load(row.add(i)));
+            for (j, v) in v.into_iter().flatten().enumerate() {
+                put::<S, true>(core::ptr::null_mut(), lines, i + j * S::LANES, v);
+            }
+            i += Interleaved::<S>::LANES;
+        }
+        while i < n.next_multiple_of(STEP) {
+            let v = if i + S::LANES <= n {
+                S::load(row.add(i))
+            } else {
+                load_tail::<S>(row.wrapping_add(i), n.saturating_sub(i), 0.0)
+            };
+            put::<S, true>(core::ptr::null_mut(), lines, i, <F as Map<S>>::map(v));
+            i += S::LANES;
+        }
     }
 }
 
@@ -411,20 +515,21 @@ pub(super) unsafe fn narrow(row: *mut f32, n: usize) {
 /// followed by zeros up to a whole step of a product of tiles.
 ///
 /// # Safety
-/// See the module. `dst` must have room for the padded pairs and not overlap `src`.
+/// See the module. `dst` must have room for the padded pairs and not overlap `src`; LANES must divide `width`.
 #[inline(always)]
-pub(super) unsafe fn pair_rows(src: *const f32, rows: usize, width: usize, dst: *mut f32) {
-    let dst: *mut u32 = dst.cast();
+pub(super) unsafe fn pair_rows<S: Simd>(src: *const f32, rows: usize, width: usize, dst: *mut f32) {
     // SAFETY: reads stay within rows · width, writes within the padded pairs.
     unsafe {
         for pair in 0..rows.next_multiple_of(STEP) / 2 {
-            let (earlier, later) =
-                (src.wrapping_add(2 * pair * width), src.wrapping_add((2 * pair + 1) * width));
-            let line = dst.add(pair * width);
-            for j in 0..width {
-                let lower = if 2 * pair < rows { to_bf16(*earlier.add(j)) } else { 0 };
-                let upper = if 2 * pair + 1 < rows { to_bf16(*later.add(j)) } else { 0 };
-                line.add(j).write(u32::from(upper) << 16 | u32::from(lower));
+            for j in (0..width).step_by(S::LANES) {
+                let (mut lower, mut upper) = (S::splat(0.0), S::splat(0.0));
+                if 2 * pair < rows {
+                    lower = S::load(src.add(2 * pair * width + j));
+                }
+                if 2 * pair + 1 < rows {
+                    upper = S::load(src.add((2 * pair + 1) * width + j));
+                }
+                S::store(dst.add(pair * width + j), S::pair_bf16(lower, upper));
             }
         }
     }

@@ -13,6 +13,9 @@ pub(super) mod x86;
 /// Lanes of the widest vector: the size of the stack buffers for tails.
 pub(super) const MAX_LANES: usize = 16;
 
+/// 1.5 · 2²³: added, it pushes the fraction out of the mantissa, whose lowest bits are then the integer.
+pub(super) const SHIFT: f32 = 12_582_912.0;
+
 /// The operations the kernels need.
 ///
 /// # Safety
@@ -49,6 +52,12 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn round(v: Self::V) -> Self::V;
     /// 2ᵛ for integral v in −126..=127.
     unsafe fn exp2i(v: Self::V) -> Self::V;
+    /// `v` · 2ⁿ for n + [`SHIFT`], which must be in −126..=127.
+    #[inline(always)]
+    unsafe fn scale_exp2(v: Self::V, shifted: Self::V) -> Self::V {
+        // SAFETY: the caller's.
+        unsafe { Self::mul(v, Self::exp2i(Self::sub(shifted, Self::splat(SHIFT)))) }
+    }
     unsafe fn abs(v: Self::V) -> Self::V;
     /// The magnitude of `v` with the sign of `sign`.
     unsafe fn copysign(v: Self::V, sign: Self::V) -> Self::V;
@@ -68,8 +77,42 @@ pub(super) trait Simd: Copy + 'static {
             Self::fma(Self::lower_bf16(a), Self::lower_bf16(b), upper)
         }
     }
+    /// Stores `LANES` bf16.
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: Self::V) {
+        // SAFETY: the caller gives LANES writable values.
+        unsafe {
+            let mut lanes = [0.0; MAX_LANES];
+            Self::store(lanes.as_mut_ptr(), v);
+            for (i, &lane) in lanes[..Self::LANES].iter().enumerate() {
+                p.add(i).write_unaligned(to_bf16(lane));
+            }
+        }
+    }
+    /// Lanes of two bf16.
+    #[inline(always)]
+    unsafe fn pair_bf16(lower: Self::V, upper: Self::V) -> Self::V {
+        // SAFETY: the buffers hold MAX_LANES values.
+        unsafe {
+            let (mut a, mut b) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
+            Self::store(a.as_mut_ptr(), lower);
+            Self::store(b.as_mut_ptr(), upper);
+            for (a, &b) in a.iter_mut().zip(&b) {
+                *a = f32::from_bits(u32::from(to_bf16(b)) << 16 | u32::from(to_bf16(*a)));
+            }
+            Self::load(a.as_ptr())
+        }
+    }
     /// (x₀, x₁, x₂, x₃, …) → (x₁, x₀, x₃, x₂, …).
     unsafe fn swap_pairs(v: Self::V) -> Self::V;
+}
+
+/// f32 to bf16, to the nearest, halves to even; NaN stays NaN.
+#[inline(always)]
+fn to_bf16(x: f32) -> u16 {
+    let bits = x.to_bits();
+    let rounded = bits.wrapping_add(0x7fff + (bits >> 16 & 1));
+    (if x.is_nan() { bits | 0x0040_0000 } else { rounded } >> 16) as u16
 }
 
 /// Two vectors at once: long chains of dependent operations, such as polynomials, interleave by twos and hide their latency.
@@ -122,6 +165,7 @@ impl<S: Simd> Simd for Pair<S> {
         select(m: M, a: V, b: V) -> V;
         round(v: V) -> V;
         exp2i(v: V) -> V;
+        scale_exp2(v: V, shifted: V) -> V;
         abs(v: V) -> V;
         copysign(v: V, sign: V) -> V;
         lower_bf16(v: V) -> V;
@@ -220,8 +264,6 @@ impl Simd for Portable {
     }
     #[inline(always)]
     unsafe fn round(v: F4) -> F4 {
-        // 1.5 · 2²³ pushes the fraction out of the mantissa.
-        const SHIFT: f32 = 12_582_912.0;
         lanewise!(i => (v.0[i] + SHIFT) - SHIFT)
     }
     #[inline(always)]

@@ -58,6 +58,7 @@ impl Ops {
             let (mut max, mut sum) = (0.0, 0.0);
             let tile = SoftmaxTile {
                 scores: row.as_mut_ptr(),
+                operand: std::ptr::null_mut(),
                 rows: 1,
                 n,
                 ld: n,
@@ -123,17 +124,9 @@ impl PackedLinear {
         KernelError::check("x", m * k, x.len())?;
         KernelError::check("out", m * n, out.len())?;
         let kn = self.kernels;
-        let mut operand = AlignedVec::default();
-        let (mut a, lda) = (x.as_ptr(), kn.stride(k));
-        if kn.paired {
-            operand = AlignedVec::zeroed(kn.rows(m) * lda);
-            for (to, from) in operand.chunks_exact_mut(lda).zip(x.chunks_exact(k)) {
-                to[..k].copy_from_slice(from);
-            }
-            // SAFETY: m rows of lda floats.
-            unsafe { kn.narrow(operand.as_mut_ptr(), m, k, lda) };
-            a = operand.as_ptr();
-        }
+        let mut narrowed = AlignedVec::zeroed(kn.narrowed_len(m, k));
+        // SAFETY: m rows of k floats, and room for them as an operand.
+        let (a, lda) = unsafe { kn.operand(x.as_ptr(), m, k, k, narrowed.as_mut_ptr()) };
         // SAFETY: sizes are checked above.
         kn.session(|| unsafe {
             (kn.project)(&Gemm {
@@ -151,7 +144,6 @@ impl PackedLinear {
                 accumulate: false,
             });
         });
-        drop(operand);
         Ok(())
     }
 }

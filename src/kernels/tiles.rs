@@ -1,8 +1,9 @@
 //! Products of bf16 tiles with f32 sums: the arithmetic of AMX, and the same in plain Rust.
 //!
-//! A tile is 16 rows of 64 bytes. Operands are [`Gemm`]'s: rows of A hold bf16 in the front of their f32 places (see
-//! [`narrow`](super::ops::narrow)), panels of B hold pairs of rows, two bf16 in a word. Both are padded with zeros to whole
-//! [`STEP`]s of k; up to [`ROWS`] − 1 rows behind those of A must be readable, their values do not matter.
+//! A tile is 16 rows of 64 bytes, one behind the other. Of an operand A, a tile is 16 rows by [`STEP`] bf16; tiles lie
+//! [⌈rows/16⌉][⌈k/STEP⌉], written row by row ([`narrow`](super::ops::narrow)). Panels of B hold pairs of rows, two bf16 in a word,
+//! so that of the panels of [`NR`] columns a tile is 16 pairs. Both are padded with zeros to whole [`STEP`]s of k; the rows that A lacks to a
+//! whole tile must be there, their values do not matter. A row counts as `lda` = ⌈k/STEP⌉ · 16 floats, which is right for every sixteenth.
 
 use super::gemm::Gemm;
 
@@ -18,10 +19,18 @@ pub(super) const STEP: usize = 32;
 pub(super) const ROWS: usize = 16;
 /// Columns of a tile of C.
 const COLUMNS: usize = 16;
-/// Columns of a panel of B: two tiles.
-pub(super) const NR: usize = 2 * COLUMNS;
+/// Columns of a panel of B: a tile's.
+pub(super) const NR: usize = COLUMNS;
 /// Bytes of a row of a tile.
 const ROW_BYTES: usize = 64;
+/// bf16 in a tile of an operand.
+pub(super) const TILE: usize = ROWS * STEP;
+
+/// Where a row of an operand A of k values begins, in floats.
+#[inline(always)]
+pub(super) fn row(row: usize, k: usize) -> usize {
+    row / ROWS * k.div_ceil(STEP) * TILE / 2 + row % ROWS * STEP / 2
+}
 
 /// The eight tiles of a thread: 0–3 are sums, 4 and 5 rows of A, 6 and 7 columns of B.
 ///
@@ -47,8 +56,9 @@ pub(super) trait Tiles {
 /// overlapping the others.
 #[inline(always)]
 pub(super) unsafe fn gemm<T: Tiles>(g: &Gemm) {
-    for panel in 0..g.n.div_ceil(NR) {
-        let columns = (g.n - panel * NR).min(NR);
+    let mut panel = 0;
+    while panel * NR < g.n {
+        let columns = (g.n - panel * NR).min(2 * NR);
         let mut i = 0;
         while i < g.m {
             let rows = (g.m - i).min(2 * ROWS);
@@ -57,10 +67,12 @@ pub(super) unsafe fn gemm<T: Tiles>(g: &Gemm) {
                 let block = Block {
                     steps: g.k.div_ceil(STEP),
                     a: g.a.add(i * g.lda).cast(),
-                    lda: g.lda * size_of::<f32>(),
+                    a_below: ROWS * g.lda * size_of::<f32>(),
                     b: g.b.add(panel * g.b_panel).cast(),
+                    b_panel: g.b_panel * size_of::<f32>(),
                     c: g.c.add(i * g.ldc + panel * g.c_panel),
                     ldc: g.ldc,
+                    c_panel: g.c_panel,
                     bias: if g.bias.is_null() { g.bias } else { g.bias.add(panel * NR) },
                     accumulate: g.accumulate,
                     rows,
@@ -75,6 +87,7 @@ pub(super) unsafe fn gemm<T: Tiles>(g: &Gemm) {
             }
             i += rows;
         }
+        panel += 2;
     }
 }
 
@@ -82,12 +95,15 @@ pub(super) unsafe fn gemm<T: Tiles>(g: &Gemm) {
 struct Block {
     steps: usize,
     a: *const u8,
-    /// In bytes.
-    lda: usize,
+    /// From the upper tiles of A to the lower, in bytes.
+    a_below: usize,
     b: *const u8,
+    /// From the left tiles of B to the right, in bytes.
+    b_panel: usize,
     c: *mut f32,
-    /// In floats.
+    /// In floats, as the next.
     ldc: usize,
+    c_panel: usize,
     bias: *const f32,
     accumulate: bool,
     rows: usize,
@@ -117,22 +133,22 @@ impl Block {
             }
             let (mut a, mut b) = (self.a, self.b);
             for _ in 0..self.steps {
-                T::load::<4>(a, self.lda);
-                T::load::<6>(b, NR * size_of::<f32>());
+                T::load::<4>(a, ROW_BYTES);
+                T::load::<6>(b, ROW_BYTES);
                 T::dot::<0, 4, 6>();
                 if WIDE {
-                    T::load::<7>(b.add(ROW_BYTES), NR * size_of::<f32>());
+                    T::load::<7>(b.add(self.b_panel), ROW_BYTES);
                     T::dot::<1, 4, 7>();
                 }
                 if TALL {
-                    T::load::<5>(a.add(ROWS * self.lda), self.lda);
+                    T::load::<5>(a.add(self.a_below), ROW_BYTES);
                     T::dot::<2, 5, 6>();
                     if WIDE {
                         T::dot::<3, 5, 7>();
                     }
                 }
-                a = a.add(ROW_BYTES);
-                b = b.add(STEP / 2 * NR * size_of::<f32>());
+                a = a.add(ROWS * ROW_BYTES);
+                b = b.add(ROWS * ROW_BYTES);
             }
             self.finish::<T, 0>(0, 0);
             if WIDE {
@@ -155,7 +171,7 @@ impl Block {
     unsafe fn tile(&self, i: usize, j: usize) -> (*mut f32, usize, usize) {
         let (rows, columns) = ((self.rows - i * ROWS).min(ROWS), (self.columns - j * COLUMNS).min(COLUMNS));
         // SAFETY: the caller's.
-        (unsafe { self.c.add(i * ROWS * self.ldc + j * COLUMNS) }, rows, columns)
+        (unsafe { self.c.add(i * ROWS * self.ldc + j * self.c_panel) }, rows, columns)
     }
 
     /// # Safety

@@ -203,34 +203,38 @@ impl TransformerBlock {
         let (kn, nr, dim, dim_head) = (self.kernels, self.kernels.nr, self.dim, self.dim_head);
         let (count, hd) = (last - first, self.heads * dim_head);
         let padded = dim_head.next_multiple_of(nr);
-        let ldq = kn.stride(padded);
-        let (lda, ldo) = (kn.stride(dim), kn.stride(hd));
-        let key_panels = len.div_ceil(nr) * kn.words(dim_head) * nr;
-        // Tiles take values as pairs of rows, other products as they come.
+        let (lda, words) = (kn.words(dim), kn.words(dim_head));
+        // Sequences begin with a row of tiles.
+        let (len_q, sequences) = (kn.rows(len), count / len);
+        let key_panels = len.div_ceil(nr) * words * nr;
+        // Products of bf16 take values as pairs of rows, others as they come.
         let pairs = if kn.paired { kn.words(len) * nr } else { 0 };
         let sizes = [
-            kn.rows(count) * lda,
+            kn.operand_len(count, dim),
+            dim.max(kn.narrowed_len(TILE, hd)),
             count * self.heads,
-            kn.rows(count) * ldo,
-            kn.rows(count) * ldq,
-            count * ldq,
+            count * hd,
             count * padded,
+            count * padded,
+            count * padded,
+            sequences * kn.narrowed_len(len_q, dim_head),
             key_panels,
             pairs * padded / nr,
             attention::scratch_len(kn, len),
             TILE * dim,
         ];
-        with_scratch(sizes, |[xn, gates, out, q, k, v, keys, values, work, sum]| {
-            let [xn, gates, out, q, k] = [xn, gates, out, q, k].map(<[f32]>::as_mut_ptr);
-            let [v, keys, values, work, sum] = [v, keys, values, work, sum].map(<[f32]>::as_mut_ptr);
+        with_scratch(sizes, |[xn, spare, gates, out, q, k, v, queries, keys, values, work, sum]| {
+            let [xn, spare, gates, out] = [xn, spare, gates, out].map(<[f32]>::as_mut_ptr);
+            let [q, k, v, queries] = [q, k, v, queries].map(<[f32]>::as_mut_ptr);
+            let [keys, values, work, sum] = [keys, values, work, sum].map(<[f32]>::as_mut_ptr);
             // SAFETY: every pointer is a scratch slice of the size computed above, or a row of x that is ours; packed weights
             // and padded biases have the sizes checked in `new`.
             unsafe {
                 for row in 0..count {
                     (kn.prefetch)(rows.ptr(first + (row + AHEAD).min(count - 1)), dim);
-                    (kn.normalize)(rows.ptr(first + row), xn.add(row * lda), dim, std::ptr::null());
+                    let x = rows.ptr(first + row);
+                    kn.fill_row(xn, row, dim, spare, |to| (kn.normalize)(x, to, dim, std::ptr::null()));
                 }
-                kn.narrow(xn, count, dim, lda);
                 let plain = Gemm {
                     m: count,
                     n: self.heads,
@@ -257,8 +261,8 @@ impl TransformerBlock {
                             let (n, b_panel, bias) = (padded, self.qkv.panel_stride(), std::ptr::null());
                             (kn.project)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
                         };
-                        project(0, q.add(r * ldq), ldq, nr);
-                        project(1, k.add(r * ldq), ldq, nr);
+                        project(0, q.add(r * padded), padded, nr);
+                        project(1, k.add(r * padded), padded, nr);
                         // The values land in panels at once.
                         project(2, v.add(r * nr), nr, count * nr);
                         r += m;
@@ -266,32 +270,31 @@ impl TransformerBlock {
                     if let Some(table) = table {
                         for row in 0..count {
                             let angles = table.as_ptr().add((row % len) * 2 * dim_head);
-                            (kn.rotate)(q.add(row * ldq), angles, dim_head);
-                            (kn.rotate)(k.add(row * ldq), angles, dim_head);
+                            (kn.rotate)(q.add(row * padded), angles, dim_head);
+                            (kn.rotate)(k.add(row * padded), angles, dim_head);
                         }
                     }
-                    kn.narrow(q, count, dim_head, ldq);
-                    kn.narrow(k, count, dim_head, ldq);
-                    let mut s = 0;
-                    while s < count {
+                    for sequence in 0..sequences {
+                        let s = sequence * len;
                         let mut p = 0;
                         while p < len {
                             let tokens = nr.min(len - p);
-                            let words = kn.words(dim_head);
                             let to = keys.add(p * words);
-                            (kn.transpose)(k.add((s + p) * ldq), tokens, words, ldq, to, nr);
+                            (kn.transpose)(k.add((s + p) * padded), tokens, dim_head, padded, to, nr);
                             p += nr;
                         }
+                        let to = queries.add(sequence * kn.narrowed_len(len_q, dim_head));
+                        let (q, ldq) = kn.operand(q.add(s * padded), len, dim_head, padded, to);
                         let mut one = Head {
                             len,
                             dim_head,
-                            q: q.add(s * ldq),
+                            q,
                             ldq,
                             keys,
                             v: v.add(s * nr),
                             v_panel: count * nr,
-                            out: out.add(s * ldo + head * dim_head),
-                            ldo,
+                            out: out.add(s * hd + head * dim_head),
+                            ldo: hd,
                             gates: gates.add(s * self.heads + head),
                             gate_stride: self.heads,
                         };
@@ -307,19 +310,18 @@ impl TransformerBlock {
                             (one.v, one.v_panel) = (values, pairs);
                         }
                         one.attend(kn, work);
-                        s += len;
                     }
                 }
-                kn.narrow(out, count, hd, ldo);
                 let mut r = 0;
                 while r < count {
                     let m = TILE.min(count - r);
+                    let (a, lda) = kn.operand(out.add(r * hd), m, hd, hd, spare);
                     (kn.project)(&Gemm {
                         m,
                         n: dim,
                         k: hd,
-                        a: out.add(r * ldo),
-                        lda: ldo,
+                        a,
+                        lda,
                         b: self.out.row(0),
                         b_panel: self.out.panel_stride(),
                         c: sum,
@@ -344,10 +346,12 @@ impl TransformerBlock {
     /// No one else may touch these rows.
     unsafe fn feed_forward(&self, rows: &Rows<'_>, first: usize, last: usize) {
         let (kn, nr, dim) = (self.kernels, self.kernels.nr, self.dim);
-        let width = kn.stride(INNER.min(self.inner).next_multiple_of(nr));
-        let lda = kn.stride(dim);
-        with_scratch([kn.rows(TILE) * lda, kn.rows(TILE) * width, TILE * dim], |[xn, hidden, sum]| {
-            let [xn, hidden, sum] = [xn, hidden, sum].map(<[f32]>::as_mut_ptr);
+        let width = INNER.min(self.inner).next_multiple_of(nr);
+        let sizes =
+            [kn.operand_len(TILE, dim), dim, TILE * width, kn.narrowed_len(TILE, width), TILE * dim];
+        with_scratch(sizes, |[xn, spare, hidden, narrowed, sum]| {
+            let [xn, spare, hidden] = [xn, spare, hidden].map(<[f32]>::as_mut_ptr);
+            let [narrowed, sum] = [narrowed, sum].map(<[f32]>::as_mut_ptr);
             let mut r = first;
             while r < last {
                 let m = TILE.min(last - r);
@@ -355,9 +359,9 @@ impl TransformerBlock {
                 unsafe {
                     for row in 0..m {
                         (kn.prefetch)(rows.ptr(r + (row + AHEAD).min(m - 1)), dim);
-                        (kn.normalize)(rows.ptr(r + row), xn.add(row * lda), dim, std::ptr::null());
+                        let x = rows.ptr(r + row);
+                        kn.fill_row(xn, row, dim, spare, |to| (kn.normalize)(x, to, dim, std::ptr::null()));
                     }
-                    kn.narrow(xn, m, dim, lda);
                     let mut c0 = 0;
                     while c0 < self.inner {
                         let n = width.min(self.inner - c0);
@@ -366,7 +370,7 @@ impl TransformerBlock {
                             n: n.next_multiple_of(nr),
                             k: dim,
                             a: xn,
-                            lda,
+                            lda: kn.words(dim),
                             b: self.linear_in.column(c0),
                             b_panel: self.linear_in.panel_stride(),
                             c: hidden,
@@ -375,17 +379,13 @@ impl TransformerBlock {
                             bias: self.linear_in_bias.as_ptr().add(c0),
                             accumulate: false,
                         });
-                        // A last, narrower part leaves stale columns behind; they are finite or not used.
-                        for row in 0..m {
-                            (kn.gelu)(hidden.add(row * width), n);
-                        }
-                        kn.narrow(hidden, m, n, width);
+                        let (a, lda) = kn.gelu_operand(hidden, m, n, width, narrowed);
                         (kn.project)(&Gemm {
                             m,
                             n: dim,
                             k: n,
-                            a: hidden,
-                            lda: width,
+                            a,
+                            lda,
                             b: self.linear_out.row(c0),
                             b_panel: self.linear_out.panel_stride(),
                             c: sum,

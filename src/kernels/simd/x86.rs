@@ -12,7 +12,7 @@ pub(in crate::kernels) struct Sse2;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx2;
 
-/// 512-bit vectors (AVX-512F alone, but for one method).
+/// 512-bit vectors (AVX-512F alone, but for bf16's methods).
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx512;
 
@@ -272,6 +272,13 @@ impl Simd for Avx512 {
         }
     }
     #[inline(always)]
+    unsafe fn scale_exp2(v: __m512, shifted: __m512) -> __m512 {
+        unsafe {
+            let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
+            _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), n))
+        }
+    }
+    #[inline(always)]
     unsafe fn abs(v: __m512) -> __m512 {
         unsafe { _mm512_abs_ps(v) }
     }
@@ -296,7 +303,7 @@ impl Simd for Avx512 {
     unsafe fn upper_bf16(v: __m512) -> __m512 {
         unsafe { _mm512_castsi512_ps(_mm512_and_epi32(_mm512_castps_si512(v), _mm512_set1_epi32(!0xffff))) }
     }
-    /// Needs AVX-512 BF16, which only kernels for `Isa::Avx512Bf16` use.
+    /// Needs AVX-512 BF16, which only kernels for `Isa::Avx512Bf16` and `Isa::Amx` use.
     #[inline(always)]
     unsafe fn dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: the caller's; both types are 512 bits.
@@ -306,6 +313,25 @@ impl Simd for Avx512 {
                 core::mem::transmute::<__m512, __m512bh>(a),
                 core::mem::transmute::<__m512, __m512bh>(b),
             )
+        }
+    }
+    /// Needs AVX-512 BF16, as the next.
+    #[inline(always)]
+    unsafe fn store_bf16(p: *mut u16, v: __m512) {
+        // SAFETY: the caller's; both types are 256 bits.
+        unsafe {
+            let narrow = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(v));
+            _mm256_storeu_si256(p.cast(), narrow);
+        }
+    }
+    #[inline(always)]
+    unsafe fn pair_bf16(lower: __m512, upper: __m512) -> __m512 {
+        // SAFETY: the caller's; both types are 256 bits.
+        unsafe {
+            let lower = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(lower));
+            let upper = core::mem::transmute::<__m256bh, __m256i>(_mm512_cvtneps_pbh(upper));
+            let upper = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(upper));
+            _mm512_castsi512_ps(_mm512_or_epi32(upper, _mm512_cvtepu16_epi32(lower)))
         }
     }
     #[inline(always)]
