@@ -181,10 +181,10 @@ fn peak(ops: Ops, pool: &Pool) -> f64 {
     let threads = pool.threads();
     let mut bursts = [(); 3].map(|()| {
         let started = Instant::now();
-        pool.run(threads, |_| _ = black_box(ops.fma_burst(BURST)));
+        pool.run(threads, |_| _ = black_box(ops.burst(BURST)));
         started.elapsed().as_secs_f64()
     });
-    ops.fma_burst(1) * BURST as f64 * threads as f64 / median(&mut bursts)
+    ops.burst(1) * BURST as f64 * threads as f64 / median(&mut bursts)
 }
 
 fn median(values: &mut [f64]) -> f64 {

@@ -41,8 +41,16 @@ fn compare(name: &str, arch: &Architecture, frames: usize, batch: usize) {
     assert!(expected.iter().any(|x| x.abs() > 1e-3), "{name}: the reference says nothing");
     for target in targets() {
         let pool = Pool::new(2).unwrap();
-        let mut fused = FusedRoformer::new(arch, weights::seeded(3, &Device::Cpu), target, pool).unwrap();
+        let vb = || weights::seeded(3, &Device::Cpu);
+        let mut fused = FusedRoformer::new(arch, vb(), target, pool.clone()).unwrap();
         let masks = fused.forward(&spec, batch).unwrap();
+        if batch == 1 {
+            let once = FusedRoformer::once(arch, vb(), target, &pool, &spec).unwrap();
+            assert!(
+                once.iter().map(|x| x.to_bits()).eq(masks.iter().map(|x| x.to_bits())),
+                "{name}, {target}"
+            );
+        }
         let snr = snr_db(&expected, &masks);
         let limit = if target.format == Format::F32 { 100.0 } else { 38.0 };
         assert!(snr > limit, "{name}, {target}, {frames} frames, batch {batch}: {snr:.1} dB");

@@ -17,7 +17,7 @@ import drum_machine
 from drum_machine import log_uniform
 from prepare import SAMPLE_RATE, store
 from styles import ELECTRONIC
-from synthesize import CHORDS, MAJOR, MINOR, Song
+from synthesize import CHORDS, MAJOR, MINOR, Song, melody
 from synthesizer import Patch
 
 
@@ -140,13 +140,9 @@ class Production(Song):
                     d = chord[order[step // steps % 8] % 4] + 7 * (order[step // steps % 8] // 4)
                     self.add(out, patch.note(self.key(d, octave), steps * sixteenth * 0.9, rng.uniform(0.5, 1)), self.beat(bar, step), pan)
             else:
-                step = int(rng.choice([0, 0, 2, 4]))
-                while step < 16:
-                    length = int(rng.choice([1, 2, 2, 4, 4, 8]))
-                    degree = int(np.clip(degree + rng.choice([-2, -1, -1, 0, 1, 1, 2, 4, -4]), -3, 10))
-                    if rng.random() < 0.8:
+                for step, length, degree, sounds in melody(rng, degree, [1, 2, 2, 4, 4, 8]):
+                    if sounds:
                         self.add(out, patch.note(self.key(degree, octave), length * sixteenth * 0.9, rng.uniform(0.7, 1)), self.beat(bar, step), pan)
-                    step += length
         if guitar or rng.random() < 0.15:
             out = bus.saturate(rng, out, 60 if guitar else 8)
         if rng.random() < 0.4:

@@ -9,7 +9,7 @@ import scipy.signal
 from drum_machine import log_uniform
 from midi import Score
 from prepare import SAMPLE_RATE
-from synthesize import render
+from synthesize import melody, render
 from synthesizer import pluck
 
 LOWEST, HIGHEST = 38, 84
@@ -59,13 +59,9 @@ def strokes(song, rng, manner, name):
                 key = folded(song.key(root + interval, 2))
                 yield song.beat(bar, step), [key], sixteenth * rng.choice([1, 1, 2]), rng.uniform(0.7, 1), rng.random() < mute_share * 0.5
         else:
-            step = int(rng.choice([0, 0, 2, 4]))
-            while step < 16:
-                length = int(rng.choice([1, 2, 2, 4, 4, 8]))
-                degree = int(np.clip(degree + rng.choice([-2, -1, -1, 0, 1, 1, 2, 4, -4]), -3, 10))
-                if rng.random() < 0.8:
+            for step, length, degree, sounds in melody(rng, degree, [1, 2, 2, 4, 4, 8]):
+                if sounds:
                     yield song.beat(bar, step), [folded(song.key(degree, 4))], length * sixteenth, rng.uniform(0.7, 1), False
-                step += length
 
 
 class Strings:

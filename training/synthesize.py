@@ -28,6 +28,16 @@ PADS = (48, 49, 50, 51, 88, 89, 90, 92, 94, 95, 16, 19, 63)
 DRUMS = 9
 
 
+def melody(rng, degree, lengths):
+    """A bar of a melody that wanders on from a degree: (step, length in sixteenths, degree, whether it sounds)."""
+    step = int(rng.choice([0, 0, 2, 4]))
+    while step < 16:
+        length = int(rng.choice(lengths))
+        degree = int(np.clip(degree + rng.choice([-2, -1, -1, 0, 1, 1, 2, 4, -4]), -3, 10))
+        yield step, length, degree, rng.random() < 0.8
+        step += length
+
+
 class Song:
     """What the parts of one song share."""
 
@@ -162,13 +172,9 @@ def other_score(song):
                     d = chord[(step // 2) % len(chord)] + 7 * int(rng.random() < 0.2)
                     score.note(channel, song.key(d, octave), int(rng.normal(85, 10)), song.beat(bar, step), 0.45)
             else:
-                step = int(rng.choice([0, 0, 2, 4]))
-                while step < 16:
-                    length = int(rng.choice([2, 2, 4, 4, 6, 8]))
-                    degree = int(np.clip(degree + rng.choice([-2, -1, -1, 0, 1, 1, 2, 4, -4]), -3, 10))
-                    if rng.random() < 0.8:
+                for step, length, degree, sounds in melody(rng, degree, [2, 2, 4, 4, 6, 8]):
+                    if sounds:
                         score.note(channel, song.key(degree, octave), int(rng.normal(95, 10)), song.beat(bar, step), length / 4 * 0.9)
-                    step += length
     return score
 
 

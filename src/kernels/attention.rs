@@ -5,8 +5,11 @@ use super::isa::Kernels;
 use super::ops::SoftmaxTile;
 use super::tiles::STEP;
 
-/// Rows of queries in a tile: a multiple of every instruction set's GEMM tile, and of those of bf16.
-pub(super) const QUERIES: usize = 48;
+/// Rows of queries in a tile: a multiple of the GEMM tiles of those kernels.
+const fn queries(kernels: &Kernels) -> usize {
+    if kernels.paired { 64 } else { 48 }
+}
+
 /// Most keys in a tile; longer sequences are cut into equal tiles.
 const KEYS: usize = 512;
 
@@ -19,7 +22,7 @@ pub(super) fn keys_in_tile(kernels: &Kernels, len: usize) -> usize {
 /// Floats of scratch for [`Head::attend`]: the scores' exponentials as an operand, scores, running maximum and sum.
 pub(super) fn scratch_len(kernels: &Kernels, len: usize) -> usize {
     let width = keys_in_tile(kernels, len);
-    kernels.narrowed_len(QUERIES, width) + QUERIES * (width + 2)
+    kernels.narrowed_len(queries(kernels), width) + queries(kernels) * (width + 2)
 }
 
 /// One head of one sequence. Strides are in floats.
@@ -49,16 +52,16 @@ impl Head {
     /// Pointers must be valid for the shapes above, `scratch` for [`scratch_len`] floats, and nothing may overlap what is written.
     pub unsafe fn attend(&self, kernels: &Kernels, scratch: *mut f32) {
         let nr = kernels.nr;
-        let width = keys_in_tile(kernels, self.len);
+        let (width, queries) = (keys_in_tile(kernels, self.len), queries(kernels));
         // SAFETY: query rows stay below `len`, key columns below the padded length, for which the panels exist.
         unsafe {
             let operand = scratch;
-            let scores = operand.add(kernels.narrowed_len(QUERIES, width));
-            let max = scores.add(QUERIES * width);
-            let sum = max.add(QUERIES);
+            let scores = operand.add(kernels.narrowed_len(queries, width));
+            let max = scores.add(queries * width);
+            let sum = max.add(queries);
             let mut q0 = 0;
             while q0 < self.len {
-                let rows = QUERIES.min(self.len - q0);
+                let rows = queries.min(self.len - q0);
                 let out = self.out.add(q0 * self.ldo);
                 let mut k0 = 0;
                 while k0 < self.len {
@@ -90,8 +93,7 @@ impl Head {
                         out_ld: self.ldo,
                         first: k0 == 0,
                     });
-                    let (a, lda) =
-                        if kernels.paired { (operand, kernels.words(n)) } else { (scores, width) };
+                    let (a, lda) = if kernels.paired { (operand, kernels.words(n)) } else { (scores, width) };
                     (kernels.gemm)(&Gemm {
                         m: rows,
                         n: self.dim_head,

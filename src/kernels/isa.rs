@@ -57,7 +57,7 @@ impl Isa {
     /// All of them, best last.
     const ALL: [Self; 8] = [
         Self::Emulated,
-        // No processor has run it yet: only by name.
+        // Slower than f32 on the processor that has run it, whose products of bf16 are no quicker: only by name.
         Self::Avx512Bf16,
         Self::Portable,
         Self::Neon,
@@ -241,7 +241,7 @@ pub(super) struct Kernels {
     /// (x, n, factor)
     pub scale: unsafe fn(*mut f32, usize, f32),
     /// (rounds) → (FLOPs, a value that keeps them alive)
-    pub fma_burst: unsafe fn(usize) -> (f64, f32),
+    pub burst: unsafe fn(usize) -> (f64, f32),
 }
 
 impl Kernels {
@@ -365,6 +365,7 @@ macro_rules! compile_for {
         }
             gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
             widening(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::WIDENED }>(g);
+            burst(rounds: usize) -> (f64, f32) = ops::fma_burst::<S>(rounds);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, pairs $nv:literal $(, $feature:literal)?) => {
@@ -375,6 +376,7 @@ macro_rules! compile_for {
         }
             f32(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
             gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
+            burst(rounds: usize) -> (f64, f32) = ops::fma_burst::<S>(rounds);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, pairs only $nv:literal $(, $feature:literal)?) => {
@@ -383,6 +385,7 @@ macro_rules! compile_for {
             const NR: usize = $nv * <S as simd::Simd>::LANES;
         }
             gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
+            burst(rounds: usize) -> (f64, f32) = ops::fma_burst::<S>(rounds);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, tiles $tiles:ty $(, $feature:literal)?) => {
@@ -391,6 +394,7 @@ macro_rules! compile_for {
             const NR: usize = tiles::NR;
         }
             gemm(g: &Gemm) = tiles::gemm::<$tiles>(g);
+            burst(rounds: usize) -> (f64, f32) = tiles::burst::<$tiles>(rounds);
             begin() = <$tiles as tiles::Tiles>::begin();
             end() = <$tiles as tiles::Tiles>::end();
         );
@@ -435,7 +439,7 @@ macro_rules! compile_for {
                     add_assign,
                     prefetch,
                     scale,
-                    fma_burst,
+                    burst,
                 }
             }
 
@@ -462,25 +466,17 @@ macro_rules! compile_for {
                 prefetch(x: *const f32, n: usize) = ops::prefetch::<S>(x, n);
                 scale(x: *mut f32, n: usize, a: f32) = ops::scale::<S>(x, n, a);
             );
-            compile_for!(@burst $($feature)?);
         }
     };
-    (@burst $($feature:literal)?) => {
-        $(#[target_feature(enable = $feature)])?
-        unsafe fn fma_burst(rounds: usize) -> (f64, f32) {
-            // SAFETY: as above.
-            unsafe { ops::fma_burst::<S>(rounds) }
-        }
-    };
-    (@fns ; $($name:ident($($arg:ident: $ty:ty),*) = $body:expr;)*) => {$(
-        unsafe fn $name($($arg: $ty),*) {
+    (@fns ; $($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? = $body:expr;)*) => {$(
+        unsafe fn $name($($arg: $ty),*) $(-> $out)? {
             // SAFETY: as above.
             unsafe { $body }
         }
     )*};
-    (@fns $feature:literal; $($name:ident($($arg:ident: $ty:ty),*) = $body:expr;)*) => {$(
+    (@fns $feature:literal; $($name:ident($($arg:ident: $ty:ty),*) $(-> $out:ty)? = $body:expr;)*) => {$(
         #[target_feature(enable = $feature)]
-        unsafe fn $name($($arg: $ty),*) {
+        unsafe fn $name($($arg: $ty),*) $(-> $out)? {
             // SAFETY: as above.
             unsafe { $body }
         }

@@ -124,11 +124,7 @@ impl MaskEstimator {
                 }
             }
         }
-        let widths = stems
-            .iter()
-            .flatten()
-            .flat_map(|band| &band.hidden)
-            .map(|(weight, _)| weight.padded());
+        let widths = stems.iter().flatten().flat_map(|band| &band.hidden).map(|(weight, _)| weight.padded());
         let widest = widths.max().unwrap_or(0);
         let dim_out = from.pop().unwrap_or(0);
         Ok(Self { kernels, dim, normalize, stems, from, dim_out, widest })

@@ -52,7 +52,7 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn round(v: Self::V) -> Self::V;
     /// 2ᵛ for integral v in −126..=127.
     unsafe fn exp2i(v: Self::V) -> Self::V;
-    /// `v` · 2ⁿ for n + [`SHIFT`], which must be in −126..=127.
+    /// `v` · 2ⁿ for n + [`SHIFT`], where that is neither denormal nor infinite.
     #[inline(always)]
     unsafe fn scale_exp2(v: Self::V, shifted: Self::V) -> Self::V {
         // SAFETY: the caller's.

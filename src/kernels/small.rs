@@ -92,9 +92,9 @@ impl Ops {
 
     /// FLOPs of `rounds` rounds of multiply-adds in registers: the peak that a benchmark divides by.
     #[doc(hidden)]
-    pub fn fma_burst(&self, rounds: usize) -> f64 {
+    pub fn burst(&self, rounds: usize) -> f64 {
         // SAFETY: no pointers.
-        let (flops, value) = unsafe { (self.kernels.fma_burst)(rounds) };
+        let (flops, value) = self.kernels.session(|| unsafe { (self.kernels.burst)(rounds) });
         std::hint::black_box(value);
         flops
     }

@@ -91,6 +91,28 @@ pub(super) unsafe fn gemm<T: Tiles>(g: &Gemm) {
     }
 }
 
+/// Products without memory: `rounds` rounds of a block's four. Returns the FLOPs done; for the benchmark's peak.
+///
+/// # Safety
+/// As [`Tiles`]'.
+#[inline(always)]
+pub(super) unsafe fn burst<T: Tiles>(rounds: usize) -> (f64, f32) {
+    // SAFETY: the caller's.
+    unsafe {
+        T::zero::<4>();
+        T::zero::<5>();
+        T::zero::<6>();
+        T::zero::<7>();
+        for _ in 0..rounds {
+            T::dot::<0, 4, 6>();
+            T::dot::<1, 4, 7>();
+            T::dot::<2, 5, 6>();
+            T::dot::<3, 5, 7>();
+        }
+    }
+    ((rounds * 4 * 2 * ROWS * COLUMNS * STEP) as f64, 0.0)
+}
+
 /// Two by two tiles of C.
 struct Block {
     steps: usize,

@@ -13,12 +13,20 @@ use super::scratch::{AlignedVec, with_scratch};
 
 /// Rows taken through a projection at a time.
 const TILE: usize = 96;
-/// Hidden features of the feed-forward taken at a time.
-const INNER: usize = 384;
 /// Rows asked for ahead of their use.
 pub(super) const AHEAD: usize = 3;
 /// Rows a task aims at, when sequences are short enough to be grouped.
 const GROUP: usize = 288;
+
+/// Rows taken through the feed-forward at a time, and hidden features.
+fn feed_forward_tile(kernels: &Kernels) -> (usize, usize) {
+    if kernels.paired {
+        // Such products are so quick that fetching a layer's weights, which are more than a second-level cache, would hold them up.
+        (2 * TILE, 384)
+    } else {
+        (TILE, 384)
+    }
+}
 
 /// A linear layer's parameters: `weight` [out, in], `bias` `[out]`.
 #[derive(Debug, Clone, Copy)]
@@ -179,10 +187,11 @@ impl TransformerBlock {
             // Few long sequences: the rows of the feed-forward, which are independent, even out the load.
             pool.run(tasks, |i| task(i, false));
             let plain = Rows::new(x, self.dim, Sequences { axis: Axis::Band, ..sequences });
-            pool.run(plain.count().div_ceil(TILE), |i| {
-                let last = ((i + 1) * TILE).min(plain.count());
+            let (tile, _) = feed_forward_tile(self.kernels);
+            pool.run(plain.count().div_ceil(tile), |i| {
+                let last = ((i + 1) * tile).min(plain.count());
                 // SAFETY: as above; the attention is done.
-                self.kernels.session(|| unsafe { self.feed_forward(&plain, i * TILE, last) });
+                self.kernels.session(|| unsafe { self.feed_forward(&plain, i * tile, last) });
             });
         }
         Ok(())
@@ -204,8 +213,6 @@ impl TransformerBlock {
         let (count, hd) = (last - first, self.heads * dim_head);
         let padded = dim_head.next_multiple_of(nr);
         let (lda, words) = (kn.words(dim), kn.words(dim_head));
-        // Sequences begin with a row of tiles.
-        let (len_q, sequences) = (kn.rows(len), count / len);
         let key_panels = len.div_ceil(nr) * words * nr;
         // Products of bf16 take values as pairs of rows, others as they come.
         let pairs = if kn.paired { kn.words(len) * nr } else { 0 };
@@ -217,7 +224,7 @@ impl TransformerBlock {
             count * padded,
             count * padded,
             count * padded,
-            sequences * kn.narrowed_len(len_q, dim_head),
+            kn.narrowed_len(len, dim_head),
             key_panels,
             pairs * padded / nr,
             attention::scratch_len(kn, len),
@@ -251,10 +258,12 @@ impl TransformerBlock {
                 };
                 (kn.project)(&plain);
                 (kn.sigmoid)(gates, count * self.heads);
+                // Rows of f32 stay near while they meet q, k and v; those of bf16 are half, and gain more from weights that stay.
+                let tile = if kn.paired { count } else { TILE };
                 for head in 0..self.heads {
                     let mut r = 0;
                     while r < count {
-                        let m = TILE.min(count - r);
+                        let m = tile.min(count - r);
                         let a = xn.add(r * lda);
                         let project = |part: usize, c: *mut f32, ldc: usize, c_panel: usize| {
                             let b = self.qkv.column((3 * head + part) * padded);
@@ -274,8 +283,7 @@ impl TransformerBlock {
                             (kn.rotate)(k.add(row * padded), angles, dim_head);
                         }
                     }
-                    for sequence in 0..sequences {
-                        let s = sequence * len;
+                    for s in (0..count).step_by(len) {
                         let mut p = 0;
                         while p < len {
                             let tokens = nr.min(len - p);
@@ -283,8 +291,7 @@ impl TransformerBlock {
                             (kn.transpose)(k.add((s + p) * padded), tokens, dim_head, padded, to, nr);
                             p += nr;
                         }
-                        let to = queries.add(sequence * kn.narrowed_len(len_q, dim_head));
-                        let (q, ldq) = kn.operand(q.add(s * padded), len, dim_head, padded, to);
+                        let (q, ldq) = kn.operand(q.add(s * padded), len, dim_head, padded, queries);
                         let mut one = Head {
                             len,
                             dim_head,
@@ -346,15 +353,15 @@ impl TransformerBlock {
     /// No one else may touch these rows.
     unsafe fn feed_forward(&self, rows: &Rows<'_>, first: usize, last: usize) {
         let (kn, nr, dim) = (self.kernels, self.kernels.nr, self.dim);
-        let width = INNER.min(self.inner).next_multiple_of(nr);
-        let sizes =
-            [kn.operand_len(TILE, dim), dim, TILE * width, kn.narrowed_len(TILE, width), TILE * dim];
+        let (tile, width) = feed_forward_tile(kn);
+        let (tile, width) = (tile.min(last - first), width.min(self.inner).next_multiple_of(nr));
+        let sizes = [kn.operand_len(tile, dim), dim, tile * width, kn.narrowed_len(tile, width), tile * dim];
         with_scratch(sizes, |[xn, spare, hidden, narrowed, sum]| {
             let [xn, spare, hidden] = [xn, spare, hidden].map(<[f32]>::as_mut_ptr);
             let [narrowed, sum] = [narrowed, sum].map(<[f32]>::as_mut_ptr);
             let mut r = first;
             while r < last {
-                let m = TILE.min(last - r);
+                let m = tile.min(last - r);
                 // SAFETY: as in `attention`; panels c0/nr and rows c0 exist because c0 < inner and width is whole panels.
                 unsafe {
                     for row in 0..m {

@@ -4,6 +4,7 @@
 //! It is built from the same architecture and weights, and covers what nearly all checkpoints are: softmax attention with rotary
 //! positions and plain residuals. [`uncovered`] names what it leaves to candle.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::{Device, Shape};
@@ -78,7 +79,7 @@ impl FusedRoformer {
             Ok::<_, FusedError>((
                 band_split(arch, &weights, target)?,
                 layers(arch, &weights, target)?,
-                mask_estimator(arch, &weights, target)?,
+                mask_estimator(arch, &weights, target, 0..arch.num_stems)?,
             ))
         })?;
         Ok(Self {
@@ -92,6 +93,51 @@ impl FusedRoformer {
             x: Vec::new(),
             gathered: Vec::new(),
         })
+    }
+
+    /// What [`Self::forward`] of a network on `target` would make of one chunk. It is packed part by part as its turn comes, so that
+    /// there is never more of it than one.
+    ///
+    /// # Errors
+    /// [`FusedError`].
+    pub fn once(
+        arch: &Architecture,
+        vb: VarBuilder,
+        target: Target,
+        pool: &Pool,
+        spec: &[f32],
+    ) -> Result<Vec<f32>, FusedError> {
+        let weights = Weights(vb.set_device(Device::Cpu));
+        let (frame, bands, rotaries) = (arch.frame_features(), arch.bands.len(), Rotaries::default());
+        let frames = spec.len() / frame;
+        let layout = Some(arch.band_layout()).filter(|layout| !layout.whole);
+        let (mut gathered, mut x) = (Vec::new(), vec![0.0; frames * bands * arch.dim]);
+        let features = match &layout {
+            None => spec,
+            Some(shared) => {
+                shared.gather(spec, frame, &mut gathered);
+                &gathered
+            }
+        };
+        pool.install(|| band_split(arch, &weights, target))?.forward(pool, features, &mut x, frames)?;
+        let mut earlier = None;
+        for i in 0..arch.depth {
+            let layer = pool.install(|| layer(arch, &weights, i, target, &rotaries))?;
+            layer.forward(arch, pool, &mut x, &mut earlier, frames)?;
+        }
+        let mut masks = vec![0.0; arch.num_stems * frames * frame];
+        for (n, masks) in masks.chunks_exact_mut((frames * frame).max(1)).enumerate() {
+            let estimator = pool.install(|| mask_estimator(arch, &weights, target, n..n + 1))?;
+            match &layout {
+                None => estimator.forward(pool, &x, masks, frames)?,
+                Some(shared) => {
+                    gathered.resize(frames * shared.indices.len(), 0.0);
+                    estimator.forward(pool, &x, &mut gathered, frames)?;
+                    shared.scatter(&gathered, frame, masks);
+                }
+            }
+        }
+        Ok(masks)
     }
 
     /// What the kernels are compiled for.
@@ -132,23 +178,9 @@ impl FusedRoformer {
                 self.band_split.forward(&self.pool, &self.gathered, &mut self.x, frames)?;
             }
         }
-        let mut earlier: Option<Vec<f32>> = None;
+        let mut earlier = None;
         for layer in &self.layers {
-            if let Some(earlier) = &earlier {
-                self.x.iter_mut().zip(earlier).for_each(|(x, e)| *x += e);
-            }
-            for block in &layer.time {
-                block.forward(&self.pool, &mut self.x, Sequences::time(frames, bands))?;
-            }
-            for block in &layer.freq {
-                block.forward(&self.pool, &mut self.x, Sequences::band(frames, bands))?;
-            }
-            if self.architecture.skip_connection {
-                match &mut earlier {
-                    Some(earlier) => earlier.iter_mut().zip(&self.x).for_each(|(e, x)| *e += x),
-                    None => earlier = Some(self.x.clone()),
-                }
-            }
+            layer.forward(&self.architecture, &self.pool, &mut self.x, &mut earlier, frames)?;
         }
         match &self.bands {
             None => self.mask_estimator.forward(&self.pool, &self.x, masks, frames),
@@ -160,6 +192,36 @@ impl FusedRoformer {
                 Ok(())
             }
         }
+    }
+}
+
+impl Layer {
+    /// x [frames, bands, dim] through both transformers. `earlier` is the sum of what earlier layers gave, for skip connections.
+    fn forward(
+        &self,
+        arch: &Architecture,
+        pool: &Pool,
+        x: &mut [f32],
+        earlier: &mut Option<Vec<f32>>,
+        frames: usize,
+    ) -> Result<(), KernelError> {
+        let bands = arch.bands.len();
+        if let Some(earlier) = earlier {
+            x.iter_mut().zip(earlier).for_each(|(x, e)| *x += *e);
+        }
+        for block in &self.time {
+            block.forward(pool, x, Sequences::time(frames, bands))?;
+        }
+        for block in &self.freq {
+            block.forward(pool, x, Sequences::band(frames, bands))?;
+        }
+        if arch.skip_connection {
+            match earlier {
+                Some(earlier) => earlier.iter_mut().zip(x).for_each(|(e, x)| *e += *x),
+                None => *earlier = Some(x.to_vec()),
+            }
+        }
+        Ok(())
     }
 }
 
@@ -217,10 +279,12 @@ fn band_split(arch: &Architecture, weights: &Weights, target: Target) -> Result<
     Ok(BandSplit::new(target, &bands)?)
 }
 
+/// The mask estimators of some stems.
 fn mask_estimator(
     arch: &Architecture,
     weights: &Weights,
     target: Target,
+    stems: Range<usize>,
 ) -> Result<MaskEstimator, FusedError> {
     let final_norm = if arch.final_norm() { Some(weights.get("final_norm.gamma", arch.dim)?) } else { None };
     let band = |n: usize, k: usize, features: usize| {
@@ -236,25 +300,30 @@ fn mask_estimator(
     };
     let features = arch.band_features();
     let bands = |n| features.par_iter().enumerate().map(|(k, &features)| band(n, k, features)).collect();
-    let stems = (0..arch.num_stems).into_par_iter().map(bands).collect::<Result<_, _>>()?;
+    let stems = stems.into_par_iter().map(bands).collect::<Result<_, _>>()?;
     Ok(MaskEstimator::new(stems, final_norm.is_some())?)
 }
 
 fn layers(arch: &Architecture, weights: &Weights, target: Target) -> Result<Vec<Layer>, FusedError> {
-    let [_, time_at, freq_at] = arch.transformer_indices;
     let rotaries = Rotaries::default();
-    (0..arch.depth)
-        .into_par_iter()
-        .map(|i| {
-            let at = weights.pp(format!("layers.{i}"));
-            let blocks = |index, depth| blocks(arch, &at.pp(index), depth, target, &rotaries);
-            let (time, freq) = rayon::join(
-                || blocks(time_at, arch.time_transformer_depth),
-                || blocks(freq_at, arch.freq_transformer_depth),
-            );
-            Ok(Layer { time: time?, freq: freq? })
-        })
-        .collect()
+    (0..arch.depth).into_par_iter().map(|i| layer(arch, weights, i, target, &rotaries)).collect()
+}
+
+fn layer(
+    arch: &Architecture,
+    weights: &Weights,
+    i: usize,
+    target: Target,
+    rotaries: &Rotaries,
+) -> Result<Layer, FusedError> {
+    let [_, time_at, freq_at] = arch.transformer_indices;
+    let at = weights.pp(format!("layers.{i}"));
+    let blocks = |index, depth| blocks(arch, &at.pp(index), depth, target, rotaries);
+    let (time, freq) = rayon::join(
+        || blocks(time_at, arch.time_transformer_depth),
+        || blocks(freq_at, arch.freq_transformer_depth),
+    );
+    Ok(Layer { time: time?, freq: freq? })
 }
 
 /// The blocks of one transformer; the norm that may follow it goes with the last.

@@ -16,7 +16,7 @@ const MIN_SNR_DB: f64 = 38.0;
 /// Features below which `auto` does not try: such networks are quick in f32, and bf16 is hard on them.
 const MIN_DIM: usize = 256;
 /// Frames of the self-check.
-const FRAMES: usize = 48;
+const FRAMES: usize = 32;
 
 /// The arithmetic of a network, and how it came to be.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,19 +88,22 @@ fn checked(
     quick: Target,
     min_snr_db: f64,
 ) -> Result<(FusedRoformer, Arithmetic), LoadError> {
-    let build = |target| FusedRoformer::new(arch, vb.clone(), target, pool.clone());
-    let (mut quick, mut exact) = (build(quick)?, build(Target::best(Format::F32))?);
+    let exact = Target::best(Format::F32);
     let mut random = Random::new(0);
     let features = arch.frame_features();
     // Louder where music is louder: in the low bins, which come first in a frame.
     let loudness = |i: usize| 20.0 / (1.0 + (i % features) as f32 / 32.0);
     let spec: Vec<f32> = (0..FRAMES * features).map(|i| loudness(i) * random.bipolar()).collect();
-    let (masks, wanted) = (quick.forward(&spec, 1)?, exact.forward(&spec, 1)?);
+    // First, while there is nothing else in memory.
+    let wanted = FusedRoformer::once(arch, vb.clone(), exact, pool, &spec)?;
+    let mut quick = FusedRoformer::new(arch, vb.clone(), quick, pool.clone())?;
+    let masks = quick.forward(&spec, 1)?;
     let db = agreement_db(&spec, &masks, &wanted);
     // False for NaN.
     let good = db >= min_snr_db;
     let precision = if good { Precision::Bf16 } else { Precision::F32 };
-    Ok((if good { quick } else { exact }, Arithmetic { precision, self_check_db: Some(db) }))
+    let network = if good { quick } else { FusedRoformer::new(arch, vb.clone(), exact, pool.clone())? };
+    Ok((network, Arithmetic { precision, self_check_db: Some(db) }))
 }
 
 /// SNR in dB of what `masks` and `wanted` make of `spec`, complex numbers all, any number of stems; NaN where a mask is no number.

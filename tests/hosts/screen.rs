@@ -17,6 +17,27 @@ pub struct Frame<'a> {
     window: x::Window,
 }
 
+/// A window of this size on the first screen, not shown yet.
+pub fn window(connection: &xcb::Connection, width: u16, height: u16) -> x::Window {
+    let root = connection.get_setup().roots().next().unwrap();
+    let window: x::Window = connection.generate_id();
+    let make = x::CreateWindow {
+        depth: x::COPY_FROM_PARENT as u8,
+        wid: window,
+        parent: root.root(),
+        x: 0,
+        y: 0,
+        width,
+        height,
+        border_width: 0,
+        class: x::WindowClass::InputOutput,
+        visual: root.root_visual(),
+        value_list: &[],
+    };
+    connection.check_request(connection.send_request_checked(&make)).unwrap();
+    window
+}
+
 impl Screen {
     /// Starts Xvfb and points this process to it, so no other thread may be at work yet. OpenGL is drawn in software.
     pub fn start() -> Self {
@@ -45,22 +66,7 @@ impl Screen {
 
     /// A window of this size, shown.
     pub fn frame(&self, width: u16, height: u16) -> Frame<'_> {
-        let root = self.connection.get_setup().roots().next().unwrap();
-        let window: x::Window = self.connection.generate_id();
-        let make = x::CreateWindow {
-            depth: x::COPY_FROM_PARENT as u8,
-            wid: window,
-            parent: root.root(),
-            x: 0,
-            y: 0,
-            width,
-            height,
-            border_width: 0,
-            class: x::WindowClass::InputOutput,
-            visual: root.root_visual(),
-            value_list: &[],
-        };
-        self.connection.check_request(self.connection.send_request_checked(&make)).unwrap();
+        let window = window(&self.connection, width, height);
         self.connection
             .check_request(self.connection.send_request_checked(&x::MapWindow { window }))
             .unwrap();

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use xcb::{Xid, XidNew, x};
 
+use crate::screen;
+
 xcb::atoms_struct! {
     #[derive(Debug)]
     struct Atoms {
@@ -73,22 +75,7 @@ impl Source {
     pub fn new(list: Vec<u8>) -> Self {
         let (connection, _) = xcb::Connection::connect(None).unwrap();
         let atoms = Atoms::intern_all(&connection).unwrap();
-        let root = connection.get_setup().roots().next().unwrap();
-        let window: x::Window = connection.generate_id();
-        let make = x::CreateWindow {
-            depth: x::COPY_FROM_PARENT as u8,
-            wid: window,
-            parent: root.root(),
-            x: 0,
-            y: 0,
-            width: 1,
-            height: 1,
-            border_width: 0,
-            class: x::WindowClass::InputOutput,
-            visual: root.root_visual(),
-            value_list: &[],
-        };
-        connection.check_request(connection.send_request_checked(&make)).unwrap();
+        let window = screen::window(&connection, 1, 1);
         connection
             .check_request(connection.send_request_checked(&x::SetSelectionOwner {
                 owner: window,

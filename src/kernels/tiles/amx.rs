@@ -49,7 +49,10 @@ fn processor_has_it() -> bool {
         // SAFETY: OSXSAVE, looked at before, says that the instruction works.
         unsafe { _xgetbv(0) }
     }
-    if !is_x86_feature_detected!("avx512bf16") || !is_x86_feature_detected!("avx512f") || !is_x86_feature_detected!("xsave") {
+    if !is_x86_feature_detected!("avx512bf16")
+        || !is_x86_feature_detected!("avx512f")
+        || !is_x86_feature_detected!("xsave")
+    {
         return false;
     }
     __cpuid(0).eax >= 7
