@@ -80,6 +80,7 @@ pub(super) trait Simd: Copy + 'static {
     /// Stores `LANES` bf16.
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::V) {
+        const { assert!(Self::LANES <= MAX_LANES) }
         // SAFETY: the caller gives LANES writable values.
         unsafe {
             let mut lanes = [0.0; MAX_LANES];
@@ -92,6 +93,7 @@ pub(super) trait Simd: Copy + 'static {
     /// Lanes of two bf16.
     #[inline(always)]
     unsafe fn pair_bf16(lower: Self::V, upper: Self::V) -> Self::V {
+        const { assert!(Self::LANES <= MAX_LANES) }
         // SAFETY: the buffers hold MAX_LANES values.
         unsafe {
             let (mut a, mut b) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
