@@ -2,7 +2,7 @@
 //!
 //! Processor and controller are one object here. While audio runs, values reach the processor with the blocks, exact to the block, and the
 //! wrapper ignores what is set on the controller beside that: it may be old by the time it is set. But a host asks the controller for
-//! what it has just set, and must find it.
+//! what it has just set, and must find it; also in a state, and after an end of processing that no block came before.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -51,8 +51,16 @@ impl Shown {
 
     /// As [`forget`](Self::forget), for all parameters.
     pub fn forget_all(&self) {
-        for shown in &self.values {
-            shown.store(NONE, Relaxed);
+        self.settle(|_, _| ());
+    }
+
+    /// Gives the processor what is shown. Realtime-safe if `set` is.
+    pub fn settle(&self, set: impl Fn(u32, f64)) {
+        for (id, shown) in self.ids.iter().zip(&self.values) {
+            let bits = shown.swap(NONE, Relaxed);
+            if bits != NONE {
+                set(*id, f64::from_bits(bits));
+            }
         }
     }
 }
@@ -71,6 +79,17 @@ mod tests {
         assert_eq!((shown.get(7), shown.get(2)), (None, Some(1.0)));
         shown.forget_all();
         assert_eq!(shown.get(2), None);
+    }
+
+    #[test]
+    fn what_is_shown_is_given_away_once() {
+        let shown = Shown::new(vec![9, 2, 7]);
+        assert!(shown.set(7, 0.25) && shown.set(9, 1.0));
+        let given = std::cell::RefCell::new(Vec::new());
+        shown.settle(|id, value| given.borrow_mut().push((id, value)));
+        shown.settle(|id, value| given.borrow_mut().push((id, value)));
+        assert_eq!(*given.borrow(), [(7, 0.25), (9, 1.0)]);
+        assert_eq!(shown.get(7), None);
     }
 
     #[test]

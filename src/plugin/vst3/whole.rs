@@ -110,6 +110,11 @@ impl<P: Vst3Plugin> Whole<P> {
         self.handler.values.as_ref().is_some_and(|values| values.set(id, value))
     }
 
+    /// The processor has what the controller shows. Realtime-safe.
+    fn settle(&self) {
+        self.shown.settle(|id, value| _ = self.set(id, value));
+    }
+
     /// Gives the processor its new values: where a block has several, the last. Realtime-safe.
     ///
     /// # Safety
@@ -190,7 +195,6 @@ impl<P: Vst3Plugin> IComponentTrait for Whole<P> {
         fn getBusCount(media: MediaType, direction: BusDirection) -> int32;
         fn getRoutingInfo(input: *mut RoutingInfo, output: *mut RoutingInfo) -> tresult;
         fn activateBus(media: MediaType, direction: BusDirection, index: int32, state: TBool) -> tresult;
-        fn getState(state: *mut IBStream) -> tresult;
     }
 
     unsafe fn getBusInfo(
@@ -223,6 +227,13 @@ impl<P: Vst3Plugin> IComponentTrait for Whole<P> {
             }
             result
         }
+    }
+
+    /// With what the controller shows: a host that has set a value and saves before the next block, or sends none, has it saved.
+    unsafe fn getState(&self, state: *mut IBStream) -> tresult {
+        self.settle();
+        // SAFETY: the caller's argument, unchanged.
+        unsafe { IComponentTrait::getState(&self.inner, state) }
     }
 
     unsafe fn setState(&self, state: *mut IBStream) -> tresult {
@@ -327,7 +338,7 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
 
     unsafe fn setProcessing(&self, state: TBool) -> tresult {
         self.handler.processing.store(state != 0, Relaxed);
-        self.shown.forget_all();
+        self.settle();
         // SAFETY: the caller's argument, unchanged. The wrapper is not told of an end; it would only take note.
         if state != 0 { unsafe { self.inner.setProcessing(state) } } else { kResultOk }
     }

@@ -1,5 +1,7 @@
 //! Values that a host sets, on the controller and with its blocks.
 
+use std::cell::RefCell;
+
 use vst3::{Class, ComPtr, ComWrapper};
 
 use super::*;
@@ -32,6 +34,65 @@ fn what_is_set_on_the_controller_alone_does_not_reach_the_sound() {
     }
     assert!(heard[latency..].iter().all(|sample| *sample == 0.5), "automation is the blocks' alone");
     assert_eq!(instance.get("Output"), 0.0);
+}
+
+/// A stream that takes all that is written.
+#[derive(Default)]
+struct Sink(RefCell<Vec<u8>>);
+
+impl Class for Sink {
+    type Interfaces = (IBStream,);
+}
+
+impl IBStreamTrait for Sink {
+    unsafe fn read(&self, _buffer: *mut c_void, _count: i32, _read: *mut i32) -> tresult {
+        kNotImplemented
+    }
+    unsafe fn write(&self, buffer: *mut c_void, count: i32, written: *mut i32) -> tresult {
+        let bytes = unsafe { std::slice::from_raw_parts(buffer.cast::<u8>(), count as usize) };
+        self.0.borrow_mut().extend_from_slice(bytes);
+        if let Some(written) = unsafe { written.as_mut() } {
+            *written = count;
+        }
+        kResultOk
+    }
+    unsafe fn seek(&self, _position: i64, _mode: i32, _result: *mut i64) -> tresult {
+        kNotImplemented
+    }
+    unsafe fn tell(&self, _position: *mut i64) -> tresult {
+        kNotImplemented
+    }
+}
+
+/// A parameter's value in the state that the component gives, in dB.
+fn saved(instance: &Instance, name: &str) -> f64 {
+    let sink = ComWrapper::new(Sink::default());
+    let stream = sink.to_com_ptr::<IBStream>().unwrap();
+    assert_eq!(unsafe { instance.component.getState(stream.as_ptr()) }, kResultOk);
+    let state: serde_json::Value = serde_json::from_slice(&sink.0.borrow()).unwrap();
+    state["params"][name]["f32"].as_f64().unwrap_or_else(|| panic!("{state}"))
+}
+
+#[test]
+fn what_was_set_is_saved_though_no_block_has_come() {
+    let instance = Instance::active(STEREO);
+    for value in [0.25, 0.75] {
+        instance.set("Output", value);
+        let plain = unsafe { instance.controller.normalizedParamToPlain(instance.id("Output"), value) };
+        let found = saved(&instance, "output");
+        assert!((found - plain).abs() < 0.02, "{found} dB instead of {plain}");
+    }
+}
+
+#[test]
+fn what_was_set_stays_when_processing_ends_without_a_block() {
+    let instance = Instance::active(STEREO);
+    instance.set("Output", 0.25);
+    for state in [0, 1] {
+        assert_eq!(unsafe { instance.processor.setProcessing(state) }, kResultOk);
+        let got = instance.get("Output");
+        assert!((got - 0.25).abs() < 1e-3, "{got}");
+    }
 }
 
 /// One parameter's change in a block, or several, of which the last counts.
