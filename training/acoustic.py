@@ -1,4 +1,5 @@
-"""Recorded drums, hit by hit: kits of General MIDI soundfonts and of Emanuel Rumpf's samples, mixed, tuned, damped and played.
+"""Recorded drums, hit by hit: kits of General MIDI soundfonts, of Emanuel Rumpf's samples and of DrumGizmo's MuldjordKit, mixed, tuned,
+damped and played.
 
 A shelf is what one source has: {voice: [hits from soft to loud]}, a hit float32 [t] at the level at which it was recorded.
 """
@@ -22,6 +23,10 @@ RUMPF = dict(
     kick=("06-38", "06-46", "07-18", "07-20"), snare=("01-21", "06-25"), rim=("09-12",), hat=("09-10", "06-28"), open=("08-31",),
     ride=("08-20",), bell=("06-40",), crash=("06-43", "06-30"), tom_hi=("08-19",), tom_mid=("08-18",), tom_lo=("08-17",),
     cowbell=("08-32",), clap=("01-26",),
+)  # fmt: skip
+MULDJORD = dict(
+    kick=("KdrumL", "KdrumR"), snare=("Snare1", "Snare2"), hat=("HihatClosed",), open=("HihatOpen",), ride=("RideL", "RideR"),
+    bell=("RideLBell", "RideRBell"), crash=("CrashL", "CrashR"), china=("China",), tom_hi=("Tom1",), tom_mid=("Tom2", "Tom3"), tom_lo=("Tom4",),
 )  # fmt: skip
 SECONDS = 2.5
 
@@ -62,9 +67,23 @@ def rumpf_shelves(folder):
         yield {voice: [trimmed(decode(folder / f"beats_{names[turn % len(names)]}.flac"))] for voice, names in RUMPF.items()}
 
 
-def shelves(soundfonts, rumpf):
+def muldjord_shelves(folder):
+    """One drum of every pair a shelf, and every fourth part of its hits a layer; other hits of it in every turn."""
+    drums = {}
+    for name in {name for names in MULDJORD.values() for name in names}:
+        hits = [trimmed(decode(path)) for path in sorted((folder / name).glob("*.flac"))]
+        drums[name] = np.array_split(np.array(sorted(hits, key=lambda hit: np.abs(hit).max()), object), len(VELOCITIES))
+    for turn in range(8):
+        yield {
+            voice: [part[turn % len(part)] for part in drums[names[turn % len(names)]] if len(part)]
+            for voice, names in MULDJORD.items()
+        }
+
+
+def shelves(soundfonts, rumpf=None, muldjord=None):
     found = [shelf for soundfont in soundfonts for shelf in soundfont_shelves(soundfont)]
-    return found + (list(rumpf_shelves(rumpf)) * 3 if rumpf else [])
+    found += list(rumpf_shelves(rumpf)) * 3 if rumpf else []
+    return found + (list(muldjord_shelves(muldjord)) * 3 if muldjord else [])
 
 
 def tuned(hit, ratio):

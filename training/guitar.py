@@ -72,8 +72,8 @@ class Strings:
         self.brightness, self.decay = log_uniform(rng, *bright), log_uniform(rng, 0.5, 4)
         self.position, self.muting = rng.uniform(0.08, 0.3), log_uniform(rng, 0.04, 0.15)
 
-    def note(self, key, muted):
-        """As long as it rings."""
+    def note(self, key, muted, velocity):
+        """As long as it rings, at a peak of 1; the loudness does not change this string's sound."""
         name = key, muted, int(self.rng.integers(4))
         if name not in self.cache:
             frequency = 440 * 2 ** ((key - 69 + self.rng.normal(0, 0.03)) / 12)
@@ -96,7 +96,7 @@ class Strings:
             for i, key in enumerate(keys):
                 start = song.at(beat) + int(i * spread * SAMPLE_RATE)
                 count = min(int(seconds * SAMPLE_RATE) + release, song.length - start)
-                note = self.note(key, muted)[: max(count, 0)].copy()
+                note = self.note(key, muted, velocity)[: max(count, 0)].copy()
                 fade = min(release, len(note))
                 note[len(note) - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
                 out[start : start + len(note)] += velocity * note
