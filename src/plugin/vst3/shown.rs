@@ -2,10 +2,10 @@
 //!
 //! Processor and controller are one object here. While audio runs, values reach the processor with the blocks, exact to the block, and the
 //! wrapper ignores what is set on the controller beside that: it may be old by the time it is set. But a host asks the controller for
-//! what it has just set, and must find it; also in a state, and after an end of processing that no block came before.
+//! what it has just set, and must find it; also in a state, and after an end of processing, if no block has come since.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 /// Bits of no value: a NaN.
 const NONE: u64 = u64::MAX;
@@ -15,6 +15,8 @@ pub(super) struct Shown {
     /// Ids in order.
     ids: Box<[u32]>,
     values: Box<[AtomicU64]>,
+    /// A value was set after the last block.
+    fresh: AtomicBool,
 }
 
 impl Shown {
@@ -22,7 +24,7 @@ impl Shown {
     pub fn new(mut ids: Vec<u32>) -> Self {
         ids.sort_unstable();
         let values = ids.iter().map(|_| AtomicU64::new(NONE)).collect();
-        Self { ids: ids.into(), values }
+        Self { ids: ids.into(), values, fresh: AtomicBool::new(false) }
     }
 
     fn of(&self, id: u32) -> Option<&AtomicU64> {
@@ -33,6 +35,7 @@ impl Shown {
     pub fn set(&self, id: u32, value: f64) -> bool {
         let Some(shown) = self.of(id).filter(|_| value.is_finite()) else { return false };
         shown.store(value.clamp(0.0, 1.0).to_bits(), Relaxed);
+        self.fresh.store(true, Relaxed);
         true
     }
 
@@ -51,11 +54,23 @@ impl Shown {
 
     /// As [`forget`](Self::forget), for all parameters.
     pub fn forget_all(&self) {
-        self.settle(|_, _| ());
+        self.fresh.store(false, Relaxed);
+        for shown in &self.values {
+            shown.store(NONE, Relaxed);
+        }
     }
 
-    /// Gives the processor what is shown. Realtime-safe if `set` is.
-    pub fn settle(&self, set: impl Fn(u32, f64)) {
+    /// A block brings what the processor is to have. Realtime-safe.
+    pub fn block(&self) {
+        self.fresh.store(false, Relaxed);
+    }
+
+    /// Gives the processor what is shown, unless a block has come since: then it might undo what that has brought.
+    /// Realtime-safe if `set` is.
+    pub fn settle(&self, mut set: impl FnMut(u32, f64)) {
+        if !self.fresh.swap(false, Relaxed) {
+            return;
+        }
         for (id, shown) in self.ids.iter().zip(&self.values) {
             let bits = shown.swap(NONE, Relaxed);
             if bits != NONE {
@@ -82,14 +97,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_is_given_away_once() {
+    fn what_is_shown_is_given_away_once_and_not_after_a_block() {
         let shown = Shown::new(vec![9, 2, 7]);
+        let mut given = Vec::new();
         assert!(shown.set(7, 0.25) && shown.set(9, 1.0));
-        let given = std::cell::RefCell::new(Vec::new());
-        shown.settle(|id, value| given.borrow_mut().push((id, value)));
-        shown.settle(|id, value| given.borrow_mut().push((id, value)));
-        assert_eq!(*given.borrow(), [(7, 0.25), (9, 1.0)]);
-        assert_eq!(shown.get(7), None);
+        shown.settle(|id, value| given.push((id, value)));
+        shown.settle(|id, value| given.push((id, value)));
+        assert!(shown.set(2, 0.5));
+        shown.block();
+        shown.settle(|id, value| given.push((id, value)));
+        assert_eq!(given, [(7, 0.25), (9, 1.0)]);
+        assert_eq!((shown.get(7), shown.get(2)), (None, Some(0.5)));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl<P: Vst3Plugin> Whole<P> {
         self.handler.values.as_ref().is_some_and(|values| values.set(id, value))
     }
 
-    /// The processor has what the controller shows. Realtime-safe.
+    /// The processor has what the controller shows, where no block will bring it. Realtime-safe.
     fn settle(&self) {
         self.shown.settle(|id, value| _ = self.set(id, value));
     }
@@ -229,7 +229,7 @@ impl<P: Vst3Plugin> IComponentTrait for Whole<P> {
         }
     }
 
-    /// With what the controller shows: a host that has set a value and saves before the next block, or sends none, has it saved.
+    /// A host that has set a value on the controller and saves before the next block, or sends none, has it saved.
     unsafe fn getState(&self, state: *mut IBStream) -> tresult {
         self.settle();
         // SAFETY: the caller's argument, unchanged.
@@ -339,6 +339,7 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
     unsafe fn setProcessing(&self, state: TBool) -> tresult {
         self.handler.processing.store(state != 0, Relaxed);
         self.settle();
+        self.shown.forget_all();
         // SAFETY: the caller's argument, unchanged. The wrapper is not told of an end; it would only take note.
         if state != 0 { unsafe { self.inner.setProcessing(state) } } else { kResultOk }
     }
@@ -355,6 +356,7 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Whole<P> {
                 return kInvalidArgument;
             }
             let changes = std::mem::replace(&mut block.inputParameterChanges, std::ptr::null_mut());
+            self.shown.block();
             self.take(changes);
             let before = self.latency();
             let hold = Hold::new();

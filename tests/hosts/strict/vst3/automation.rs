@@ -34,6 +34,7 @@ fn what_is_set_on_the_controller_alone_does_not_reach_the_sound() {
     }
     assert!(heard[latency..].iter().all(|sample| *sample == 0.5), "automation is the blocks' alone");
     assert_eq!(instance.get("Output"), 0.0);
+    assert_eq!(saved(&instance, "output"), 0.0, "nor the state, as blocks have come without it");
 }
 
 /// A stream that takes all that is written.
