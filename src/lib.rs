@@ -14,7 +14,7 @@ pub mod kernels;
 pub mod lossless;
 pub mod model;
 pub mod offline;
-mod partial;
+pub mod partial;
 #[cfg(feature = "plugin")]
 pub mod plugin;
 pub mod registry;

@@ -98,8 +98,6 @@ impl Instance {
             offline: config.process_mode == ProcessMode::Offline,
         };
         let session = self.session().clone();
-        // Old clients of an earlier activation are void.
-        while session.handoff.pop().is_some() {}
         let live = match control::activate(&session, host) {
             Ok(live) => live,
             Err(error) => {

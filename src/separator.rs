@@ -240,6 +240,13 @@ pub fn check_chunk(chunk: usize, architecture: &Architecture) -> Result<(), Load
     if chunk < min { Err(LoadError::ChunkTooShort { chunk, n_fft, min }) } else { Ok(()) }
 }
 
+/// The place of the stem `wanted` in `names`. YAMLs write `Vocals` as often as `vocals`: where none has the very name, the first
+/// that differs in case alone counts.
+pub fn stem_position(names: &[String], wanted: &str) -> Option<usize> {
+    let exact = names.iter().position(|name| name == wanted);
+    exact.or_else(|| names.iter().position(|name| name.eq_ignore_ascii_case(wanted)))
+}
+
 /// Names for the network's stems and, for a single one, for what it leaves.
 fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<String>)> {
     let mut names = config.stems().to_vec();
@@ -256,7 +263,7 @@ fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<Stri
     }
     let complement = (count == 1).then(|| {
         let others: Vec<_> = config.training.instruments.iter().filter(|name| **name != names[0]).collect();
-        match (others[..].first(), names[0].as_str()) {
+        match (others[..].first(), names[0].to_ascii_lowercase().as_str()) {
             (Some(only), _) if others.len() == 1 => only.to_string(),
             (_, "vocals") => "instrumental".into(),
             (_, "instrumental") => "vocals".into(),

@@ -153,8 +153,11 @@ fn unknown_wrapper_is_taken_when_nothing_else_holds_tensors() {
 #[test]
 fn prefixes_are_cut_only_when_all_names_share_them() {
     let tensor = || Tensor::new("FloatStorage", "0", &[2]);
-    let cases: [(&[&str], &str, &[&str]); 4] = [
+    let cases: [(&[&str], &str, &[&str]); 7] = [
         (&["module.a", "module.b.c"], "module.", &["a", "b.c"]),
+        (&["module.a", "module.b", "n_averaged"], "module.", &["a", "b"]),
+        (&["ema_model.a", "initted", "step", "online_model.a"], "online_model.", &["a"]),
+        (&["ema_model.a", "initted", "step"], "ema_model.", &["a"]),
         (&["_orig_mod.module.model.a", "_orig_mod.module.model.b"], "_orig_mod.module.model.", &["a", "b"]),
         (&["module.a", "b"], "", &["b", "module.a"]),
         (&["model.", "model.a"], "", &["model.", "model.a"]),

@@ -172,6 +172,60 @@ fn names_follow_the_template_and_songs_there_already_are_skipped() {
 }
 
 #[test]
+fn a_stem_never_overwrites_another_song_not_even_one_of_another_share() {
+    let studio = Studio::new();
+    studio.song("song.wav", 0.05);
+    let other = read(&studio.song("song_vocals.wav", 0.07));
+    let words = ["song_vocals.wav", "song.wav", "overwritten"];
+    studio.separate(&["-o", ".", "song.wav", "song_vocals.wav"]).fails(2, &words);
+    studio.separate(&["-o", ".", "--shard", "1/2", "song.wav", "song_vocals.wav"]).fails(2, &words);
+    assert!(read(&studio.path("song_vocals.wav")) == other);
+    assert!(!studio.path("song_drums.wav").exists());
+}
+
+#[test]
+fn stems_are_found_in_any_case() {
+    let studio = Studio::new();
+    studio.model("loud", &["Drums", "bass", "Other", "Vocals"]);
+    let song = read(&studio.song("song.wav", 0.2));
+    let line = ["--model", "loud.safetensors", "--extract-instrumental", "--mix", "vocals=mute", "song.wav"];
+    studio.run(&line).ok();
+    let names = ["Drums", "Other", "Vocals", "bass", "instrumental", "mix"];
+    assert_eq!(studio.files("output"), names.map(|name| format!("song_{name}.wav")));
+    let [vocals, instrumental, mix] =
+        ["Vocals", "instrumental", "mix"].map(|name| read(&studio.path(&format!("output/song_{name}.wav"))));
+    let without: Vec<f32> = song.channel(0).iter().zip(vocals.channel(0)).map(|(m, v)| m - v).collect();
+    assert_eq!(instrumental.channel(0), without);
+    assert_eq!(mix.channel(0), without);
+    studio
+        .run(&["--model", "loud.safetensors", "-o", "two", "--stems", "vocals,OTHER,Other", "song.wav"])
+        .ok();
+    assert_eq!(studio.files("two"), ["song_Other.wav", "song_Vocals.wav"]);
+}
+
+#[test]
+fn options_of_a_yaml_that_mean_nothing_are_told() {
+    let studio = Studio::new();
+    studio.song("song.wav", 0.05);
+    let yaml = std::fs::read_to_string(studio.path("model.yaml")).unwrap();
+    std::fs::write(studio.path("odd.yaml"), yaml.replace("  heads: 2", "  heads: 2\n  stft_hop_lenght: 32"))
+        .unwrap();
+    let run = studio.separate(&["--config", "odd.yaml", "song.wav"]).ok();
+    assert!(run.err.contains("stft_hop_lenght"), "{}", run.err);
+    assert!(!studio.separate(&["song.wav"]).ok().err.contains("not understood"));
+}
+
+#[test]
+fn a_name_too_long_for_one_stem_leaves_none() {
+    let studio = Studio::new();
+    let name = "n".repeat(246);
+    let song = studio.song(&format!("{name}.wav"), 0.05);
+    // `_bass.wav` fits into the 255 of most file systems, `_vocals.wav` and `_drums.wav` do not.
+    studio.separate(&[song.to_str().unwrap()]).fails(4, &["_drums.wav"]);
+    assert!(studio.files("output").is_empty());
+}
+
+#[test]
 fn two_songs_of_one_name_are_refused_before_any_work() {
     let studio = Studio::new();
     studio.song("a/song.wav", 0.05);
@@ -256,6 +310,8 @@ fn one_bad_song_does_not_stop_the_others() {
     std::fs::write(studio.path("b.wav"), b"this is no song at all").unwrap();
     let songs = ["--stems", "bass", "a.wav", "b.wav", "c.wav"];
     let run = studio.separate(&songs).fails(1, &["b.wav", "2 separated, 1 failed"]);
+    // The code is the same where a share holds but one.
+    studio.separate(&["-o", "share", "--shard", "2/3", "a.wav", "b.wav", "c.wav"]).fails(1, &["b.wav"]);
     assert!(!run.err.contains("a.wav"));
     assert_eq!(studio.files("output"), ["a_bass.wav", "c_bass.wav"]);
     std::fs::remove_dir_all(studio.path("output")).unwrap();

@@ -38,6 +38,7 @@ model:
   freq_range: [-1, 500]
   mlp_expansion_factor: 4 # large
   sage_attention: yes
+  stft_hop_lenght: 512
 
 training:
   batch_size: 1
@@ -82,7 +83,8 @@ fn typical_file_is_read_in_full() {
     assert_eq!(model.num_residual_streams, Some(1));
     assert_eq!(model.freq_range, Some((-1, 500)));
     assert_eq!(model.mlp_expansion_factor, Some(4));
-    assert_eq!(model.unknown, ["sage_attention"]);
+    assert_eq!(model.sage_attention, Some(true));
+    assert_eq!(model.unknown, ["stft_hop_lenght"]);
     assert_eq!(config.training.use_amp, Some(true));
     assert_eq!(config.inference.num_overlap, Some(4));
     assert_eq!(config.inference.batch_size, Some(2));
@@ -133,6 +135,10 @@ fn anchors_and_merged_keys_are_followed() {
     let config = parse("base: &base {dim: 8, depth: 2}\nmodel:\n  <<: *base\n  depth: &d 3\n  heads: *d\n");
     assert_eq!((config.model.dim, config.model.depth, config.model.heads), (Some(8), Some(3), Some(3)));
     assert!(config.model.unknown.is_empty());
+
+    let several = "a: &a {dim: 8, depth: 2}\nb: &b {depth: 5, heads: 4}\nmodel: {<<: [*a, *b], dim: 16}\n";
+    let config = parse(several);
+    assert_eq!((config.model.dim, config.model.depth, config.model.heads), (Some(16), Some(2), Some(4)));
 }
 
 #[test]

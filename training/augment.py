@@ -172,12 +172,13 @@ def mastered(rng, stems):
     return stems
 
 
-def example(rng, pool, length, coherent=0.25, inside=0.0, low_drums=0.0):
+def example(rng, pool, length, coherent=0.25, inside=0.0, low_drums=0.0, voiceless=0.12):
     """Stems [n, s, t]; their sum is the mixture.
 
     `coherent`: share of one song as it is. `inside`: share of stems of one song from different places in it, which go
     together in tempo, key and sound without being played together. The rest is mixed across songs; there `low_drums` is
     the share of drums taken down by up to an octave, as long, low kicks are few in the pool and easily taken for a bass.
+    `voiceless`: share of the mixed examples, and of those of songs without a singer, that stay without one.
     """
     stems = np.zeros((len(STEMS), 2, length), np.float32)
     draw = rng.random()
@@ -195,12 +196,12 @@ def example(rng, pool, length, coherent=0.25, inside=0.0, low_drums=0.0):
                 audio = crop(rng, song[stem], stem, length, start if draw < coherent else None, ratio)
                 stems[n] = gain * (audio if rng.random() < 0.5 else audio[::-1])
         voice = STEMS.index("vocals")
-        if "vocals" not in song and rng.random() < 0.8:
+        if "vocals" not in song and rng.random() > voiceless:
             audio = place(rng, crop(rng, pool.pick(rng, "vocals"), "vocals", length), "vocals")
             level = np.sqrt(np.mean(stems**2) / np.mean(audio**2 + 1e-9)) * len(STEMS) ** 0.5
             stems[voice] = audio * level * 10 ** (rng.normal(-5, 4) / 20)
     else:
-        keep = rng.random(len(STEMS)) > np.array([0.06, 0.08, 0.06, 0.12])
+        keep = rng.random(len(STEMS)) > np.array([0.06, 0.08, 0.06, voiceless])
         if not keep.any():
             keep[rng.integers(len(STEMS))] = True
         for n, stem in enumerate(STEMS):

@@ -85,6 +85,7 @@ def main():
     parser.add_argument("--coherent", type=float, default=0.25, help="share of examples that are one song as it is")
     parser.add_argument("--inside", type=float, default=0.0, help="share mixed from places of one song")
     parser.add_argument("--low-drums", type=float, default=0.0, help="share of drums shifted down by up to an octave")
+    parser.add_argument("--voiceless", type=float, default=0.12, help="share of examples that get no singer")
     parser.add_argument("--seed", type=int, default=0, help="of the data: another one where a new state sees an old pool")
     parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--accumulate", type=int, default=1, help="batches a step")
@@ -107,7 +108,7 @@ def main():
             group["peak"] = lr * group.get("scale", 1.0)
     weights = {k: float(v) for k, v in (pair.split("=") for pair in args.weights.split(","))}
     length = args.frames * state.net.stft_kwargs["hop_length"]
-    shares = dict(coherent=args.coherent, inside=args.inside, low_drums=args.low_drums)
+    shares = dict(coherent=args.coherent, inside=args.inside, low_drums=args.low_drums, voiceless=args.voiceless)
     first = state.step * args.accumulate
     data = Batches(args.pool, args.holdout.split(","), weights, args.batch, length, first, args.seed, **shares)
     if not args.state.exists():

@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 
 pub use symphonia::core::io::MediaSource;
 
-use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
+use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
 
 /// How the source stores its samples, which says what a bit-exact output needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -66,7 +66,7 @@ pub struct SourceInfo {
     pub container: String,
     /// The codec, in short: `PCM`, `FLAC`, `MP3`.
     pub codec: String,
-    /// Sample rate in Hz, 1 to [`MAX_SAMPLE_RATE`].
+    /// Sample rate in Hz, [`MIN_SAMPLE_RATE`] to [`MAX_SAMPLE_RATE`].
     pub sample_rate: u32,
     /// Channels, 1 to [`MAX_CHANNELS`].
     pub channels: usize,
@@ -253,8 +253,10 @@ fn check_shape(path: &Path, channels: usize, sample_rate: u32) -> Result<(), Aud
     if channels == 0 || channels > MAX_CHANNELS {
         return header(format!("{channels} channels, expected 1 to {MAX_CHANNELS}"));
     }
-    if sample_rate == 0 || sample_rate > MAX_SAMPLE_RATE {
-        return header(format!("a sample rate of {sample_rate} Hz, expected 1 to {MAX_SAMPLE_RATE} Hz"));
+    if !(MIN_SAMPLE_RATE..=MAX_SAMPLE_RATE).contains(&sample_rate) {
+        return header(format!(
+            "a sample rate of {sample_rate} Hz, expected {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz"
+        ));
     }
     Ok(())
 }

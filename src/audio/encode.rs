@@ -11,11 +11,8 @@ use std::fs;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use parking_lot::Mutex;
-use tempfile::NamedTempFile;
-
-use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
-use crate::partial;
+use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
+use crate::partial::{self, Partial};
 
 /// How a sample is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -82,8 +79,10 @@ impl WriterSpec {
         if channels == 0 || channels > MAX_CHANNELS {
             return Err(format!("{channels} channels, but a file has 1 to {MAX_CHANNELS}"));
         }
-        if rate == 0 || rate > MAX_SAMPLE_RATE {
-            return Err(format!("a sample rate of {rate} Hz, but 1 to {MAX_SAMPLE_RATE} Hz are possible"));
+        if !(MIN_SAMPLE_RATE..=MAX_SAMPLE_RATE).contains(&rate) {
+            return Err(format!(
+                "a sample rate of {rate} Hz, but {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are possible"
+            ));
         }
         if self.container == Container::Flac {
             if self.format == SampleFormat::Float32 {
@@ -104,7 +103,7 @@ impl WriterSpec {
 }
 
 /// The temporary file behind a buffer: what the two containers write to.
-type Out = BufWriter<NamedTempFile>;
+type Out = BufWriter<Partial>;
 
 /// One container's view of a stream: blocks in, a header corrected at the end.
 trait Sink: Send {
@@ -135,7 +134,6 @@ pub struct AudioWriter {
     spec: WriterSpec,
     // None once a write has failed: the temporary file is gone then.
     out: Option<Out>,
-    temporary: PathBuf,
     sink: Box<dyn Sink>,
     written: u64,
     clipped: u64,
@@ -152,8 +150,13 @@ impl AudioWriter {
         if let Err(what) = spec.check() {
             return Err(AudioError::Spec { path, what });
         }
-        if fs::metadata(&path).is_ok_and(|meta| meta.is_dir()) {
-            return Err(AudioError::NotAFile { path, kind: "a folder" });
+        match fs::metadata(&path) {
+            Ok(meta) if meta.is_dir() => return Err(AudioError::NotAFile { path, kind: "a folder" }),
+            // Too long, for instance, which only the last rename would find.
+            Err(source) if source.kind() == io::ErrorKind::InvalidFilename => {
+                return Err(AudioError::Create { path, source });
+            }
+            _ => {}
         }
         if path.file_name().is_none() {
             return Err(AudioError::Spec { path, what: "the path names no file".to_owned() });
@@ -169,11 +172,7 @@ impl AudioWriter {
             }
         };
         match sink {
-            Ok(sink) => {
-                let temporary = out.get_ref().path().to_path_buf();
-                UNFINISHED.lock().push(temporary.clone());
-                Ok(Self { path, spec, out: Some(out), temporary, sink, written: 0, clipped: 0 })
-            }
+            Ok(sink) => Ok(Self { path, spec, out: Some(out), sink, written: 0, clipped: 0 }),
             Err(source) => {
                 discard(out);
                 Err(AudioError::Write { path, written: 0, source })
@@ -229,24 +228,23 @@ impl AudioWriter {
     ///
     /// # Errors
     /// [`AudioError::Write`] when the rest cannot be written or the rename fails; nothing stays behind.
-    pub fn finish(mut self) -> Result<PathBuf, AudioError> {
-        let Some(out) = self.out.as_mut() else { return Err(self.failed(gone())) };
-        if let Err(source) = self.sink.finish(out).and_then(|()| out.flush()) {
-            return Err(self.failed(source));
-        }
-        let Some(out) = self.out.take() else { return Err(self.failed(gone())) };
-        let file = match out.into_inner() {
-            Ok(file) => file,
-            Err(error) => {
-                let (source, out) = error.into_parts();
-                discard(out);
-                return Err(self.failed(source));
-            }
-        };
-        match file.persist(&self.path) {
-            Ok(_) => Ok(std::mem::take(&mut self.path)),
-            // The error carries the temporary file and removes it.
-            Err(error) => Err(self.failed(error.error)),
+    pub fn finish(self) -> Result<PathBuf, AudioError> {
+        self.complete()?.publish()
+    }
+
+    /// Completes the file without giving it its name: of several files that belong together none should appear before all are
+    /// whole.
+    ///
+    /// # Errors
+    /// As [`finish`](Self::finish).
+    pub(crate) fn complete(mut self) -> Result<CompleteFile, AudioError> {
+        let Some(mut out) = self.out.take() else { return Err(self.failed(gone())) };
+        let done = self.sink.finish(&mut out).and_then(|()| out.flush());
+        // Nothing is left in the buffer that the parts could lose.
+        let (file, _) = out.into_parts();
+        match done {
+            Ok(()) => Ok(CompleteFile { path: std::mem::take(&mut self.path), file, written: self.written }),
+            Err(source) => Err(self.failed(source)),
         }
     }
 
@@ -263,19 +261,24 @@ impl Drop for AudioWriter {
         if let Some(out) = self.out.take() {
             discard(out);
         }
-        UNFINISHED.lock().retain(|path| *path != self.temporary);
     }
 }
 
-/// Temporary files of the writers that are alive.
-static UNFINISHED: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+/// A file that is whole and waits for its name; dropped before, it removes itself.
+pub(crate) struct CompleteFile {
+    path: PathBuf,
+    file: Partial,
+    written: u64,
+}
 
-/// Removes the temporary files of all writers of the process, for a program that is about to exit without dropping them
-/// (a second Ctrl-C). Files that are complete stay.
-pub fn remove_unfinished() {
-    for path in UNFINISHED.lock().drain(..) {
-        // One that was completed meanwhile has another name by now.
-        let _ = fs::remove_file(path);
+impl CompleteFile {
+    /// Moves the file to its name. Returns the path.
+    pub fn publish(self) -> Result<PathBuf, AudioError> {
+        let Self { path, file, written } = self;
+        match file.publish(&path) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(AudioError::Write { path, written, source }),
+        }
     }
 }
 

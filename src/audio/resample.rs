@@ -8,7 +8,7 @@
 use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 
-use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, Planar};
+use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
 
 /// Shortest filter, in samples of the slower rate. The transition band is about 13.7 / `FILTER_SAMPLES` of
 /// the band, 74 Hz at 44.1 kHz on either side of the cutoff.
@@ -48,12 +48,12 @@ impl Resampler {
     /// Prepares the conversion of `channels` channels from `from` Hz to `to` Hz.
     ///
     /// # Errors
-    /// [`AudioError::Resample`] when a rate is 0 or above [`MAX_SAMPLE_RATE`], or the channels are none or more
+    /// [`AudioError::Resample`] when a rate is below [`MIN_SAMPLE_RATE`] or above [`MAX_SAMPLE_RATE`], or the channels are none or more
     /// than [`MAX_CHANNELS`].
     pub fn new(from: u32, to: u32, channels: usize) -> Result<Self, AudioError> {
         let refuse = |what: String| AudioError::Resample { from, to, what };
-        if [from, to].iter().any(|&rate| rate == 0 || rate > MAX_SAMPLE_RATE) {
-            return Err(refuse(format!("rates from 1 to {MAX_SAMPLE_RATE} Hz are possible")));
+        if [from, to].iter().any(|rate| !(MIN_SAMPLE_RATE..=MAX_SAMPLE_RATE).contains(rate)) {
+            return Err(refuse(format!("rates from {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are possible")));
         }
         if channels == 0 || channels > MAX_CHANNELS {
             return Err(refuse(format!("{channels} channels, expected 1 to {MAX_CHANNELS}")));

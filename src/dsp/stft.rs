@@ -30,9 +30,9 @@ impl StftConfig {
         self.n_fft / 2 + 1
     }
 
-    /// Frames of a signal of `samples` samples.
+    /// Frames of a signal of `samples` samples: an odd `n_fft` is one longer than its padding.
     pub fn frames(&self, samples: usize) -> usize {
-        1 + samples / self.hop_length
+        1 + samples.saturating_sub(self.n_fft % 2) / self.hop_length
     }
 
     /// Fewest samples that reflect padding can extend.
@@ -162,12 +162,24 @@ mod tests {
     }
 
     #[test]
+    fn there_are_as_many_frames_as_torch_makes() {
+        // (2 · (n_fft / 2) + samples − n_fft) / hop + 1 frames fit into the padded signal.
+        for (n_fft, hop_length, samples, frames) in
+            [(2048, 512, 8192, 17), (2048, 512, 8191, 16), (25, 10, 70, 7), (25, 10, 71, 8)]
+        {
+            let config = StftConfig { n_fft, hop_length, win_length: n_fft, normalized: false };
+            assert_eq!(config.frames(samples), frames, "{n_fft}, {hop_length}, {samples}");
+        }
+    }
+
+    #[test]
     fn inverse_of_forward_is_the_signal() {
         for (n_fft, hop_length, win_length, normalized, samples) in [
             (2048, 441, 2048, false, 9999),
             (2048, 512, 2048, true, 8192),
             (256, 64, 200, false, 1001),
             (255, 60, 255, false, 777),
+            (25, 10, 25, false, 70),
             (64, 16, 33, true, 33),
         ] {
             let stft = Stft::new(StftConfig { n_fft, hop_length, win_length, normalized });

@@ -140,6 +140,15 @@ impl Architecture {
         self.stft.freqs() * self.channels * 2
     }
 
+    /// Blocks of the transformers and layers of the masks, saturating: what [`tensors`](Self::tensors) would list, to be asked
+    /// first where the sizes are not trusted.
+    pub(super) fn modules(&self) -> usize {
+        let blocks =
+            self.linear_transformer_depth + self.time_transformer_depth + self.freq_transformer_depth;
+        let masks = self.bands.len().saturating_mul(self.num_stems).saturating_mul(self.mask_linears);
+        self.depth.saturating_mul(blocks).saturating_add(masks)
+    }
+
     /// Parameters of the network.
     pub fn parameters(&self) -> usize {
         self.tensors().iter().filter(|t| !t.optional).map(|t| t.shape.iter().product::<usize>()).sum()

@@ -1,11 +1,12 @@
 //! Writing any checkpoint as one safetensors file that carries its configuration.
 //!
-//! The result holds the floating-point tensors under their tidy names, all in one number type, and the YAML
+//! The result holds the floating-point tensors under their tidy names, in one number type, and the YAML
 //! text as metadata, so that a single file is a model. Tensors are converted one at a time, straight from the
 //! map of the source to the file.
 
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use half::f16;
@@ -20,8 +21,27 @@ use crate::partial;
 pub enum Precision {
     /// Exact for every source but `f64`.
     F32,
-    /// Half the size; about three decimal digits.
+    /// Half the size; about three decimal digits. Position frequencies stay `F32`: late in a chunk their error would be multiplied.
     F16,
+}
+
+impl Precision {
+    /// What `tensor` is written as.
+    fn of(self, tensor: &TensorView<'_>) -> Self {
+        let frequencies = ["rotary_embed.freqs", "pope_embed.inv_freqs"];
+        // What is rounded already was so when the model was judged.
+        let exact =
+            tensor.dtype() != Dtype::F16 && frequencies.iter().any(|name| tensor.name().ends_with(name));
+        if exact { Self::F32 } else { self }
+    }
+
+    /// The name of the number type in a header, and its bytes.
+    fn dtype(self) -> (&'static str, usize) {
+        match self {
+            Self::F32 => ("F32", 4),
+            Self::F16 => ("F16", 2),
+        }
+    }
 }
 
 /// What was written.
@@ -67,6 +87,9 @@ pub enum ConvertError {
         /// The weight.
         value: f32,
     },
+    /// The caller asked to stop.
+    #[error("cancelled")]
+    Cancelled,
     /// Nothing to write.
     #[error("{file}: none of its tensors holds floating-point numbers, so there are no weights to convert")]
     NoWeights {
@@ -76,20 +99,23 @@ pub enum ConvertError {
 }
 
 /// Writes `checkpoint` to `out` as safetensors with `config_yaml` inside. An existing file is replaced, in
-/// one step at the end.
+/// one step at the end. `on_tensor` is called before each tensor and may stop the work.
 ///
 /// # Errors
-/// When a tensor cannot be read or does not fit the number type, the configuration is no valid one, or the
-/// disk refuses. The message names file and tensor; nothing is left at `out` or beside it.
+/// When a tensor cannot be read or does not fit the number type, the configuration is no valid one, the
+/// disk refuses, or the caller stops it. The message names file and tensor; nothing is left at `out` or beside it.
 pub fn convert(
     checkpoint: &Checkpoint,
     config_yaml: &str,
     out: &Path,
     precision: Precision,
+    on_tensor: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<Report, ConvertError> {
     Config::from_yaml(config_yaml, "the configuration")?;
-    let (weights, rest): (Vec<_>, Vec<_>) =
+    let (mut weights, rest): (Vec<_>, Vec<_>) =
         checkpoint.tensors().partition(|tensor| tensor.dtype().is_float());
+    // Wide numbers first: readers that map the file want each tensor aligned.
+    weights.sort_by_key(|tensor| std::cmp::Reverse(precision.of(tensor).dtype().1));
     if weights.is_empty() {
         return Err(ConvertError::NoWeights { file: checkpoint.origin().to_owned() });
     }
@@ -102,12 +128,16 @@ pub fn convert(
     }
     // Removed when dropped, whatever goes wrong below.
     let temporary = partial::beside(out).map_err(io)?;
-    let mut writer = BufWriter::with_capacity(1 << 20, temporary.as_file());
+    let mut writer = BufWriter::with_capacity(1 << 20, temporary);
     writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     writer.write_all(header.as_bytes()).map_err(io)?;
     let mut parameters = 0;
     let mut bytes = (8 + header.len()) as u64;
     for tensor in &weights {
+        let precision = precision.of(tensor);
+        if on_tensor().is_break() {
+            return Err(ConvertError::Cancelled);
+        }
         let converted;
         let data = match (tensor.dtype(), precision, tensor.bytes()) {
             (Dtype::F32, Precision::F32, Some(bytes)) | (Dtype::F16, Precision::F16, Some(bytes)) => bytes,
@@ -120,10 +150,9 @@ pub fn convert(
         parameters += tensor.elements() as u64;
         bytes += data.len() as u64;
     }
-    writer.flush().map_err(io)?;
-    drop(writer);
-    temporary.as_file().sync_all().map_err(io)?;
-    temporary.persist(out).map_err(|error| io(error.error))?;
+    let file = writer.into_inner().map_err(|error| io(error.into_error()))?;
+    file.sync().map_err(io)?;
+    file.publish(out).map_err(io)?;
     let left_out = rest.iter().map(|tensor| tensor.name().to_owned()).collect();
     Ok(Report { tensors: weights.len(), parameters, bytes, left_out, source_sha256 })
 }
@@ -151,10 +180,6 @@ fn header(
     sha256: &str,
     precision: Precision,
 ) -> String {
-    let (dtype, width) = match precision {
-        Precision::F32 => ("F32", 4),
-        Precision::F16 => ("F16", 2),
-    };
     let source =
         Path::new(checkpoint.origin()).file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
     let metadata = serde_json::json!({
@@ -166,6 +191,7 @@ fn header(
     let mut text = format!("{{\"__metadata__\":{metadata}");
     let mut offset = 0;
     for tensor in weights {
+        let (dtype, width) = precision.of(tensor).dtype();
         let end = offset + tensor.elements() * width;
         let info =
             serde_json::json!({ "dtype": dtype, "shape": tensor.shape(), "data_offsets": [offset, end] });

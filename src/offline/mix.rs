@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use super::error::OfflineError;
+use crate::separator::stem_position;
 
 /// Gains by stem name, as in `vocals=-6dB,drums=mute`.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -52,12 +53,14 @@ impl Mix {
     /// # Errors
     /// [`OfflineError::UnknownStem`] where a name is no stem.
     pub fn gains(&self, stems: &[String]) -> Result<Vec<f32>, OfflineError> {
-        if let Some((name, _)) = self.gains.iter().find(|(name, _)| !stems.contains(name)) {
-            return Err(OfflineError::UnknownStem { name: name.clone(), known: stems.join(", ") });
+        let mut gains = vec![1.0; stems.len()];
+        for (name, gain) in &self.gains {
+            let Some(slot) = stem_position(stems, name).and_then(|stem| gains.get_mut(stem)) else {
+                return Err(OfflineError::UnknownStem { name: name.clone(), known: stems.join(", ") });
+            };
+            *slot = *gain;
         }
-        let gain =
-            |stem: &String| self.gains.iter().rfind(|(name, _)| name == stem).map_or(1.0, |(_, gain)| *gain);
-        Ok(stems.iter().map(gain).collect())
+        Ok(gains)
     }
 }
 
@@ -81,6 +84,7 @@ mod tests {
         let gains = mix.gains(&stems).unwrap();
         assert_eq!((gains[0], gains[1]), (0.0, 1.0));
         assert!((gains[2] - 0.501).abs() < 1e-3);
+        assert_eq!(mix.gains(&["Drums", "Vocals", "bass"].map(String::from)).unwrap(), [0.0, gains[2], 1.0]);
         let error = mix.gains(&stems[1..]).unwrap_err().to_string();
         assert!(error.contains("drums") && error.contains("bass, vocals"), "{error}");
         for wrong in ["vocals", "vocals=loud", "vocals=999dB", ""] {

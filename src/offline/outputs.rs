@@ -11,7 +11,7 @@ use crate::audio::{
 };
 use crate::lossless::LosslessMode;
 use crate::lossless::grid::{COARSE_BITS, FINE_BITS, Grid, GridReport, NullMeter};
-use crate::separator::ModelInfo;
+use crate::separator::{ModelInfo, stem_position};
 
 /// What one file holds.
 enum Content {
@@ -67,7 +67,7 @@ impl Outputs {
         // What rounding and resampling leave goes where it is heard least.
         let carrier = match complement {
             true => names.len() - 1,
-            false => names.iter().position(|name| name == "other").unwrap_or(names.len() - 1),
+            false => stem_position(&names, "other").unwrap_or(names.len() - 1),
         };
         let grid = lossless.then(|| match format {
             SampleFormat::Pcm16 => Grid::new(COARSE_BITS, carrier, true),
@@ -182,9 +182,28 @@ impl Outputs {
         if clipped > 0 {
             warnings.push(format!("{clipped} samples were clipped at full scale (write float to keep them)"));
         }
-        let files = self.files.into_iter().map(|(_, writer)| writer.finish()).collect::<Result<_, _>>()?;
+        let files = publish(self.files.into_iter().map(|(_, writer)| writer))?;
         Ok(Finished { files, samples: self.samples, null: self.null, warnings })
     }
+}
+
+/// Gives all files their names once all are whole; if one cannot have its name, none of them stays.
+fn publish(writers: impl Iterator<Item = AudioWriter>) -> Result<Vec<PathBuf>, AudioError> {
+    let complete = writers.map(AudioWriter::complete).collect::<Result<Vec<_>, _>>()?;
+    let mut published: Vec<PathBuf> = Vec::with_capacity(complete.len());
+    for file in complete {
+        match file.publish() {
+            Ok(path) => published.push(path),
+            Err(error) => {
+                for path in published {
+                    // The first error is the one to tell.
+                    let _ = std::fs::remove_file(path);
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(published)
 }
 
 /// The files that [`render`](super::render::render) would write for `input`, so that a caller can find collisions and what
@@ -214,13 +233,18 @@ fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, Co
     let mut contents: Vec<(String, Content)> = Vec::new();
     let wanted = options.stems.clone().unwrap_or_else(|| names.to_vec());
     for name in &wanted {
-        let Some(i) = names.iter().position(|stem| stem == name) else {
+        let found = stem_position(names, name).and_then(|i| Some((i, names.get(i)?)));
+        let Some((i, stem)) = found else {
             return Err(OfflineError::UnknownStem { name: name.clone(), known: names.join(", ") });
         };
-        contents.push((name.clone(), Content::Stem(i)));
+        // Files are called what the model calls the stem, however it was asked for, and so there is one of each.
+        if !contents.iter().any(|(name, _)| name == stem) {
+            contents.push((stem.clone(), Content::Stem(i)));
+        }
     }
-    if options.extract_instrumental && !wanted.iter().any(|name| name == "instrumental") {
-        let vocals = names.iter().position(|name| name == "vocals").unwrap_or(0);
+    let named = |(name, _): &(String, Content)| name.eq_ignore_ascii_case("instrumental");
+    if options.extract_instrumental && !contents.iter().any(named) {
+        let vocals = stem_position(names, "vocals").unwrap_or(0);
         contents.push(("instrumental".into(), Content::Without(vocals)));
     }
     if let Some(mix) = &options.mix {

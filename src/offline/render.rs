@@ -14,7 +14,7 @@ use super::spool::Spool;
 use crate::audio::{Container, Decoder, Planar, SampleFormat, SourceInfo};
 use crate::lossless::LosslessMode;
 use crate::lossless::hybrid::{Energies, distribute};
-use crate::separator::{MaskRule, ModelInfo, SeparateError, Separator, Stages, check_chunk};
+use crate::separator::{MaskRule, ModelInfo, SeparateError, Separator, Stages, check_chunk, stem_position};
 
 /// How a file is separated and what is written. The default follows the model's configuration and the source's bit depth.
 #[derive(Clone, Debug, Default)]
@@ -324,7 +324,7 @@ impl Job<'_> {
     ) -> Result<(), OfflineError> {
         let channels = mixture.channels();
         let samples = mixture.samples();
-        let place = |name: &str| self.info.stems.iter().position(|stem| stem == name);
+        let place = |name: &str| stem_position(&self.info.stems, name);
         let mut residual = Spool::new(channels)?;
         for at in (0..samples).step_by(BLOCK) {
             let count = BLOCK.min(samples - at);

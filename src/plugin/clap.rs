@@ -5,16 +5,20 @@
 //! instance twice. Here the latency is compared around an activation, and a change announced at its end: within the one call in which the
 //! format allows it.
 //!
+//! A host is told when the editor has changed what is saved and is no parameter: on its main thread, which it is asked for.
+//!
 //! A window has gone when a host has closed it ([`threads`](super::editor::threads)). The tail is the latency from the first activation on, and a parameter past the end is refused.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_char, c_void};
-use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::sync::{Arc, LazyLock, OnceLock};
 
 use clap_sys::ext::gui::{CLAP_EXT_GUI, clap_plugin_gui};
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency};
 use clap_sys::ext::params::{CLAP_EXT_PARAMS, clap_param_info, clap_plugin_params};
+use clap_sys::ext::state::{CLAP_EXT_STATE, clap_host_state};
 use clap_sys::ext::tail::{CLAP_EXT_TAIL, clap_plugin_tail};
 use nice_plug::prelude::ClapPlugin;
 use nice_plug::wrapper::clap::{
@@ -48,6 +52,27 @@ struct Shell {
     /// As `params`.
     gui: OnceLock<[clap_plugin_gui; 2]>,
     session: Option<Arc<Session>>,
+    /// There is something to save, of which the host is to be told.
+    unsaved: Arc<AtomicBool>,
+}
+
+/// The host, to be asked for its main thread, which it allows from any.
+struct Caller(*const clap_host);
+
+// SAFETY: used for a function that the format calls thread-safe, and no longer than the instance lives.
+unsafe impl Send for Caller {}
+// SAFETY: as above.
+unsafe impl Sync for Caller {}
+
+impl Caller {
+    fn request_callback(&self) {
+        // SAFETY: the host outlives the instance.
+        unsafe {
+            if let Some(request) = self.0.as_ref().and_then(|host| host.request_callback) {
+                request(self.0);
+            }
+        }
+    }
 }
 
 static TAIL: clap_plugin_tail = clap_plugin_tail { get: Some(tail) };
@@ -64,10 +89,19 @@ impl Shell {
             activate: Some(activate::<P>),
             destroy: Some(destroy),
             get_extension: Some(get_extension),
+            on_main_thread: Some(on_main_thread),
             ..wrapped
         };
         let (params, gui) = (OnceLock::new(), OnceLock::new());
-        let shell = Self { plugin, wrapped, host, params, gui, session: super::newest() };
+        let (session, unsaved) = (super::newest(), Arc::<AtomicBool>::default());
+        if let Some(session) = &session {
+            let (unsaved, caller) = (unsaved.clone(), Caller(host));
+            session.set_unsaved(Some(Arc::new(move || {
+                unsaved.store(true, Relaxed);
+                caller.request_callback();
+            })));
+        }
+        let shell = Self { plugin, wrapped, host, params, gui, session, unsaved };
         Box::into_raw(Box::new(shell)).cast_const().cast()
     }
 
@@ -84,14 +118,36 @@ impl Shell {
         }
     }
 
-    /// Tells the host that the latency is another.
-    fn announce(&self) {
-        // SAFETY: the host lives as long as the plugin, its extensions as long as itself; called on the main thread, in an activation.
+    /// An extension of the host.
+    ///
+    /// # Safety
+    /// `T` is what the format says that `id` is.
+    unsafe fn host_extension<T>(&self, id: &CStr) -> Option<&T> {
+        // SAFETY: the host lives as long as the plugin, its extensions as long as itself; and by the contract above.
         unsafe {
-            let Some(get_extension) = self.host.as_ref().and_then(|host| host.get_extension) else { return };
-            let extension = get_extension(self.host, CLAP_EXT_LATENCY.as_ptr()).cast::<clap_host_latency>();
-            if let Some(changed) = extension.as_ref().and_then(|extension| extension.changed) {
+            let get_extension = self.host.as_ref()?.get_extension?;
+            get_extension(self.host, id.as_ptr()).cast::<T>().as_ref()
+        }
+    }
+
+    /// Tells the host that the latency is another. On the main thread, in an activation.
+    fn announce(&self) {
+        // SAFETY: the format's type and thread.
+        unsafe {
+            let extension = self.host_extension::<clap_host_latency>(CLAP_EXT_LATENCY);
+            if let Some(changed) = extension.and_then(|extension| extension.changed) {
                 changed(self.host);
+            }
+        }
+    }
+
+    /// Tells the host that there is something to save. On the main thread.
+    fn mark_dirty(&self) {
+        // SAFETY: the format's type and thread.
+        unsafe {
+            let extension = self.host_extension::<clap_host_state>(CLAP_EXT_STATE);
+            if let Some(mark_dirty) = extension.and_then(|extension| extension.mark_dirty) {
+                mark_dirty(self.host);
             }
         }
     }
@@ -118,10 +174,26 @@ unsafe extern "C" fn activate<P: ClapPlugin>(
     }
 }
 
+unsafe extern "C" fn on_main_thread(plugin: *const clap_plugin) {
+    // SAFETY: as above.
+    unsafe {
+        let Some(shell) = Shell::of(plugin) else { return };
+        if let Some(on_main_thread) = shell.wrapped.on_main_thread {
+            on_main_thread(plugin);
+        }
+        if shell.unsaved.swap(false, Relaxed) {
+            shell.mark_dirty();
+        }
+    }
+}
+
 unsafe extern "C" fn destroy(plugin: *const clap_plugin) {
     // SAFETY: as above; the host does not use it again.
     unsafe {
         let Some(shell) = Shell::of(plugin) else { return };
+        if let Some(session) = &shell.session {
+            session.set_unsaved(None);
+        }
         if let Some(destroy) = shell.wrapped.destroy {
             destroy(plugin);
         }

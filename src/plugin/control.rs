@@ -187,7 +187,10 @@ impl Control {
     }
 
     fn show(&mut self, session: &Session) {
-        let owner = session.owner.lock();
+        let mut owner = session.owner.lock();
+        if session.handoff.is_empty() {
+            owner.before = None;
+        }
         let Some(host) = owner.host else { return };
         let facts = Facts {
             timing: known(session, &owner).timing(),
@@ -203,7 +206,7 @@ impl Control {
             Lossless::Spectral => MaskRule::Complete,
             Lossless::Off => MaskRule::Plain,
         };
-        if let Some(stream) = &owner.stream {
+        for stream in owner.stream.iter().chain(&owner.before) {
             stream.set_rule(rule);
         }
         session.show(|view| {
@@ -225,24 +228,31 @@ impl Control {
 /// [`PlanError`]: the host's rate or block has no plan.
 pub(super) fn activate(session: &Arc<Session>, host: Host) -> Result<Option<Live>, PlanError> {
     let mut owner = session.owner.lock();
+    // What the control thread has opened until now is void; it opens no more while the lock is held.
+    while session.handoff.pop().is_some() {}
+    (owner.stream, owner.before) = (None, None);
     owner.host = Some(host);
     owner.measured = identity(session, &owner).and_then(|sha256| calibration::remembered(&sha256));
     owner.planned_for = Some(session.params.model.generation());
     let (tier, plan) = match wanted_plan(session, &owner, host) {
         Ok(found) => found,
         Err(error) => {
-            (owner.stream, owner.plan) = (None, None);
+            owner.plan = None;
             return Err(error);
         }
     };
     Ok(open(session, &mut owner, host, tier, plan))
 }
 
+/// Opens a stream. The one before goes on until the audio thread has the new one: it may never take it, in a render.
 fn open(session: &Session, owner: &mut Owner, host: Host, tier: Option<Tier>, plan: Plan) -> Option<Live> {
     let scheduler = Scheduler::of_process().ok()?;
     let (client, stream) = Stream::open(&plan, SLOTS, host.channels, &scheduler);
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
-    owner.stream = Some(stream);
+    let last = owner.stream.replace(stream);
+    if session.handoff.is_empty() {
+        owner.before = last;
+    }
     owner.plan = Some(plan);
     owner.tier = tier;
     put_in(session, owner);
@@ -263,12 +273,22 @@ fn fail(session: &Session, generation: u64, error: OpenError) {
     }
 }
 
-/// Puts the model into the stream, or takes it out.
+/// Puts the model into the stream, or takes it out. Its stems go to the lanes of their slots: what was made before by a model with other
+/// stems then stays where it is, under its own fader, as long as it is heard.
 fn put_in(session: &Session, owner: &mut Owner) {
     let Some(stream) = &owner.stream else { return };
     let model = owner.model.as_ref().map(|held| &held.loaded);
-    let model = model.filter(|loaded| loaded.model.timing().rate == stream.plan().model_rate());
-    let swapped = stream.swap(model.map(|loaded| loaded.model.clone()));
+    let put = |stream: &Stream| {
+        let model = model.filter(|loaded| loaded.model.timing().rate == stream.plan().model_rate());
+        let in_lanes =
+            |loaded: &Loaded| loaded.model.in_lanes(&Routing::of(&loaded.known.stems).slots(), SLOTS);
+        (stream.swap(model.map(in_lanes)), model)
+    };
+    let (swapped, model) = put(stream);
+    if let Some(before) = &owner.before {
+        // It plays on without, where the model does not fit it.
+        let _ = put(before);
+    }
     // Before there is one, the buses are what is to be expected.
     let routing = match (swapped, model) {
         (Ok(()), Some(loaded)) => Routing::of(&loaded.known.stems),

@@ -248,9 +248,8 @@ impl EditorApp {
             meter.feed(self.session.take_output_peak(channel), now);
         }
         for (slot, meters) in self.meters.iter_mut().enumerate() {
-            let stem = view.routing.and_then(|routing| routing.stem(slot));
             for (channel, meter) in meters.iter_mut().enumerate().take(channels) {
-                let peak = stem.map_or(0.0, |stem| status.take_stem_peak(stem * status.channels() + channel));
+                let peak = status.take_stem_peak(slot * status.channels() + channel);
                 meter.feed(peak, now);
             }
         }
@@ -372,6 +371,7 @@ impl EditorApp {
     }
 
     fn pick(&mut self, pick: Option<Pick>, selected: Selection) {
+        let chooses = matches!(pick, Some(Pick::Use(_) | Pick::Fetch(_) | Pick::Cancel));
         match pick {
             None => {}
             Some(Pick::Use(selection)) => {
@@ -386,10 +386,14 @@ impl EditorApp {
             Some(Pick::Cancel) => self.session.select(self.before.take().unwrap_or_default()),
             Some(Pick::Retry) => self.session.send(Command::Retry),
         }
+        if chooses {
+            self.session.tell_unsaved();
+        }
     }
 
     fn set_window(&mut self, window: Option<Shape>) {
         *self.session.params.window.lock() = window;
+        self.session.tell_unsaved();
         self.session.send(Command::Look);
     }
 
@@ -408,7 +412,8 @@ impl EditorApp {
             Some(Wish::Measure) => self.session.send(Command::Calibrate),
             Some(Wish::ByHand) => {
                 let tier = self.desk.params.tier.value().named().or(view.tier).unwrap_or(Tier::Balanced);
-                self.set_window(Some(tier.shape()));
+                let shape = view.facts.map_or_else(Shape::default, |facts| tier.shape(&facts.timing));
+                self.set_window(Some(shape));
             }
             Some(Wish::Window(Change::Set(shape))) => self.set_window(Some(shape)),
             Some(Wish::Window(Change::Off)) => self.set_window(None),
@@ -418,7 +423,11 @@ impl EditorApp {
     fn answer(&mut self, answer: Option<Answer>, view: &View) {
         match answer {
             None => {}
-            Some(Answer::Fetch) => self.session.send(Command::Fetch),
+            Some(Answer::Fetch) => {
+                // What is not here yet is what a cancelled download goes back to.
+                self.before = Some(self.session.params.model.get());
+                self.session.send(Command::Fetch);
+            }
             Some(Answer::Retry) => self.session.send(Command::Retry),
             Some(Answer::Choose | Answer::Details) => self.picker.open(Tab::Library, None),
             Some(Answer::Find) => {
@@ -463,7 +472,7 @@ fn lanes(strips: &[Strip], palette: &Palette) -> Vec<Lane> {
         return vec![Lane { stem: None, name: "Input".into(), color: palette.dry, heard: true }];
     }
     let lane = |strip: &Strip| Lane {
-        stem: Some(strip.stem),
+        stem: Some(strip.slot),
         name: strip.name.clone(),
         color: palette.slot(strip.slot),
         heard: strip.heard,

@@ -9,6 +9,8 @@ use std::time::Instant;
 const SPAN: f64 = 0.3;
 /// Audio handed over per second of the host's own time from which on it counts as rendering.
 const FAST: f64 = 2.0;
+/// How far a host that renders is ahead of the clock by then, in seconds. Hosts that play fetch some audio ahead, 0.2 s as a rule, in one burst.
+const LEAD: f64 = 0.25;
 
 /// Watches a host's calls. Realtime-safe: reads the clock, no more.
 #[derive(Clone, Copy, Debug, Default)]
@@ -16,8 +18,10 @@ pub struct Pace {
     left: Option<Instant>,
     audio: f64,
     own: f64,
-    /// Audio per own time over the last span.
-    speed: Option<f64>,
+    /// Audio less own time since it was last in step with the clock.
+    lead: f64,
+    /// Over the last span.
+    renders: Option<bool>,
 }
 
 impl Pace {
@@ -27,7 +31,8 @@ impl Pace {
         self.own += now.saturating_duration_since(left).as_secs_f64();
         self.audio += seconds;
         if self.audio >= SPAN {
-            self.speed = Some(self.audio / self.own.max(1e-9));
+            self.lead = (self.lead + self.audio - self.own).max(0.0);
+            self.renders = Some(self.audio > FAST * self.own && self.lead > LEAD);
             (self.audio, self.own) = (0.0, 0.0);
         }
     }
@@ -44,12 +49,12 @@ impl Pace {
 
     /// Whether a verdict was formed.
     pub fn is_known(&self) -> bool {
-        self.speed.is_some()
+        self.renders.is_some()
     }
 
     /// Whether the host renders, as far as its pace shows.
     pub fn renders(&self) -> bool {
-        self.speed.is_some_and(|speed| speed > FAST)
+        self.renders == Some(true)
     }
 }
 
@@ -82,6 +87,24 @@ mod tests {
         for (own, wait) in [(0.010, 0.0), (0.0095, 0.0005), (0.008, 0.002)] {
             let pace = host(0.01, own, wait, 60);
             assert!(pace.is_known() && !pace.renders());
+        }
+    }
+
+    #[test]
+    fn a_burst_ahead_of_the_clock_is_no_render() {
+        let (mut pace, mut now) = (Pace::default(), Instant::now());
+        for call in 0..500 {
+            // It stalls twice, and then fetches what it has missed.
+            let own = match call {
+                0..20 => 1e-4,
+                200 | 350 => 0.15,
+                201..215 | 351..365 => 1e-4,
+                _ => 0.01,
+            };
+            now += Duration::from_secs_f64(own);
+            pace.enter(now, 0.01);
+            pace.leave(now);
+            assert!(!pace.renders(), "{call}");
         }
     }
 

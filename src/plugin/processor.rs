@@ -18,6 +18,8 @@ use crate::stream::{NoStems, StemOutputs};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long a render waits for a model to be loaded: a big one from a slow disk.
 const LOAD_PATIENCE: Duration = Duration::from_secs(120);
+/// How long in all where nothing but the pace says that the host renders: it may be one that plays.
+const GUESS_PATIENCE: Duration = Duration::from_secs(10);
 /// Time that the output gain takes to arrive, in seconds.
 const RAMP_SECONDS: f32 = 0.02;
 /// How far the host's position may be from where it should be before it counts as a jump, in samples: some hosts round.
@@ -31,6 +33,10 @@ pub(super) struct Processor {
     /// Whether the host has announced that it renders.
     announced: bool,
     pace: Pace,
+    /// Whether the host or the user says so, or says otherwise.
+    said: bool,
+    /// What is left of how long it waits for a model where nobody does.
+    patience: Duration,
     output: Ramp,
     /// Where the host's song should be at the next call, while it plays.
     expected: Option<i64>,
@@ -47,6 +53,8 @@ impl Processor {
             rate,
             announced,
             pace: Pace::default(),
+            said: announced,
+            patience: GUESS_PATIENCE,
             output: Ramp::new(1.0, (RAMP_SECONDS * rate) as u32),
             expected: None,
             snap: true,
@@ -64,6 +72,7 @@ impl Processor {
             live.client.reset();
         }
         self.pace.restart();
+        self.patience = GUESS_PATIENCE;
         self.expected = None;
         self.snap = true;
         self.session.fresh.store(true, Relaxed);
@@ -91,20 +100,26 @@ impl Processor {
     /// Whether this call may wait for the model. Realtime-safe.
     pub fn renders(&mut self, params: &NullsumParams, samples: usize) -> bool {
         self.pace.enter(Instant::now(), samples as f64 / f64::from(self.rate.max(1.0)));
-        let renders = match params.render.value() {
-            RenderMode::Realtime => false,
-            RenderMode::Offline => true,
-            RenderMode::Auto => self.announced || self.pace.renders(),
+        let (renders, said) = match params.render.value() {
+            RenderMode::Realtime => (false, true),
+            RenderMode::Offline => (true, true),
+            RenderMode::Auto => (self.announced || self.pace.renders(), self.announced),
         };
+        self.said = said;
         self.session.renders.store(renders, Relaxed);
         renders
     }
 
     /// Before the first block of a render: waits until the model is there. Not realtime-safe.
     pub fn settle(&mut self) {
+        let started = Instant::now();
+        let patience = if self.said { LOAD_PATIENCE } else { self.patience };
         permit_alloc(|| {
-            self.session.wait_until_settled(LOAD_PATIENCE);
+            self.session.wait_until_settled(patience);
         });
+        if !self.said {
+            self.patience = self.patience.saturating_sub(started.elapsed());
+        }
     }
 
     /// Replaces a block by the output. `buses`: one output a slot. Realtime-safe unless it `renders`.
@@ -130,9 +145,8 @@ impl Processor {
             if self.snap {
                 client.snap_gains();
             }
-            let mut outputs = Buses { buses, routing };
-            let stems: &mut dyn StemOutputs =
-                if outputs.buses.is_empty() { &mut NoStems } else { &mut outputs };
+            let mut outputs = Buses(buses);
+            let stems: &mut dyn StemOutputs = if outputs.0.is_empty() { &mut NoStems } else { &mut outputs };
             if renders {
                 // A failure is in the status, for the editor; the block is whole all the same.
                 let _ = permit_alloc(|| client.process_blocking(main, stems, PATIENCE));
@@ -183,38 +197,31 @@ impl Processor {
     }
 }
 
-/// Gains of all stems. Realtime-safe.
+/// Gains of all lanes, which are the slots. Realtime-safe.
 fn set_gains(client: &mut crate::stream::Client, params: &NullsumParams, routing: Routing) {
     let strips = params.strips();
     let soloed = |slot: usize| strips.get(slot).is_some_and(|strip| strip.solo.value());
     let any_solo = (0..SLOTS).any(|slot| routing.stem(slot).is_some() && soloed(slot));
-    for stem in 0..SLOTS {
-        // Strips without a stem do nothing: their lane is silent.
-        let gains = match routing.slot(stem).and_then(|slot| Some((slot, strips.get(slot)?))) {
-            Some((slot, strip)) if !strip.mute.value() && (!any_solo || soloed(slot)) => strip.gains(),
-            Some(_) => [0.0; 2],
-            None => [1.0; 2],
-        };
+    for (slot, strip) in strips.iter().enumerate() {
+        // A slot without a stem is silent, but for what a model before has left there.
+        let heard = !strip.mute.value() && (!any_solo || soloed(slot));
+        let gains = if heard { strip.gains() } else { [0.0; 2] };
         for (channel, gain) in gains.into_iter().enumerate() {
-            client.set_gain(stem, channel, gain);
+            client.set_gain(slot, channel, gain);
         }
     }
     client.set_wet(if params.bypass.value() { 0.0 } else { params.mix.value() });
     client.set_carrier(match params.lossless.value() {
-        Lossless::Spectral => routing.stems().checked_sub(1),
+        Lossless::Spectral => routing.stems().checked_sub(1).and_then(|last| routing.slot(last)),
         Lossless::Off => None,
     });
 }
 
 /// The output buses of the multi-output class.
-struct Buses<'a, 'b> {
-    buses: &'a mut [Buffer<'b>],
-    routing: Routing,
-}
+struct Buses<'a, 'b>(&'a mut [Buffer<'b>]);
 
 impl StemOutputs for Buses<'_, '_> {
-    fn plane(&mut self, stem: usize, channel: usize) -> Option<&mut [f32]> {
-        let slot = self.routing.slot(stem)?;
-        self.buses.get_mut(slot)?.as_slice().get_mut(channel).map(|plane| &mut **plane)
+    fn plane(&mut self, slot: usize, channel: usize) -> Option<&mut [f32]> {
+        self.0.get_mut(slot)?.as_slice().get_mut(channel).map(|plane| &mut **plane)
     }
 }

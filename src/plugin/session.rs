@@ -210,6 +210,8 @@ pub(super) struct Held {
 pub(super) struct Owner {
     pub host: Option<Host>,
     pub stream: Option<Stream>,
+    /// The one that still plays, while the audio thread has not taken the new one.
+    pub before: Option<Stream>,
     pub plan: Option<Plan>,
     pub tier: Option<Tier>,
     pub model: Option<Held>,
@@ -219,7 +221,7 @@ pub(super) struct Owner {
     pub planned_for: Option<u64>,
 }
 
-/// Tells the host that the latency is another.
+/// Tells the host something.
 pub(super) type Announce = Arc<dyn Fn() + Send + Sync>;
 
 /// One instance.
@@ -245,6 +247,8 @@ pub struct Session {
     /// Whether the host is to be told of them, and how: by the control thread, since the audio thread must not.
     latency_untold: AtomicBool,
     announce: Mutex<Option<Announce>>,
+    /// How the host is told that there is something to save.
+    unsaved: Mutex<Option<Announce>>,
     /// Size and scale of the editor's window.
     window: OnceLock<Arc<EguiEditorState>>,
     /// Threads of windows that were opened, and who listens for files dropped on them.
@@ -278,6 +282,7 @@ impl Session {
             latency: AtomicU32::new(0),
             latency_untold: AtomicBool::new(false),
             announce: Mutex::default(),
+            unsaved: Mutex::default(),
             window: OnceLock::new(),
             window_threads: Mutex::default(),
             renders: AtomicBool::new(false),
@@ -404,6 +409,19 @@ impl Session {
         if self.latency_untold.swap(false, Acquire)
             && let Some(announce) = self.announce.lock().clone()
         {
+            announce();
+        }
+    }
+
+    /// Sets how the host is told that there is something to save.
+    pub(super) fn set_unsaved(&self, announce: Option<Announce>) {
+        *self.unsaved.lock() = announce;
+    }
+
+    /// Tells the host that the user has changed what is saved and is no parameter: it would close the project without a question.
+    pub(super) fn tell_unsaved(&self) {
+        let announce = self.unsaved.lock().clone();
+        if let Some(announce) = announce {
             announce();
         }
     }

@@ -50,6 +50,11 @@ impl Routing {
         (stem < self.stems()).then(|| self.slots.get(stem).map(|slot| usize::from(*slot))).flatten()
     }
 
+    /// The slots of all stems, in the model's order.
+    pub fn slots(self) -> Vec<usize> {
+        (0..self.stems()).filter_map(|stem| self.slot(stem)).collect()
+    }
+
     /// The stem in a slot.
     pub fn stem(self, slot: usize) -> Option<usize> {
         (0..self.stems()).find(|stem| self.slot(*stem) == Some(slot))

@@ -44,8 +44,7 @@ fn write_to<T: Serialize>(folder: &Path, name: &str, value: &T) -> std::io::Resu
     fs::create_dir_all(folder)?;
     let mut file = partial::beside(&folder.join(name))?;
     file.write_all(&serde_json::to_vec_pretty(value)?)?;
-    file.persist(folder.join(name)).map_err(|error| error.error)?;
-    Ok(())
+    file.publish(&folder.join(name))
 }
 
 #[cfg(test)]

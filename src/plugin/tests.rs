@@ -197,3 +197,52 @@ fn an_activation_plans_for_the_model_that_is_wanted_not_for_the_one_that_is_ther
     assert_eq!(u64::from(live.latency), wanted.latency().0);
     assert_ne!(live.latency, there);
 }
+
+#[test]
+fn a_render_that_nobody_announces_keeps_its_stems_when_a_state_brings_another_tier() {
+    let mut bench = Bench::new();
+    bench.play_until_ready();
+    // A host loads a state, and takes its time.
+    set(&bench.params.tier, TierChoice::High);
+    set(&bench.params.render, RenderMode::Auto);
+    let before = bench.view().latency_ms;
+    bench.processor.reset();
+    let started = Instant::now();
+    while bench.view().latency_ms == before {
+        assert!(started.elapsed() < PATIENCE, "{:?}", bench.view());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Then it renders with every stem muted: what is left is what has no stems.
+    for strip in bench.params.strips() {
+        // SAFETY: the parameter is alive.
+        unsafe { strip.mute.as_ptr()._internal_set_normalized_value(1.0) };
+    }
+    for block in 0..300 {
+        let mut planes = [[0.25f32; 512]; 2];
+        planes[0][block % 512] = -0.5;
+        let renders = bench.processor.renders(&bench.session.0.params, 512);
+        if renders {
+            bench.processor.settle();
+        }
+        bench.processor.adopt(renders);
+        let mut main = planes.each_mut().map(|plane| plane.as_mut_slice());
+        let transport = Transport::new(44_100.0);
+        bench.processor.process(&bench.session.0.params, &mut main, &mut [], &transport, renders);
+        assert!(block < 60 || renders, "{block}");
+        let loudest = planes.iter().flatten().fold(0f32, |loudest, x| loudest.max(x.abs()));
+        // A second in, when the pace is known and windows come.
+        assert!(block < 90 || loudest < 1e-5, "{loudest} in block {block}");
+    }
+}
+
+#[test]
+fn an_activation_voids_what_was_opened_before_it() {
+    let bench = Bench::new();
+    let live = control::activate(&bench, Bench::host()).unwrap().unwrap();
+    let latency = live.latency;
+    // As the control thread leaves it, when a host starts the plugin anew meanwhile.
+    assert!(bench.handoff.push(Box::new(live)).is_ok());
+    let again = control::activate(&bench, Bench::host()).unwrap().unwrap();
+    assert!(bench.handoff.is_empty());
+    assert_eq!(again.latency, latency);
+}

@@ -158,8 +158,7 @@ impl Record {
         let target = Self::path(path);
         let mut temp = crate::partial::beside(&target)?;
         serde_json::to_writer_pretty(&mut temp, self)?;
-        temp.persist(&target).map_err(|e| e.error)?;
-        Ok(())
+        temp.publish(&target)
     }
 }
 

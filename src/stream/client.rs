@@ -422,8 +422,8 @@ impl Client {
                 x
             };
             let k = wet[i] * (gain - 1.0);
-            // Adding 0 would turn −0 into 0.
-            if k != 0.0 {
+            // Adding 0 would turn −0 into 0, and 0 · ∞ is no number.
+            if k != 0.0 && share != 0.0 {
                 main[i] += k * share;
             }
             let y = gain * x;

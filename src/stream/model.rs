@@ -142,6 +142,20 @@ impl SharedModel {
         &self.0.runs_on
     }
 
+    /// The same model with each stem in the lane that `lane_of` says, of `lanes`, and silence in the others: a stem keeps its lane when
+    /// a model with other stems takes over. A model that does not fit comes back as it is.
+    pub fn in_lanes(&self, lane_of: &[usize], lanes: usize) -> Self {
+        let mut taken = vec![false; lanes];
+        let fits = lane_of.len() == self.stems()
+            && lane_of
+                .iter()
+                .all(|lane| taken.get_mut(*lane).is_some_and(|taken| !std::mem::replace(taken, true)));
+        if !fits {
+            return self.clone();
+        }
+        Self::new(Box::new(InLanes { model: self.clone(), lane_of: lane_of.into(), lanes }))
+    }
+
     /// Whether both are the same weights.
     pub fn is(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -158,6 +172,60 @@ impl SharedModel {
         out: &mut [f32],
     ) -> Result<(), WindowError> {
         self.0.model.lock().separate_window(window, rule, out)
+    }
+}
+
+/// A model whose stems are moved to other lanes.
+struct InLanes {
+    model: SharedModel,
+    /// Different ones, one a stem.
+    lane_of: Vec<usize>,
+    lanes: usize,
+}
+
+impl WindowSeparator for InLanes {
+    fn stems(&self) -> usize {
+        self.lanes
+    }
+
+    fn channels(&self) -> usize {
+        self.model.channels()
+    }
+
+    fn timing(&self) -> ModelTiming {
+        self.model.timing()
+    }
+
+    fn runs_on(&self) -> String {
+        self.model.runs_on().into()
+    }
+
+    fn separate_window(
+        &mut self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+    ) -> Result<(), WindowError> {
+        let stems = self.lane_of.len();
+        let (used, silent) = out.split_at_mut((stems * window.len()).min(out.len()));
+        self.model.separate_window(window, rule, used)?;
+        silent.fill(0.0);
+        let mut lanes: Vec<&mut [f32]> = out.chunks_exact_mut(window.len().max(1)).collect();
+        // The stem that a lane holds; silence from `stems` on.
+        let mut held: Vec<usize> = (0..lanes.len()).collect();
+        for (stem, &lane) in self.lane_of.iter().enumerate() {
+            let Some(at) = held.iter().position(|held| *held == stem).filter(|at| *at != lane) else {
+                continue;
+            };
+            held.swap(at, lane);
+            let (low, high) = (at.min(lane), at.max(lane));
+            if let Some((left, right)) = lanes.split_at_mut_checked(high)
+                && let (Some(one), Some(other)) = (left.get_mut(low), right.first_mut())
+            {
+                one.swap_with_slice(other);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -231,4 +299,63 @@ pub fn pooled<E>(
     let model = SharedModel::new(load()?);
     *slot = Arc::downgrade(&model.0);
     Ok(model)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Stem n is the window times n + 1.
+    struct Multiples(usize);
+
+    impl WindowSeparator for Multiples {
+        fn stems(&self) -> usize {
+            self.0
+        }
+
+        fn channels(&self) -> usize {
+            1
+        }
+
+        fn timing(&self) -> ModelTiming {
+            let some = ModelSamples(64);
+            ModelTiming { rate: 44_100, chunk: some, frame_hop: some, frame: some }
+        }
+
+        fn separate_window(
+            &mut self,
+            window: &[f32],
+            _: MaskRule,
+            out: &mut [f32],
+        ) -> Result<(), WindowError> {
+            for (stem, out) in out.chunks_exact_mut(window.len()).enumerate() {
+                out.iter_mut().zip(window).for_each(|(out, x)| *out = x * (stem + 1) as f32);
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn stems_go_to_their_lanes_and_the_rest_is_silent() {
+        let window = [1.0, -2.0];
+        for lane_of in [&[0, 1, 2][..], &[1, 2, 3], &[4, 0, 2], &[2, 1, 0], &[3, 4, 0], &[1, 0, 4]] {
+            let model = SharedModel::new(Box::new(Multiples(3))).in_lanes(lane_of, 5);
+            let mut out = [9.0; 10];
+            model.separate_window(&window, MaskRule::Plain, &mut out).unwrap();
+            let mut expected = [0.0; 10];
+            for (stem, lane) in lane_of.iter().enumerate() {
+                let gain = (stem + 1) as f32;
+                expected[2 * lane..2 * lane + 2].copy_from_slice(&window.map(|x| x * gain));
+            }
+            assert_eq!((model.stems(), out), (5, expected), "{lane_of:?}");
+        }
+    }
+
+    #[test]
+    fn a_model_that_does_not_fit_its_lanes_is_left_alone() {
+        let model = SharedModel::new(Box::new(Multiples(3)));
+        for lane_of in [&[0, 1][..], &[0, 1, 5], &[0, 1, 1]] {
+            assert!(model.in_lanes(lane_of, 5).is(&model), "{lane_of:?}");
+        }
+    }
 }

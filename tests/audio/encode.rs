@@ -103,7 +103,7 @@ fn every_short_length_is_written_and_read() {
 fn flac_works_at_every_rate_that_it_allows() {
     let folder = tempfile::tempdir().unwrap();
     let block = grid_noise(2, 5000, 16, 9);
-    for rate in [1, 11_025, 44_100, 65_537, 88_200, 96_000, 96_001, 176_400, 352_800, 655_350] {
+    for rate in [1000, 11_025, 44_100, 65_537, 88_200, 96_000, 96_001, 176_400, 352_800, 655_350] {
         let path = folder.path().join("rate.flac");
         write(&path, spec(Container::Flac, SampleFormat::Pcm16, 2, rate), &block, 5000);
         let (decoder, all) = read(&path);

@@ -35,6 +35,7 @@ fn every_broken_header_is_an_error_that_says_why() {
         ("65535 channels", with(&|w| (w.channels, w.block_align) = (65_535, Some(65_534))), "65535 channels"),
         ("65 channels", with(&|w| w.channels = 65), "65 channels"),
         ("rate 0", with(&|w| w.rate = 0), "0 Hz"),
+        ("rate 999", with(&|w| w.rate = 999), "999 Hz"),
         ("rate 4 GHz", with(&|w| w.rate = u32::MAX), "4294967295 Hz"),
         ("64-bit integers", with(&|w| w.bits = 64), "64-bit integer"),
         ("0-bit integers", with(&|w| w.bits = 0), "0-bit integer"),

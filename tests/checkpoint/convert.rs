@@ -1,9 +1,10 @@
 //! Conversion to safetensors: what is in the new file, and that a failure leaves none.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use nullsum::model::checkpoint::{Checkpoint, Dtype, Format};
-use nullsum::model::convert::{Precision, convert};
+use nullsum::model::convert::{self, ConvertError, Precision, Report};
 
 use crate::build::{Pickle, Tensor, archive, one, six};
 
@@ -20,6 +21,15 @@ fn mixed() -> Checkpoint {
     let storages = [six(), ("1", vec![0x00, 0x3c, 0x00, 0xc0]), ("2", 2.5_f64.to_le_bytes().to_vec())];
     let bytes = archive(&Pickle::new().dict(&tensors).stop(), &storages);
     Checkpoint::from_bytes(bytes, "/somewhere/mixed.ckpt").unwrap()
+}
+
+fn convert(
+    source: &Checkpoint,
+    config: &str,
+    out: &Path,
+    precision: Precision,
+) -> Result<Report, ConvertError> {
+    convert::convert(source, config, out, precision, &mut || ControlFlow::Continue(()))
 }
 
 fn entries(folder: &Path) -> Vec<String> {
@@ -57,6 +67,25 @@ fn converted_file_holds_the_same_numbers_and_the_configuration() {
         }
         assert_eq!(entries(folder.path()), ["out.safetensors"]);
     }
+}
+
+#[test]
+fn position_frequencies_keep_their_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out.safetensors");
+    let (freqs, weights) = ([1.0_f32, 0.562_341_3, 0.316_227_8], [0.1_f32, 0.2, 0.3]);
+    let storages =
+        [("0", freqs.map(f32::to_le_bytes).concat()), ("1", weights.map(f32::to_le_bytes).concat())];
+    let tensors = [
+        ("layers.0.0.layers.0.0.rotary_embed.freqs", Tensor::new("FloatStorage", "0", &[3])),
+        ("a.weight", Tensor::new("FloatStorage", "1", &[3])),
+    ];
+    let source =
+        Checkpoint::from_bytes(archive(&Pickle::new().dict(&tensors).stop(), &storages), "a.ckpt").unwrap();
+    convert(&source, CONFIG, &out, Precision::F16).unwrap();
+    let file = Checkpoint::open(&out).unwrap();
+    assert_eq!(file.get(tensors[0].0).unwrap().to_f32().unwrap(), freqs);
+    assert_eq!(file.get("a.weight").unwrap().dtype(), Dtype::F16);
 }
 
 #[test]
@@ -98,4 +127,18 @@ fn places_that_cannot_be_written_are_named() {
         assert!(message.contains(&out.display().to_string()), "{message}");
     }
     assert_eq!(entries(folder.path()), [""; 0]);
+}
+
+#[test]
+fn stopping_leaves_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut left = 3;
+    let mut stop = || {
+        left -= 1;
+        if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let out = folder.path().join("out.safetensors");
+    let error = convert::convert(&mixed(), CONFIG, &out, Precision::F32, &mut stop).unwrap_err();
+    assert!(matches!(error, ConvertError::Cancelled), "{error}");
+    assert_eq!((left, entries(folder.path())), (0, Vec::new()));
 }

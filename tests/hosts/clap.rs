@@ -1,5 +1,6 @@
 //! The CLAP side: `clack-host`, in process, loading the shared library and unloading it with the last instance.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -60,8 +61,12 @@ impl HostGuiImpl for Shared {
     fn closed(&self, _was_destroyed: bool) {}
 }
 
-/// Notices on the main thread, none of which a test waits for.
-pub struct MainThread;
+/// Notices on the main thread.
+#[derive(Default)]
+pub struct MainThread {
+    /// How often the plugin said that there is something to save.
+    unsaved: Cell<usize>,
+}
 
 impl<'a> MainThreadHandler<'a> for MainThread {}
 
@@ -75,7 +80,9 @@ impl HostParamsImplMainThread for MainThread {
 }
 
 impl HostStateImpl for MainThread {
-    fn mark_dirty(&self) {}
+    fn mark_dirty(&self) {
+        self.unsaved.set(self.unsaved.get() + 1);
+    }
 }
 
 /// The types `clack-host` calls.
@@ -127,6 +134,12 @@ impl Clap {
         self.instance.plugin_handle().get_extension().expect("the extension")
     }
 
+    /// How often the plugin has said that there is something to save.
+    pub fn told_unsaved(&mut self) -> usize {
+        self.service();
+        self.instance.access_handler(|main| main.unsaved.get())
+    }
+
     fn parameter(&self, name: &str) -> &Parameter {
         self.parameters.get(name).unwrap_or_else(|| panic!("no parameter {name:?} among {:?}", self.names))
     }
@@ -163,9 +176,14 @@ impl Host for Clap {
     fn create(layout: Layout) -> Self {
         let id = if layout.multi() { c"org.nullsum.nullsum-multi" } else { c"org.nullsum.nullsum" };
         let host = HostInfo::new("Nullsum tests", "Nullsum", "https://example.org", "1.0").unwrap();
-        let instance =
-            PluginInstance::<Handlers>::new(|_| Shared::default(), |_| MainThread, &entry(), id, &host)
-                .unwrap();
+        let instance = PluginInstance::<Handlers>::new(
+            |_| Shared::default(),
+            |_| MainThread::default(),
+            &entry(),
+            id,
+            &host,
+        )
+        .unwrap();
         let ports = layout.outputs();
         let mut clap = Self {
             processor: None,

@@ -75,8 +75,10 @@ both_with_editor! {
             source.leave(editor);
             serve_until(&mut host, "the overlay stays", |_| !invites(&frame));
 
+            assert!(host.told_unsaved().is_none_or(|times| times == 0));
             assert!(source.drag(editor, Offer::Files));
             serve_until(&mut host, "not loaded", |host| is_loaded(host, &spaced));
+            assert!(host.told_unsaved().is_none_or(|times| times == 1));
             assert!(Source::new(list_of(&[&other])).drag(editor, Offer::FilesAmongMany));
             serve_until(&mut host, "not loaded", |host| is_loaded(host, &other));
 

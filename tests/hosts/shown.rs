@@ -22,6 +22,11 @@ pub trait WithEditor: Host {
 
     /// Closes it.
     fn close_editor(&mut self);
+
+    /// How often the plugin has said that there is something to save; none where the host does not listen.
+    fn told_unsaved(&mut self) -> Option<usize> {
+        None
+    }
 }
 
 /// As [`both`], for hosts with an editor.
@@ -87,5 +92,9 @@ impl WithEditor for Clap {
     fn close_editor(&mut self) {
         let gui: PluginGui = self.extension();
         gui.destroy(&self.instance.plugin_handle());
+    }
+
+    fn told_unsaved(&mut self) -> Option<usize> {
+        Some(Self::told_unsaved(self))
     }
 }

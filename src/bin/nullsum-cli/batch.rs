@@ -30,6 +30,15 @@ pub struct Batch {
     pub total: usize,
     /// Folders that could not be read, links that go round.
     pub warnings: Vec<String>,
+    /// The songs of all shares, as the file system calls them.
+    known: HashSet<PathBuf>,
+}
+
+impl Batch {
+    /// Whether `path` is a song of any share.
+    pub fn has(&self, path: &Path) -> bool {
+        path.canonicalize().is_ok_and(|path| self.known.contains(&path))
+    }
 }
 
 /// Finds the songs. Every share fails alike where the whole would.
@@ -59,7 +68,7 @@ pub fn gather(inputs: &[PathBuf], output: &Path, template: &str, shard: Option<S
         .filter(|(place, _)| shard.is_none_or(|shard| shard.holds(*place)))
         .map(|(_, song)| song)
         .collect();
-    Ok(Batch { songs, total, warnings: found.warnings })
+    Ok(Batch { songs, total, warnings: found.warnings, known: found.known })
 }
 
 /// Fails where two songs would write one file, or one its own input.
@@ -158,11 +167,22 @@ impl Found {
     }
 
     fn add_pattern(&mut self, pattern: &str) -> Outcome {
-        let matches = glob::glob(pattern)
+        // As in folders, what is hidden is not meant, nor are the stems of an earlier run, unless the pattern begins there.
+        let options = glob::MatchOptions { require_literal_leading_dot: true, ..Default::default() };
+        let matches = glob::glob_with(pattern, options)
             .map_err(|error| Failure::new(Code::Usage, format!("{pattern}: not a pattern: {error}")))?;
+        let begin = beginning(pattern).canonicalize().ok();
+        let output =
+            self.output.clone().filter(|output| !begin.is_some_and(|begin| begin.starts_with(output)));
+        let is_output = |path: &Path| {
+            output
+                .as_ref()
+                .is_some_and(|output| path.canonicalize().is_ok_and(|path| path.starts_with(output)))
+        };
         let mut any = false;
         for path in matches {
             match path {
+                Ok(path) if is_output(&path) => {}
                 Ok(path) if path.is_dir() => {
                     any = true;
                     self.add_folder(&path)?;
@@ -177,6 +197,14 @@ impl Found {
         }
         if any { Ok(()) } else { Err(Failure::new(Code::Io, format!("{pattern}: no audio file matches"))) }
     }
+}
+
+/// The folder that the matches of a pattern lie in: its components before the first with a wildcard.
+fn beginning(pattern: &str) -> PathBuf {
+    let literal = Path::new(pattern)
+        .components()
+        .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']));
+    Path::new(".").join(literal.collect::<PathBuf>())
 }
 
 fn is_hidden(entry: &DirEntry) -> bool {
@@ -240,6 +268,30 @@ mod tests {
         let root = tree(&["a.wav", "out/a_vocals.wav"]);
         let found = songs(root.path(), &["", "a.wav", "./a.wav", "*.wav"], "{name}_{stem}", None).unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn patterns_leave_out_what_folders_do_unless_they_begin_there() {
+        let root = tree(&["a.wav", "._a.wav", "m/b.wav", "out/a_vocals.wav", "out/m/b_vocals.wav"]);
+        let names = |pattern: &str| -> Vec<String> {
+            let found = songs(root.path(), &[pattern], "{name}_{stem}", None).unwrap();
+            found.into_iter().map(|(input, _)| input).collect()
+        };
+        assert_eq!(names("**/*.wav"), ["a.wav", "m/b.wav"]);
+        assert_eq!(names("*"), ["a.wav", "m/b.wav"]);
+        assert_eq!(names("*.wav"), ["a.wav"]);
+        assert_eq!(names("out/*.wav"), ["out/a_vocals.wav"]);
+        assert_eq!(names("out/**/b*.wav"), ["out/m/b_vocals.wav"]);
+    }
+
+    #[test]
+    fn a_song_of_any_share_is_known() {
+        let root = tree(&["m/a.wav", "m/b.wav"]);
+        let shard = Some("1/2".parse().unwrap());
+        let batch = gather(&[root.path().join("m")], Path::new("out"), "{name}_{stem}", shard).unwrap();
+        assert_eq!(batch.songs.len(), 1);
+        assert!(["m/a.wav", "m/../m/b.wav"].iter().all(|name| batch.has(&root.path().join(name))));
+        assert!(!batch.has(&root.path().join("m/c.wav")));
     }
 
     #[cfg(unix)]

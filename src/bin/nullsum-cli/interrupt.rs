@@ -1,4 +1,4 @@
-//! Ctrl-C: the first stops after the chunks in flight, cleanly; the second at once.
+//! Ctrl-C: the first stops after what is in flight, cleanly; the second at once.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +12,10 @@ static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 pub fn install() {
     let on_signal = || {
         if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
-            nullsum::audio::remove_unfinished();
+            nullsum::partial::remove_unfinished();
             std::process::exit(130);
         }
-        crate::report::warn("stopping after the chunks in flight; press Ctrl-C again to stop at once");
+        crate::report::warn("stopping after what is in flight; press Ctrl-C again to stop at once");
     };
     // Without a handler Ctrl-C still ends the process.
     if let Err(error) = ctrlc::set_handler(on_signal) {

@@ -57,7 +57,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Demo(args) => stoppable(|| commands::demo::run(&args)),
         Command::Tiers(args) => stoppable(|| commands::tiers::run(&args)),
         Command::Inspect(args) => commands::inspect::run(&args),
-        Command::Convert(args) => commands::convert::run(&args),
+        Command::Convert(args) => stoppable(|| commands::convert::run(&args)),
         Command::Models(args) => stoppable(|| commands::models::run(&args)),
         Command::Devices(args) => {
             commands::devices::run(&args);

@@ -29,6 +29,20 @@ pub struct Source {
     pub config: Config,
 }
 
+impl Source {
+    /// A warning of arguments in the YAML that have no effect: they are spelt wrong, or of a network that we do not know.
+    pub fn not_understood(&self) -> Option<String> {
+        let unknown = &self.config.model.unknown;
+        (!unknown.is_empty()).then(|| {
+            format!(
+                "{}: not understood in the YAML's model section, and ignored: {}",
+                self.name,
+                unknown.join(", ")
+            )
+        })
+    }
+}
+
 /// Opens what the user wants; the default where nothing is named.
 pub fn open(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
     match &args.model {

@@ -54,6 +54,11 @@ pub enum ArchitectureError {
 /// Most modules that a list of a real network holds.
 const MAX_MODULES: usize = 4096;
 
+/// Most modules of a whole network: a few bytes of YAML must not ask for gigabytes of names.
+const MAX_MODULES_IN_ALL: usize = 1 << 18;
+/// Most bands times bins of a mel filter bank, for the same reason: seconds of work.
+const MAX_FILTERS: usize = 1 << 27;
+
 /// Counts and shapes read off the tensors; `None` where no tensor tells.
 struct Evidence<'a> {
     tensors: &'a dyn TensorShapes,
@@ -133,7 +138,8 @@ impl Architecture {
         let stft = StftConfig {
             n_fft: options.stft_n_fft.unwrap_or(2048),
             hop_length: options.stft_hop_length.unwrap_or(512),
-            win_length: options.stft_win_length.unwrap_or(options.stft_n_fft.unwrap_or(2048)),
+            // Its own default, not n_fft.
+            win_length: options.stft_win_length.unwrap_or(options.stft_n_fft.unwrap_or(2048).min(2048)),
             normalized: options.stft_normalized.unwrap_or(false),
         };
         check_stft(&stft)?;
@@ -211,6 +217,14 @@ impl Architecture {
                 found: h.fracs.to_string(),
             });
         }
+        let modules = architecture.modules();
+        if modules > MAX_MODULES_IN_ALL {
+            causes.push(format!(
+                "the YAML asks for {modules} modules, the file holds {} tensors",
+                tensors.shapes().count()
+            ));
+            return Err(ArchitectureError::Mismatch(Box::new(Mismatch { causes, ..Mismatch::default() })));
+        }
         let mut mismatch = Mismatch::between(&architecture.tensors(), tensors.shapes());
         mismatch.causes = causes;
         if mismatch.is_empty() {
@@ -237,10 +251,11 @@ fn resolve_bands(
         Family::MelBandRoformer => {
             let num_bands = options.num_bands.unwrap_or(held.len());
             positive("num_bands", num_bands)?;
-            if num_bands > freqs {
+            let most = freqs.min(MAX_FILTERS / freqs);
+            if num_bands > most {
                 return Err(ArchitectureError::Invalid {
                     key: "num_bands",
-                    expected: format!("at most the {freqs} bins of n_fft {}", stft.n_fft),
+                    expected: format!("at most {most} for the {freqs} bins of n_fft {}", stft.n_fft),
                     found: num_bands.to_string(),
                 });
             }
@@ -491,4 +506,57 @@ impl<'a> Evidence<'a> {
 /// The number that follows `prefix` in `name`.
 fn index_after(name: &str, prefix: &str) -> Option<usize> {
     name.strip_prefix(prefix)?.split('.').next()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tensors of a small network, by shape alone.
+    struct Shapes(Vec<(String, Vec<usize>)>);
+
+    impl TensorShapes for Shapes {
+        fn shapes(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_> {
+            Box::new(self.0.iter().map(|(name, shape)| (name.as_str(), shape.as_slice())))
+        }
+
+        fn shape(&self, name: &str) -> Option<&[usize]> {
+            self.shapes().find(|(held, _)| *held == name).map(|(_, shape)| shape)
+        }
+    }
+
+    fn small(n_fft: usize) -> Shapes {
+        let mut arch = Architecture::seed_default();
+        (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner, arch.mask_hidden) =
+            (8, 1, 2, 4, 32, 16);
+        arch.bands = contiguous_bands(&[9, 21, n_fft / 2 - 29], 0);
+        Shapes(arch.tensors().into_iter().map(|tensor| (tensor.name, tensor.shape)).collect())
+    }
+
+    fn resolve(n_fft: usize, yaml: &str) -> Result<Architecture, ArchitectureError> {
+        let config = Config::from_yaml(yaml, "small.yaml").unwrap();
+        Architecture::resolve(&config, &small(n_fft), None)
+    }
+
+    #[test]
+    fn a_few_bytes_of_yaml_end_in_a_message_and_not_in_gigabytes() {
+        let depths = "model: {freqs_per_bands: [9, 21, 35], stft_n_fft: 128, stft_hop_length: 64, depth: 1024, \
+                      time_transformer_depth: 1024, freq_transformer_depth: 1024, linear_transformer_depth: 1024}";
+        let message = resolve(128, depths).unwrap_err().to_string();
+        assert!(message.contains("depth 1024, the file holds 1 layers"), "{message}");
+        assert!(message.contains("asks for 31457"), "{message}");
+        let bands = "model: {num_bands: 65536, stft_n_fft: 1048576, num_stems: 256}";
+        let message = resolve(128, bands).unwrap_err().to_string();
+        assert!(message.contains("num_bands") && message.contains("at most"), "{message}");
+    }
+
+    #[test]
+    fn the_window_is_the_reference_s_where_a_yaml_does_not_say() {
+        for (n_fft, window) in [(4096, 2048), (2048, 2048), (1024, 1024)] {
+            let bands = format!("[9, 21, {}]", n_fft / 2 - 29);
+            let yaml =
+                format!("model: {{freqs_per_bands: {bands}, stft_n_fft: {n_fft}, stft_hop_length: 512}}");
+            assert_eq!(resolve(n_fft, &yaml).unwrap().stft.win_length, window);
+        }
+    }
 }

@@ -14,6 +14,9 @@ const MAX_DEPTH: usize = 4;
 /// What wrappers of the model class leave in front of every name.
 const PREFIXES: [&str; 6] = ["module.", "model.", "_orig_mod.", "ema_model.", "online_model.", "state_dict."];
 
+/// What `torch.optim.swa_utils.AveragedModel` and `ema_pytorch` keep beside them.
+const COUNTERS: [&str; 3] = ["n_averaged", "initted", "step"];
+
 /// The dict that holds the weights, and the keys that lead to it.
 pub(super) struct Weights<'a> {
     pub path: Vec<&'a str>,
@@ -84,8 +87,15 @@ fn rank(name: &str) -> usize {
     WRAPPERS.iter().chain(&AVERAGES).position(|wrapper| *wrapper == name).unwrap_or(usize::MAX)
 }
 
-/// Cuts from all names what they all begin with, as long as it is a known prefix; returns what was cut.
-pub(super) fn strip_prefixes<T>(tensors: BTreeMap<String, T>) -> (String, BTreeMap<String, T>) {
+/// Cuts from all names what they all begin with, as long as it is a known prefix; returns what was cut. What averaging
+/// wrappers hold beside the weights goes: their counters, and the average where the weights themselves are there.
+pub(super) fn strip_prefixes<T>(mut tensors: BTreeMap<String, T>) -> (String, BTreeMap<String, T>) {
+    if tensors.keys().any(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix))) {
+        tensors.retain(|name, _| !COUNTERS.contains(&name.as_str()));
+    }
+    if tensors.keys().any(|name| name.starts_with("online_model.")) {
+        tensors.retain(|name, _| !name.starts_with("ema_model."));
+    }
     let mut cut = 0;
     let mut prefix = String::new();
     loop {

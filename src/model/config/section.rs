@@ -5,6 +5,8 @@ use super::yaml::{Document, Index, Kind, Node};
 
 /// Mappings merged into one another with `<<` are followed this far.
 const MAX_MERGES: usize = 8;
+/// Mappings in a list behind `<<` that are looked at.
+const MAX_MERGED: usize = 64;
 /// The tags a list may carry.
 const SEQUENCES: [&str; 3] = ["!!seq", "!!python/tuple", "!!python/list"];
 /// Longest name of a stem, in bytes: it becomes part of a file name.
@@ -201,6 +203,13 @@ impl<'a> Section<'a> {
         }
         match (&find("<<")?.kind, merges) {
             (Kind::Mapping(pairs), 1..) => self.lookup(pairs, key, merges - 1),
+            // Of several the first that has the key counts. One level of lists, or their nesting would multiply.
+            (Kind::Sequence(items), MAX_MERGES) => {
+                items.iter().take(MAX_MERGED).find_map(|item| match &self.document.node(*item).kind {
+                    Kind::Mapping(pairs) => self.lookup(pairs, key, merges - 1),
+                    _ => None,
+                })
+            }
             _ => None,
         }
     }

@@ -231,7 +231,7 @@ fn plan() -> Plan {
 /// A view of a stream with two stems that has played a second.
 fn played() -> View {
     let (mut client, mut engine) = Stream::manual(&plan(), SLOTS, 2);
-    engine.swap(Some(SharedModel::new(Box::new(Halves)))).unwrap();
+    engine.swap(Some(SharedModel::new(Box::new(Halves)).in_lanes(&[0, 3], SLOTS))).unwrap();
     for block in 0..100 {
         let mut planes = [0, 1].map(|channel| -> Vec<f32> {
             (0..480).map(|at| ((block * 480 + at + channel) as f32 * 0.05).sin() * 0.8).collect()
@@ -526,4 +526,52 @@ fn nothing_is_drawn_in_haste_while_nothing_moves() {
     let mut bench = Bench::new(played());
     bench.frames(400);
     assert!(bench.delay >= LOOK / 2, "{:?}", bench.delay);
+}
+
+/// Counts how often the host is told that there is something to save.
+fn count_unsaved(bench: &Bench) -> Arc<std::sync::atomic::AtomicUsize> {
+    let count = Arc::<std::sync::atomic::AtomicUsize>::default();
+    let counter = count.clone();
+    bench.session.0.set_unsaved(Some(Arc::new(move || {
+        counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    })));
+    count
+}
+
+#[test]
+fn a_window_typed_by_hand_counts_when_it_is_whole() {
+    let mut bench = Bench::new(played());
+    let told = count_unsaved(&bench);
+    let set = Shape { window: 4.0, hop: 1.0, lookahead: 0.4 };
+    *bench.params().window.lock() = Some(set);
+    bench.frames(2);
+    let (_, at) = bench.find(&text::time(4000.0));
+    bench.frame(vec![Event::PointerMoved(at)]);
+    bench.button(at, true, Modifiers::NONE);
+    bench.button(at, false, Modifiers::NONE);
+    bench.frames(2);
+    for digit in ["1", "5", "0", "0"] {
+        bench.frame(vec![Event::Text(digit.into())]);
+        assert_eq!(*bench.params().window.lock(), Some(set), "at the {digit}");
+    }
+    bench.press(Press::Enter, Modifiers::NONE);
+    let typed = bench.params().window.lock().unwrap();
+    assert!((typed.window - 1.5).abs() < 1e-6 && typed.lookahead == 0.4, "{typed:?}");
+    assert!((typed.hop - 0.75).abs() < 1e-6, "{typed:?}");
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn a_download_that_is_cancelled_leaves_what_was_chosen() {
+    let mut bench = Bench::new(played());
+    let told = count_unsaved(&bench);
+    let wanted =
+        Selection { source: Source::Registry { name: "no-such-model".into() }, ..Selection::default() };
+    bench.params().model.choose(wanted.clone());
+    let view = bench.session.0.view();
+    bench.app.answer(Some(Answer::Fetch), &view);
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0);
+    bench.app.pick(Some(Pick::Cancel), wanted.clone());
+    assert_eq!(bench.params().model.get().source, wanted.source);
+    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
 }

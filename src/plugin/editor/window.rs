@@ -56,28 +56,30 @@ impl ByHand {
                     "What the model sees of the future: counts once in the latency",
                 ),
             ];
-            let mut done = false;
+            let (mut moves, mut done) = (false, false);
             for (value, (least, most), name, hint) in lines {
                 let slider = Slider::new(value, least..=most)
                     .logarithmic(true)
                     .smallest_positive(0.01)
+                    .update_while_editing(false)
                     .custom_formatter(|seconds, _| text::time(1e3 * seconds))
                     .custom_parser(seconds_of);
                 // Before its slider: after the number it would be read as the next one's.
                 let name = ui.label(RichText::new(name).size(12.0)).on_hover_text(hint);
                 let response = ui.add(slider).labelled_by(name.id).on_hover_text(hint);
                 if response.changed() || response.dragged() {
-                    self.moving = Some(Shape::sane(set));
+                    moves = true;
                 }
                 done |= response.drag_stopped() || (response.changed() && !response.dragged());
             }
-            let shape = shape.sane();
             if done {
                 self.moving = None;
-                change = Some(Change::Set(shape));
-            } else if self.moving.is_some() {
+                change = Some(Change::Set(shape.sane()));
+            } else if moves {
+                // As it is: what a window on its way through a short one takes from the hop, it gives back.
                 self.moving = Some(shape);
             }
+            let shape = shape.sane();
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                 if ui.button("Tier").on_hover_text("Back to the tier").clicked() {
                     self.moving = None;

@@ -12,7 +12,10 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use nice_plug::wrapper::vst3::vst3::{Class, ComPtr, Steinberg};
 
-use Steinberg::Vst::{IComponentHandler, IComponentHandlerTrait, ParamID, ParamValue};
+use Steinberg::Vst::{
+    IComponentHandler, IComponentHandler2, IComponentHandler2Trait, IComponentHandlerTrait, ParamID,
+    ParamValue,
+};
 use Steinberg::{int32, kResultFalse, kResultOk, tresult};
 use parking_lot::RwLock;
 
@@ -57,6 +60,15 @@ impl Handler {
         *self.host.write() = host;
     }
 
+    /// Tells the host, where it wants to know, that there is something to save that is no parameter.
+    pub fn set_dirty(&self) {
+        self.tell(|host| {
+            let host = host.cast::<IComponentHandler2>();
+            // SAFETY: the argument is the format's.
+            host.map_or(kResultFalse, |host| unsafe { host.setDirty(1) })
+        });
+    }
+
     /// Not under the lock, so that a host may set another while it is told.
     fn tell(&self, tell: impl FnOnce(&ComPtr<IComponentHandler>) -> tresult) -> tresult {
         let host = self.host.read().clone();
@@ -94,5 +106,73 @@ impl IComponentHandlerTrait for Handler {
             }
             None => self.tell(|host| unsafe { host.restartComponent(flags) }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nice_plug::wrapper::vst3::vst3::ComWrapper;
+    use parking_lot::Mutex;
+
+    use super::*;
+
+    /// A host that notes what it is told of unsaved changes.
+    #[derive(Default)]
+    struct Host(Mutex<Vec<u8>>);
+
+    impl Class for Host {
+        type Interfaces = (IComponentHandler, IComponentHandler2);
+    }
+
+    #[allow(non_snake_case, reason = "the format's names")]
+    impl IComponentHandlerTrait for Host {
+        unsafe fn beginEdit(&self, _id: ParamID) -> tresult {
+            kResultOk
+        }
+
+        unsafe fn performEdit(&self, _id: ParamID, _value: ParamValue) -> tresult {
+            kResultOk
+        }
+
+        unsafe fn endEdit(&self, _id: ParamID) -> tresult {
+            kResultOk
+        }
+
+        unsafe fn restartComponent(&self, _flags: int32) -> tresult {
+            kResultOk
+        }
+    }
+
+    #[allow(non_snake_case, reason = "the format's names")]
+    impl IComponentHandler2Trait for Host {
+        unsafe fn setDirty(&self, state: Steinberg::TBool) -> tresult {
+            self.0.lock().push(state);
+            kResultOk
+        }
+
+        unsafe fn requestOpenEditor(&self, _name: Steinberg::FIDString) -> tresult {
+            kResultOk
+        }
+
+        unsafe fn startGroupEdit(&self) -> tresult {
+            kResultOk
+        }
+
+        unsafe fn finishGroupEdit(&self) -> tresult {
+            kResultOk
+        }
+    }
+
+    #[test]
+    fn a_host_is_told_of_unsaved_changes_where_it_listens() {
+        let handler = Handler::new(None);
+        handler.set_dirty();
+        let host = ComWrapper::new(Host::default());
+        handler.set(host.to_com_ptr::<IComponentHandler>());
+        handler.set_dirty();
+        assert_eq!(*host.0.lock(), [1]);
+        handler.set(None);
+        handler.set_dirty();
+        assert_eq!(host.0.lock().len(), 1);
     }
 }

@@ -57,6 +57,7 @@ impl<P: Vst3Plugin> Drop for Whole<P> {
     fn drop(&mut self) {
         if let Some(session) = &self.session {
             session.set_announce(None);
+            session.set_unsaved(None);
         }
     }
 }
@@ -82,10 +83,11 @@ impl<P: Vst3Plugin> Whole<P> {
             unsafe { inner.setComponentHandler(handler.as_ptr()) };
         }
         if let Some(session) = &session {
-            let handler = handler.clone();
+            let (handler, dirty) = (handler.clone(), handler.clone());
             // SAFETY: the arguments are the format's.
             let announce = move || unsafe { _ = handler.restartComponent(RestartFlags_::kLatencyChanged) };
             session.set_announce(Some(Arc::new(announce)));
+            session.set_unsaved(Some(Arc::new(move || dirty.set_dirty())));
         }
         // For ever, as far as the wrapper knows: then it leaves parameters alone.
         // SAFETY: inactive; nothing is reset.

@@ -15,6 +15,12 @@ pub struct Shape {
     pub lookahead: f64,
 }
 
+impl Default for Shape {
+    fn default() -> Self {
+        Self { window: 4.0, hop: 1.0, lookahead: 0.4 }
+    }
+}
+
 impl Shape {
     /// Shortest and longest of each, in seconds.
     pub const WINDOW: (f64, f64) = (0.2, 20.0);
@@ -29,9 +35,10 @@ impl Shape {
         let within = |x: f64, (least, most): (f64, f64), instead: f64| {
             if x.is_finite() { x.clamp(least, most) } else { instead }
         };
-        let window = within(self.window, Self::WINDOW, 4.0);
-        let hop = within(self.hop, Self::HOP, 1.0).min(0.5 * window);
-        let lookahead = within(self.lookahead, Self::LOOKAHEAD, 0.4).min(window - hop);
+        let instead = Self::default();
+        let window = within(self.window, Self::WINDOW, instead.window);
+        let hop = within(self.hop, Self::HOP, instead.hop).min(0.5 * window);
+        let lookahead = within(self.lookahead, Self::LOOKAHEAD, instead.lookahead).min(window - hop);
         Self { window, hop, lookahead }
     }
 

@@ -91,15 +91,21 @@ impl Tier {
 
     /// The plan to ask for.
     pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
-        let (seconds, hop, lookahead) = self.parts();
-        let longest = (seconds * f64::from(model.rate)).min(model.chunk.0.max(1) as f64);
-        of_samples(model, host_rate, max_block, [longest, longest * hop, longest * lookahead])
+        of_samples(model, host_rate, max_block, self.samples(model))
     }
 
-    /// Its measures, to set out from by hand.
-    pub fn shape(self) -> Shape {
-        let (window, hop, lookahead) = self.parts();
-        Shape { window, hop: window * hop, lookahead: window * lookahead }
+    /// Window, hop and lookahead in samples of the model.
+    fn samples(self, model: &ModelTiming) -> [f64; 3] {
+        let (seconds, hop, lookahead) = self.parts();
+        let window = (seconds * f64::from(model.rate)).min(model.chunk.0.max(1) as f64);
+        [window, window * hop, window * lookahead]
+    }
+
+    /// Its measures for a model, to set out from by hand.
+    pub fn shape(self, model: &ModelTiming) -> Shape {
+        let [window, hop, lookahead] =
+            self.samples(model).map(|samples| samples / f64::from(model.rate.max(1)));
+        Shape { window, hop, lookahead }
     }
 
     /// Share of real time that the tier takes on a device where `measured` was measured.
@@ -155,6 +161,17 @@ pub(super) mod tests {
                     plan.latency()
                 });
                 assert!(latencies.is_sorted(), "{chunk} {rate}: {latencies:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn its_measures_by_hand_are_the_same_plan() {
+        for chunk in [44_100, 65_536, 131_584, 485_100] {
+            for tier in Tier::ALL {
+                let (model, block) = (timing(chunk), HostSamples(512));
+                let by_hand = tier.shape(&model).request(&model, 48_000, block);
+                assert_eq!(by_hand, tier.request(&model, 48_000, block), "{tier} {chunk}");
             }
         }
     }

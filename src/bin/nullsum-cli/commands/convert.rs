@@ -7,6 +7,7 @@ use nullsum::separator::ModelInfo;
 use crate::args::{ConvertArgs, Dtype};
 use crate::batch::is_same;
 use crate::exit::{Code, Failure, OrFail, Outcome};
+use crate::interrupt;
 use crate::model_source::{Source, at_hand};
 use crate::report::{say, warn};
 
@@ -15,7 +16,11 @@ pub fn run(args: &ConvertArgs) -> Outcome {
     if is_same(&args.input, &args.output) {
         return Err(Failure::new(Code::Usage, "IN and OUT are one file; give the new file another name"));
     }
-    let Source { checkpoint, config, .. } = at_hand(&args.input, args.config.as_deref())?;
+    let source = at_hand(&args.input, args.config.as_deref())?;
+    if let Some(warning) = source.not_understood() {
+        warn(&warning);
+    }
+    let Source { checkpoint, config, .. } = source;
     ModelInfo::resolve(&checkpoint, &config, args.model_type.map(Into::into)).or_fail(Code::Model)?;
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         warn(&format!("{}: safetensors files are usually called .safetensors", args.output.display()));
@@ -24,7 +29,8 @@ pub fn run(args: &ConvertArgs) -> Outcome {
         Dtype::F32 => Precision::F32,
         Dtype::F16 => Precision::F16,
     };
-    let report = convert(&checkpoint, config.text(), &args.output, precision).or_fail(Code::Io)?;
+    let report = convert(&checkpoint, config.text(), &args.output, precision, &mut interrupt::flow)
+        .or_fail(Code::Io)?;
     if !args.quiet {
         say(&format!(
             "{}: {} tensors, {:.1} M parameters, {}, configuration inside",

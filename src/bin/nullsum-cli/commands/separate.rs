@@ -40,11 +40,14 @@ pub fn run(args: &SeparateArgs) -> Outcome {
         return Ok(());
     }
     // A song that is not there needs no model to say so.
-    if let [only] = batch.songs.as_slice() {
+    if let ([only], 1) = (batch.songs.as_slice(), batch.total) {
         nullsum::audio::Decoder::open(&only.input).or_fail(Code::Io)?;
     }
 
     let source = model_source::open(&args.model, talk)?;
+    if let Some(warning) = source.not_understood() {
+        talk.warning(&warning);
+    }
     let family = model_source::family(&args.model);
     let mut separators = Vec::new();
     for runtime in args.run.runtimes() {
@@ -228,13 +231,17 @@ fn jobs<'a>(
         jobs.iter().flat_map(|job| job.outputs.iter().map(|out| (out.clone(), job.song.input.as_path()))),
     )?;
     for job in &jobs {
-        if let Some(output) =
-            job.outputs.iter().find(|output| output.exists() && is_same(output, &job.song.input))
-        {
+        if let Some(output) = job.outputs.iter().find(|output| batch.has(output)) {
+            let whose = if is_same(output, &job.song.input) {
+                "itself".into()
+            } else {
+                job.song.input.display().to_string()
+            };
             return Err(Failure::new(
                 Code::Usage,
                 format!(
-                    "{} would be overwritten by one of its own stems; choose another --output or --template",
+                    "{} is a song to separate and would be overwritten by a stem of {whose}; choose another --output or \
+                     --template",
                     output.display()
                 ),
             ));
