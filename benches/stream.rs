@@ -59,7 +59,7 @@ fn cost(block: usize, usage: Use) -> Result<f64, Box<dyn std::error::Error>> {
         host_rate: RATE,
         model_rate: 44_100,
         window: ModelSamples(65_536),
-        hop: ModelSamples(5_120),
+        hop: ModelSamples(4_096),
         lookahead: ModelSamples(4_096),
         fade: ModelSamples(1_024),
         deadline: Deadline::WholeHop,

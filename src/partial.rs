@@ -5,7 +5,7 @@ use std::io::{self, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use parking_lot::Mutex;
-use tempfile::{NamedTempFile, TempPath};
+use tempfile::NamedTempFile;
 
 /// A file in the making. It removes itself when dropped before [`publish`](Self::publish).
 pub(crate) struct Partial {
@@ -49,11 +49,26 @@ impl Partial {
         self.file.as_file().sync_all()
     }
 
-    /// Closes it and keeps only its place, where others may write. It is still removed in the end, but
-    /// [`remove_unfinished`] forgets it.
+    /// Closes it and keeps its place, where others may write; what is there in the end is removed.
     #[cfg(feature = "download")]
-    pub fn into_temp_path(self) -> TempPath {
-        self.file.into_temp_path()
+    pub fn close(self) -> Place {
+        let Self { file, known } = self;
+        Place { path: file.into_temp_path(), _known: known }
+    }
+}
+
+/// The place of a file in the making that is not open.
+#[cfg(feature = "download")]
+pub(crate) struct Place {
+    path: tempfile::TempPath,
+    _known: Known,
+}
+
+#[cfg(feature = "download")]
+impl Place {
+    /// Where.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 }
 

@@ -17,6 +17,7 @@ pub mod editor;
 pub mod library;
 mod pace;
 pub mod params;
+mod path;
 pub mod player;
 mod processor;
 pub mod selection;

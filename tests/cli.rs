@@ -220,8 +220,8 @@ fn a_name_too_long_for_one_stem_leaves_none() {
     let studio = Studio::new();
     let name = "n".repeat(246);
     let song = studio.song(&format!("{name}.wav"), 0.05);
-    // `_bass.wav` fits into the 255 of most file systems, `_vocals.wav` and `_drums.wav` do not.
-    studio.separate(&[song.to_str().unwrap()]).fails(4, &["_drums.wav"]);
+    // `_bass.wav` fits into the 255 of most file systems, `_drums.wav` does not.
+    studio.separate(&["--stems", "bass,drums", song.to_str().unwrap()]).fails(4, &["_drums.wav"]);
     assert!(studio.files("output").is_empty());
 }
 
@@ -284,6 +284,19 @@ fn models_that_cannot_be_had_say_why() {
         studio.run(&[args, &["song.wav"]].concat()).fails(3, words);
     }
     assert!(studio.files("output").is_empty());
+}
+
+#[test]
+fn a_yaml_that_is_not_there_is_told_before_anything_is_fetched_but_for_the_reference_s_own() {
+    let studio = Studio::new();
+    studio.song("song.wav", 0.05);
+    let line =
+        ["--start_check_point", "bs_roformer/model_bs_roformer_ep_17_sdr_9.6568.ckpt", "--config_path"];
+    let run = studio.run(&[&line[..], &["gone.yaml", "song.wav"]].concat()).fails(3, &["gone.yaml"]);
+    assert!(!run.out.contains("Fetching"), "{}", run.out);
+    assert_eq!(run.err.matches("No such file").count(), usize::from(cfg!(unix)), "{}", run.err);
+    let own = ["bs_roformer/config_bs_roformer_384_8_2_485100.yaml", "--offline", "song.wav"];
+    studio.run(&[&line[..], &own].concat()).fails(3, &["--offline", "models download"]);
 }
 
 #[test]

@@ -15,7 +15,7 @@ use nullsum::model::weights;
 use targets::targets;
 
 fn small() -> Architecture {
-    let mut arch = Architecture::seed_default();
+    let mut arch = Architecture::reference_default();
     arch.dim = 24;
     arch.depth = 2;
     arch.heads = 3;

@@ -16,7 +16,7 @@ const CHUNK: usize = 1000;
 
 /// A small network: `stems` stems, mono or stereo.
 fn separator(stems: usize, channels: usize) -> Separator {
-    let mut arch = Architecture::seed_default();
+    let mut arch = Architecture::reference_default();
     arch.dim = 8;
     arch.depth = 1;
     arch.heads = 2;

@@ -1,12 +1,12 @@
-"""An energy term a stem, in the manner of SDR, and the seed's loss: L1 of the waveform and of the complex STFT.
+"""An energy term a stem, in the manner of SDR, and the reference's loss: L1 of the waveform and of the complex STFT.
 
-The seed's loss alone, on a small model, has a trap: silence is nearly the best answer while nothing is known, and a gated mask
+The reference's loss alone, on a small model, has a trap: silence is nearly the best answer while nothing is known, and a gated mask
 that has reached silence hardly learns. So the leading term is the logarithm of the error's level against the stem's, both
 lifted by a tenth of the mixture's: the gain for a stem well separated outweighs the one for keeping an absent stem silent,
 which counts half. L1 has a tenth of the weight, each term divided by the same measure of the stem, so that a quiet
 stem counts as much as a loud one.
 
-Windows: the model's own in every step; 4096 and 512 in turn, at half a window's hop. They stand for the seed's five at hop
+Windows: the model's own in every step; 4096 and 512 in turn, at half a window's hop. They stand for the reference's five at hop
 147, which would cost more than the model on a CPU. The STFT is linear, so that one transform of the difference serves.
 """
 

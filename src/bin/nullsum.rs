@@ -2,6 +2,7 @@
 //!
 //! `nullsum --play SONG` plays a file in place of the live input; `nullsum --help` lists back ends, devices and rates.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -9,9 +10,9 @@ use nice_plug::prelude::nice_export_standalone_with_args;
 use nullsum::plugin::{Stereo, player};
 
 fn main() -> ExitCode {
-    let mut arguments: Vec<String> = std::env::args().collect();
+    let mut arguments: Vec<OsString> = std::env::args_os().collect();
     if let Some(at) = arguments.iter().position(|argument| argument == "--play") {
-        let given: Vec<String> = arguments.drain(at..arguments.len().min(at + 2)).collect();
+        let given: Vec<OsString> = arguments.drain(at..arguments.len().min(at + 2)).collect();
         let Some(song) = given.get(1) else {
             eprintln!("nullsum: --play: expected an audio file");
             return ExitCode::FAILURE;
@@ -25,7 +26,9 @@ fn main() -> ExitCode {
     if let Err(error) = end_on_signals() {
         eprintln!("nullsum: Ctrl-C will not end the app: {error}");
     }
-    let ran = nice_export_standalone_with_args::<Stereo, _>(arguments);
+    // What is left is for the framework, which knows text alone.
+    let arguments = arguments.iter().map(|argument| argument.to_string_lossy().into_owned());
+    let ran = nice_export_standalone_with_args::<Stereo, _>(arguments.collect::<Vec<_>>());
     if ran { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 

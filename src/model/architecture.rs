@@ -193,7 +193,7 @@ impl Architecture {
     }
 
     /// The seed's default checkpoint: dim 384, depth 8, 62 bands, 4 stems, 131.7 M parameters.
-    pub fn seed_default() -> Self {
+    pub fn reference_default() -> Self {
         Self {
             family: Family::BsRoformer,
             dim: 384,
@@ -239,16 +239,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_seed_default_has_its_published_size() {
-        let arch = Architecture::seed_default();
+    fn the_reference_default_has_its_published_size() {
+        let arch = Architecture::reference_default();
         assert_eq!(arch.tensors().len(), 1355);
         assert!((131.6e6..131.8e6).contains(&(arch.parameters() as f64)), "{}", arch.parameters());
     }
 
     #[test]
-    fn the_seed_default_costs_what_was_measured() {
+    fn the_reference_default_costs_what_was_measured() {
         // About 460 GFLOP per second of audio in 2 s chunks, 520 in 8 s.
-        let arch = Architecture::seed_default();
+        let arch = Architecture::reference_default();
         let per_second = |seconds: usize| arch.flops(44_100 * seconds) / seconds as f64 / 1e9;
         assert!((420.0..480.0).contains(&per_second(2)), "{}", per_second(2));
         assert!((480.0..540.0).contains(&per_second(8)), "{}", per_second(8));

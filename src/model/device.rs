@@ -35,7 +35,9 @@ pub enum DeviceError {
     #[error("unknown device `{0}`: expected auto, cpu, cuda, cuda:N or metal")]
     Unknown(String),
     /// The program was built without it.
-    #[error("this build has no {0} support; build with `--features {0}`, or choose `--device cpu`")]
+    #[error(
+        "this build has no {0} support; build with `--features {0}` (CUDA: `scripts/cuda`), or choose `--device cpu`"
+    )]
     NotBuilt(&'static str),
     /// The device does not start.
     #[error("{name} does not start: {reason}; choose `--device cpu` to do without")]

@@ -121,7 +121,7 @@ mod tests {
 
     #[test]
     fn slices_of_frames_change_nothing() {
-        let mut arch = Architecture::seed_default();
+        let mut arch = Architecture::reference_default();
         (arch.dim, arch.mask_hidden, arch.num_stems) = (6, 10, 3);
         arch.bands = vec![(0..2).collect(), (2..4).collect(), (4..9).collect()];
         let mut masks = MaskEstimators::new(&arch, seeded(1, &Device::Cpu)).unwrap();

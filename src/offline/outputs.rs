@@ -330,3 +330,29 @@ impl Finisher {
         self.outputs.push(&Planar::from_planes(planes).unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_one_file_cannot_have_its_name_none_has() {
+        let folder = tempfile::tempdir().unwrap();
+        let [one, other] = ["a.wav", "b.wav"].map(|name| folder.path().join(name));
+        let spec = WriterSpec {
+            container: Container::Wav,
+            format: SampleFormat::Pcm16,
+            channels: 1,
+            sample_rate: 44_100,
+        };
+        let writers = || [&one, &other].map(|path| AudioWriter::create(path, spec).unwrap()).into_iter();
+        assert_eq!(publish(writers()).unwrap(), [one.clone(), other.clone()]);
+        std::fs::remove_file(&one).unwrap();
+        std::fs::remove_file(&other).unwrap();
+        let again = writers();
+        std::fs::create_dir_all(other.join("in the way")).unwrap();
+        assert!(publish(again).is_err());
+        assert!(!one.exists());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

@@ -397,7 +397,7 @@ mod tests {
 
     /// A small model whose chunks are of four seconds, as on a GPU.
     fn separator() -> Separator {
-        let mut arch = Architecture::seed_default();
+        let mut arch = Architecture::reference_default();
         (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner) = (8, 1, 1, 4, 8);
         (arch.mask_hidden, arch.num_stems) = (8, 2);
         (arch.stft.n_fft, arch.stft.hop_length, arch.stft.win_length) = (64, 32, 64);

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::library::Loaded;
@@ -36,22 +37,28 @@ pub fn remembered(sha256: &str) -> Option<plan::Measured> {
         .then_some(plan::Measured { window: ModelSamples(window), seconds })
 }
 
-/// Measures `model` and remembers it.
+/// Measures `model` and remembers it. Instances do it one after the other, since they would measure each other; where another has done it
+/// meanwhile, that is taken, unless it is to be done `anew`.
 ///
 /// # Errors
-/// Those of the model.
-pub fn calibrate(model: &Loaded) -> Result<plan::Measured, WindowError> {
+/// Those of the model; and that it was stopped, which is asked between two windows.
+pub fn calibrate(model: &Loaded, anew: bool, stop: &dyn Fn() -> bool) -> Result<plan::Measured, WindowError> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock();
+    if let (false, Some(measured)) = (anew, remembered(&model.sha256)) {
+        return Ok(measured);
+    }
     let timing = model.model.timing();
     let longest = (WINDOW_SECONDS * u64::from(timing.rate)).min(timing.chunk.0);
     let window = ModelSamples(longest.max(2 * timing.frame.0));
     // A quick model is timed often, since the machine may be busy just now; a slow one is not kept from its work.
-    let once = measure(&model.model, window, 1)?;
+    let once = measure(&model.model, window, 1, stop)?;
     let rounds = (PATIENCE_SECONDS / once.seconds.max(1e-6)).clamp(0.0, 20.0) as usize;
-    let again = if rounds > 0 { measure(&model.model, window, rounds)? } else { once };
+    let again = if rounds > 0 { measure(&model.model, window, rounds, stop)? } else { once };
     let measured = plan::Measured { window, seconds: once.seconds.min(again.seconds) };
-    let mut record: Record = store::read(RECORD);
-    record.seconds.insert(key(&model.sha256), Entry { window: window.0, seconds: measured.seconds });
-    store::write(RECORD, &record);
+    store::update(RECORD, |record: &mut Record| {
+        record.seconds.insert(key(&model.sha256), Entry { window: window.0, seconds: measured.seconds });
+    });
     Ok(measured)
 }
 

@@ -49,7 +49,7 @@ pub(super) fn run(session: &Arc<Session>) {
             Ok(Command::Fetch) => (may_fetch, control.loaded) = (true, None),
             Ok(Command::Retry) => control.loaded = None,
             Ok(Command::Calibrate) => {
-                control.calibrate(session);
+                control.calibrate(session, true);
                 session.owner.lock().measured = control.measured;
             }
             Ok(Command::Look) | Err(_) => {}
@@ -99,7 +99,7 @@ impl Control {
             let stale = session.is_stopping() || session.params.model.generation() != generation;
             if stale { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let opened = library::open(&selection, may_fetch, &mut on_step);
+        let opened = library::open(&selection, may_fetch, &mut on_step).and_then(fitting);
         if session.is_stopping() {
             return;
         }
@@ -119,7 +119,7 @@ impl Control {
                 session.show(|view| view.stand_in = None);
                 // While it renders, the latency must stay what it is, and the measurement would be wrong anyway.
                 if self.measured.is_none() && !renders {
-                    self.calibrate(session);
+                    self.calibrate(session, false);
                 }
                 view
             }
@@ -142,11 +142,12 @@ impl Control {
         put_in(session, &mut owner);
     }
 
-    fn calibrate(&mut self, session: &Session) {
+    /// Measures the device, `anew` even where somebody has.
+    fn calibrate(&mut self, session: &Session, anew: bool) {
         let Some(model) = session.owner.lock().model.as_ref().map(|held| held.loaded.clone()) else { return };
         let before = session.view().model;
         session.show(|view| view.model = ModelView::Measuring);
-        self.measured = calibration::calibrate(&model).ok();
+        self.measured = calibration::calibrate(&model, anew, &|| session.is_stopping()).ok();
         session.show(|view| view.model = before);
     }
 
@@ -217,7 +218,7 @@ impl Control {
             view.latency_ms = owner.plan.as_ref().map_or(0.0, Plan::latency_ms);
             view.renders = session.renders.load(Relaxed);
             view.routing = Some(session.routing());
-            view.status = owner.stream.as_ref().map(Stream::status);
+            view.status = owner.before.as_ref().or(owner.stream.as_ref()).map(Stream::status);
         });
     }
 }
@@ -230,7 +231,8 @@ pub(super) fn activate(session: &Arc<Session>, host: Host) -> Result<Option<Live
     let mut owner = session.owner.lock();
     // What the control thread has opened until now is void; it opens no more while the lock is held.
     while session.handoff.pop().is_some() {}
-    (owner.stream, owner.before) = (None, None);
+    // Until there is another stream: the last one to go takes the worker with it.
+    let _void = (owner.stream.take(), owner.before.take());
     owner.host = Some(host);
     owner.measured = identity(session, &owner).and_then(|sha256| calibration::remembered(&sha256));
     owner.planned_for = Some(session.params.model.generation());
@@ -250,7 +252,8 @@ fn open(session: &Session, owner: &mut Owner, host: Host, tier: Option<Tier>, pl
     let (client, stream) = Stream::open(&plan, SLOTS, host.channels, &scheduler);
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
     let last = owner.stream.replace(stream);
-    if session.handoff.is_empty() {
+    // Taken back, so that the audio thread cannot take it after this look: then what plays is still the one before it.
+    if session.handoff.pop().is_none() {
         owner.before = last;
     }
     owner.plan = Some(plan);
@@ -369,8 +372,22 @@ fn read_built_in() -> Option<Known> {
 fn learn(selection: &mut Selection, loaded: &Loaded) {
     selection.sha256 = Some(loaded.sha256.clone());
     selection.known = Some(loaded.known.clone());
-    if let (Source::File { checkpoint, .. }, Some(path)) = (&mut selection.source, &loaded.path) {
+    if let (Source::File { checkpoint, config }, Some(path)) = (&mut selection.source, &loaded.path) {
         checkpoint.clone_from(path);
+        config.clone_from(&loaded.config);
+    }
+}
+
+/// A model for whose stems there are strips.
+fn fitting(loaded: Loaded) -> Result<Loaded, OpenError> {
+    match loaded.known.stems.len() {
+        0..=SLOTS => Ok(loaded),
+        stems => Err(OpenError::Broken {
+            reason: format!(
+                "the model has {stems} stems, the mixer room for {SLOTS}; nullsum-cli separates into all of them"
+            ),
+            report: None,
+        }),
     }
 }
 

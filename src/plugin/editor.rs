@@ -51,7 +51,7 @@ use self::window::{ByHand, Change};
 use super::library::OpenError;
 use super::selection::{Selection, Source};
 use super::session::{Command, ModelView, Session, View};
-use super::slot::{NAMES, SLOTS};
+use super::slot::{NAMES, Routing, SLOTS};
 use crate::stream::Tier;
 use crate::stream::plan::Shape;
 
@@ -316,8 +316,11 @@ impl EditorApp {
 
     fn strips(&self, view: &View, selected: &Selection) -> Vec<Strip> {
         let Some(routing) = view.routing else { return Vec::new() };
-        let known = || selected.known.as_ref().map(|known| known.stems.as_slice());
-        let names = view.stems().or_else(known);
+        // While another model is loaded, the one before is heard: a strip has the name of the stem that it moves, or its own.
+        let stand_in = view.stand_in.as_ref().map(|stand_in| stand_in.stems.as_slice());
+        let known = selected.known.as_ref().map(|known| known.stems.as_slice());
+        let names =
+            [view.stems(), stand_in, known].into_iter().flatten().find(|stems| Routing::of(stems) == routing);
         let on = |slot, field| self.desk.value(Key::Strip(slot, field)) >= 0.5;
         let slots = || (0..SLOTS).filter_map(|slot| Some((slot, routing.stem(slot)?)));
         let any_solo = slots().any(|(slot, _)| on(slot, Field::Solo));
@@ -326,7 +329,7 @@ impl EditorApp {
                 let slot_name = NAMES.get(slot).copied().unwrap_or("Stem");
                 let name = names.and_then(|names| names.get(stem)).map_or(slot_name, String::as_str);
                 let heard = !on(slot, Field::Mute) && (!any_solo || on(slot, Field::Solo));
-                Strip { slot, stem, name: text::stem_name(name), slot_name, heard }
+                Strip { slot, name: text::stem_name(name), slot_name, heard }
             })
             .collect()
     }
@@ -384,10 +387,22 @@ impl EditorApp {
                 self.session.send(Command::Fetch);
             }
             Some(Pick::Cancel) => self.session.select(self.before.take().unwrap_or_default()),
-            Some(Pick::Retry) => self.session.send(Command::Retry),
+            Some(Pick::Retry) => self.retry(),
         }
         if chooses {
             self.session.tell_unsaved();
+        }
+    }
+
+    /// Tries the selected model again: what was to be fetched, is.
+    fn retry(&mut self) {
+        let selected = self.session.params.model.get();
+        match selected.source {
+            Source::Registry { .. } => {
+                self.before = Some(selected);
+                self.session.send(Command::Fetch);
+            }
+            _ => self.session.send(Command::Retry),
         }
     }
 
@@ -428,7 +443,7 @@ impl EditorApp {
                 self.before = Some(self.session.params.model.get());
                 self.session.send(Command::Fetch);
             }
-            Some(Answer::Retry) => self.session.send(Command::Retry),
+            Some(Answer::Retry) => self.retry(),
             Some(Answer::Choose | Answer::Details) => self.picker.open(Tab::Library, None),
             Some(Answer::Find) => {
                 let near = match &view.model {
@@ -469,10 +484,10 @@ fn detail(view: &View, selected: &Selection, line: &str) -> String {
 
 fn lanes(strips: &[Strip], palette: &Palette) -> Vec<Lane> {
     if strips.is_empty() {
-        return vec![Lane { stem: None, name: "Input".into(), color: palette.dry, heard: true }];
+        return vec![Lane { slot: None, name: "Input".into(), color: palette.dry, heard: true }];
     }
     let lane = |strip: &Strip| Lane {
-        stem: Some(strip.slot),
+        slot: Some(strip.slot),
         name: strip.name.clone(),
         color: palette.slot(strip.slot),
         heard: strip.heard,

@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::path;
 use super::selection::{Known, Selection, Source};
 use super::store;
 use crate::embedded;
@@ -18,6 +20,8 @@ use crate::separator::{Runtime, Separator};
 use crate::stream::{SharedModel, WindowSeparator, pooled};
 
 const RECORD: &str = "places.json";
+/// Time for a connection; twice as long for an answer, and between two parts of it.
+const PATIENCE: Duration = Duration::from_secs(4);
 /// Places that are remembered for the list of recent models.
 const RECENT: usize = 12;
 
@@ -32,6 +36,8 @@ pub struct Loaded {
     pub sha256: String,
     /// Where the checkpoint lies; none for the built-in one.
     pub path: Option<PathBuf>,
+    /// The YAML that was named for it; none where it was found inside or beside.
+    pub config: Option<PathBuf>,
     /// Licence of the weights, where it is known.
     pub licence: Option<String>,
 }
@@ -140,11 +146,16 @@ fn from_registry(name: &str, may_fetch: bool, on_step: OnStep) -> Result<Loaded,
 }
 
 fn fetch(entry: &Entry, on_step: OnStep) -> Result<registry::Files, OpenError> {
-    registry::fetch(entry, &FetchOptions::from_env(), &mut |progress| on_step(Step::Fetching(progress)))
-        .map_err(|error| match error {
+    // A host that ends the instance waits for this; the download goes on from where it was.
+    let mut options = FetchOptions::from_env();
+    options.timeouts.connect = PATIENCE;
+    (options.timeouts.response, options.timeouts.stall) = (2 * PATIENCE, 2 * PATIENCE);
+    registry::fetch(entry, &options, &mut |progress| on_step(Step::Fetching(progress))).map_err(|error| {
+        match error {
             FetchError::Cancelled { .. } => OpenError::Cancelled,
             error => broken(error),
-        })
+        }
+    })
 }
 
 fn from_file(
@@ -153,7 +164,7 @@ fn from_file(
     sha256: Option<&str>,
     on_step: OnStep,
 ) -> Result<Loaded, OpenError> {
-    let mut places = Places::read();
+    let places = Places::read();
     let (path, config) = if path.is_file() {
         (path.to_path_buf(), config.map(Path::to_path_buf))
     } else {
@@ -163,11 +174,11 @@ fn from_file(
     let found = hash(&path, on_step)?;
     step(on_step, Step::Loading)?;
     let checkpoint = Checkpoint::open(&path).map_err(broken)?;
-    // A YAML that moved away is looked for where the checkpoint is now.
-    let config = config.filter(|config| config.is_file());
+    // A YAML that moved away is looked for where it was seen with this checkpoint, or beside it.
+    let gone = config.as_ref().is_some_and(|config| !config.is_file());
+    let config = if gone { places.config_of(&found, &path) } else { config };
     let loaded = load(&checkpoint, Some(&path), config.as_deref(), found.clone(), None)?;
-    places.remember(found, path, config);
-    store::write(RECORD, &places);
+    store::update(RECORD, |places: &mut Places| places.remember(found, path, config));
     Ok(loaded)
 }
 
@@ -185,7 +196,8 @@ fn load(
     sha256: String,
     licence: Option<String>,
 ) -> Result<Loaded, OpenError> {
-    let config = companion::config_of(checkpoint, path, config).map_err(broken)?;
+    let named = config;
+    let config = companion::config_of(checkpoint, path, named).map_err(broken)?;
     let key = format!("{sha256} {}", config.text());
     let model = pooled(&key, || {
         Separator::load(checkpoint, &config, None, Runtime::default())
@@ -196,7 +208,8 @@ fn load(
         report: Some(Inspection::new(checkpoint, &config, None).to_string()),
     })?;
     let known = Known::of(model.timing(), model.stem_names().to_vec());
-    Ok(Loaded { model, known, sha256, path: path.map(Path::to_path_buf), licence })
+    let (path, config) = (path.map(Path::to_path_buf), named.map(Path::to_path_buf));
+    Ok(Loaded { model, known, sha256, path, config, licence })
 }
 
 /// Where checkpoints were seen, by content.
@@ -211,7 +224,9 @@ pub struct Places {
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Place {
+    #[serde(with = "path")]
     checkpoint: PathBuf,
+    #[serde(with = "path::optional", default)]
     config: Option<PathBuf>,
 }
 
@@ -225,6 +240,13 @@ impl Places {
     fn find(&self, sha256: &str) -> Option<(PathBuf, Option<PathBuf>)> {
         let place = self.places.get(sha256)?.iter().rev().find(|place| place.checkpoint.is_file())?;
         Some((place.checkpoint.clone(), place.config.clone()))
+    }
+
+    /// The YAML that a checkpoint was loaded with, where it is still there.
+    fn config_of(&self, sha256: &str, checkpoint: &Path) -> Option<PathBuf> {
+        let checkpoint = std::path::absolute(checkpoint).ok()?;
+        let place = self.places.get(sha256)?.iter().find(|place| place.checkpoint == checkpoint)?;
+        place.config.clone().filter(|config| config.is_file())
     }
 
     fn remember(&mut self, sha256: String, checkpoint: PathBuf, config: Option<PathBuf>) {
@@ -266,6 +288,18 @@ mod tests {
         assert_eq!(places.find("y"), None);
         places.remember("y".into(), at("gone"), None);
         assert_eq!(places.recent().len(), 1);
+    }
+
+    #[test]
+    fn a_yaml_that_moved_with_its_checkpoint_is_known_by_the_checkpoint() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let mut places = Places::default();
+        places.remember("x".into(), at("a.ckpt"), Some(at("a.yaml")));
+        assert_eq!(places.config_of("x", &at("a.ckpt")), None);
+        std::fs::write(at("a.yaml"), "").unwrap();
+        assert_eq!(places.config_of("x", &at("a.ckpt")), Some(at("a.yaml")));
+        assert_eq!(places.config_of("x", &at("b.ckpt")), None);
     }
 
     #[test]

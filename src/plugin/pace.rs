@@ -5,7 +5,8 @@
 
 use std::time::Instant;
 
-/// Audio over which a verdict is formed, in seconds: less than the shortest latency, so that it is there before the first window is needed.
+/// Audio over which a verdict is formed, in seconds: less than the shortest latency, so that one of a fast render is there before its first window
+/// is needed.
 const SPAN: f64 = 0.3;
 /// Audio handed over per second of the host's own time from which on it counts as rendering.
 const FAST: f64 = 2.0;
@@ -18,9 +19,9 @@ pub struct Pace {
     left: Option<Instant>,
     audio: f64,
     own: f64,
-    /// Audio less own time since it was last in step with the clock.
+    /// Audio less own time over the spans since the last one that was not fast.
     lead: f64,
-    /// Over the last span.
+    /// None before there is a verdict.
     renders: Option<bool>,
 }
 
@@ -31,8 +32,12 @@ impl Pace {
         self.own += now.saturating_duration_since(left).as_secs_f64();
         self.audio += seconds;
         if self.audio >= SPAN {
-            self.lead = (self.lead + self.audio - self.own).max(0.0);
-            self.renders = Some(self.audio > FAST * self.own && self.lead > LEAD);
+            let fast = self.audio > FAST * self.own;
+            self.lead = if fast { self.lead + self.audio - self.own } else { 0.0 };
+            // A burst or the start of a render: what was thought before holds, if anything was.
+            if !fast || self.lead > LEAD {
+                self.renders = Some(fast);
+            }
             (self.audio, self.own) = (0.0, 0.0);
         }
     }
@@ -93,19 +98,28 @@ mod tests {
     #[test]
     fn a_burst_ahead_of_the_clock_is_no_render() {
         let (mut pace, mut now) = (Pace::default(), Instant::now());
-        for call in 0..500 {
-            // It stalls twice, and then fetches what it has missed.
+        for call in 0..9_000 {
+            // It stalls, and then fetches what it has missed; once after a minute of play.
             let own = match call {
                 0..20 => 1e-4,
-                200 | 350 => 0.15,
-                201..215 | 351..365 => 1e-4,
-                _ => 0.01,
+                200 | 350 | 8_000 => 0.15,
+                201..215 | 351..365 | 8_001..8_015 => 1e-4,
+                _ => 0.008,
             };
             now += Duration::from_secs_f64(own);
             pace.enter(now, 0.01);
+            now += Duration::from_secs_f64(0.002);
             pace.leave(now);
             assert!(!pace.renders(), "{call}");
         }
+    }
+
+    #[test]
+    fn a_render_of_moderate_speed_is_never_taken_for_play() {
+        let mut calls = 0..;
+        while !host(0.01, 0.003, 0.002, calls.next().unwrap()).is_known() {}
+        assert!(host(0.01, 0.003, 0.002, calls.next().unwrap()).renders());
+        assert!(calls.start < 100);
     }
 
     #[test]

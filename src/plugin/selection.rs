@@ -7,6 +7,7 @@ use nice_plug::params::persist::PersistentField;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::path;
 use crate::embedded;
 use crate::stream::{ModelSamples, ModelTiming};
 
@@ -27,8 +28,10 @@ pub enum Source {
     /// A file of the user's.
     File {
         /// The checkpoint.
+        #[serde(with = "path")]
         checkpoint: PathBuf,
         /// Its YAML; none: inside it or beside it.
+        #[serde(with = "path::optional", default)]
         config: Option<PathBuf>,
     },
 }
@@ -206,6 +209,24 @@ mod tests {
         let again = serde_json::to_value(&selection).unwrap();
         assert_eq!(again["flavour"], "sweet");
         assert_eq!(again["format"], 7);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_path_that_is_no_text_survives_the_session() {
+        use std::os::unix::ffi::OsStrExt;
+
+        let odd = PathBuf::from(std::ffi::OsStr::from_bytes(b"/m/M\xfcller.ckpt"));
+        for (checkpoint, config) in
+            [(odd.clone(), None), (odd.clone(), Some(odd)), ("/m/ü.ckpt".into(), Some("/m/ü.yaml".into()))]
+        {
+            let selection = Selection::file(checkpoint, config);
+            let text = serde_json::to_string(&selection).unwrap();
+            assert_eq!(serde_json::from_str::<Selection>(&text).unwrap(), selection, "{text}");
+        }
+        let text = r#"{"source":{"from":"file","checkpoint":"/m/a.ckpt","config":null}}"#;
+        let selection: Selection = serde_json::from_str(text).unwrap();
+        assert_eq!(selection.source, Source::File { checkpoint: "/m/a.ckpt".into(), config: None });
     }
 
     #[test]

@@ -459,7 +459,13 @@ impl Session {
         // The status outlives its guard only for the length of a test.
         let message = stream.map(|status| Box::leak(Box::new(status)).hold());
         let process = Scheduler::hold_process();
-        let session = (self.view.lock(), self.thread.lock(), self.settled.0.lock(), self.announce.lock());
+        let session = (
+            self.view.lock(),
+            self.thread.lock(),
+            self.settled.0.lock(),
+            self.announce.lock(),
+            self.unsaved.lock(),
+        );
         let session = (session, self.window_threads.lock());
         let process = (process, Stream::hold_tables());
         let params = (self.params.model.hold(), self.params.window.lock(), self.params.editor.lock());

@@ -6,6 +6,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
+use parking_lot::Mutex;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -33,11 +34,14 @@ fn read_from<T: DeserializeOwned>(path: &Path) -> Option<T> {
     serde_json::from_str(&text).ok()
 }
 
-/// Replaces the record `name`.
-pub fn write<T: Serialize>(name: &str, value: &T) {
-    if let Some(folder) = folder() {
-        let _ = write_to(&folder, name, value);
-    }
+/// Changes the record `name`, as it is now: other instances of the process change it too.
+pub fn update<T: DeserializeOwned + Default + Serialize>(name: &str, change: impl FnOnce(&mut T)) {
+    static ONE: Mutex<()> = Mutex::new(());
+    let Some(folder) = folder() else { return };
+    let _one = ONE.lock();
+    let mut record = read(name);
+    change(&mut record);
+    let _ = write_to(&folder, name, &record);
 }
 
 fn write_to<T: Serialize>(folder: &Path, name: &str, value: &T) -> std::io::Result<()> {

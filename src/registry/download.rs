@@ -180,8 +180,8 @@ fn fetch_file(
     } else {
         let temp = partial::beside(&target)
             .map_err(|e| FetchError::from_io(folder, "write in", remote.size, e))?
-            .into_temp_path();
-        own.insert(temp).to_path_buf()
+            .close();
+        own.insert(temp).path().to_path_buf()
     };
     let limit = match what {
         What::Config => CONFIG_LIMIT,

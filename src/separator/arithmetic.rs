@@ -130,7 +130,7 @@ mod tests {
     use crate::model::weights::seeded;
 
     fn small() -> Architecture {
-        let mut arch = Architecture::seed_default();
+        let mut arch = Architecture::reference_default();
         (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner) = (32, 1, 2, 16, 64);
         (arch.mask_hidden, arch.num_stems) = (32, 1);
         arch

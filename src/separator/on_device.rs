@@ -155,7 +155,7 @@ mod tests {
     use crate::separator::{ModelInfo, Runtime, SeparateError, Separator};
 
     fn small() -> Architecture {
-        let mut arch = Architecture::seed_default();
+        let mut arch = Architecture::reference_default();
         arch.dim = 32;
         arch.depth = 2;
         arch.heads = 2;

@@ -28,7 +28,7 @@ impl Studio {
 
     /// A network of `stems`, with its YAML beside it.
     pub fn model(&self, name: &str, stems: &[&str]) {
-        let mut arch = Architecture::seed_default();
+        let mut arch = Architecture::reference_default();
         (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner, arch.mask_hidden) =
             (8, 1, 2, 4, 32, 16);
         (arch.stft.n_fft, arch.stft.hop_length, arch.stft.win_length) = (128, 64, 128);

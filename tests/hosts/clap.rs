@@ -136,7 +136,9 @@ impl Clap {
 
     /// How often the plugin has said that there is something to save.
     pub fn told_unsaved(&mut self) -> usize {
-        self.service();
+        if self.instance.access_shared_handler(|shared| shared.callback.swap(false, Ordering::SeqCst)) {
+            self.instance.call_on_main_thread_callback();
+        }
         self.instance.access_handler(|main| main.unsaved.get())
     }
 

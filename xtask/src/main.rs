@@ -1,5 +1,7 @@
 //! Development tasks of the project, run as `cargo xtask <task>`.
 
+mod notices;
+
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,10 +13,10 @@ const USAGE: &str = "\
 cargo xtask <task>
 
   bundle [nullsum] [--release] [cargo build options]
-          build plugin and app into target/bundled: Nullsum.vst3, Nullsum.clap, nullsum
+          build plugin and app into target/bundled: Nullsum.vst3, Nullsum.clap, Nullsum
   install [cargo build options]
           bundle for release and put both plugins where hosts look for a user's own
-  dist    build the command line for release and lay it out with licence, documents and shell completions in target/dist";
+  dist    build the command line for release and lay it out with licences, documents and shell completions in target/dist";
 
 /// Shells that `nullsum-cli completions` knows, with the file name each wants.
 const COMPLETIONS: [(&str, &str); 4] = [
@@ -44,20 +46,31 @@ fn bundle(mut arguments: Vec<String>) -> Result<()> {
     {
         arguments.insert(1, "nullsum".into());
     }
-    if !arguments.iter().any(|argument| argument.starts_with("--features") || argument == "-F") {
+    let wants_plugin = |argument: &String| argument.split([',', '=', ' ']).any(|feature| feature == "plugin");
+    if !arguments.iter().any(wants_plugin) {
         // The app needs the system's audio headers on Linux; a plugin alone can be had with `--features plugin`.
         arguments.extend(["--features".into(), "plugin,standalone".into()]);
     }
-    nice_plug_xtask::main_with_args("cargo xtask", arguments)
+    nice_plug_xtask::main_with_args("cargo xtask", arguments)?;
+    notices::write(
+        &target_folder()?.join("bundled").join("THIRD_PARTY.txt"),
+        root_folder()?,
+        "plugin,standalone",
+    )
 }
 
 /// Bundles for release and copies the plugins to the user's folders.
 fn install(options: Vec<String>) -> Result<()> {
+    let plugins = [("Nullsum.vst3", folders::VST3), ("Nullsum.clap", folders::CLAP)];
+    let bundled = target_folder()?.join("bundled");
+    // What is installed is what is built now, or nothing.
+    for (plugin, _) in plugins {
+        remove(&bundled.join(plugin))?;
+    }
     let mut arguments = vec!["bundle".to_string(), "nullsum".into(), "--release".into()];
     arguments.extend(options);
     bundle(arguments)?;
-    let bundled = target_folder()?.join("bundled");
-    for (plugin, folder) in [("Nullsum.vst3", folders::VST3), ("Nullsum.clap", folders::CLAP)] {
+    for (plugin, folder) in plugins {
         let folder = folders::of_user(folder)?;
         let (from, to) = (bundled.join(plugin), folder.join(plugin));
         let aside = folder.join(format!(".{plugin}.old"));
@@ -156,10 +169,19 @@ fn dist() -> Result<()> {
             .with_context(|| format!("{} cannot be copied to {}", from.display(), to.display()))
     };
     copy(built.clone(), folder.join(&name))?;
-    for document in ["README.md", "LICENSE", "CHANGELOG.md", "assets/MODEL_CARD.md"] {
-        let file = Path::new(document).file_name().unwrap_or_default();
-        copy(root.join(document), folder.join(file))?;
+    fs::create_dir_all(folder.join("assets/screenshots"))?;
+    // Where the README looks for them.
+    for document in [
+        "README.md",
+        "LICENSE",
+        "CHANGELOG.md",
+        "ARCHITECTURE.md",
+        "assets/MODEL_CARD.md",
+        "assets/screenshots/main.png",
+    ] {
+        copy(root.join(document), folder.join(document))?;
     }
+    notices::write(&folder.join("THIRD_PARTY.txt"), root, "cli")?;
     for (shell, file) in COMPLETIONS {
         let output = Command::new(&built).args(["completions", shell]).output()?;
         ensure!(output.status.success(), "nullsum-cli completions {shell} failed");

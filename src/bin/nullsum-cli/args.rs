@@ -78,7 +78,8 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A name of `models`, a checkpoint file, or `embedded` [default: the first of `models`, or embedded without network]
+    /// A name of `models`, a checkpoint file, or `embedded` [default for songs: the first of `models`, or embedded without
+    /// network; for demo and tiers: embedded; for bench: random weights]
     #[arg(long, alias = "start-check-point", value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
     /// The checkpoint's YAML [default: inside the checkpoint, or beside it]

@@ -68,6 +68,15 @@ fn named(model: &Path, args: &ModelArgs, talk: Talk) -> Outcome<Source> {
     let is_path = model.components().count() > 1;
     match registry::find(&name) {
         Ok(entry) => {
+            let config = args.config.as_deref();
+            // The reference has this YAML beside its code; one of another name must be there, before anything is fetched.
+            let own = config.is_some_and(|config| {
+                !config.exists() && config.file_name() == Some(entry.config.file_name().as_ref())
+            });
+            let config = config.filter(|_| !own);
+            if let Some(config) = config {
+                Config::from_file(config).or_fail(Code::Model)?;
+            }
             let files = match registry::cached(entry) {
                 Some(files) => files,
                 None => {
@@ -75,7 +84,7 @@ fn named(model: &Path, args: &ModelArgs, talk: Talk) -> Outcome<Source> {
                         .or_fail(Code::Model)?
                 }
             };
-            from_registry(entry, &files, args.config.as_deref())
+            from_registry(entry, &files, config)
         }
         Err(_) if is_path => {
             Err(Failure::new(Code::Model, format!("{}: there is no such checkpoint", model.display())))

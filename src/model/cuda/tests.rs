@@ -331,7 +331,7 @@ fn shapes_and_types_that_do_not_fit_are_left_to_candle() {
 
 /// Small networks of every option that changes what runs between the products.
 fn networks() -> Vec<(&'static str, Architecture)> {
-    let mut plain = Architecture::seed_default();
+    let mut plain = Architecture::reference_default();
     (plain.dim, plain.depth, plain.heads, plain.dim_head) = (32, 2, 2, 32);
     (plain.ff_inner, plain.mask_hidden, plain.num_stems) = (48, 24, 3);
     (plain.stft.n_fft, plain.stft.hop_length, plain.stft.win_length) = (128, 30, 128);

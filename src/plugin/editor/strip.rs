@@ -19,8 +19,6 @@ const MARKS: [f32; 8] = [12.0, 6.0, 0.0, -6.0, -12.0, -24.0, -40.0, -60.0];
 pub struct Strip {
     /// Its slot.
     pub slot: usize,
-    /// Its stem.
-    pub stem: usize,
     /// The stem's name.
     pub name: String,
     /// What the host calls it.

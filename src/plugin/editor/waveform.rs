@@ -14,8 +14,8 @@ const BEND: f32 = 0.5;
 /// One lane.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lane {
-    /// Which stem; none: the input alone.
-    pub stem: Option<usize>,
+    /// Which of the stream's; none: the input alone.
+    pub slot: Option<usize>,
     /// What stands in it.
     pub name: String,
     /// Its colour.
@@ -59,10 +59,10 @@ pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, lanes: &[Lane]) -> b
             painter.add(fill(
                 &dry,
                 inside,
-                if lane.stem.is_some() { palette.dry.gamma_multiply(0.55) } else { palette.dry },
+                if lane.slot.is_some() { palette.dry.gamma_multiply(0.55) } else { palette.dry },
             ));
-            if let Some(stem) = lane.stem {
-                let wet = envelope(inside, scope.head(), shown, |column| scope.stem(column, stem));
+            if let Some(slot) = lane.slot {
+                let wet = envelope(inside, scope.head(), shown, |column| scope.stem(column, slot));
                 loud |= !wet.is_empty();
                 painter.add(fill(
                     &wet,

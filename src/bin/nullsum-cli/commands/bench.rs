@@ -139,7 +139,7 @@ fn load(args: &BenchArgs) -> Outcome<Separator> {
             let chunk = (args.seconds * f64::from(SAMPLE_RATE)).round() as usize;
             let info = ModelInfo::random(
                 "default architecture, random weights",
-                Architecture::seed_default(),
+                Architecture::reference_default(),
                 chunk,
             );
             return Separator::random(info, args.seed, runtime).or_fail(Code::Model);

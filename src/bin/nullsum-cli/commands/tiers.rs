@@ -54,7 +54,8 @@ pub fn run(args: &TiersArgs) -> Outcome {
 
     let shared = SharedModel::new(Box::new(separator));
     let window = ModelSamples((TIMED_SECONDS * f64::from(info.sample_rate)) as u64);
-    let measured = measure(&shared, ModelSamples(window.0.min(timing.chunk.0)), 3).or_fail(Code::Failed)?;
+    let measured = measure(&shared, ModelSamples(window.0.min(timing.chunk.0)), 3, &interrupt::requested)
+        .or_fail(Code::Failed)?;
     let mut rows = Vec::new();
     for (name, request) in requests(args, &timing) {
         interrupt::check()?;

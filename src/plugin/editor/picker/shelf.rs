@@ -8,6 +8,7 @@ use crate::plugin::editor::theme::Palette;
 use crate::plugin::library::Step;
 use crate::plugin::selection::{Selection, Source};
 use crate::plugin::session::{ModelView, View};
+use crate::plugin::slot::SLOTS;
 use crate::registry::{self, Entry};
 
 /// What a card says.
@@ -111,6 +112,13 @@ fn of_registry(ui: &mut Ui, entry: &Entry, cached: bool, selected: &Selection, v
                     egui::ProgressBar::new(share.unwrap_or(0.0)).desired_width(76.0).desired_height(8.0);
                 ui.add(bar.fill(palette.accent)).on_hover_text(words);
                 pick
+            }
+            _ if entry.stems.len() > SLOTS => {
+                let words = format!("{} stems", entry.stems.len());
+                let hint =
+                    format!("The mixer has room for {SLOTS} stems; nullsum-cli separates into all of them");
+                ui.label(RichText::new(words).color(palette.weak)).on_hover_text(hint);
+                None
             }
             _ if cached => use_button(ui, chosen && !matches!(view.model, ModelView::Failed(_)), selection),
             _ => {
