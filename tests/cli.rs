@@ -293,8 +293,10 @@ fn a_yaml_that_is_not_there_is_told_before_anything_is_fetched_but_for_the_refer
     let line =
         ["--start_check_point", "bs_roformer/model_bs_roformer_ep_17_sdr_9.6568.ckpt", "--config_path"];
     let run = studio.run(&[&line[..], &["gone.yaml", "song.wav"]].concat()).fails(3, &["gone.yaml"]);
-    assert!(!run.out.contains("Fetching"), "{}", run.out);
+    assert!(!run.err.contains("Fetching"), "{}", run.err);
     assert_eq!(run.err.matches("No such file").count(), usize::from(cfg!(unix)), "{}", run.err);
+    let run = studio.run(&["--config", "gone.yaml", "song.wav"]).fails(3, &["gone.yaml"]);
+    assert!(!run.err.contains("Fetching"), "{}", run.err);
     let own = ["bs_roformer/config_bs_roformer_384_8_2_485100.yaml", "--offline", "song.wav"];
     studio.run(&[&line[..], &own].concat()).fails(3, &["--offline", "models download"]);
 }

@@ -1,6 +1,7 @@
 //! How fast a model runs on this device: measured once, remembered for the machine and the model.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -41,11 +42,18 @@ pub fn remembered(sha256: &str) -> Option<plan::Measured> {
 /// meanwhile, that is taken, unless it is to be done `anew`.
 ///
 /// # Errors
-/// Those of the model; and that it was stopped, which is asked between two windows.
+/// Those of the model; and that it was stopped, which is asked while it waits and between two windows.
 pub fn calibrate(model: &Loaded, anew: bool, stop: &dyn Fn() -> bool) -> Result<plan::Measured, WindowError> {
     static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock();
-    if let (false, Some(measured)) = (anew, remembered(&model.sha256)) {
+    let _one = loop {
+        if stop() {
+            return Err(WindowError("the measurement was stopped".into()));
+        }
+        if let Some(one) = ONE.try_lock_for(Duration::from_millis(50)) {
+            break one;
+        }
+    };
+    if !anew && let Some(measured) = remembered(&model.sha256) {
         return Ok(measured);
     }
     let timing = model.model.timing();

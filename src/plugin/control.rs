@@ -175,7 +175,6 @@ impl Control {
         }
         if changes_in_place(host.api) {
             if let Some(live) = open(session, &mut owner, host, tier, plan) {
-                // The one that was not fetched yet is void.
                 let _ = session.handoff.force_push(Box::new(live));
             }
         } else {
@@ -374,7 +373,10 @@ fn learn(selection: &mut Selection, loaded: &Loaded) {
     selection.known = Some(loaded.known.clone());
     if let (Source::File { checkpoint, config }, Some(path)) = (&mut selection.source, &loaded.path) {
         checkpoint.clone_from(path);
-        config.clone_from(&loaded.config);
+        // One that is not at hand now may come back, as a drive does.
+        if loaded.config.is_some() {
+            config.clone_from(&loaded.config);
+        }
     }
 }
 

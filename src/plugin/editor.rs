@@ -399,7 +399,7 @@ impl EditorApp {
         let selected = self.session.params.model.get();
         match selected.source {
             Source::Registry { .. } => {
-                self.before = Some(selected);
+                self.before.get_or_insert(selected);
                 self.session.send(Command::Fetch);
             }
             _ => self.session.send(Command::Retry),

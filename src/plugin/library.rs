@@ -253,7 +253,9 @@ impl Places {
         let checkpoint = std::path::absolute(&checkpoint).unwrap_or(checkpoint);
         let config = config.map(|config| std::path::absolute(&config).unwrap_or(config));
         let places = self.places.entry(sha256.clone()).or_default();
-        places.retain(|place| place.checkpoint != checkpoint);
+        let before =
+            places.iter().position(|place| place.checkpoint == checkpoint).map(|at| places.remove(at));
+        let config = config.or_else(|| before?.config);
         places.push(Place { checkpoint, config });
         self.recent.retain(|known| *known != sha256);
         self.recent.insert(0, sha256);

@@ -102,8 +102,8 @@ mod tests {
             // It stalls, and then fetches what it has missed; once after a minute of play.
             let own = match call {
                 0..20 => 1e-4,
-                200 | 350 | 8_000 => 0.15,
-                201..215 | 351..365 | 8_001..8_015 => 1e-4,
+                200 | 350 | 8_010 => 0.15,
+                201..215 | 351..365 | 8_011..8_025 => 1e-4,
                 _ => 0.008,
             };
             now += Duration::from_secs_f64(own);

@@ -51,12 +51,13 @@ fn bundle(mut arguments: Vec<String>) -> Result<()> {
         // The app needs the system's audio headers on Linux; a plugin alone can be had with `--features plugin`.
         arguments.extend(["--features".into(), "plugin,standalone".into()]);
     }
+    let asked = arguments.clone();
     nice_plug_xtask::main_with_args("cargo xtask", arguments)?;
-    notices::write(
-        &target_folder()?.join("bundled").join("THIRD_PARTY.txt"),
-        root_folder()?,
-        "plugin,standalone",
-    )
+    let (root, bundled) = (root_folder()?, target_folder()?.join("bundled"));
+    for document in ["LICENSE", "assets/MODEL_CARD.md"] {
+        copy_all(&root.join(document), &bundled.join(Path::new(document).file_name().unwrap_or_default()))?;
+    }
+    notices::write(&bundled.join("THIRD_PARTY.txt"), root, &asked)
 }
 
 /// Bundles for release and copies the plugins to the user's folders.
@@ -140,9 +141,11 @@ fn root_folder() -> Result<&'static Path> {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the project")
 }
 
+/// Where cargo builds, whatever says so.
 fn target_folder() -> Result<PathBuf> {
-    let root = root_folder()?;
-    Ok(env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from))
+    let metadata = notices::cargo(root_folder()?, &["metadata", "--format-version", "1", "--no-deps"])?;
+    let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
+    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo names no target folder")
 }
 
 /// Builds `nullsum-cli` and gathers what a user gets.
@@ -181,7 +184,7 @@ fn dist() -> Result<()> {
     ] {
         copy(root.join(document), folder.join(document))?;
     }
-    notices::write(&folder.join("THIRD_PARTY.txt"), root, "cli")?;
+    notices::write(&folder.join("THIRD_PARTY.txt"), root, &[])?;
     for (shell, file) in COMPLETIONS {
         let output = Command::new(&built).args(["completions", shell]).output()?;
         ensure!(output.status.success(), "nullsum-cli completions {shell} failed");

@@ -13,15 +13,24 @@ use serde_json::Value;
 /// Beginnings of the names of files with licences and notices.
 const NAMES: [&str; 5] = ["LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE"];
 
-/// Writes to `file` name, licence and licence texts of every crate that goes into the program of the project at `root` with `features`.
-pub fn write(file: &Path, root: &Path, features: &str) -> Result<()> {
-    let folders = folders(root, features)?;
+/// Writes to `file` name, licence and licence texts of every crate that goes into the program that cargo builds of the project at `root` when it gets
+/// these arguments.
+pub fn write(file: &Path, root: &Path, arguments: &[String]) -> Result<()> {
+    let features = chosen(arguments, &["--features", "-F"]).join(",");
+    let target = match chosen(arguments, &["--target"]).pop() {
+        Some(target) => target,
+        None => host()?,
+    };
+    let folders = folders(root, &features, &target)?;
     let mut text = String::from("Nullsum is built from these crates, with thanks to their authors.\n");
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, licence, address) in crates(root, features)? {
+    for (name, licence, address) in crates(root, &features, &target)? {
         writeln!(text, "\n{name}: {licence}\n    {address}")?;
         for licence in folders.get(&name).map(|folder| licences(folder)).transpose()?.unwrap_or_default() {
-            texts.entry(licence).or_default().push(name.clone());
+            let names = texts.entry(licence).or_default();
+            if !names.contains(&name) {
+                names.push(name.clone());
+            }
         }
     }
     for (licence, names) in texts {
@@ -30,7 +39,33 @@ pub fn write(file: &Path, root: &Path, features: &str) -> Result<()> {
     fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
 }
 
-fn cargo(root: &Path, arguments: &[&str]) -> Result<String> {
+/// The values of an option, written `--option value` or `--option=value`.
+fn chosen(arguments: &[String], options: &[&str]) -> Vec<String> {
+    let mut values = Vec::new();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        match argument.split_once('=') {
+            Some((option, value)) if options.contains(&option) => values.push(value.to_owned()),
+            None if options.contains(&argument.as_str()) => values.extend(rest.next().cloned()),
+            _ => {}
+        }
+    }
+    values
+}
+
+/// The system that programs are built for where none is named.
+fn host() -> Result<String> {
+    let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let output = Command::new(rustc).arg("-vV").output().context("rustc does not start")?;
+    let text = String::from_utf8(output.stdout)?;
+    text.lines()
+        .find_map(|line| line.strip_prefix("host: "))
+        .map(str::to_owned)
+        .context("rustc names no host")
+}
+
+/// What cargo prints.
+pub fn cargo(root: &Path, arguments: &[&str]) -> Result<String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output =
         Command::new(cargo).current_dir(root).args(arguments).output().context("cargo does not start")?;
@@ -44,10 +79,24 @@ fn cargo(root: &Path, arguments: &[&str]) -> Result<String> {
 }
 
 /// Name with version, licence and address of each crate that is linked, but for the project's own.
-fn crates(root: &Path, features: &str) -> Result<Vec<(String, String, String)>> {
+fn crates(root: &Path, features: &str, target: &str) -> Result<Vec<(String, String, String)>> {
     let format = "{p}\t{l}\t{r}";
-    let tree =
-        cargo(root, &["tree", "-e", "normal", "--prefix", "none", "--features", features, "-f", format])?;
+    let tree = cargo(
+        root,
+        &[
+            "tree",
+            "-e",
+            "normal",
+            "--prefix",
+            "none",
+            "--features",
+            features,
+            "--target",
+            target,
+            "-f",
+            format,
+        ],
+    )?;
     let mut crates: Vec<_> = tree
         .lines()
         .filter_map(|line| {
@@ -69,8 +118,11 @@ fn crates(root: &Path, features: &str) -> Result<Vec<(String, String, String)>> 
 }
 
 /// Where each crate's source lies, by name with version.
-fn folders(root: &Path, features: &str) -> Result<BTreeMap<String, PathBuf>> {
-    let metadata = cargo(root, &["metadata", "--format-version", "1", "--features", features])?;
+fn folders(root: &Path, features: &str, target: &str) -> Result<BTreeMap<String, PathBuf>> {
+    let metadata = cargo(
+        root,
+        &["metadata", "--format-version", "1", "--features", features, "--filter-platform", target],
+    )?;
     let metadata: Value = serde_json::from_str(&metadata)?;
     let packages = metadata["packages"].as_array().context("cargo metadata has no packages")?;
     let folder = |package: &Value| {
@@ -83,16 +135,19 @@ fn folders(root: &Path, features: &str) -> Result<BTreeMap<String, PathBuf>> {
     Ok(packages.iter().filter_map(folder).collect())
 }
 
-/// Texts of the licence files in a folder.
+/// Texts of the licence files of a crate; those of fonts lie beside them.
 fn licences(folder: &Path) -> Result<Vec<String>> {
-    let mut files: Vec<PathBuf> = fs::read_dir(folder)
-        .with_context(|| format!("{} cannot be read", folder.display()))?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|file| {
-            let name = file.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
-            file.is_file() && NAMES.iter().any(|known| name.starts_with(known))
-        })
-        .collect();
+    let in_folder = |folder: &Path| -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+        Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| file.is_file()).collect())
+    };
+    let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
+    let mut files = in_folder(folder)?;
+    files.retain(|file| NAMES.iter().any(|known| name(file).starts_with(known)));
+    let fonts = folder.join("fonts");
+    if fonts.is_dir() {
+        files.extend(in_folder(&fonts)?.into_iter().filter(|file| name(file).ends_with(".TXT")));
+    }
     files.sort();
     Ok(files
         .iter()

@@ -68,15 +68,7 @@ fn named(model: &Path, args: &ModelArgs, talk: Talk) -> Outcome<Source> {
     let is_path = model.components().count() > 1;
     match registry::find(&name) {
         Ok(entry) => {
-            let config = args.config.as_deref();
-            // The reference has this YAML beside its code; one of another name must be there, before anything is fetched.
-            let own = config.is_some_and(|config| {
-                !config.exists() && config.file_name() == Some(entry.config.file_name().as_ref())
-            });
-            let config = config.filter(|_| !own);
-            if let Some(config) = config {
-                Config::from_file(config).or_fail(Code::Model)?;
-            }
+            let config = given(entry, args.config.as_deref())?;
             let files = match registry::cached(entry) {
                 Some(files) => files,
                 None => {
@@ -98,7 +90,7 @@ fn named(model: &Path, args: &ModelArgs, talk: Talk) -> Outcome<Source> {
 /// The registry's first, from the cache or the network; the embedded one without either.
 fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
     let entry = registry::default_entry();
-    let config = args.config.as_deref();
+    let config = given(entry, args.config.as_deref())?;
     if let Some(files) = registry::cached(entry) {
         return from_registry(entry, &files, config);
     }
@@ -119,7 +111,7 @@ fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
             talk.warning(&format!(
                 "{why}; using the small model that is built in, which is of lower quality"
             ));
-            built_in(config)
+            built_in(args.config.as_deref().filter(|_| config.is_some()))
         }
         Err(error) => Err(Failure::new(
             Code::Model,
@@ -146,9 +138,20 @@ pub fn built_in(config: Option<&Path>) -> Outcome<Source> {
     with_config(embedded::NAME.into(), checkpoint, None, config)
 }
 
-fn from_registry(entry: &Entry, files: &Files, config: Option<&Path>) -> Outcome<Source> {
+/// What a YAML says that the user names for an entry of the registry: read before anything is fetched. None where it is the entry's own, which the
+/// reference has beside its code, and which is fetched here.
+fn given(entry: &Entry, config: Option<&Path>) -> Outcome<Option<Config>> {
+    let other =
+        |config: &&Path| config.exists() || config.file_name() != Some(entry.config.file_name().as_ref());
+    config.filter(other).map(Config::from_file).transpose().or_fail(Code::Model)
+}
+
+fn from_registry(entry: &Entry, files: &Files, config: Option<Config>) -> Outcome<Source> {
     let checkpoint = Checkpoint::open(&files.checkpoint).or_fail(Code::Model)?;
-    let config = Config::from_file(config.unwrap_or(&files.config)).or_fail(Code::Model)?;
+    let config = match config {
+        Some(config) => config,
+        None => Config::from_file(&files.config).or_fail(Code::Model)?,
+    };
     Ok(Source { name: entry.name.clone(), checkpoint, config })
 }
 
@@ -166,7 +169,7 @@ pub fn at_hand(model: &Path, config: Option<&Path>) -> Outcome<Source> {
     }
     let entry = model.to_str().filter(|_| !model.exists()).and_then(|name| registry::find(name).ok());
     match entry.and_then(|entry| Some((entry, registry::cached(entry)?))) {
-        Some((entry, files)) => from_registry(entry, &files, config),
+        Some((entry, files)) => from_registry(entry, &files, given(entry, config)?),
         None => from_file(model, config),
     }
 }
