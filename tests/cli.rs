@@ -135,6 +135,41 @@ fn a_remix_at_unity_is_the_song_and_the_instrumental_is_the_song_without_vocals(
 }
 
 #[test]
+fn shifts_averages_batches_and_standardising_stay_exact_and_do_what_they_say() {
+    let studio = Studio::new();
+    let song = read(&studio.song("song.wav", 0.6));
+    studio.separate(&["-o", "plain", "song.wav"]).ok();
+    let plain = read(&studio.path("plain/song_drums.wav"));
+    let cases: [(&str, &[&str], bool); 5] = [
+        ("shifts", &["--big-shifts", "3"], true),
+        ("tta", &["--tta"], true),
+        ("normal", &["--normalize"], true),
+        ("batch", &["--batch", "3"], false),
+        ("float", &["--bits", "float"], true),
+    ];
+    for (folder, options, differs) in cases {
+        studio.separate(&[options, &["-o", folder, "song.wav"]].concat()).ok();
+        assert!(sum_to(&song, &stems(&studio, folder, "song", "wav")), "{folder}");
+        let drums = read(&studio.path(&format!("{folder}/song_drums.wav")));
+        assert_eq!(drums != plain, differs, "{folder}");
+    }
+}
+
+#[test]
+fn numbers_that_are_none_are_refused_or_cleaned_as_asked() {
+    let studio = Studio::new();
+    let spec = Spec { format: SampleFormat::Float32, channels: 1, ..Spec::default() };
+    let mut samples: Vec<f32> = (0..9_000).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
+    (samples[100], samples[5_000]) = (f32::NAN, f32::INFINITY);
+    studio.write("odd.wav", vec![samples], spec);
+    studio.separate(&["--non-finite", "refuse", "odd.wav"]).fails(4, &["2 samples", "odd.wav"]);
+    assert!(studio.files("output").is_empty());
+    studio.separate(&["odd.wav"]).ok();
+    let drums = read(&studio.path("output/odd_drums.wav"));
+    assert!(drums.samples() == 9_000 && drums.channel(0).iter().all(|x| x.is_finite()));
+}
+
+#[test]
 fn folders_keep_their_tree_and_shares_cover_it_exactly_once() {
     let studio = Studio::new();
     for name in ["m/a.wav", "m/x/b.flac", "m/x/y/ünï 曲.wav", "m/z/c.wav", "m/.hidden/d.wav"] {

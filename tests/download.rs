@@ -78,8 +78,8 @@ fn options(dir: &TempDir) -> FetchOptions {
 
 fn hasty(dir: &TempDir) -> FetchOptions {
     let mut o = options(dir);
-    o.timeouts.response = Duration::from_millis(600);
-    o.timeouts.stall = Duration::from_millis(600);
+    o.timeouts.response = Duration::from_secs(2);
+    o.timeouts.stall = Duration::from_secs(2);
     o
 }
 
@@ -434,7 +434,7 @@ fn a_server_that_never_answers_is_given_up_in_time() {
     let since = Instant::now();
     let error = go(&entry(&server), &hasty(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::Timeout { .. }) && error.is_unreachable(), "{error:?}");
-    assert!(error.to_string().contains("within 0.6 s"), "{error}");
+    assert!(error.to_string().contains("within 2 s"), "{error}");
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
 }
 
@@ -456,13 +456,13 @@ fn a_body_that_stops_coming_is_given_up_in_time_and_continued_later() {
 #[test]
 fn a_slow_but_steady_body_is_no_stall() {
     let dir = TempDir::new().unwrap();
-    // 10 pieces, 80 ms apart: longer in all than the 600 ms that a pause may last.
+    // 20 pieces, 120 ms apart: longer in all than the 2 s that a pause may last.
     let server = serve(|_, r| {
-        Reply::file(r, &weights(), ETAG).faulty(Fault::Trickle(40_001, Duration::from_millis(80)))
+        Reply::file(r, &weights(), ETAG).faulty(Fault::Trickle(20_001, Duration::from_millis(120)))
     });
     let since = Instant::now();
     assert_whole(&go(&entry(&server), &hasty(&dir)).unwrap());
-    assert!(since.elapsed() > Duration::from_millis(600));
+    assert!(since.elapsed() > Duration::from_secs(2));
 }
 
 #[test]

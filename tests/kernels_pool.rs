@@ -37,6 +37,11 @@ fn threads_are_named_shared_and_joined() {
     let both = Barrier::new(2);
     a.run(2, |_| _ = both.wait());
     c.run(1, |_| {});
+    // A joined thread leaves `/proc` a moment later.
+    let end = Instant::now() + Duration::from_secs(5);
+    while threads_named("nullsum-").is_some_and(|count| count > 3) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
     if let Some(count) = threads_named("nullsum-") {
         assert_eq!(count, 3, "two pools of two are one");
     }
@@ -54,7 +59,6 @@ fn threads_are_named_shared_and_joined() {
     let inner = pool.clone();
     pool.install(move || drop(inner));
     drop(pool);
-    // A joined thread leaves `/proc` a moment later.
     let end = Instant::now() + Duration::from_secs(5);
     while threads_named("nullsum-").unwrap_or(0) > 0 {
         assert!(Instant::now() < end, "threads are left");

@@ -272,6 +272,31 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_strip_s_gains_are_its_fader_pan_and_polarity() {
+        let params = NullsumParams::new();
+        let strip = &params.drums;
+        let set = |param: ParamPtr, normalized| {
+            // SAFETY: the parameter is alive.
+            unsafe { param._internal_set_normalized_value(normalized) };
+        };
+        assert_eq!(strip.gains(), [1.0; 2]);
+        set(strip.pan.as_ptr(), 0.0);
+        let [left, right] = strip.gains();
+        assert!(left >= 1.0 && right == 0.0, "{left} {right}");
+        set(strip.pan.as_ptr(), 1.0);
+        let [left, right] = strip.gains();
+        assert!(left == 0.0 && right >= 1.0, "{left} {right}");
+        set(strip.pan.as_ptr(), 0.5);
+        set(strip.phase.as_ptr(), 1.0);
+        assert_eq!(strip.gains(), [-1.0; 2]);
+        set(strip.gain.as_ptr(), strip.gain.preview_normalized(-6.0));
+        let [left, right] = strip.gains();
+        assert!((left + 0.501).abs() < 1e-3 && left == right, "{left} {right}");
+        set(strip.gain.as_ptr(), 0.0);
+        assert_eq!(strip.gains().map(f32::abs), [0.0; 2]);
+    }
+
+    #[test]
     fn zero_decibels_survive_the_way_through_a_host() {
         let params = NullsumParams::new();
         for param in [&params.vocals.gain, &params.output] {

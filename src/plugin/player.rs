@@ -265,6 +265,14 @@ mod tests {
         ramp
     }
 
+    fn until(what: &str, done: &dyn Fn() -> bool) {
+        let start = std::time::Instant::now();
+        while !done() {
+            assert!(start.elapsed() < Duration::from_secs(60), "{what}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     #[test]
     fn another_file_is_played_also_after_one_that_is_none() {
         let folder = tempfile::tempdir().unwrap();
@@ -273,13 +281,6 @@ mod tests {
         let falling = ramp(&second, -1.0);
         let player = Player::new(first);
         let feed = player.start(48_000);
-        let until = |what: &str, done: &dyn Fn() -> bool| {
-            let start = std::time::Instant::now();
-            while !done() {
-                assert!(start.elapsed() < Duration::from_secs(60), "{what}");
-                std::thread::sleep(Duration::from_millis(1));
-            }
-        };
         player.open(gone);
         until("no error", &|| player.error().is_some());
         player.set_playing(false);
@@ -309,12 +310,11 @@ mod tests {
         let feed = player.start(48_000);
         let (mut left, mut right) = (Vec::new(), Vec::new());
         while left.len() < 2_500 {
+            until("too little", &|| feed.queue.len() >= 100);
             let (mut l, mut r) = ([9.0; 100], [9.0; 100]);
-            if feed.queue.len() >= 100 {
-                feed.fill(&mut [&mut l, &mut r]);
-                left.extend(l);
-                right.extend(r);
-            }
+            feed.fill(&mut [&mut l, &mut r]);
+            left.extend(l);
+            right.extend(r);
         }
         assert!(left.iter().enumerate().all(|(i, x)| *x == ramp[i % 1000]));
         assert_eq!(left, right);

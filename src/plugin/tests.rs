@@ -198,26 +198,11 @@ fn an_activation_plans_for_the_model_that_is_wanted_not_for_the_one_that_is_ther
     assert_ne!(live.latency, there);
 }
 
-#[test]
-fn a_render_that_nobody_announces_keeps_its_stems_when_a_state_brings_another_tier() {
-    let mut bench = Bench::new();
-    bench.play_until_ready();
-    // A host loads a state, and takes its time.
-    set(&bench.params.tier, TierChoice::High);
-    set(&bench.params.render, RenderMode::Auto);
-    let before = bench.view().latency_ms;
-    bench.processor.reset();
-    let started = Instant::now();
-    while bench.view().latency_ms == before {
-        assert!(started.elapsed() < PATIENCE, "{:?}", bench.view());
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    // Then it renders with every stem muted: what is left is what has no stems.
-    for strip in bench.params.strips() {
-        // SAFETY: the parameter is alive.
-        unsafe { strip.mute.as_ptr()._internal_set_normalized_value(1.0) };
-    }
-    for block in 0..300 {
+/// Renders with every stem muted, as fast as it goes and without saying so: the loudest of what is left once the pace is known and windows come.
+/// None where the machine was so busy that the pace said otherwise.
+fn left_of_a_render(bench: &mut Bench) -> Option<f32> {
+    let mut loudest = 0f32;
+    for block in 0..240 {
         let mut planes = [[0.25f32; 512]; 2];
         planes[0][block % 512] = -0.5;
         let renders = bench.processor.renders(&bench.session.0.params, 512);
@@ -228,11 +213,39 @@ fn a_render_that_nobody_announces_keeps_its_stems_when_a_state_brings_another_ti
         let mut main = planes.each_mut().map(|plane| plane.as_mut_slice());
         let transport = Transport::new(44_100.0);
         bench.processor.process(&bench.session.0.params, &mut main, &mut [], &transport, renders);
-        assert!(block < 60 || renders, "{block}");
-        let loudest = planes.iter().flatten().fold(0f32, |loudest, x| loudest.max(x.abs()));
-        // A second in, when the pace is known and windows come.
-        assert!(block < 90 || loudest < 1e-5, "{loudest} in block {block}");
+        if block >= 60 && !renders {
+            return None;
+        }
+        if block >= 90 {
+            loudest = planes.iter().flatten().fold(loudest, |loudest, x| loudest.max(x.abs()));
+        }
     }
+    Some(loudest)
+}
+
+#[test]
+fn a_render_that_nobody_announces_keeps_its_stems_when_a_state_brings_another_tier() {
+    let left = (0..5).find_map(|_| {
+        let mut bench = Bench::new();
+        bench.play_until_ready();
+        // A host loads a state, and takes its time.
+        set(&bench.params.tier, TierChoice::High);
+        set(&bench.params.render, RenderMode::Auto);
+        for strip in bench.params.strips() {
+            // SAFETY: the parameter is alive.
+            unsafe { strip.mute.as_ptr()._internal_set_normalized_value(1.0) };
+        }
+        let before = bench.view().latency_ms;
+        bench.processor.reset();
+        let started = Instant::now();
+        while bench.view().latency_ms == before {
+            assert!(started.elapsed() < PATIENCE, "{:?}", bench.view());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        left_of_a_render(&mut bench)
+    });
+    let left = left.expect("a render at an even pace");
+    assert!(left < 1e-5, "{left}");
 }
 
 #[test]

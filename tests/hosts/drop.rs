@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::editor::serve_until;
 use crate::host::{Layout, Run, steady};
-use crate::lives::threads;
+use crate::lives::{is_gone, threads};
 use crate::models::{Kind, Models, chosen, is_loaded};
 use crate::screen::{Frame, Screen};
 use crate::shown::{WithEditor, both_with_editor};
@@ -99,7 +99,7 @@ both_with_editor! {
             serve_until(&mut host, "no words", |_| has_banner(&frame, yellow));
             assert_eq!(chosen(&mut host)["source"], both);
             host.close_editor();
-            assert!(!threads().contains(&"nullsum-drop".to_owned()), "{:?}", threads());
+            assert!(is_gone("nullsum-drop"), "{:?}", threads());
         });
     }
 
@@ -153,7 +153,7 @@ both_with_editor! {
             source.enter(editor, Offer::Files);
             source.lets_go(editor);
             host.close_editor();
-            assert!(!threads().contains(&"nullsum-drop".to_owned()), "{:?}", threads());
+            assert!(is_gone("nullsum-drop"), "{:?}", threads());
         });
     }
 }

@@ -9,7 +9,7 @@
 use std::time::{Duration, Instant};
 
 use crate::host::{Layout, Run, steady};
-use crate::lives::{memory_mib, settled_threads, threads};
+use crate::lives::{is_gone, memory_mib, settled_threads, threads};
 use crate::play::Song;
 use crate::quiet::{on_the_audio_thread, watched};
 use crate::screen::Screen;
@@ -53,11 +53,10 @@ fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: u
             serve_until(host, "not resized", arrived);
         }
         host.close_editor();
-        let of_a_window = |name: &String| {
-            (name.starts_with("nullsum-w") && name != "nullsum-worker") || name == "nullsum-drop"
-        };
+        let of_a_window = |name: &String| name.starts_with("nullsum-w") && name != "nullsum-worker";
         let left: Vec<_> = threads().into_iter().filter(of_a_window).collect();
         assert!(left.is_empty(), "{}, round {round}: {left:?} after the window was closed", H::FORMAT);
+        assert!(is_gone("nullsum-drop"), "{}, round {round}", H::FORMAT);
         serve_until(host, "the window stays", |_| frame.children().is_empty());
         drop(frame);
         serve_until(host, "windows stay", |_| screen.whole().children().is_empty());
@@ -104,7 +103,8 @@ both_with_editor! {
             // A window still leaves 0.1 to 0.15 MiB behind: the window's library a keyboard's layout, Mesa's software driver the rest.
             assert!(end < warm + 24.0, "{}: {warm:.1} MiB grew to {end:.1} MiB", H::FORMAT);
             drop(host);
-            assert!(!threads().iter().any(|name| name.starts_with("nullsum-")), "{:?}", threads());
+            let ours = || threads().into_iter().filter(|name| name.starts_with("nullsum-")).collect::<Vec<_>>();
+            assert!(ours().iter().all(|name| is_gone(name)), "{:?}", threads());
         });
     }
 }

@@ -48,7 +48,7 @@ fn play_until<H: Host>(
 }
 
 /// Longer than the latency of the tier: what was made before was played.
-const PAST: f64 = 1.5;
+const PAST: f64 = 0.7;
 
 /// The stems of a model are heard, once what was made before was played: with one muted, the output is nowhere the input. Rendered, so that
 /// it does not depend on how busy the machine is; the first block waits until what was chosen is loaded, or has failed to.

@@ -16,6 +16,18 @@ pub fn threads() -> Vec<String> {
         .collect()
 }
 
+/// Whether a thread of this name has gone, within a moment: one that was joined is listed a little longer.
+pub fn is_gone(name: &str) -> bool {
+    let start = Instant::now();
+    while threads().iter().any(|thread| thread == name) {
+        if start.elapsed() > Duration::from_secs(5) {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    true
+}
+
 /// Threads after those that are on their way out have gone, or after `patience`.
 pub fn settled_threads(expected: usize, patience: Duration) -> Vec<String> {
     let start = Instant::now();

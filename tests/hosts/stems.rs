@@ -1,6 +1,6 @@
 //! With the model at work, rendering offline at its own rate.
 
-use crate::host::{Buses, Host, LOW, Layout, OFFLINE, RENDER, Run, TIER, both};
+use crate::host::{Buses, HIGH, Host, LOW, Layout, OFFLINE, RENDER, Run, TIER, both};
 use crate::play::{Blocks, assert_delayed, assert_finite, difference, play};
 use crate::signal::grid;
 
@@ -10,7 +10,8 @@ const SECONDS: usize = 4;
 /// Renders a passage at 44.1 kHz after `prepare` and returns it aligned, latency cut off.
 fn render<H: Host>(layout: Layout, block: usize, prepare: impl FnOnce(&mut H)) -> (Vec<Vec<f32>>, Buses) {
     let mut host = H::create(layout);
-    host.set(TIER, LOW);
+    // The least work; what is asked here holds in every tier.
+    host.set(TIER, HIGH);
     prepare(&mut host);
     host.activate(Run::offline(44100, block));
     let latency = host.latency();
@@ -74,6 +75,24 @@ both! {
         assert!(difference(&solo[0], &whole[3]) < 1e-6, "{}: {}", H::FORMAT, difference(&solo[0], &whole[3]));
     }
 
+    fn polarity_and_mix_do_to_the_sound_what_they_say<H>() {
+        let (music, whole) = render::<H>(Layout::Multi, 1024, |host| host.set(RENDER, OFFLINE));
+        let (_, turned) = render::<H>(Layout::Stereo, 1024, |host| offline_with(host, "Drums Phase"));
+        let (_, halved) = render::<H>(Layout::Stereo, 1024, |host| {
+            offline_with(host, "Drums Mute");
+            host.set("Mix", 0.5);
+        });
+        for (name, output, share) in [("Phase", turned, 2.0), ("Mix", halved, 0.5)] {
+            let expected: Vec<Vec<f32>> = music
+                .iter()
+                .zip(&whole[2])
+                .map(|(mix, stem)| mix.iter().zip(stem).map(|(mix, stem)| mix - share * stem).collect())
+                .collect();
+            let off = difference(&output[0], &expected);
+            assert!(off < 2e-6, "{}: {name}: {off}", H::FORMAT);
+        }
+    }
+
     fn rendering_twice_gives_the_same_bits<H>() {
         let mute = |host: &mut H| offline_with(host, "Vocals Mute");
         let (_, first) = render::<H>(Layout::Multi, 512, mute);
@@ -83,9 +102,15 @@ both! {
 
     fn rendering_announced_by_the_host_alone_is_complete<H>() {
         // The render mode stays at `Auto`: what counts is what the host says and how fast it runs.
-        let solo = |host: &mut H| host.set("Drums Solo", 1.0);
-        let (_, announced) = render::<H>(Layout::Stereo, 512, solo);
-        let (_, forced) = render::<H>(Layout::Stereo, 512, |host| offline_with(host, "Drums Solo"));
+        let low = |host: &mut H| host.set(TIER, LOW);
+        let (_, announced) = render::<H>(Layout::Stereo, 512, |host| {
+            low(host);
+            host.set("Drums Solo", 1.0);
+        });
+        let (_, forced) = render::<H>(Layout::Stereo, 512, |host| {
+            low(host);
+            offline_with(host, "Drums Solo");
+        });
         assert!(rms(&forced[0]) > 1e-4);
         assert!(announced == forced, "{}: differ by {}", H::FORMAT, difference(&announced[0], &forced[0]));
     }

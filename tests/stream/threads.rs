@@ -239,7 +239,8 @@ fn of_sixteen_live_streams_none_starves() {
             client.process(&mut [&mut block[..]], &mut NoStems);
             *windows = client.status().windows();
         }
-        if windows.iter().any(|windows| *windows >= 20) {
+        // A machine that stalls makes some skip; one that starves has a few, however long it takes.
+        if windows.iter().all(|windows| *windows >= 12) || windows.iter().any(|windows| *windows >= 96) {
             break;
         }
         std::thread::sleep(Duration::from_millis(6));

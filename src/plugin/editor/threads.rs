@@ -100,11 +100,16 @@ mod linux {
             let (told, tell) = std::sync::mpsc::channel();
             let window = std::thread::spawn(move || {
                 let mut threads = Threads::of_this_window();
-                let early = std::thread::spawn(|| std::thread::sleep(Duration::from_millis(300)));
+                let (noted, wait) = std::sync::mpsc::channel();
+                let early = std::thread::spawn(move || {
+                    let _ = wait.recv();
+                    std::thread::sleep(Duration::from_millis(300));
+                });
                 while threads.alive().len() < 2 {
                     std::thread::yield_now();
                 }
                 threads.note();
+                noted.send(()).unwrap();
                 let late = std::thread::spawn(|| std::thread::sleep(Duration::from_secs(20)));
                 while threads.alive().len() < 3 {
                     std::thread::yield_now();

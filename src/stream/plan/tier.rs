@@ -166,6 +166,24 @@ pub(super) mod tests {
     }
 
     #[test]
+    fn the_readme_has_the_latencies_of_the_embedded_model() {
+        let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
+        let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame };
+        let readme = include_str!("../../../README.md");
+        for tier in Tier::ALL {
+            let plan = Plan::new(tier.request(&model, 48_000, HostSamples(512))).unwrap();
+            let name = tier.to_string();
+            let row =
+                readme.lines().find(|line| line.to_lowercase().starts_with(&format!("| {name} |"))).unwrap();
+            assert!(
+                row.contains(&format!("| {:.0} ms |", plan.latency_ms())),
+                "{row}: {}",
+                plan.latency_ms()
+            );
+        }
+    }
+
+    #[test]
     fn its_measures_by_hand_are_the_same_plan() {
         for chunk in [44_100, 65_536, 131_584, 485_100] {
             for tier in Tier::ALL {
