@@ -25,8 +25,9 @@ def main():
     averages = [state["average"] for state in saved]
     mean = {k: sum(a[k] for a in averages) / len(averages) for k in averages[0]}
     steps = "+".join(str(state["step"]) for state in saved)
-    # Both rotary embeddings are one frozen vector, which the reference stores once a layer.
-    tensors = {k: v.to(torch.float16).contiguous().clone() for k, v in mean.items()}
+    # Both rotary embeddings are one frozen vector, which the reference stores once a layer; rounded, it would be off late in a chunk.
+    exact = lambda k: k.endswith("rotary_embed.freqs")
+    tensors = {k: v.to(torch.float32 if exact(k) else torch.float16).contiguous().clone() for k, v in mean.items()}
     metadata = {
         "config": CONFIG.read_text(),
         "name": "nullsum-preview",

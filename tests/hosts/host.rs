@@ -117,6 +117,8 @@ pub const OFFLINE: f64 = 1.0;
 
 /// The tier `Low`. In `Auto` the plugin may find another tier once it has measured the device, and change its latency.
 pub const LOW: f64 = 1.0 / 3.0;
+/// The tier `High`: the least work.
+pub const HIGH: f64 = 1.0;
 
 /// An instance that neither waits nor changes its mind: realtime, tier `Low`.
 pub fn steady<H: Host>(layout: Layout) -> H {
