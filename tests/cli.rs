@@ -151,7 +151,9 @@ fn shifts_averages_batches_and_standardising_stay_exact_and_do_what_they_say() {
         studio.separate(&[options, &["-o", folder, "song.wav"]].concat()).ok();
         assert!(sum_to(&song, &stems(&studio, folder, "song", "wav")), "{folder}");
         let drums = read(&studio.path(&format!("{folder}/song_drums.wav")));
-        assert_eq!(drums != plain, differs, "{folder}");
+        // Batches may round differently: a step of 16 bits.
+        let same = |(a, b): (&f32, &f32)| differs && a == b || !differs && (a - b).abs() < 1.5 / 32_768.0;
+        assert_eq!(drums.channel(0).iter().zip(plain.channel(0)).all(same), !differs, "{folder}");
     }
 }
 
