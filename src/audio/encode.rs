@@ -240,7 +240,7 @@ impl AudioWriter {
     pub(crate) fn complete(mut self) -> Result<CompleteFile, AudioError> {
         let Some(mut out) = self.out.take() else { return Err(self.failed(gone())) };
         let done = self.sink.finish(&mut out).and_then(|()| out.flush());
-        // Nothing is left in the buffer that the parts could lose.
+        // Flushed, or the file goes: the parts lose nothing that counts.
         let (file, _) = out.into_parts();
         match done {
             Ok(()) => Ok(CompleteFile { path: std::mem::take(&mut self.path), file, written: self.written }),

@@ -288,7 +288,7 @@ fn put_in(session: &Session, owner: &mut Owner) {
     };
     let (swapped, model) = put(stream);
     if let Some(before) = &owner.before {
-        // It plays on without, where the model does not fit it.
+        // Where the model has another rate it plays on without one, where its window is too short with the one it has.
         let _ = put(before);
     }
     // Before there is one, the buses are what is to be expected.
