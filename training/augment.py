@@ -6,6 +6,7 @@ saturation, width, channel swap and polarity. Per mixture: one gain curve of a c
 every stem, so that the stems still sum to it. Axis letters: n stem, s audio channel, t sample.
 """
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,21 @@ import scipy.fft
 import torch
 
 import bus
-from prepare import SAMPLE_RATE, STEMS
+from prepare import KINDS, SAMPLE_RATE, STEMS, held_out, kind
 
 # Semitones a stem may be shifted by resampling; the voices of the pool are high, so theirs go down further.
 SHIFT = {"drums": (-3, 3), "bass": (-4, 4), "other": (-4, 4), "vocals": (-7, 2)}
 LEVEL_DB = {"drums": (-22, 5), "bass": (-23, 5), "other": (-22, 5), "vocals": (-22, 5)}
 ACTIVE = 10 ** (-45 / 20)
+# Shares by kind of source.
+WEIGHTS = "song=0.8,variant=1.2,loose=0.4,morph=0.6,sung=0.6,choir=0.4,sectoid=0.3,synth=0.5,electro=1,midi=0.5,band=1.5"
+
+
+def read_weights(text):
+    weights = {name: float(share) for name, share in (pair.split("=") for pair in text.split(","))}
+    if unknown := weights.keys() - {"song", *KINDS}:
+        raise SystemExit(f"unknown kinds of source: {', '.join(sorted(unknown))}; there are: song, {', '.join(KINDS)}")
+    return weights
 
 
 class Track:
@@ -42,16 +52,20 @@ class Track:
 
 
 class Pool:
-    """Every track below a folder but the held-out songs, with a weight a kind of source."""
+    """Every track below a folder but the held-out songs, with a weight a kind of source; a kind without one is left out."""
 
     def __init__(self, root, holdout, weights):
         self.songs = []
         self.tracks = {stem: [] for stem in STEMS}
         self.weights = {}
+        left_out = set()
         for folder in sorted(Path(root).iterdir()):
-            if folder.name in holdout:
+            if held_out(folder.name, holdout):
                 continue
-            kind = folder.name.split("-")[0]
+            source = kind(folder.name)
+            if not weights.get(source):
+                left_out.add(source)
+                continue
             song = {}
             for stem in STEMS:
                 path = folder / f"{stem}.npy"
@@ -60,16 +74,20 @@ class Pool:
                     if len(track.blocks) > 4:
                         song[stem] = track
                         self.tracks[stem].append(track)
-                        track.kind = kind if kind in weights else "song"
+                        track.kind = source
             if len(song) >= 3:
                 self.songs.append(song)
         self.sung = [song for song in self.songs if "vocals" in song]
+        if left_out:
+            print(f"left out, as they have no weight: {', '.join(sorted(left_out))}", flush=True)
         for stem, tracks in self.tracks.items():
+            if not tracks:
+                raise SystemExit(f"{root}: no {stem} in what has a weight")
             seconds, share = {}, np.zeros(len(tracks))
             for track in tracks:
                 seconds[track.kind] = seconds.get(track.kind, 0) + len(track.blocks)
             for i, track in enumerate(tracks):
-                share[i] = weights.get(track.kind, 1.0) * len(track.blocks) / seconds[track.kind]
+                share[i] = weights[track.kind] * len(track.blocks) / seconds[track.kind]
             self.weights[stem] = share / share.sum()
 
     def pick(self, rng, stem):
@@ -222,7 +240,7 @@ def example(rng, pool, length, coherent=0.25, inside=0.0, low_drums=0.0, voicele
 
 
 class Batches(torch.utils.data.IterableDataset):
-    """Endless batches [b, n, s, t] from number `first` on."""
+    """Endless batches [b, n, s, t] from number `first` on; a loader's workers make them in turn, and it keeps their order."""
 
     def __init__(self, root, holdout, weights, batch, length, first=0, seed=0, **shares):
         self.pool, self.shares = Pool(root, holdout, weights), shares
@@ -235,9 +253,9 @@ class Batches(torch.utils.data.IterableDataset):
 
     def __iter__(self):
         torch.set_num_threads(1)
-        index = self.first
-        while True:
+        worker = torch.utils.data.get_worker_info()
+        number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
+        for index in itertools.count(self.first + number, workers):
             yield self.make(index)
-            index += 1
 
 

@@ -83,7 +83,8 @@ class Band(Production):
     def guitar(self, name):
         """One part, played once, or twice for the left and the right."""
         rng = self.rng
-        manner, dirt = (HEAVY_GUITARS if self.genre_name in HEAVY else LIGHT_GUITARS)[rng.integers(6)]
+        guitars = HEAVY_GUITARS if self.genre_name in HEAVY else LIGHT_GUITARS
+        manner, dirt = guitars[rng.integers(len(guitars))]
         played = list(strokes(self, rng, manner, name))
         if not played:
             return np.zeros((2, self.length), np.float32)
@@ -138,6 +139,8 @@ def main():
         worker.start()
     for worker in workers:
         worker.join()
+    if failed := sum(worker.exitcode != 0 for worker in workers):
+        raise SystemExit(f"{failed} of {args.jobs} jobs failed: see above; the same command makes what is missing")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from midi import variable_length
-from prepare import SAMPLE_RATE, store
+from prepare import SAMPLE_RATE, store, unfinished
 from synthesize import DRUMS, KITS, finish, render
 
 BASSES = range(32, 40)
@@ -141,7 +141,7 @@ def main():
                 out.append((tick, message))
         if len([m for _, m in stems["drums"] if m[0] >> 4 == 9]) < 20:
             continue
-        temporary = args.out.parent / f"{args.out.name}-unfinished-midi"
+        temporary = unfinished(folder)
         for stem, chosen in stems.items():
             if any(m[0] >> 4 == 9 and m[2] for _, m in chosen):
                 soundfont = soundfonts[rng.integers(len(soundfonts))]

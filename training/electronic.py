@@ -15,7 +15,7 @@ import numpy as np
 import bus
 import drum_machine
 from drum_machine import log_uniform
-from prepare import SAMPLE_RATE, store
+from prepare import SAMPLE_RATE, store, unfinished
 from styles import ELECTRONIC
 from synthesize import CHORDS, MAJOR, MINOR, Song, melody
 from synthesizer import Patch
@@ -193,7 +193,7 @@ def publish(song, number, out):
     """Write a song's stems to `<out>/<kind>-<number>`, all of them or none."""
     folder = out / f"{song.KIND}-{number:03}"
     stems = produce(song)
-    temporary = out.parent / f"{out.name}-unfinished-{folder.name}"
+    temporary = unfinished(folder)
     scale = 32000 / max(1.0, max(np.abs(a).max() for a in stems.values()))
     for name, audio in stems.items():
         store(np.ascontiguousarray(np.round(audio.T * scale).astype(np.int16)), temporary / f"{name}.npy")

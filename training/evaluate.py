@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 import baseline
 import fused
 from model import build
-from prepare import SAMPLE_RATE, STEMS
+from prepare import HOLDOUT, SAMPLE_RATE, STEMS
 
 
 def load(path):
@@ -85,7 +85,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--pool", type=Path, required=True)
-    parser.add_argument("--songs", default="sodium,mdn-multitrack")
+    parser.add_argument("--songs", default=",".join(HOLDOUT))
     parser.add_argument("--seconds", type=float, help="only so many, from the middle")
     parser.add_argument("--chunk", type=int, help="instead of the configuration's")
     parser.add_argument("--overlap", type=int)

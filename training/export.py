@@ -2,7 +2,8 @@
 
     python export.py --state STATE --out ../assets/nullsum-preview.safetensors
 
-Several states of one run are exported as their mean; choose by a song that the figures are not taken from.
+The configuration is the one the state was trained with. Several states of one run are exported as their mean; choose by a
+song that the figures are not taken from.
 """
 
 import argparse
@@ -10,9 +11,8 @@ import hashlib
 from pathlib import Path
 
 import torch
+import yaml
 from safetensors.torch import save
-
-from model import CONFIG
 
 
 def main():
@@ -21,7 +21,10 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
 
-    saved = [torch.load(path, weights_only=True) for path in args.state]
+    saved = [torch.load(path, map_location="cpu", weights_only=True) for path in args.state]
+    for path, state in zip(args.state, saved):
+        if state["config"] != saved[0]["config"]:
+            raise SystemExit(f"{path}: another configuration than that of {args.state[0]}: there is no mean of both")
     averages = [state["average"] for state in saved]
     mean = {k: sum(a[k] for a in averages) / len(averages) for k in averages[0]}
     steps = "+".join(str(state["step"]) for state in saved)
@@ -29,7 +32,7 @@ def main():
     exact = lambda k: k.endswith("rotary_embed.freqs")
     tensors = {k: v.to(torch.float32 if exact(k) else torch.float16).contiguous().clone() for k, v in mean.items()}
     metadata = {
-        "config": CONFIG.read_text(),
+        "config": yaml.safe_dump(saved[0]["config"], sort_keys=False),
         "name": "nullsum-preview",
         "model_type": "bs_roformer",
         "license": "CC0-1.0",

@@ -1,12 +1,14 @@
-"""The reference `BSRoformer`'s forward pass, regrouped for the CPU over the same parameters.
+"""The reference `BSRoformer`'s forward pass, regrouped over the same parameters.
 
 The reference runs one small Linear a band and stem. Bands of one width are stacked here into one batched product, and
-rotation is one complex multiplication. Checkpoints are the reference's; `python fused.py` checks that both agree.
+rotation is one complex multiplication. Checkpoints are the reference's; `python fused.py [--config CONFIG]` checks that both agree.
 
 Axis letters as in the reference: b batch, s audio channel, f bin, t frame, c (re, im), k band, n stem, d feature, h head.
 """
 
+import argparse
 import itertools
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +20,7 @@ def rms_norm(x, gamma):
 
 def rotation(freqs, length):
     """Unit complex numbers, [length, d/2]; `freqs` holds one frequency a pair."""
-    angle = torch.arange(length, dtype=torch.float32)[:, None] * freqs[None, :]
+    angle = torch.arange(length, dtype=torch.float32, device=freqs.device)[:, None] * freqs[None, :]
     return angle.cos(), angle.sin()
 
 
@@ -28,13 +30,22 @@ def rotate(x, cos, sin):
     return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2)
 
 
+def attend(q, k, v):
+    """Attention of short sequences, [batch, h, length, d]: on a CPU the flash kernel's backward pass takes a quarter of a step."""
+    if q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    weights = (scores - scores.amax(-1, keepdim=True)).exp()
+    return (weights @ v) / weights.sum(-1, keepdim=True)
+
+
 def attention(block, x, cos, sin):
     """x: [batch, length, d]"""
     b, length, _ = x.shape
     x = rms_norm(x, block.norm.gamma)
     qkv = F.linear(x, block.to_qkv.weight).view(b, length, 3, block.heads, -1)
     q, k, v = qkv.permute(2, 0, 3, 1, 4)
-    out = F.scaled_dot_product_attention(rotate(q, cos, sin), rotate(k, cos, sin), v)
+    out = attend(rotate(q, cos, sin), rotate(k, cos, sin), v)
     gates = F.linear(x, block.to_gates.weight, block.to_gates.bias).sigmoid()
     out = out.transpose(1, 2) * gates[..., None]
     return F.linear(out.flatten(-2), block.to_out[0].weight)
@@ -118,12 +129,22 @@ def separate(net, mixture, masks=masks):
     return torch.view_as_complex(mask.view(b, -1, t, f, s, 2)) * mixture[:, None]
 
 
+def overlapped(frames, hop):
+    """Sum of frames that begin `hop` samples apart: [i, t, sample] -> [i, sample]"""
+    pieces = frames.split(hop, -1)
+    last = len(pieces) - 1
+    return sum(F.pad(x, (0, hop - x.shape[-1], i, last - i)) for i, x in enumerate(pieces)).flatten(1)
+
+
 def waveform(net, stems):
-    """stems: complex [b, n, t, f, s] -> audio [b, n, s, t]"""
+    """stems: complex [b, n, t, f, s] -> audio [b, n, s, t]; `torch.istft` checks its window, for which a GPU must wait."""
     b, n, t, f, s = stems.shape
+    size, hop = net.stft_kwargs["n_fft"], net.stft_kwargs["hop_length"]
     window = net.stft_window_fn(device=stems.device)
-    x = stems.permute(0, 1, 4, 3, 2).reshape(b * n * s, f, t)
-    return torch.istft(x, **net.stft_kwargs, window=window).view(b, n, s, -1)
+    frames = torch.fft.irfft(stems.permute(0, 1, 4, 2, 3).reshape(b * n * s, t, f), size) * window
+    inside = slice(size // 2, size // 2 + (t - 1) * hop)
+    covered = overlapped((window * window).expand(1, t, size), hop)
+    return (overlapped(frames, hop)[:, inside] / covered[:, inside]).view(b, n, s, -1)
 
 
 def forward(net, audio):
@@ -132,10 +153,13 @@ def forward(net, audio):
 
 
 def main():
-    from model import build, read_config
+    from model import CONFIG, build, read_config
 
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, default=CONFIG)
+    args = parser.parse_args()
     torch.manual_seed(0)
-    net = build(read_config()).eval()
+    net = build(read_config(args.config)).eval()
     audio = 0.1 * torch.randn(2, 2, 44100)
     with torch.no_grad():
         difference = (net(audio) - forward(net, audio)).abs().max().item()

@@ -49,13 +49,13 @@ def loss(net, estimate, target, mixture, step, balance=balance):
         audio.flatten(0, 2),
         window,
         window // 2,
-        window=torch.hann_window(window),
+        window=torch.hann_window(window, device=audio.device),
         center=False,
         return_complex=True,
     )
     other = torch.view_as_real(other).unflatten(0, (b * n, s))
     spectra = [torch.view_as_real(x.flatten(0, 1)) for x in (difference, goal, mixture)]
     waves = [x.reshape(b * n, -1) for x in (audio, target, whole)]
-    ratio = torch.tensor((window / net.stft_kwargs["n_fft"]) ** 0.5)
+    ratio = torch.full((), (window / net.stft_kwargs["n_fft"]) ** 0.5, device=audio.device)
     terms, decibels = balance(*spectra, *waves, other, ratio)
     return terms.mean(), decibels.detach().view(b, n).nanmean(0)

@@ -1,4 +1,4 @@
-"""The network of `model.yaml`: the reference `BSRoformer` of lossless-bs-roformer 1.0.0, unchanged."""
+"""The network of a configuration such as `model.yaml`: the reference `BSRoformer` of lossless-bs-roformer 1.0.0, unchanged."""
 
 import importlib.util
 import sys

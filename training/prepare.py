@@ -8,6 +8,8 @@ throughout is left out; `synthesize.py` writes its songs into the same layout.
 """
 
 import argparse
+import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,6 +18,28 @@ import numpy as np
 SAMPLE_RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")
 SILENCE = 1e-4
+# Songs that nothing is trained on.
+HOLDOUT = ("sodium", "mdn-multitrack")
+# What a folder of the pool is, by its name up to the first hyphen; every other folder is a song.
+KINDS = ("variant", "loose", "morph", "sung", "choir", "sectoid", "synth", "electro", "midi", "band")
+
+
+def kind(name):
+    prefix = name.split("-")[0]
+    return prefix if prefix in KINDS else "song"
+
+
+def held_out(name, holdout):
+    """Whether a folder is one of the songs or voices `holdout`, or made from one, as `variant-sodium-2` is."""
+    source = re.sub(r"^(variant|morph)-(.+)-\d+$", r"\2", name)
+    return any(song in (name, source) or song == f"loose-{source}" for song in holdout)
+
+
+def unfinished(folder):
+    """An empty folder beside the pool, to be filled and then renamed to `folder`: what is in the pool is whole."""
+    temporary = folder.parent.parent / f"{folder.parent.name}-unfinished-{folder.name}"
+    shutil.rmtree(temporary, ignore_errors=True)
+    return temporary
 
 
 def decode(path):

@@ -20,7 +20,7 @@ import scipy.signal
 
 import bus
 from drum_machine import log_uniform
-from prepare import SAMPLE_RATE, store
+from prepare import HOLDOUT, SAMPLE_RATE, store
 from synthesize import MAJOR, MINOR
 from treatment import treated
 from voice import Voice, sung
@@ -156,6 +156,11 @@ def dressed(rng, voice, pitch, *colour):
             interval = rng.choice([-12, 0, 0, 0, 0, 4, 7]) + rng.normal(0, 0.2)
             singer = voice.sound(pitch * 2 ** (interval / 12), formant * rng.uniform(0.92, 1.08), *rest)
             tracks.append((late(singer, rng.uniform(0, 0.06)), rng.uniform(-1, 1), rng.uniform(0.5, 1)))
+    return produced(rng, tracks)
+
+
+def produced(rng, tracks):
+    """float32 [s, t] of (mono audio, pan from -1 to 1, gain): mixed, compressed, in a room."""
     length = max(len(audio) for audio, _, _ in tracks)
     out = np.zeros((2, length), np.float32)
     for audio, pan, gain in tracks:
@@ -191,6 +196,8 @@ def main():
     parser.add_argument("--of", default="", help="songs whose vocals are taken for loose voices too; never the held-out ones")
     parser.add_argument("--first", type=int, default=0)
     args = parser.parse_args()
+    if held := set(args.of.split(",")) & set(HOLDOUT):
+        parser.error(f"held out: {', '.join(sorted(held))}")
     for i in range(args.first, args.songs):
         path = args.out / f"sung-{i:03}" / "vocals.npy"
         if path.exists():

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from midi import Score
-from prepare import SAMPLE_RATE, decode, store
+from prepare import SAMPLE_RATE, decode, store, unfinished
 from styles import SCORED
 
 MAJOR, MINOR = (0, 2, 4, 5, 7, 9, 11), (0, 2, 3, 5, 7, 8, 10)
@@ -298,7 +298,7 @@ def main():
             bass = render(bass_score(song), soundfont, rng)
         other = render(other_score(song), soundfonts[rng.integers(len(soundfonts))], rng)
         length = min(len(drums), len(bass), len(other))
-        temporary = args.out.parent / f"{args.out.name}-unfinished"
+        temporary = unfinished(folder)
         for stem, audio in dict(drums=drums, bass=bass, other=other).items():
             store(finish(audio[:length].astype(np.float32)), temporary / f"{stem}.npy")
         temporary.rename(folder)

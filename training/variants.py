@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import scipy.io.wavfile
 
-from prepare import SAMPLE_RATE, STEMS, store
+from prepare import HOLDOUT, SAMPLE_RATE, STEMS, store, unfinished
 
 # Semitones of the drums, of bass and other, of the voice; tempo.
 VARIANTS = ((-1.5, -4, -6, 0.9), (0.8, 2, 1, 1.12), (-0.7, -2, -3, 1.06), (1.5, 5, 3, 0.95), (-3, 3, -4, 0.85))
@@ -35,12 +35,14 @@ def main():
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--songs", required=True, help="comma-separated; never the held-out ones")
     args = parser.parse_args()
+    if held := set(args.songs.split(",")) & set(HOLDOUT):
+        parser.error(f"held out: {', '.join(sorted(held))}")
     for i, (drums, notes, voice, tempo) in enumerate(VARIANTS):
         for song in args.songs.split(","):
             folder = args.out / f"variant-{song}-{i}"
             if folder.exists():
                 continue
-            temporary = args.out.parent / f"{args.out.name}-unfinished-variant"
+            temporary = unfinished(folder)
             for stem in STEMS:
                 source = args.out / song / f"{stem}.npy"
                 if source.exists():
