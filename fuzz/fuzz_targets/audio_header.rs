@@ -31,6 +31,7 @@ fuzz_target!(
             if samples == 0 || decoder.position() > MOST_SAMPLES {
                 break;
             }
+            block.clear();
         }
         if info.sample_format.is_exact() {
             assert!(info.samples.is_none_or(|announced| decoder.position() <= announced));

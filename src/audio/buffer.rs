@@ -27,6 +27,14 @@ impl Planar {
         planes.iter().all(|plane| plane.len() == samples).then_some(Self { planes })
     }
 
+    /// Takes planes that a caller has made of one length. Panics when they differ: to go on would lose samples without a word.
+    pub fn from_equal(planes: Vec<Vec<f32>>) -> Self {
+        let block = Self { planes };
+        let samples = block.samples();
+        assert!(block.planes.iter().all(|plane| plane.len() == samples), "planes of different lengths");
+        block
+    }
+
     /// The planes themselves, `[channels][samples]`.
     pub fn into_planes(self) -> Vec<Vec<f32>> {
         self.planes

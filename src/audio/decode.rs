@@ -112,6 +112,7 @@ impl Warnings {
 /// let mut block = Planar::default();
 /// while decoder.read(4096, &mut block)? > 0 {
 ///     // block: [channels][up to 4096 samples]
+///     block.clear();
 /// }
 /// # Ok::<(), nullsum::audio::AudioError>(())
 /// ```
@@ -193,15 +194,18 @@ impl Decoder {
         self.blocks.info()
     }
 
-    /// Replaces the content of `out` by the next samples: exactly `max_samples` per channel, fewer only at the end
-    /// of the file. Returns how many; 0 is the end.
+    /// Appends the next samples to `out`: exactly `max_samples` per channel, fewer only at the end of the file.
+    /// Returns how many; 0 is the end. A block of another number of channels is emptied first.
     ///
     /// # Errors
     /// [`AudioError::Damaged`] or [`AudioError::Truncated`] where a lossless stream breaks, [`AudioError::Read`]
     /// when the system does not deliver. After an error the stream is at its end.
     pub fn read(&mut self, max_samples: usize, out: &mut Planar) -> Result<usize, AudioError> {
-        out.reset(self.pending.channels());
-        while out.samples() < max_samples {
+        if out.channels() != self.pending.channels() {
+            out.reset(self.pending.channels());
+        }
+        let before = out.samples();
+        while out.samples() - before < max_samples {
             if self.at == self.pending.samples() {
                 self.pending.clear();
                 self.at = 0;
@@ -213,15 +217,16 @@ impl Decoder {
                 self.ended = !self.blocks.next(&mut self.pending, &mut self.warnings)?;
                 continue;
             }
-            let count = (max_samples - out.samples()).min(self.pending.samples() - self.at);
+            let count = (max_samples + before - out.samples()).min(self.pending.samples() - self.at);
             out.append_range(&self.pending, self.at..self.at + count);
             self.at += count;
         }
         for plane in out.iter() {
-            self.non_finite += plane.iter().filter(|sample| !sample.is_finite()).count() as u64;
+            self.non_finite += plane[before..].iter().filter(|sample| !sample.is_finite()).count() as u64;
         }
-        self.position += out.samples() as u64;
-        Ok(out.samples())
+        let count = out.samples() - before;
+        self.position += count as u64;
+        Ok(count)
     }
 
     /// Samples per channel read so far.

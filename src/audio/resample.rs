@@ -13,6 +13,8 @@ use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
 /// Shortest filter, in samples of the slower rate. The transition band is about 13.7 / `FILTER_SAMPLES` of
 /// the band, 74 Hz at 44.1 kHz on either side of the cutoff.
 const FILTER_SAMPLES: usize = 4096;
+/// Most samples in the blocks of all channels. Rates without a common divisor, such as only broken headers have, need long blocks.
+const MOST_SAMPLES: usize = 1 << 23;
 
 /// Converts a stream of blocks of any size between two fixed rates.
 ///
@@ -48,8 +50,8 @@ impl Resampler {
     /// Prepares the conversion of `channels` channels from `from` Hz to `to` Hz.
     ///
     /// # Errors
-    /// [`AudioError::Resample`] when a rate is below [`MIN_SAMPLE_RATE`] or above [`MAX_SAMPLE_RATE`], or the channels are none or more
-    /// than [`MAX_CHANNELS`].
+    /// [`AudioError::Resample`] when a rate is below [`MIN_SAMPLE_RATE`] or above [`MAX_SAMPLE_RATE`], the channels are none or more
+    /// than [`MAX_CHANNELS`], or the conversion would take more than some 200 MB.
     pub fn new(from: u32, to: u32, channels: usize) -> Result<Self, AudioError> {
         let refuse = |what: String| AudioError::Resample { from, to, what };
         if [from, to].iter().any(|rate| !(MIN_SAMPLE_RATE..=MAX_SAMPLE_RATE).contains(rate)) {
@@ -60,7 +62,7 @@ impl Resampler {
         }
         let engine = match from == to {
             true => None,
-            false => Some(Engine::new(from, to, channels).map_err(|error| refuse(error.to_string()))?),
+            false => Some(Engine::new(from, to, channels).map_err(refuse)?),
         };
         Ok(Self { from, to, channels, engine, taken: 0, given: 0 })
     }
@@ -135,12 +137,15 @@ impl Resampler {
 }
 
 impl Engine {
-    fn new(from: u32, to: u32, channels: usize) -> Result<Self, rubato::ResamplerConstructionError> {
+    fn new(from: u32, to: u32, channels: usize) -> Result<Self, String> {
         let divisor = gcd(from, to);
         let (unit_in, unit_out) = ((from / divisor) as usize, (to / divisor) as usize);
         // An even number of units makes the filter's centre, and with it the delay, a whole number of
         // samples at both rates.
         let units = FILTER_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2);
+        if units * (unit_in + unit_out) * channels > MOST_SAMPLES {
+            return Err(format!("{channels} channels at these rates would take too much memory"));
+        }
         let fft = Fft::new_custom(
             from as usize,
             to as usize,
@@ -149,7 +154,8 @@ impl Engine {
             channels,
             WindowFunction::BlackmanHarris2,
             FixedSync::Both,
-        )?;
+        )
+        .map_err(|error| error.to_string())?;
         let (block_in, block_out) = (fft.input_frames_next(), fft.output_frames_next());
         Ok(Self {
             skip: fft.output_delay(),

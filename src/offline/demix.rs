@@ -182,7 +182,7 @@ impl<'a> Demix<'a> {
                     (1..=border).rev().map(|i| song[i]).chain(song.iter().copied()).collect()
                 })
                 .collect();
-            self.input = Planar::from_planes(planes).unwrap_or_default();
+            self.input = Planar::from_equal(planes);
             if self.length.is_some() {
                 self.pad_tail();
             }
@@ -217,9 +217,7 @@ impl<'a> Demix<'a> {
         let border = self.options.plan.border;
         let planes: Vec<Vec<f32>> =
             self.input.iter().map(|song| (2..border + 2).map(|i| song[end - i]).collect()).collect();
-        if let Some(tail) = Planar::from_planes(planes) {
-            self.input.append(&tail);
-        }
+        self.input.append(&Planar::from_equal(planes));
     }
 
     fn next(&mut self, start: Option<usize>) -> Result<Option<Chunk>, OfflineError> {

@@ -110,13 +110,9 @@ impl Outputs {
     /// Reads the next samples of the mixture, at most `count`, and returns how many there were.
     fn read_mixture(&mut self, count: usize) -> Result<usize, OfflineError> {
         self.mixture.clear();
-        while self.mixture.samples() < count {
-            if self.decoder.read(count - self.mixture.samples(), &mut self.mixture)? == 0 {
-                break;
-            }
-        }
+        let count = self.decoder.read(count, &mut self.mixture)?;
         clean(&mut self.mixture);
-        Ok(self.mixture.samples())
+        Ok(count)
     }
 
     /// Puts stems beside the mixture just read, and writes all files.
@@ -149,7 +145,7 @@ impl Outputs {
                     }
                 })
                 .collect();
-            writer.write(&Planar::from_planes(block).unwrap_or_default())?;
+            writer.write(&Planar::from_equal(block))?;
         }
         self.samples += samples as u64;
         Ok(())
@@ -306,7 +302,7 @@ impl Finisher {
         let channels = self.outputs.channels;
         self.convert(|n, resampler, out| {
             let planes = stems.planes()[n * channels..(n + 1) * channels].to_vec();
-            resampler.push(&Planar::from_planes(planes).unwrap_or_default(), out)
+            resampler.push(&Planar::from_equal(planes), out)
         })
     }
 
@@ -327,7 +323,7 @@ impl Finisher {
             each(n, resampler, &mut out)?;
             planes.extend(out.into_planes());
         }
-        self.outputs.push(&Planar::from_planes(planes).unwrap_or_default())
+        self.outputs.push(&Planar::from_equal(planes))
     }
 }
 

@@ -49,6 +49,26 @@ pub struct RenderOptions {
     pub template: Option<String>,
 }
 
+impl RenderOptions {
+    /// Whether the model's residual is handed out by the hybrid rule. What the only stem of a model leaves is a stem of its own.
+    fn is_hybrid(&self, model: &ModelInfo) -> bool {
+        self.lossless == LosslessMode::Hybrid && model.complement.is_none()
+    }
+
+    /// How often the song goes through the network.
+    pub fn passes(&self, model: &ModelInfo) -> usize {
+        // The second pass hears how much of the residual belongs to which of these two.
+        let second = self.is_hybrid(model) && places(model).is_some();
+        self.big_shifts.max(1) + usize::from(second)
+    }
+}
+
+/// The stems between which the hybrid rule divides the residual: drums and other.
+fn places(model: &ModelInfo) -> Option<(usize, usize)> {
+    let place = |name: &str| stem_position(&model.stems, name);
+    Some((place("drums")?, place("other")?))
+}
+
 /// How far a file has come.
 #[derive(Clone, Copy, Debug)]
 pub struct RenderProgress {
@@ -73,7 +93,7 @@ pub struct RenderReport {
     pub elapsed: Duration,
     /// Time in the separator, by stage.
     pub stages: Stages,
-    /// Peak of mixture − Σ stems in dBFS, −∞ when exact; none when not all stems were made.
+    /// Peak of mixture − Σ stems in dBFS, −∞ when exact.
     pub null_dbfs: f64,
     /// What the user should know.
     pub warnings: Vec<String>,
@@ -161,6 +181,7 @@ struct Job<'a> {
     info: &'a ModelInfo,
     options: DemixOptions,
     hybrid: bool,
+    passes: usize,
     shifts: usize,
     normalize: bool,
     /// Samples of the song at the model's rate, where the header says.
@@ -194,7 +215,8 @@ impl<'a> Job<'a> {
                 tta: options.tta,
                 standardise: None,
             },
-            hybrid: options.lossless == LosslessMode::Hybrid && info.complement.is_none(),
+            hybrid: options.is_hybrid(info),
+            passes: options.passes(info),
             shifts: options.big_shifts.max(1),
             normalize: options.normalize.unwrap_or(info.normalize),
             expected: source.samples.map(|n| {
@@ -212,7 +234,8 @@ impl<'a> Job<'a> {
         mut finisher: Finisher,
         on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
     ) -> Result<(u64, Finisher), OfflineError> {
-        let passes = self.shifts + usize::from(self.hybrid);
+        let passes = self.passes;
+        let direct = self.shifts == 1 && !self.hybrid;
         let rate = f64::from(self.info.sample_rate);
         let mut expected = self.expected;
         let mut report = |pass: usize, done: u64, expected: Option<u64>| {
@@ -223,7 +246,7 @@ impl<'a> Job<'a> {
                 seconds: (before + done) as f64 / rate,
             })
         };
-        if passes == 1 && !self.normalize {
+        if direct && !self.normalize {
             let mut sink = |block: &Planar| finisher.push(block);
             demix(self.separator, &mut source, &self.options, &mut sink, &mut |done| {
                 report(0, done, expected)
@@ -231,12 +254,12 @@ impl<'a> Job<'a> {
             return Ok((source.cleaned(), finisher));
         }
 
-        let (mut mixture, moments) = spool(&mut source)?;
+        let (mut mixture, moments) = spool(&mut source, &mut || report(0, 0, expected))?;
         expected = Some(mixture.samples() as u64);
         if self.normalize {
             self.options.standardise = moments.standardise();
         }
-        if passes == 1 {
+        if direct {
             let mut sink = |block: &Planar| finisher.push(block);
             let mut shifted = ShiftedSource::new(&mut mixture, 0);
             demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| {
@@ -257,11 +280,17 @@ impl<'a> Job<'a> {
             })?;
         }
         if self.hybrid {
-            let pass = self.shifts;
-            self.distribute_residual(&mut mixture, &mut stems, &mut |done| report(pass, done, expected))?;
+            // Where there is no second pass, it is the end of the last one.
+            let (pass, length) = (passes - 1, mixture.samples() as u64);
+            let second = passes > self.shifts;
+            self.distribute_residual(&mut mixture, &mut stems, &mut |done| {
+                report(pass, if second { done } else { length }, expected)
+            })?;
         }
         let mut block = Planar::new(stems.channels());
+        let whole = stems.samples() as u64;
         for at in (0..stems.samples()).step_by(BLOCK) {
+            go_on(report(passes - 1, whole, expected))?;
             block.clear();
             stems.read(at, BLOCK.min(stems.samples() - at), &mut block)?;
             finisher.push(&block)?;
@@ -273,12 +302,21 @@ impl<'a> Job<'a> {
 /// Samples of spooled signals handled at a time.
 const BLOCK: usize = 1 << 16;
 
-/// Reads all of `source` to disk.
-fn spool(source: &mut FileSource) -> Result<(Spool, Moments), OfflineError> {
+/// What a `Break` of a progress means.
+fn go_on(flow: ControlFlow<()>) -> Result<(), OfflineError> {
+    if flow.is_break() { Err(OfflineError::Cancelled) } else { Ok(()) }
+}
+
+/// Reads all of `source` to disk. `on_step` may stop it.
+fn spool(
+    source: &mut FileSource,
+    on_step: &mut dyn FnMut() -> ControlFlow<()>,
+) -> Result<(Spool, Moments), OfflineError> {
     let mut spool = Spool::new(source.channels())?;
     let mut moments = Moments::default();
     let mut block = Planar::new(source.channels());
     while source.read(BLOCK, &mut block)? > 0 {
+        go_on(on_step())?;
         moments.add(&block);
         spool.append(&block)?;
         block.clear();
@@ -324,9 +362,9 @@ impl Job<'_> {
     ) -> Result<(), OfflineError> {
         let channels = mixture.channels();
         let samples = mixture.samples();
-        let place = |name: &str| stem_position(&self.info.stems, name);
         let mut residual = Spool::new(channels)?;
         for at in (0..samples).step_by(BLOCK) {
+            go_on(on_progress(0))?;
             let count = BLOCK.min(samples - at);
             let (mut left, mut held) = (Planar::new(channels), Planar::new(stems.channels()));
             mixture.read(at, count, &mut left)?;
@@ -336,9 +374,10 @@ impl Job<'_> {
             }
             residual.append(&left)?;
         }
-        let (Some(drums), Some(other)) = (place("drums"), place("other")) else {
+        let Some((drums, other)) = places(self.info) else {
             // Without these two the rule gives all to the first stem.
             for at in (0..samples).step_by(BLOCK) {
+                go_on(on_progress(0))?;
                 let count = BLOCK.min(samples - at);
                 let (mut held, mut left) = (Planar::new(stems.channels()), Planar::new(channels));
                 stems.read(at, count, &mut held)?;
@@ -359,11 +398,12 @@ impl Job<'_> {
                 energies.add(block.channel(d), block.channel(o));
             }
             let planes = pick(drums).chain(pick(other)).map(|i| block.channel(i).to_vec()).collect();
-            heard.append(&Planar::from_planes(planes).unwrap_or_default())
+            heard.append(&Planar::from_equal(planes))
         };
         demix(self.separator, &mut ShiftedSource::new(&mut residual, 0), &options, &mut sink, on_progress)?;
         let ratio = energies.ratio();
         for at in (0..samples).step_by(BLOCK) {
+            go_on(on_progress(samples as u64))?;
             let count = BLOCK.min(samples - at);
             let mut held = Planar::new(stems.channels());
             let (mut left, mut second) = (Planar::new(channels), Planar::new(2 * channels));
@@ -383,7 +423,7 @@ impl Job<'_> {
                 );
                 planes[drums * channels + c] = to_drums;
             }
-            stems.write(at, &Planar::from_planes(planes).unwrap_or_default())?;
+            stems.write(at, &Planar::from_equal(planes))?;
         }
         Ok(())
     }

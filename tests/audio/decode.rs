@@ -116,6 +116,17 @@ fn streamed_headers_are_read_to_the_end_of_the_file() {
     let mut empty = Wav::new(PCM, 2, 16, vec![]);
     empty.after = b"LIST\x04\0\0\0INFO".to_vec();
     assert_eq!(decode(empty.bytes()).unwrap().samples(), 0);
+
+    let mut aiff = aiff(None, 2, 16, 0, &[]);
+    let form = aiff.len();
+    aiff.extend(&data);
+    assert_eq!(decode(aiff.clone()).unwrap().samples(), 1000, "a form that ends where the sound begins");
+    aiff[4..8].fill(0);
+    assert_eq!(decode(aiff.clone()).unwrap().samples(), 1000, "a form without a size");
+    aiff.truncate(form);
+    aiff.extend(b"NAME\0\0\0\x04song");
+    aiff[4..8].copy_from_slice(&(form as u32 + 4).to_be_bytes());
+    assert_eq!(decode(aiff).unwrap().samples(), 0, "an empty one with a chunk behind it");
 }
 
 #[test]

@@ -5,5 +5,6 @@
 mod decode;
 mod encode;
 mod errors;
+mod lossy;
 mod make;
 mod resample;

@@ -115,10 +115,7 @@ pub fn fixture(name: &str) -> PathBuf {
 /// Reads to the end in blocks of `block` samples.
 pub fn read_all(decoder: &mut Decoder, block: usize) -> Result<Planar, AudioError> {
     let mut all = Planar::new(decoder.info().channels);
-    let mut part = Planar::default();
-    while decoder.read(block, &mut part)? > 0 {
-        all.append(&part);
-    }
+    while decoder.read(block, &mut all)? > 0 {}
     Ok(all)
 }
 

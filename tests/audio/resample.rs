@@ -155,3 +155,11 @@ fn impossible_conversions_are_refused() {
     assert!(resampler.push(&Planar::new(1), &mut Planar::new(2)).is_err());
     assert!(resampler.finish(&mut Planar::new(1)).is_err());
 }
+
+#[test]
+fn a_conversion_that_would_take_gigabytes_is_refused() {
+    // No common divisor: blocks of a second and two.
+    assert!(Resampler::new(767_999, 44_100, 2).is_ok());
+    let error = Resampler::new(767_999, 44_100, 64).err().unwrap();
+    assert!(error.to_string().contains("memory"), "{error}");
+}

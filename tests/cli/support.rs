@@ -194,10 +194,8 @@ impl Run {
 /// All samples of a file.
 pub fn read(path: &Path) -> Planar {
     let mut decoder = Decoder::open(path).unwrap();
-    let (mut all, mut block) = (Planar::new(decoder.info().channels), Planar::default());
-    while decoder.read(1 << 16, &mut block).unwrap() > 0 {
-        all.append(&block);
-    }
+    let mut all = Planar::default();
+    while decoder.read(1 << 16, &mut all).unwrap() > 0 {}
     all
 }
 

@@ -29,17 +29,23 @@ pub(super) fn parse(
     };
     check_shape(path, common.channels, common.sample_rate)?;
     let frame = common.encoding.bytes() * common.channels as u64;
-    let expected = common.samples * frame;
     let (data_at, announced) = match sound {
         Some(sound) => sound,
-        None if expected == 0 => (length, 0),
+        None if common.samples == 0 => (length, 0),
         None => return Err(Stop::Header("no `SSND` chunk up to the end of the file".to_owned()).at(path)),
     };
     let there = length.saturating_sub(data_at);
+    // A writer that could not come back left both at 0, and the form without end: the sound goes to the end of the file.
+    source.seek(SeekFrom::Start(4)).map_err(|error| Stop::from(error).at(path))?;
+    let size = array(source.as_mut()).map_err(|error| Stop::from(error).at(path))?;
+    let form = u64::from(u32::from_be_bytes(size));
+    let streamed = (common.samples, announced) == (0, 0) && (form == 0 || form + 8 <= data_at);
+    let samples = if streamed { there / frame } else { common.samples };
+    let expected = samples * frame;
     if expected > there {
         return Err(AudioError::Truncated { path: path.to_path_buf(), expected, found: there });
     }
-    if announced < expected {
+    if announced < expected && !streamed {
         warnings.push(format!(
             "the sound chunk announces {announced} bytes, the header {expected}; the header was followed"
         ));
@@ -52,7 +58,7 @@ pub(super) fn parse(
         channels: common.channels,
         sample_rate: common.sample_rate,
         data_at,
-        samples: common.samples,
+        samples,
     }))
 }
 

@@ -1,5 +1,5 @@
 //! The edit list of MP4 files, which symphonia reads but does not apply: it says how many samples the encoder put
-//! in front of the music (1024 or 2112 with AAC) and how many belong to it.
+//! in front of the music (1024 or 2112 with AAC) and how many belong to it. And whether a file is in fragments.
 
 use std::io::SeekFrom;
 use std::ops::Range;
@@ -45,6 +45,11 @@ pub(super) fn edit(source: &mut dyn MediaSource, length: u64) -> Option<Edit> {
         return entry(source, elst, movie_scale, media_scale);
     }
     None
+}
+
+/// Whether the samples are in fragments behind the head, which then does not tell their number.
+pub(super) fn is_fragmented(source: &mut dyn MediaSource, length: u64) -> bool {
+    find(source, 0..length, b"moov").is_some_and(|moov| find(source, moov, b"mvex").is_some())
 }
 
 /// The entry of an edit list that has one with media in it, behind empty ones if any.

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 
 use symphonia::core::audio::{Audio, AudioBuffer, GenericAudioBufferRef};
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_OPUS, CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE,
-    CODEC_ID_PCM_F64BE_PLANAR, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_S32LE,
+    CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_F32BE,
+    CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64BE_PLANAR, CODEC_ID_PCM_F64LE,
+    CODEC_ID_PCM_S32LE,
 };
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as Symphonia;
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::well_known::{FORMAT_ID_FLAC, FORMAT_ID_ISOMP4};
+use symphonia::core::formats::well_known::{FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_OGG};
 use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
@@ -25,6 +26,12 @@ use super::{AudioError, Blocks, Planar, SourceFormat, SourceInfo, Warnings, chec
 
 /// Longest silence put in the place of one broken packet, in samples.
 const MAX_CONCEALED: u64 = 1 << 16;
+/// Longest silence put in the place of lost pages, in seconds. More is a clock that was set, not a loss.
+const MAX_LOST: u64 = 60;
+/// Lost samples that are let pass, as some writers round their clocks: the longest packet of Opus.
+const SLACK: u64 = 5760;
+/// Highest rate at which AAC may be the lower half of HE-AAC.
+const HALF_RATE: u32 = 24_000;
 
 enum Codec {
     Symphonia(Box<dyn AudioDecoder>),
@@ -76,17 +83,30 @@ pub(super) struct PacketBlocks {
     lossless: bool,
     /// An announced length is exact, and missing samples are missing bytes.
     indexed: bool,
+    /// An announced length is a guess from the bit rate.
+    guessed: bool,
     /// Packets carry their position in samples.
     clocked: bool,
+    /// Broken pages are left out without a word.
+    paged: bool,
+    /// Where the next packet begins by those before it.
+    due: Option<i64>,
+    /// The packet behind a gap.
+    late: Option<Packet>,
     /// Samples of one tick of the track's clock, as a fraction.
     tick: (u64, u64),
     /// Samples of encoder delay still to be dropped.
     skip: u64,
+    /// Samples at the end that are the encoder's padding where the stream is as long as announced.
+    padding: usize,
+    /// As many samples, held back until it is known whether more follow.
+    held: Planar,
     /// Decoded when the file was opened, to learn the channels.
     first: Planar,
     /// Samples per channel handed out.
     done: u64,
     decoded_any: bool,
+    over: bool,
 }
 
 impl PacketBlocks {
@@ -99,9 +119,11 @@ impl PacketBlocks {
         warnings: &mut Warnings,
     ) -> Result<Self, AudioError> {
         let unsupported = |what: String| AudioError::Unsupported { path: path.to_path_buf(), what };
-        let edit = match magic.get(4..8) {
-            Some(b"ftyp") => mp4::edit(source.as_mut(), length),
-            _ => None,
+        let (edit, fragmented) = match magic.get(4..8) {
+            Some(b"ftyp") => {
+                (mp4::edit(source.as_mut(), length), mp4::is_fragmented(source.as_mut(), length))
+            }
+            _ => (None, false),
         };
         source.rewind().map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
         let stream = MediaSourceStream::new(source, Default::default());
@@ -140,6 +162,7 @@ impl PacketBlocks {
             Codec::Symphonia(decoder) => decoder.codec_params().clone(),
             Codec::Opus(_) => params.clone(),
         };
+        let mp3 = params.codec == CODEC_ID_MP3;
         let pcm = (CODEC_ID_PCM_S32LE..=CODEC_ID_PCM_F64BE_PLANAR).contains(&params.codec);
         let lossless = pcm || [CODEC_ID_FLAC, CODEC_ID_ALAC].contains(&params.codec);
         let container = reader.format_info();
@@ -149,21 +172,29 @@ impl PacketBlocks {
                 codec: codec_name,
                 sample_rate: params.sample_rate.unwrap_or(0),
                 channels: params.channels.as_ref().map_or(0, |channels| channels.count()),
-                samples: announced_samples(&track, &codec),
+                // The head of a fragmented file knows of its first fragment at most.
+                samples: announced_samples(&track, &codec).filter(|_| !fragmented),
                 sample_format: sample_format(&params, lossless),
             },
-            indexed: container.format == FORMAT_ID_ISOMP4,
+            indexed: container.format == FORMAT_ID_ISOMP4 && !fragmented,
+            guessed: mp3 && track.delay.is_none() || container.format == FORMAT_ID_ADTS,
             clocked: container.format == FORMAT_ID_FLAC,
+            paged: container.format == FORMAT_ID_OGG,
+            due: None,
+            late: None,
             reader,
             codec,
             track: track.id,
             path: path.to_path_buf(),
             lossless,
             tick: (1, 1),
-            skip: 0,
+            skip: track.delay.filter(|_| mp3).map_or(0, u64::from),
+            padding: track.padding.filter(|_| mp3).map_or(0, |padding| padding as usize),
+            held: Planar::default(),
             first: Planar::default(),
             done: 0,
             decoded_any: false,
+            over: false,
         };
         blocks.apply(edit);
         // The first samples tell channels and rate where the header does not, and whether it told the truth.
@@ -171,6 +202,12 @@ impl PacketBlocks {
         while first.is_empty() && blocks.advance(&mut first, warnings)? {}
         blocks.first = first;
         check_shape(path, blocks.info.channels, blocks.info.sample_rate)?;
+        if params.codec == CODEC_ID_AAC && blocks.info.sample_rate <= HALF_RATE {
+            warnings.push(format!(
+                "AAC at {} Hz: should it be HE-AAC, its upper half is missing; convert it to WAV or FLAC first",
+                blocks.info.sample_rate
+            ));
+        }
         if let Some(base) = track.time_base {
             let (numer, denom) = (u64::from(base.numer.get()), u64::from(base.denom.get()));
             blocks.tick = (numer * u64::from(blocks.info.sample_rate), denom);
@@ -181,12 +218,12 @@ impl PacketBlocks {
     /// Takes encoder delay and padding from an MP4's edit list, for the lossy codecs that have them and no other
     /// way to tell.
     fn apply(&mut self, edit: Option<mp4::Edit>) {
-        let (Some(edit), Some(samples)) = (edit, self.info.samples) else { return };
         // Opus has told its delay already.
-        if self.lossless || matches!(self.codec, Codec::Opus(_)) {
+        let Some(edit) = edit.filter(|_| !self.lossless && !matches!(self.codec, Codec::Opus(_))) else {
             return;
-        }
+        };
         self.skip = edit.delay;
+        let Some(samples) = self.info.samples else { return };
         let rest = samples.saturating_sub(edit.delay);
         // The packets' own durations are exact to the sample; the edit is so only in units of its clock.
         let kept = if edit.samples > 0 && edit.samples + edit.tolerance < rest { edit.samples } else { rest };
@@ -203,31 +240,72 @@ impl PacketBlocks {
         }
     }
 
+    /// Takes away what may be padding, and gives what was taken before.
+    fn hold_back(&mut self, out: &mut Planar) {
+        if self.padding == 0 {
+            return;
+        }
+        if self.held.channels() != out.channels() {
+            self.held.reset(out.channels());
+        }
+        self.held.append(out);
+        let count = self.held.samples().saturating_sub(self.padding);
+        out.clear();
+        out.append_range(&self.held, 0..count);
+        self.held.drop_front(count);
+    }
+
+    /// Samples that got lost in front of `packet` in an Ogg file, whose demuxer leaves out broken pages. It learns of a
+    /// loss from the end of the page behind it: that page comes early, all others in time.
+    fn lost(&mut self, packet: &Packet) -> u64 {
+        let at = packet.pts.get();
+        let due = self.due.unwrap_or(at);
+        let gap = at.saturating_sub(due);
+        let most = MAX_LOST * u64::from(self.info.sample_rate);
+        let lost = u64::try_from(gap).ok().filter(|&gap| gap > SLACK && gap <= most && self.decoded_any);
+        // Where more is missing, or the clock runs backwards, it was set anew.
+        let start = if gap.unsigned_abs() > SLACK { at } else { due };
+        let length = packet.dur.get() + packet.trim_start.get() + packet.trim_end.get();
+        self.due = Some(start.saturating_add_unsigned(length));
+        lost.unwrap_or(0)
+    }
+
     /// Puts the samples of the next packet into the empty `out`; `false` at the end.
     fn advance(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
-        let packet = loop {
-            match guarded(|| Ok(self.reader.next_packet()?)) {
-                Ok(Some(packet)) if packet.track_id == self.track => break packet,
-                Ok(Some(_)) => {}
-                Ok(None) => return self.end(None, warnings),
-                Err(Trouble::Unsupported(what)) => {
-                    return Err(AudioError::Unsupported { path: self.path.clone(), what });
-                }
-                Err(Trouble::Io(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {
-                    return Err(AudioError::Read { path: self.path.clone(), source });
-                }
-                Err(trouble) => return self.end(Some(trouble), warnings),
-            }
+        if self.over {
+            return Ok(false);
+        }
+        let (late, packet) = match self.late.take() {
+            Some(packet) => (true, packet),
+            None => match self.next_packet()? {
+                Ok(packet) => (false, packet),
+                Err(trouble) => return self.end(trouble, out, warnings),
+            },
         };
         // A demuxer that lost its way skips to the next whole packet without a word. The clock tells.
         if self.clocked && packet.pts.get() != self.done as i64 {
             return Err(self.damaged(format!("the next intact frame is that of sample {}", packet.pts.get())));
         }
+        if self.paged && !late {
+            let lost = self.lost(&packet);
+            if lost > 0 {
+                let at = self.done;
+                if self.lossless {
+                    return Err(self.damaged(format!("{lost} samples are missing")));
+                }
+                warnings.push(format!(
+                    "before sample {at} a part is missing; {lost} samples of silence stand for it"
+                ));
+                out.append_silence(lost as usize);
+                self.done += lost;
+                self.late = Some(packet);
+                return Ok(true);
+            }
+        }
         match guarded(|| self.decode(&packet, out)) {
             Ok(()) => {
                 self.decoded_any = true;
                 self.trim(out);
-                self.done += out.samples() as u64;
             }
             Err(trouble) if self.lossless => return Err(self.damaged(trouble.text())),
             Err(trouble) => {
@@ -238,14 +316,33 @@ impl PacketBlocks {
                 let samples = if self.decoded_any { samples.min(MAX_CONCEALED) } else { 0 };
                 warnings.push(format!(
                     "a packet at sample {} cannot be decoded ({}); {samples} samples of silence stand for it",
-                    self.done,
+                    self.done + self.held.samples() as u64,
                     trouble.text()
                 ));
                 out.append_silence(samples as usize);
-                self.done += samples;
             }
         }
+        self.hold_back(out);
+        self.done += out.samples() as u64;
         Ok(true)
+    }
+
+    /// The next packet of the track, or why there is none: the end, or what a decoder may make the best of.
+    fn next_packet(&mut self) -> Result<Result<Packet, Option<Trouble>>, AudioError> {
+        loop {
+            match guarded(|| Ok(self.reader.next_packet()?)) {
+                Ok(Some(packet)) if packet.track_id == self.track => return Ok(Ok(packet)),
+                Ok(Some(_)) => {}
+                Ok(None) => return Ok(Err(None)),
+                Err(Trouble::Unsupported(what)) => {
+                    return Err(AudioError::Unsupported { path: self.path.clone(), what });
+                }
+                Err(Trouble::Io(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {
+                    return Err(AudioError::Read { path: self.path.clone(), source });
+                }
+                Err(trouble) => return Ok(Err(Some(trouble))),
+            }
+        }
     }
 
     fn decode(&mut self, packet: &Packet, out: &mut Planar) -> Result<(), Trouble> {
@@ -277,10 +374,22 @@ impl PacketBlocks {
         Ok(())
     }
 
-    /// The stream is over, by `trouble` or in good order.
-    fn end(&mut self, trouble: Option<Trouble>, warnings: &mut Warnings) -> Result<bool, AudioError> {
+    /// The stream is over, by `trouble` or in good order. Gives what was held back unless it is padding.
+    fn end(
+        &mut self,
+        trouble: Option<Trouble>,
+        out: &mut Planar,
+        warnings: &mut Warnings,
+    ) -> Result<bool, AudioError> {
+        self.over = true;
+        if self.info.samples != Some(self.done) && !self.held.is_empty() {
+            out.reset(self.held.channels());
+            out.append(&self.held);
+            self.done += out.samples() as u64;
+        }
         if let Some(announced) = self.info.samples
             && self.done < announced
+            && !(self.guessed && trouble.is_none())
         {
             let what = match &trouble {
                 Some(trouble) => trouble.text(),
@@ -305,7 +414,7 @@ impl PacketBlocks {
         {
             warnings.push("the checksum of the whole file does not fit its samples".to_owned());
         }
-        Ok(false)
+        Ok(!out.is_empty())
     }
 
     fn damaged(&self, what: String) -> AudioError {
@@ -339,7 +448,8 @@ fn make_codec(params: &AudioCodecParameters) -> Result<(Codec, String), Trouble>
         let stream = OpusStream::new(head).map_err(Trouble::Data)?;
         return Ok((Codec::Opus(stream), "Opus".to_owned()));
     }
-    let options = AudioDecoderOptions::default().verify(true);
+    // The length of an MP3 may be a guess, or that of the first of several in one file: its ends are trimmed here.
+    let options = AudioDecoderOptions::default().verify(true).gapless(params.codec != CODEC_ID_MP3);
     let decoder = guarded(|| Ok(symphonia::default::get_codecs().make_audio_decoder(params, &options)?))?;
     let name = codec_name(params.codec, decoder.codec_info().short_name);
     Ok((Codec::Symphonia(decoder), name))

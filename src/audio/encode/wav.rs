@@ -133,7 +133,7 @@ fn speakers(channels: usize) -> u32 {
         4 => 0x33,
         5 => 0x37,
         6 => 0x3F,
-        7 => 0x13F,
+        7 => 0x70F,
         8 => 0x63F,
         _ => 0,
     }

@@ -30,7 +30,7 @@ Exit codes:
   2    the command line is wrong
   3    the model cannot be loaded
   4    the input cannot be read, or the output not written
-  130  interrupted; no partial file is left";
+  130  interrupted; no stem is left unfinished";
 
 /// Music source separation that loses nothing: the stems sum to exactly the song.
 #[derive(Debug, Parser)]

@@ -41,7 +41,7 @@ impl Failure {
 
     /// The end after Ctrl-C.
     pub fn interrupted() -> Self {
-        Self::new(Code::Interrupted, "interrupted; no partial file was left")
+        Self::new(Code::Interrupted, "interrupted; no stem was left unfinished")
     }
 }
 

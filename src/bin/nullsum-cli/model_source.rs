@@ -102,8 +102,8 @@ fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
     }
     match fetch(entry, options, talk) {
         Ok(files) => from_registry(entry, &files, config),
-        Err(FetchError::Cancelled { .. }) => Err(Failure::interrupted()),
-        Err(error) if has_built_in() => {
+        Err(error @ FetchError::Cancelled { .. }) => Err(error).or_fail(Code::Interrupted),
+        Err(error) if error.is_unreachable() && has_built_in() => {
             let why = match error {
                 FetchError::Offline { .. } => format!("{} is not in the cache, and --offline", entry.name),
                 error => error.to_string(),
@@ -112,6 +112,14 @@ fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
                 "{why}; using the small model that is built in, which is of lower quality"
             ));
             built_in(args.config.as_deref().filter(|_| config.is_some()))
+        }
+        // The network is there, and something is wrong that the user can mend: not the time for another model.
+        Err(error) if has_built_in() => {
+            let embedded = embedded::NAME;
+            Err(Failure::new(
+                Code::Model,
+                format!("{error}; --model {embedded} runs the small model that is built in"),
+            ))
         }
         Err(error) => Err(Failure::new(
             Code::Model,

@@ -37,6 +37,10 @@ pub fn run(args: &DemoArgs) -> Outcome {
         Failure::new(Code::Io, format!("cannot create {}: {error}", references.display()))
     })?;
     let mixture = args.output.join(format!("{NAME}.wav"));
+    if mixture.exists() && !holds(&mixture, &piece.mixture) {
+        let what = "is there already, and is not the piece of this seed; name another folder with --output";
+        return Err(Failure::new(Code::Io, format!("{} {what}", mixture.display())));
+    }
     write(&mixture, &piece.mixture).or_fail(Code::Io)?;
     for (name, stem) in STEMS.iter().zip(&piece.stems) {
         write(&references.join(format!("{NAME}_{name}.wav")), stem).or_fail(Code::Io)?;
@@ -116,6 +120,14 @@ pub fn run(args: &DemoArgs) -> Outcome {
     Ok(())
 }
 
+/// Whether a file is that piece, as [`write`] writes it.
+fn holds(path: &Path, piece: &Stereo) -> bool {
+    let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1.5 / 32_768.0;
+    read(path).is_ok_and(|found| {
+        found.iter().zip(piece).all(|(a, b)| a.len() == b.len() && a.iter().zip(b).all(near))
+    })
+}
+
 fn write(path: &Path, track: &Stereo) -> Result<(), AudioError> {
     let spec = WriterSpec {
         container: Container::Wav,
@@ -124,7 +136,7 @@ fn write(path: &Path, track: &Stereo) -> Result<(), AudioError> {
         sample_rate: SAMPLE_RATE,
     };
     let mut writer = AudioWriter::create(path, spec)?;
-    writer.write(&Planar::from_planes(track.to_vec()).unwrap_or_default())?;
+    writer.write(&Planar::from_equal(track.to_vec()))?;
     writer.finish().map(drop)
 }
 
@@ -136,6 +148,7 @@ fn read(path: &Path) -> Result<Stereo, AudioError> {
         for (c, channel) in track.iter_mut().enumerate() {
             channel.extend_from_slice(block.channel(c.min(block.channels() - 1)));
         }
+        block.clear();
     }
     Ok(track)
 }

@@ -95,7 +95,7 @@ fn download(names: &[String], talk: Talk) -> Outcome {
                 talk.event(&json!({"event": "fetched", "model": entry.name, "checkpoint": path}));
                 talk.say(&format!("{}: {path}", entry.name));
             }
-            Err(FetchError::Cancelled { .. }) => return Err(Failure::interrupted()),
+            Err(error @ FetchError::Cancelled { .. }) => return Err(error).or_fail(Code::Interrupted),
             Err(error) => {
                 failed += 1;
                 talk.error(None, &error.to_string());

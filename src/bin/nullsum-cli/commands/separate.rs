@@ -295,8 +295,7 @@ fn separate_one(
         return ControlFlow::Break(());
     }
     let lossless = options.lossless != LosslessMode::Off;
-    let hybrid = options.lossless == LosslessMode::Hybrid && separator.info().complement.is_none();
-    let passes = options.big_shifts.max(1) + usize::from(hybrid);
+    let passes = options.passes(separator.info());
     let input = &job.song.input;
     if args.files.skip_existing && job.outputs.iter().all(|output| output.is_file()) {
         tally.lock().skipped += 1;

@@ -87,7 +87,7 @@ pub fn material(args: &TiersArgs, rate: u32, names: &[String]) -> Outcome<Materi
             (energy > ABSENT * 2.0 * length as f64).then_some(stem)
         })
         .collect();
-    let song = Planar::from_planes(cut(&song).into()).unwrap_or_default();
+    let song = Planar::from_equal(cut(&song).into());
     Ok(Material { song, truth })
 }
 
@@ -112,7 +112,7 @@ fn sum<'a>(stems: impl Iterator<Item = &'a Planar> + Clone) -> Planar {
         }
         out
     };
-    Planar::from_planes(vec![plane(0), plane(1)]).unwrap_or_default()
+    Planar::from_equal(vec![plane(0), plane(1)])
 }
 
 /// A part of a song in stereo, at the model's rate.
@@ -150,7 +150,7 @@ fn failure(path: &Path, error: OfflineError) -> Failure {
 fn composed(rate: u32) -> Outcome<Planar> {
     let [left, right] = compose(0).mixture;
     let mut out = Planar::new(2);
-    let piece = Planar::from_planes(vec![left, right]).unwrap_or_default();
+    let piece = Planar::from_equal(vec![left, right]);
     let mut resampler = Resampler::new(SAMPLE_RATE, rate, 2).or_fail(Code::Failed)?;
     resampler.push(&piece, &mut out).or_fail(Code::Failed)?;
     resampler.finish(&mut out).or_fail(Code::Failed)?;
