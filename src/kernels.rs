@@ -1,8 +1,8 @@
 //! Fused CPU kernels, one set for each instruction set and number format, on a thread pool of our own.
 //!
 //! Weights come as plain slices in PyTorch's layout and are packed once; activations are plain slices too. The model
-//! (`model`) is the definition and the reference; these are the same mathematics (SPEC section 3) in an order that keeps a
-//! sequence in cache. A result has the same bits whatever the number of threads: tasks own whole rows, and every sum runs in
+//! (`model`) is the definition and the reference; these are the same mathematics in an order that keeps a sequence
+//! in cache. A result has the same bits whatever the number of threads: tasks own whole rows, and every sum runs in
 //! an order that depends on the shapes alone. Between instruction sets the last bits differ.
 //!
 //! No call allocates after the first of its shape: each worker keeps its scratch.

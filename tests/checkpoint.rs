@@ -95,6 +95,29 @@ fn tensors_share_a_storage() {
 }
 
 #[test]
+fn tied_half_precision_weights_are_no_bomb() {
+    let large = Tensor::new("HalfStorage", "0", &[4 << 20]);
+    let names = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, large.clone()));
+    let file = archive(&Pickle::new().dict(&names).stop(), &[("0", vec![0; 8 << 20])]);
+    assert_eq!(read(file).len(), 8);
+}
+
+#[test]
+fn a_training_history_of_millions_of_numbers_is_read_over() {
+    let losses = [&b"("[..], &b"G\x3f\xf0\0\0\0\0\0\0".repeat(1000), b"e"].concat();
+    let index = Pickle::new()
+        .op(b"}(")
+        .text("state_dict")
+        .dict(&[("w", Tensor::new("FloatStorage", "0", &[6]))])
+        .text("all_losses")
+        .op(b"]")
+        .op(&losses.repeat(2200))
+        .op(b"u")
+        .stop();
+    assert_eq!(read(archive(&index, &[six()])).names().collect::<Vec<_>>(), ["w"]);
+}
+
+#[test]
 fn compressed_archives_are_unpacked() {
     let index = Pickle::new().dict(&[("w", Tensor::new("FloatStorage", "0", &[6]))]).stop();
     let file = archive_with(&index, &[six()], &[], CompressionMethod::Deflated);
@@ -141,6 +164,32 @@ fn averaged_weights_are_taken_only_when_alone() {
     let (one, two) = (vec![("a", tensor.clone())], vec![("a", tensor.clone()), ("b", tensor)]);
     let index = Pickle::new().op(b"}(").text("ema").dict(&two).text("model").dict(&one).op(b"u").stop();
     assert_eq!(read(archive(&index, &[six()])).wrapper(), Some("model"));
+}
+
+#[test]
+fn the_average_is_taken_from_among_a_few_stray_tensors() {
+    let tensor = || Tensor::new("FloatStorage", "0", &[2]);
+    let weights = ["a", "b", "c"].map(|name| (name, tensor()));
+    let index =
+        Pickle::new().op(b"}(").text("ema").dict(&weights).text("step").tensor(&tensor()).op(b"u").stop();
+    assert_eq!(read(archive(&index, &[six()])).wrapper(), Some("ema"));
+}
+
+#[test]
+fn a_roformer_is_found_beside_whatever_else_holds_tensors() {
+    let tensor = || Tensor::new("FloatStorage", "0", &[2]);
+    let others = ["a", "b", "c"].map(|name| (name, tensor()));
+    let roformer = [("net.band_split.to_features.0.1.weight", tensor())];
+    for (wrapper, other) in
+        [("ema", "state_dict"), ("generator", "state_dict"), ("generator", "discriminator")]
+    {
+        let index = Pickle::new().op(b"}(").text(other).dict(&others).text(wrapper).dict(&roformer);
+        let index = index.text("step").tensor(&tensor()).op(b"u").stop();
+        assert_eq!(read(archive(&index, &[six()])).wrapper(), Some(wrapper), "{other}");
+    }
+    // Of several the rule is the same as elsewhere.
+    let index = Pickle::new().op(b"}(").text("ema").dict(&roformer).text("model").dict(&roformer).op(b"u");
+    assert_eq!(read(archive(&index.stop(), &[six()])).wrapper(), Some("model"));
 }
 
 #[test]

@@ -81,9 +81,9 @@ impl Isa {
         }
     }
 
-    /// Whether it multiplies bf16 faster than f32.
-    pub fn prefers_bf16(self) -> bool {
-        matches!(self, Self::Avx512Bf16 | Self::Amx)
+    /// Whether it has kernels for bf16 alone: whoever takes it means bf16.
+    pub fn bf16_only(self) -> bool {
+        matches!(self, Self::Emulated | Self::Avx512Bf16 | Self::Amx)
     }
 
     /// Those this processor can run in some format, best last.
@@ -94,10 +94,26 @@ impl Isa {
 
     /// The instruction set of that name, if this processor has it.
     pub fn by_name(name: &str) -> Result<Self, KernelError> {
+        let available = || names(Self::available());
         let isa = Self::ALL.into_iter().find(|isa| isa.name() == name.to_ascii_lowercase());
         let isa =
-            isa.ok_or_else(|| KernelError::UnknownIsa { found: name.to_owned(), available: names() })?;
-        if Self::available().contains(&isa) { Ok(isa) } else { Err(unavailable(isa.name())) }
+            isa.ok_or_else(|| KernelError::UnknownIsa { found: name.to_owned(), available: available() })?;
+        if Self::available().contains(&isa) {
+            Ok(isa)
+        } else {
+            Err(KernelError::Unavailable { isa: isa.name().to_owned(), available: available() })
+        }
+    }
+
+    /// What `NULLSUM_KERNEL` asks for; none where it leaves the choice.
+    ///
+    /// # Errors
+    /// [`KernelError`] where that is unknown, or not on this processor.
+    pub fn asked_for() -> Result<Option<Self>, KernelError> {
+        match std::env::var(ENV) {
+            Ok(name) if !name.is_empty() && name != "auto" => Self::by_name(&name).map(Some),
+            _ => Ok(None),
+        }
     }
 }
 
@@ -109,8 +125,7 @@ impl fmt::Display for Isa {
 
 impl From<Isa> for Target {
     fn from(isa: Isa) -> Self {
-        let bf16_only = isa.prefers_bf16() || isa == Isa::Emulated;
-        Self { isa, format: if bf16_only { Format::Bf16 } else { Format::F32 } }
+        Self { isa, format: if isa.bf16_only() { Format::Bf16 } else { Format::F32 } }
     }
 }
 
@@ -125,12 +140,12 @@ impl Target {
     /// # Errors
     /// [`KernelError`] where the processor lacks what is asked for, or that has not this format.
     pub fn select(format: Format) -> Result<Self, KernelError> {
-        match std::env::var(ENV) {
-            Ok(name) if !name.is_empty() && name != "auto" => {
-                let target = Self { isa: Isa::by_name(&name)?, format };
+        match Isa::asked_for()? {
+            Some(isa) => {
+                let target = Self { isa, format };
                 target.kernels().map(|_| target)
             }
-            _ => Ok(Self::best(format)),
+            None => Ok(Self::best(format)),
         }
     }
 
@@ -146,7 +161,18 @@ impl Target {
 
     /// The kernels, or an error when this processor cannot run them: holding the reference proves that it can.
     pub(super) fn kernels(self) -> Result<&'static Kernels, KernelError> {
-        self.find().ok_or_else(|| unavailable(&self.to_string()))
+        self.find().ok_or_else(|| {
+            // A set may be here in the other format, so both are named.
+            let format = match self.format {
+                Format::F32 => "f32",
+                Format::Bf16 => "bf16",
+            };
+            let others = Self::available().into_iter().filter(|target| target.format == self.format);
+            KernelError::Unavailable {
+                isa: format!("{} {format}", self.isa),
+                available: names(others.map(|target| target.isa)),
+            }
+        })
     }
 
     fn find(self) -> Option<&'static Kernels> {
@@ -189,12 +215,8 @@ impl fmt::Display for Target {
     }
 }
 
-fn unavailable(what: &str) -> KernelError {
-    KernelError::Unavailable { isa: what.to_owned(), available: names() }
-}
-
-fn names() -> String {
-    Isa::available().iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", ")
+fn names(isas: impl IntoIterator<Item = Isa>) -> String {
+    isas.into_iter().map(Isa::name).collect::<Vec<_>>().join(", ")
 }
 
 /// The kernels of one instruction set and format. The functions are unsafe only for their pointers: whoever holds `Kernels`

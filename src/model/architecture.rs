@@ -4,6 +4,7 @@
 //! facts are always read off the tensors, because the YAML cannot be trusted with them: the number of Linears in a mask
 //! estimator, its width, and the dialect of the trainer that wrote the file.
 
+mod evidence;
 mod expected;
 mod mismatch;
 mod resolve;

@@ -9,10 +9,11 @@
 //! and tensors are views into the map until they are converted.
 //!
 //! Training checkpoints wrap their weights. The dict that holds them is looked for at the top and under
-//! `state_dict`, `model_state_dict`, `state`, `model`, `params`, `module`, nested up to four deep; the one
-//! with most tensors is taken, the earlier in this list when several have as many. The averaged weights
-//! (`ema_state_dict`, `ema_model`, `ema`) are taken only when nothing else holds any, since few trainers
-//! evaluate them; [`Checkpoint::wrapper`] says which it was. A prefix that all names share (`module.`) is taken off, and with it the
+//! `state_dict`, `model_state_dict`, `state`, `model`, `params`, `module`, nested up to four deep, and under any other
+//! key at the top when none of these holds a RoFormer's; of those that do the one with most tensors is taken, the
+//! earlier in this list when several have as many. The averaged weights (`ema_state_dict`, `ema_model`, `ema`) are
+//! taken only when nothing else holds at least half as many, since few trainers evaluate them;
+//! [`Checkpoint::wrapper`] says which it was. A prefix that all names share (`module.`) is taken off, and with it the
 //! counters that wrappers of an average add; of an average and the weights in one dict (`ema_model.`, `online_model.`) the
 //! weights are taken.
 

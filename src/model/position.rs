@@ -33,26 +33,23 @@ impl PositionEmbed {
     pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
         let (dim, dtype) = (arch.dim_head, vb.dtype());
         // The constants are stored in checkpoints, and taken from there: training may have learned them.
-        let stored = |vb: &VarBuilder, name: &str, default: Vec<f32>| -> Result<Vec<f32>> {
+        let stored = |vb: &VarBuilder, name: &str, len: usize, step: f64| -> Result<Vec<f32>> {
             if vb.contains_tensor(name) {
-                get_f32(vb, default.len(), name)?.to_device(&Device::Cpu)?.to_vec1()
+                get_f32(vb, len, name)?.to_device(&Device::Cpu)?.to_vec1()
             } else {
-                Ok(default)
+                Ok((0..len).map(|i| 10_000f64.powf(-step * i as f64 / dim as f64) as f32).collect())
             }
         };
         let kind = match arch.position {
             Position::Rotary => {
-                let default =
-                    (0..dim / 2).map(|i| 10_000f64.powf(-2.0 * i as f64 / dim as f64) as f32).collect();
-                Kind::Rotary { freqs: stored(&vb.pp("rotary_embed"), "freqs", default)? }
+                Kind::Rotary { freqs: stored(&vb.pp("rotary_embed"), "freqs", dim / 2, 2.0)? }
             }
             Position::Polar => {
                 let vb = vb.pp("pope_embed");
-                let default = (0..dim).map(|i| 10_000f64.powf(-(i as f64) / dim as f64) as f32).collect();
                 let bias = get_f32(&vb, (arch.heads, dim), "bias")?.to_device(&Device::Cpu)?;
                 let bias = bias.flatten_all()?.to_vec1::<f32>()?;
                 Kind::Polar {
-                    inv_freqs: stored(&vb, "inv_freqs", default)?,
+                    inv_freqs: stored(&vb, "inv_freqs", dim, 1.0)?,
                     bias: bias.into_iter().map(|b| b.clamp(-TAU as f32, 0.0)).collect(),
                     heads: arch.heads,
                 }

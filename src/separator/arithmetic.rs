@@ -4,7 +4,7 @@ use candle_nn::VarBuilder;
 
 use super::LoadError;
 use crate::demo::Random;
-use crate::kernels::{Format, Pool, Target};
+use crate::kernels::{self, Format, Isa, Pool, Target};
 use crate::model::architecture::Architecture;
 use crate::model::fused::FusedRoformer;
 use crate::model::precision::Precision;
@@ -60,24 +60,43 @@ pub(super) fn fused(
         },
         asked => asked,
     };
-    let format = match asked {
-        Precision::F32 => Format::F32,
-        Precision::Bf16 => Format::Bf16,
+    let (target, on_trial) = choose(asked, Isa::asked_for()?, arch.dim)?;
+    if on_trial {
+        return checked(arch, vb, pool, target, MIN_SNR_DB);
+    }
+    let network = FusedRoformer::new(arch, vb.clone(), target, pool.clone())?;
+    let precision = if target.format == Format::F32 { Precision::F32 } else { Precision::Bf16 };
+    Ok((network, precision.into()))
+}
+
+/// What a network of `dim` features is computed on, with `isa` where that set was asked for, and whether only if the self-check
+/// finds it good enough.
+fn choose(asked: Precision, isa: Option<Isa>, dim: usize) -> Result<(Target, bool), LoadError> {
+    let target = |isa: Option<Isa>, format| match isa {
+        Some(isa) => Target { isa, format },
+        None => Target::best(format),
+    };
+    match asked {
+        Precision::F32 => match isa.filter(|isa| isa.bf16_only()) {
+            Some(isa) => Err(LoadError::Precision(format!(
+                "the {isa} kernels, which {} asks for, have no f32: expected auto or bf16, or other kernels",
+                kernels::ENV
+            ))),
+            None => Ok((target(isa, Format::F32), false)),
+        },
+        Precision::Bf16 => Ok((target(isa, Format::Bf16), false)),
         Precision::F16 => {
             let message = "f16 is not available on the CPU: expected auto, f32 or bf16";
-            return Err(LoadError::Precision(message.to_owned()));
+            Err(LoadError::Precision(message.to_owned()))
         }
         Precision::Auto => {
-            let quick = Target::select(Format::Bf16).ok().filter(|target| target.isa.prefers_bf16());
-            match quick.filter(|_| arch.dim >= MIN_DIM) {
-                Some(quick) => return checked(arch, vb, pool, quick, MIN_SNR_DB),
-                None => Format::F32,
+            let quick = target(isa, Format::Bf16);
+            if quick.isa.bf16_only() && dim >= MIN_DIM {
+                return Ok((quick, true));
             }
+            Ok((target(isa.filter(|isa| !isa.bf16_only()), Format::F32), false))
         }
-    };
-    let network = FusedRoformer::new(arch, vb.clone(), Target::select(format)?, pool.clone())?;
-    let precision = if format == Format::F32 { Precision::F32 } else { Precision::Bf16 };
-    Ok((network, precision.into()))
+    }
 }
 
 /// The network on `quick`, in bf16, if it is within `min_snr_db` of f32, else in f32.
@@ -126,7 +145,6 @@ mod tests {
     use candle_core::Device;
 
     use super::*;
-    use crate::kernels::Isa;
     use crate::model::weights::seeded;
 
     fn small() -> Architecture {
@@ -148,6 +166,24 @@ mod tests {
 
         let (network, found) = checked(&arch, &vb, &pool, quick, db + 1.0).unwrap();
         assert_eq!((network.target().format, found.precision), (Format::F32, Precision::F32));
+    }
+
+    #[test]
+    fn kernels_without_f32_are_left_for_others_by_auto_and_refused_where_f32_is_asked_for() {
+        let target = |isa, format| Target { isa, format };
+        let emulated = target(Isa::Emulated, Format::Bf16);
+        let chosen = |asked, isa, dim| choose(asked, Some(isa), dim).unwrap();
+        let best = Target::best(Format::F32);
+        assert_eq!(chosen(Precision::Auto, Isa::Emulated, MIN_DIM - 1), (best, false));
+        assert_eq!(chosen(Precision::Auto, Isa::Emulated, MIN_DIM), (emulated, true));
+        assert_eq!(chosen(Precision::Bf16, Isa::Emulated, 8), (emulated, false));
+        let error = choose(Precision::F32, Some(Isa::Emulated), MIN_DIM).unwrap_err().to_string();
+        assert!(error.contains("emulated") && error.contains("no f32"), "{error}");
+        // Kernels that have both are what was asked for in f32, however large the network is.
+        let portable = target(Isa::Portable, Format::F32);
+        for asked in [Precision::Auto, Precision::F32] {
+            assert_eq!(chosen(asked, Isa::Portable, MIN_DIM), (portable, false));
+        }
     }
 
     #[test]

@@ -11,6 +11,10 @@ use candle_core::{DType, Device, Result, Tensor};
 use crate::dsp::stft::{StftConfig, reflect};
 use crate::dsp::window::hann_centred;
 
+/// Longest transform that is made a matrix. Its table takes a gigabyte, twice that with a hop that does not divide it, and there are
+/// two; networks are trained with a few thousand samples.
+const MAX_N_FFT: usize = 1 << 14;
+
 /// Lengths of signals whose tables are kept: those of a chunk, a window of a stream and a song's odd end.
 const KEPT: usize = 4;
 
@@ -37,9 +41,14 @@ struct Length {
 }
 
 impl Spectral {
-    /// Prepares the transforms. `config` as for [`Stft::new`](crate::dsp::stft::Stft::new).
+    /// Prepares the transforms. `config` as for [`Stft::new`](crate::dsp::stft::Stft::new), with an n_fft of at most [`MAX_N_FFT`].
     pub fn new(config: StftConfig, device: &Device) -> Result<Self> {
         let StftConfig { n_fft, hop_length, win_length, normalized } = config;
+        if n_fft > MAX_N_FFT {
+            candle_core::bail!(
+                "n_fft {n_fft} is beyond the {MAX_N_FFT} that a GPU is used for; try --device cpu"
+            );
+        }
         let freqs = config.freqs();
         let blocks = n_fft.div_ceil(hop_length);
         let reach = blocks * hop_length;
@@ -227,6 +236,15 @@ mod tests {
             let snr = snr_db(&expected, &found.to_vec1::<f32>().unwrap());
             assert!(snr > 105.0, "n_fft {n_fft} hop {hop_length} win {win_length}: {snr:.1} dB");
         }
+    }
+
+    #[test]
+    fn a_transform_too_long_for_a_table_is_refused() {
+        let n_fft = MAX_N_FFT + 1;
+        let config = StftConfig { n_fft, hop_length: 512, win_length: 2048, normalized: false };
+        let Err(error) = Spectral::new(config, &Device::Cpu) else { panic!("accepted") };
+        let error = error.to_string();
+        assert!(error.contains("n_fft 16385") && error.contains("--device cpu"), "{error}");
     }
 
     #[test]

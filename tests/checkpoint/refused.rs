@@ -140,6 +140,33 @@ fn tensors_that_claim_too_much_are_refused_by_name() {
 }
 
 #[test]
+fn tensors_of_types_without_a_float_meaning_must_be_there_too() {
+    let big = 3_i64 << 56;
+    for (class, holds) in [("ComplexFloatStorage", 3), ("ComplexDoubleStorage", 1), ("QInt8Storage", 24)] {
+        let honest = Tensor::new(class, "0", &[holds]);
+        assert!(Checkpoint::from_bytes(one(honest.clone()), "good").is_ok(), "{class}");
+        let claims = Tensor::new(class, "0", &[big, 2]);
+        assert_says(class, one(claims), &["tensor `w`", &format!("holds {holds}")]);
+        let reaches = honest.clone().with(0, &[big, 2], &[2, 1]);
+        assert_says(class, one(reaches), &["tensor `w`", &format!("a storage of {holds}")]);
+        let repeats = honest.with(0, &[big, 2], &[0, 0]);
+        assert_says(class, one(repeats), &["tensor `w`", "repeats"]);
+    }
+}
+
+#[test]
+fn tensors_that_share_too_much_are_refused_together() {
+    let broadcast = Tensor::new("FloatStorage", "0", &[6]).with(0, &[1024, 1024], &[0, 0]);
+    let file = |count: usize| {
+        let names: Vec<String> = (0..count).map(|i| format!("w{i:02}")).collect();
+        let tensors: Vec<_> = names.iter().map(|name| (name.as_str(), broadcast.clone())).collect();
+        archive(&Pickle::new().dict(&tensors).stop(), &[six()])
+    };
+    assert!(Checkpoint::from_bytes(file(16), "good").is_ok());
+    assert_says("shared", file(17), &["tensor `w16`", "17825792 elements", "repeat the same storages"]);
+}
+
+#[test]
 fn storages_must_be_there_and_whole() {
     let pickle = |key| Pickle::new().dict(&[("w", Tensor::new("FloatStorage", key, &[6]))]).stop();
     assert_says("missing", archive(&pickle("1"), &[six()]), &["\"archive/data/1\" is missing"]);
@@ -219,7 +246,13 @@ fn broken_pickles_are_refused_with_their_place() {
 fn bombs_end_in_a_message_and_in_time() {
     let start = Instant::now();
     let repeated = |unit: &[u8], times: usize| index(&unit.repeat(times));
-    assert_says("instructions", repeated(b"N0", 2 << 20), &["instructions"]);
+    assert_says("instructions", repeated(b"(1", 4 << 20), &["instructions"]);
+    assert_says("values", repeated(b"N0", 2 << 20), &["builds more than"]);
+    assert_says(
+        "memo",
+        index(&[b"N".to_vec(), b"\x94".repeat((2 << 20) + 1)].concat()),
+        &["builds more than"],
+    );
     assert_says("stack", repeated(b"N", (1 << 20) + 1), &["stack"]);
     assert_says("marks", repeated(b"(", (1 << 20) + 1), &["stack"]);
     // A million tuples in one another: nothing here recurses.
@@ -240,6 +273,19 @@ fn bombs_end_in_a_message_and_in_time() {
         .global("collections", "OrderedDict");
     let again = pair.op(b"q\x02").op(&b"h\x02h\x01R".repeat(200_000)).stop();
     assert_says("copies", archive(&again, &[]), &["no weights"]);
+    // The longest that it is followed for.
+    let pair = Pickle::new()
+        .op(b"(")
+        .op(&b"NN\x86".repeat(4096))
+        .op(b"lq\x00\x85q\x01")
+        .global("collections", "OrderedDict");
+    let copies = |times: usize| pair.clone().op(b"q\x02").op(&b"h\x02h\x01R0".repeat(times)).stop();
+    assert_says("many copies", archive(&copies(256), &[]), &["no weights"]);
+    assert_says(
+        "too many copies",
+        archive(&copies(257), &[]),
+        &["pickle at byte", "copy more than 1048576 pairs"],
+    );
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 

@@ -1,7 +1,6 @@
 //! From a YAML and a checkpoint's tensor shapes to an [`Architecture`].
 
-use std::collections::BTreeSet;
-
+use super::evidence::Evidence;
 use super::{Architecture, Family, HyperConnections, Mismatch, Position, ValueResidual, contiguous_bands};
 use crate::dsp::stft::StftConfig;
 use crate::model::bands::{default_freqs_per_bands, mel_bands};
@@ -28,6 +27,14 @@ pub enum ArchitectureError {
         /// Some of their names.
         first: String,
     },
+    /// The file holds changes to a model.
+    #[error(
+        "the file holds a LoRA adapter that is not merged (found tensor `{tensor}`); merge it into its base model first, then open the result"
+    )]
+    Adapter {
+        /// The tensor that tells.
+        tensor: String,
+    },
     /// A known relative of the networks that is not supported.
     #[error("{what} is not supported (found tensor `{tensor}`)")]
     Unsupported {
@@ -51,22 +58,12 @@ pub enum ArchitectureError {
     Mismatch(Box<Mismatch>),
 }
 
-/// Most modules that a list of a real network holds.
-const MAX_MODULES: usize = 4096;
-
 /// Most modules of a whole network: a few bytes of YAML must not ask for gigabytes of names.
 const MAX_MODULES_IN_ALL: usize = 1 << 15;
+/// Most features, heads and features a head: a shape alone must not ask for more than a YAML may.
+const MAX_WIDTH: usize = 1 << 16;
 /// Most bands times bins of a mel filter bank, for the same reason: seconds of work.
 const MAX_FILTERS: usize = 1 << 27;
-
-/// Counts and shapes read off the tensors; `None` where no tensor tells.
-struct Evidence<'a> {
-    tensors: &'a dyn TensorShapes,
-    branch: &'static str,
-    indices: [usize; 3],
-    has_linear: bool,
-    family: Option<Family>,
-}
 
 impl Architecture {
     /// Resolves a network from its YAML and its tensors. `family` is the user's word, where there is one.
@@ -151,6 +148,10 @@ impl Architecture {
             ("dim_head", dim_head),
         ] {
             positive(key, value)?;
+            if value > MAX_WIDTH {
+                let (expected, found) = (format!("at most {MAX_WIDTH}"), value.to_string());
+                return Err(ArchitectureError::Invalid { key, expected, found });
+            }
         }
         let held_features = evidence.band_features();
         let (channels, bands, min_freq) =
@@ -162,6 +163,10 @@ impl Architecture {
                 0,
                 format!("the checkpoint is a {held}, the configuration or the command says {said}"),
             );
+        }
+
+        if let Some(cause) = evidence.relative() {
+            causes.insert(0, cause);
         }
 
         let value_residual = match (evidence.value_residual(), options.add_value_residual) {
@@ -282,7 +287,7 @@ fn resolve_bands(
             let (min_freq, max_freq) = freq_range(options.freq_range, freqs)?;
             let held_sizes = |channels: usize| -> Option<Vec<usize>> {
                 let sizes: Vec<usize> = held.iter().map(|f| f / (2 * channels)).collect();
-                (sizes.iter().sum::<usize>() == max_freq - min_freq).then_some(sizes)
+                (total(&sizes) == Some(max_freq - min_freq)).then_some(sizes)
             };
             let sizes = options
                 .freqs_per_bands
@@ -314,7 +319,7 @@ fn resolve_bands(
         }
     };
     let bins: usize = bands.iter().map(Vec::len).sum();
-    let held_channels = (1..=2).find(|channels| held.iter().sum::<usize>() == 2 * channels * bins);
+    let held_channels = (1..=2_usize).find(|channels| total(held) == Some(2 * channels * bins));
     if let (Some(yaml), Some(file)) = (yaml_channels, held_channels)
         && yaml != file
     {
@@ -333,6 +338,11 @@ fn resolve_bands(
         });
     }
     Ok((channels, bands, min_freq))
+}
+
+/// The sum, where there is one: a file may hold axes of any length, as long as another is 0.
+fn total(sizes: &[usize]) -> Option<usize> {
+    sizes.iter().try_fold(0_usize, |sum, size| sum.checked_add(*size))
 }
 
 fn freq_range(range: Option<(i64, i64)>, freqs: usize) -> Result<(usize, usize), ArchitectureError> {
@@ -377,137 +387,6 @@ fn check_stft(stft: &StftConfig) -> Result<(), ArchitectureError> {
     Ok(())
 }
 
-impl<'a> Evidence<'a> {
-    fn gather(tensors: &'a dyn TensorShapes) -> Result<Self, ArchitectureError> {
-        if tensors.shape("band_split.to_features.0.1.weight").is_none() {
-            let first: Vec<&str> = tensors.shapes().map(|(name, _)| name).take(3).collect();
-            return Err(ArchitectureError::NotARoformer {
-                count: tensors.shapes().count(),
-                first: if first.is_empty() { "none".into() } else { first.join(", ") },
-            });
-        }
-        for (mark, what) in [
-            (".dynamic_alpha_scale", "the first revision of hyper-connections (bs-roformer before 1.0)"),
-            (".conv.", "a Conformer"),
-            (".ff1.", "a Conformer"),
-            (".lora_A", "a LoRA adapter not merged into its model"),
-            (".attend.sink", "attention sinks"),
-        ] {
-            if let Some((name, _)) = tensors.shapes().find(|(name, _)| name.contains(mark)) {
-                return Err(ArchitectureError::Unsupported { what, tensor: name.into() });
-            }
-        }
-        let held: BTreeSet<usize> =
-            tensors.shapes().filter_map(|(name, _)| index_after(name, "layers.0.")).collect();
-        let has_linear = held.len() == 3;
-        let held: Vec<usize> = held.into_iter().collect();
-        let indices = match held[..] {
-            [linear, time, freq] => [linear, time, freq],
-            [time, freq] => [0, time, freq],
-            _ => [0, 0, 1],
-        };
-        let norm = format!("layers.0.{}.norm.gamma", indices[1]);
-        let family = match (tensors.shape("final_norm.gamma"), tensors.shape(&norm)) {
-            (Some(_), None) => Some(Family::BsRoformer),
-            (None, Some(_)) => Some(Family::MelBandRoformer),
-            _ => None,
-        };
-        let attention = format!("layers.0.{}.layers.0.0", indices[1]);
-        let branch = if tensors.shape(&format!("{attention}.branch.to_qkv.weight")).is_some() {
-            ".branch"
-        } else {
-            ""
-        };
-        Ok(Self { tensors, branch, indices, has_linear, family })
-    }
-
-    /// Number of modules under `prefix`: the highest index plus one.
-    fn count(&self, prefix: &str) -> Option<usize> {
-        let indices = self.tensors.shapes().filter_map(|(name, _)| index_after(name, prefix));
-        // No network is that large: a name that claims so is left over as unexpected.
-        indices.filter(|&i| i < MAX_MODULES).max().map(|i| i + 1)
-    }
-
-    /// Axis `axis` of a tensor of the first time transformer's first block.
-    fn block_axis(&self, part: usize, tensor: &str, axis: usize) -> Option<usize> {
-        let name = format!("layers.0.{}.layers.0.{part}{}.{tensor}", self.indices[1], self.branch);
-        self.tensors.shape(&name)?.get(axis).copied()
-    }
-
-    fn dim(&self) -> Option<usize> {
-        self.tensors.shape("band_split.to_features.0.1.weight")?.first().copied()
-    }
-
-    fn heads(&self) -> Option<usize> {
-        self.block_axis(0, "to_gates.weight", 0)
-    }
-
-    fn qkv_rows(&self) -> Option<usize> {
-        self.block_axis(0, "to_qkv.weight", 0)
-    }
-
-    fn ff_inner(&self) -> Option<usize> {
-        self.block_axis(1, "net.1.weight", 0)
-    }
-
-    fn any(&self, mark: &str) -> bool {
-        self.tensors.shapes().any(|(name, _)| name.contains(mark))
-    }
-
-    fn polar(&self) -> bool {
-        self.any(".pope_embed.bias")
-    }
-
-    fn value_residual(&self) -> Option<ValueResidual> {
-        if self.any(".to_value_residual_mix.") {
-            Some(ValueResidual::ToValueResidualMix)
-        } else if self.any(".learned_value_residual_mix.0.") {
-            Some(ValueResidual::LearnedValueResidualMix)
-        } else {
-            None
-        }
-    }
-
-    /// Streams and fractions, from a mixing matrix [streams·fracs, streams·fracs + fracs].
-    fn hyper_connections(&self) -> Result<Option<(usize, usize)>, ArchitectureError> {
-        let name = format!("layers.0.{}.layers.0.0.static_alpha", self.indices[1]);
-        let Some(shape) = self.tensors.shape(&name) else { return Ok(None) };
-        if let &[rows, columns] = shape
-            && columns > rows
-            && rows.is_multiple_of(columns - rows)
-        {
-            let fracs = columns - rows;
-            return Ok(Some((rows / fracs, fracs)));
-        }
-        Err(ArchitectureError::Unsupported { what: "this form of hyper-connections", tensor: name })
-    }
-
-    /// Input features of each band.
-    fn band_features(&self) -> Vec<usize> {
-        (0..)
-            .map_while(|k| {
-                self.tensors.shape(&format!("band_split.to_features.{k}.1.weight"))?.get(1).copied()
-            })
-            .collect()
-    }
-
-    fn mask_linears(&self) -> usize {
-        self.count("mask_estimators.0.to_freqs.0.0.").map_or(1, |last| last / 2 + 1)
-    }
-
-    fn mask_hidden(&self) -> Option<usize> {
-        if self.mask_linears() < 2 {
-            return None;
-        }
-        self.tensors.shape("mask_estimators.0.to_freqs.0.0.0.weight")?.first().copied()
-    }
-}
-
-/// The number that follows `prefix` in `name`.
-fn index_after(name: &str, prefix: &str) -> Option<usize> {
-    name.strip_prefix(prefix)?.split('.').next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -534,8 +413,81 @@ mod tests {
     }
 
     fn resolve(n_fft: usize, yaml: &str) -> Result<Architecture, ArchitectureError> {
+        resolve_shapes(&small(n_fft), yaml)
+    }
+
+    fn resolve_shapes(shapes: &Shapes, yaml: &str) -> Result<Architecture, ArchitectureError> {
         let config = Config::from_yaml(yaml, "small.yaml").unwrap();
-        Architecture::resolve(&config, &small(n_fft), None)
+        Architecture::resolve(&config, shapes, None)
+    }
+
+    /// The YAML of [`small`] with an n_fft of 128.
+    const YAML: &str = "model: {freqs_per_bands: [9, 21, 35], stft_n_fft: 128, stft_hop_length: 64}";
+
+    /// [`small`] with other tensors, or some of another shape.
+    fn changed(changes: &[(&str, &[usize])]) -> Shapes {
+        let mut shapes = small(128);
+        for (name, shape) in changes {
+            shapes.0.retain(|(held, _)| held != name);
+            shapes.0.push(((*name).to_owned(), shape.to_vec()));
+        }
+        shapes
+    }
+
+    #[test]
+    fn shapes_beyond_any_network_end_in_a_message() {
+        assert!(resolve_shapes(&changed(&[]), YAML).is_ok());
+        let wide = changed(&[("layers.0.0.layers.0.0.to_qkv.weight", &[3_usize << 56, 8])]);
+        let message = resolve_shapes(&wide, YAML).unwrap_err().to_string();
+        assert!(message.contains("dim_head") && message.contains("at most 65536"), "{message}");
+        // As mono bands their sum is 65 modulo 2^64, which is what a transform of 128 asks for.
+        let huge = usize::MAX - 1;
+        let bands = changed(&[
+            ("band_split.to_features.0.1.weight", &[0, huge]),
+            ("band_split.to_features.1.1.weight", &[0, huge]),
+            ("band_split.to_features.2.1.weight", &[0, 134]),
+        ]);
+        for (yaml, part) in [
+            ("model: {dim: 8, stft_n_fft: 128, stft_hop_length: 64}", "freqs_per_bands"),
+            (
+                "model: {dim: 8, freqs_per_bands: [9, 21, 35], stft_n_fft: 128, stft_hop_length: 64}",
+                "misshapen",
+            ),
+        ] {
+            let message = resolve_shapes(&bands, yaml).unwrap_err().to_string();
+            assert!(message.contains(part), "{message}");
+        }
+    }
+
+    #[test]
+    fn hyper_connections_without_streams_are_refused() {
+        let none = changed(&[("layers.0.0.layers.0.0.static_alpha", &[0, 1])]);
+        let error = resolve_shapes(&none, YAML).unwrap_err();
+        assert!(matches!(error, ArchitectureError::Unsupported { .. }), "{error}");
+    }
+
+    #[test]
+    fn an_adapter_is_called_one_with_and_without_its_base_model() {
+        let (a, b) = ("layers.0.0.layers.0.0.to_qkv.lora_A", "layers.0.0.layers.0.0.to_qkv.lora_B");
+        let alone = Shapes(vec![(a.to_owned(), vec![4, 8]), (b.to_owned(), vec![24, 4])]);
+        for shapes in [alone, changed(&[(a, &[4, 8]), (b, &[24, 4])])] {
+            let message = resolve_shapes(&shapes, YAML).unwrap_err().to_string();
+            assert!(message.contains("LoRA adapter") && message.contains("base model first"), "{message}");
+            assert!(message.contains("to_qkv.lora_"), "{message}");
+        }
+    }
+
+    #[test]
+    fn variants_of_the_model_sw_are_named_as_far_as_their_tensors_tell() {
+        let bias = "layers.0.0.layers.0.0.to_qkv.bias";
+        for (name, of_splifft) in
+            [("cos_emb_time", true), ("sin_emb_time", true), ("shared_qkv_bias", true), (bias, false)]
+        {
+            let message = resolve_shapes(&changed(&[(name, &[24])]), YAML).unwrap_err().to_string();
+            assert!(message.contains(&format!("likely cause: `{name}`")), "{message}");
+            assert!(message.contains("\"fixed\" can be loaded"), "{message}");
+            assert_eq!(message.contains("splifft"), of_splifft, "{message}");
+        }
     }
 
     #[test]

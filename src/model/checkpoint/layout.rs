@@ -10,6 +10,8 @@ const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "state", "model",
 const AVERAGES: [&str; 3] = ["ema_state_dict", "ema_model", "ema"];
 /// How deep wrappers may nest.
 const MAX_DEPTH: usize = 4;
+/// How the name of a tensor ends that every RoFormer has: the dict with it holds the weights, whatever lies beside it.
+const MARK: &str = "band_split.to_features.0.1.weight";
 
 /// What wrappers of the model class leave in front of every name.
 const PREFIXES: [&str; 6] = ["module.", "model.", "_orig_mod.", "ema_model.", "online_model.", "state_dict."];
@@ -28,14 +30,23 @@ struct Candidate<'a> {
     pairs: &'a [(Handle, Handle)],
     tensors: usize,
     average: bool,
+    /// Whether [`MARK`] is among its names.
+    marked: bool,
 }
 
 /// Looks for the weights; see the module `checkpoint` for the rule.
 pub(super) fn find<'a>(pickle: &'a Pickle<'_>) -> Option<Weights<'a>> {
     let known = |name: &str| WRAPPERS.contains(&name) || AVERAGES.contains(&name);
     let mut candidates = collect(pickle, MAX_DEPTH, known);
-    if candidates.iter().all(|candidate| candidate.tensors == 0) {
-        candidates = collect(pickle, 1, |_| true);
+    let marked = |candidates: &[Candidate<'a>]| candidates.iter().any(|candidate| candidate.marked);
+    if !marked(&candidates) {
+        let others = collect(pickle, 1, |_| true);
+        if marked(&others) || candidates.iter().all(|candidate| candidate.tensors == 0) {
+            candidates = others;
+        }
+    }
+    if marked(&candidates) {
+        candidates.retain(|candidate| candidate.marked);
     }
     let best = |average: bool| {
         let mut best: Option<&Candidate<'a>> = None;
@@ -46,7 +57,11 @@ pub(super) fn find<'a>(pickle: &'a Pickle<'_>) -> Option<Weights<'a>> {
         }
         best
     };
-    let taken = best(false).or_else(|| best(true))?;
+    let taken = match (best(false), best(true)) {
+        // Not the weights but a few tensors that lie beside their average.
+        (Some(weights), Some(average)) if 2 * weights.tensors < average.tensors => average,
+        (weights, average) => weights.or(average)?,
+    };
     Some(Weights { path: taken.path.clone(), pairs: taken.pairs })
 }
 
@@ -60,7 +75,11 @@ fn collect<'a>(pickle: &'a Pickle<'_>, depth: usize, follow: impl Fn(&str) -> bo
         for (path, handle) in level {
             let Node::Dict(pairs) = pickle.node(handle) else { continue };
             let average = path.iter().any(|name| AVERAGES.contains(name));
-            let tensors = pairs.iter().filter(|(key, value)| pickle.is_named_tensor(*key, *value)).count();
+            let (mut tensors, mut marked) = (0, false);
+            for (key, _) in pairs.iter().filter(|(key, value)| pickle.is_named_tensor(*key, *value)) {
+                tensors += 1;
+                marked |= pickle.text(*key).is_some_and(|name| name.ends_with(MARK));
+            }
             if remaining > 0 {
                 let mut inner: Vec<_> = pairs
                     .iter()
@@ -76,7 +95,7 @@ fn collect<'a>(pickle: &'a Pickle<'_>, depth: usize, follow: impl Fn(&str) -> bo
                     }
                 }
             }
-            found.push(Candidate { path, pairs, tensors, average });
+            found.push(Candidate { path, pairs, tensors, average, marked });
         }
         level = next;
     }

@@ -5,8 +5,8 @@
 //! opaque node which is never looked into, and a name that only malware needs (`os.system`) ends the reading.
 //!
 //! Values live in an arena and refer to each other by index, so shared and even circular values cost nothing
-//! and nothing here recurses. The arena grows by at most one node an instruction, and instructions, stack and
-//! text are limited.
+//! and nothing here recurses. Values, instructions, stack and text are limited, and with them memory: a value takes
+//! some hundred bytes, an instruction at most a handle in some list, which is less than half a gigabyte in all.
 
 mod call;
 mod machine;
@@ -20,8 +20,12 @@ pub(super) type Handle = u32;
 
 /// The largest index that is read. A training checkpoint with its optimizer takes some two megabytes.
 pub(super) const MAX_BYTES: usize = 62 << 20;
-/// Most instructions; also bounds the arena.
-const MAX_INSTRUCTIONS: usize = 2 << 20;
+/// Most instructions. Training checkpoints keep the loss of every step, a number an instruction.
+const MAX_INSTRUCTIONS: usize = 8 << 20;
+/// Most values in the arena, and most that are remembered. All floats are one.
+const MAX_VALUES: usize = 2 << 20;
+/// Most pairs that calls copy, all calls together: a few bytes can call for a list again and again.
+const MAX_COPIES: usize = 1 << 20;
 /// Most values on the stack at once.
 const MAX_STACK: usize = 1 << 20;
 /// Longest text, in bytes.

@@ -58,6 +58,15 @@ impl Dtype {
             Self::Other(_) => None,
         }
     }
+
+    /// Bytes an element takes at least, for types that are only listed as well.
+    pub(super) fn least_bytes(self) -> usize {
+        match self {
+            Self::Other("complex64") => 8,
+            Self::Other("complex128") => 16,
+            dtype => dtype.bytes().unwrap_or(1),
+        }
+    }
 }
 
 impl std::fmt::Display for Dtype {

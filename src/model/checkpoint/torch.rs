@@ -27,6 +27,11 @@ const FREE_INFLATION: u64 = 16 << 20;
 const MAX_KEY_BYTES: usize = 128;
 /// A tensor with more elements than its storage (a broadcast view) may have this many.
 const MAX_BROADCAST: usize = 1 << 20;
+/// All tensors together may have this many elements for every byte that is there. A number takes a byte or more, so
+/// four tensors may lie on every byte; real files share position frequencies and perhaps a tied weight.
+const MAX_SHARING: usize = 4;
+/// And so many elements more, for small files.
+const FREE_SHARING: usize = 16 << 20;
 
 const NO_TORCHSCRIPT: &str =
     "TorchScript holds programs; save the model's `state_dict()` with torch.save instead";
@@ -282,6 +287,8 @@ struct Storages {
     places: HashMap<String, Place>,
     inflated: Vec<Vec<u8>>,
     inflated_bytes: u64,
+    /// Of all tensors placed so far, however many share a storage.
+    elements: usize,
 }
 
 impl Storages {
@@ -299,11 +306,8 @@ impl Storages {
             let step = length.saturating_sub(1).checked_mul(*stride).ok_or_else(overflow)?;
             reach = reach.checked_add(step).ok_or_else(overflow)?;
         }
-        let Some(width) = storage.dtype.bytes() else {
-            // Listed with its shape, never converted: whoever needs it as a weight refuses it by name.
-            let (dtype, shape) = (storage.dtype, tensor.shape.clone());
-            return Ok(Entry { dtype, shape, strides: None, place: Place::File(0..0) });
-        };
+        // Types that are only listed are checked like the others: sizes of the network are read off shapes.
+        let width = storage.dtype.least_bytes();
         let end = if elements == 0 { tensor.offset } else { reach.checked_add(1).ok_or_else(overflow)? };
         let claimed = usize::try_from(storage.elements)
             .map_err(|_| broken(format!("its storage claims {} elements", storage.elements)))?;
@@ -313,8 +317,8 @@ impl Storages {
                 tensor.shape
             )));
         }
-        let place = self.place(archive, storage.key)?;
-        let range = match place {
+        let place = self.place(archive, storage.key)?.clone();
+        let range = match &place {
             Place::File(range) | Place::Inflated(_, range) => range.clone(),
         };
         let available = range.len() / width;
@@ -327,12 +331,22 @@ impl Storages {
                 tensor.shape
             )));
         }
+        self.elements = self.elements.saturating_add(elements);
+        let held = archive.file.len().saturating_add(self.inflated_bytes as usize);
+        let most = held.saturating_mul(MAX_SHARING).saturating_add(FREE_SHARING);
+        if self.elements > most {
+            return Err(broken(format!(
+                "with it the tensors have {} elements, more than the limit of {most} for {held} bytes; they repeat \
+                 the same storages",
+                self.elements
+            )));
+        }
         let from = range.start + tensor.offset.min(available) * width;
         let to = range.start + end.min(available) * width;
         let view = from.min(to)..to;
         let place = match place {
             Place::File(_) => Place::File(view),
-            Place::Inflated(index, _) => Place::Inflated(*index, view),
+            Place::Inflated(index, _) => Place::Inflated(index, view),
         };
         let strides = (!is_contiguous(&tensor.shape, &tensor.strides)).then(|| tensor.strides.clone());
         Ok(Entry { dtype: storage.dtype, shape: tensor.shape.clone(), strides, place })

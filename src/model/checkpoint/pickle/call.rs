@@ -109,11 +109,13 @@ fn named_dtype(name: &str) -> Dtype {
 enum Outcome<'a> {
     Same(Handle),
     New(Node<'a>),
+    /// A dict of pairs that lie in another value as well.
+    Copied(Vec<(Handle, Handle)>),
 }
 
 impl<'a> Machine<'a> {
-    /// The value of `callee(*args)`: a known constructor's, or an opaque one.
-    pub(super) fn call(&mut self, callee: Handle, args: Handle) -> Handle {
+    /// The value of `callee(*args)`: a known constructor's, or an opaque one. An error when calls copy too much.
+    pub(super) fn call(&mut self, callee: Handle, args: Handle) -> Result<Handle, String> {
         let outcome = match *self.node(callee) {
             Node::Global(module, name) => {
                 let items = match self.node(args) {
@@ -127,8 +129,12 @@ impl<'a> Machine<'a> {
             _ => Outcome::New(Node::Opaque("a call of something that is no name")),
         };
         match outcome {
-            Outcome::Same(handle) => handle,
-            Outcome::New(node) => self.add(node),
+            Outcome::Same(handle) => Ok(handle),
+            Outcome::New(node) => Ok(self.add(node)),
+            Outcome::Copied(pairs) => {
+                self.charge(pairs.len())?;
+                Ok(self.add(Node::Dict(pairs)))
+            }
         }
     }
 
@@ -172,7 +178,6 @@ impl<'a> Machine<'a> {
     fn dict_of(&self, items: Handle) -> Option<Outcome<'a>> {
         let items = match self.node(items) {
             Node::Dict(_) => return Some(Outcome::Same(items)),
-            // Each call copies: long lists, called for again and again, would fill the memory.
             Node::List(items) if items.len() <= MAX_COPIED => &items[..],
             _ => return None,
         };
@@ -181,7 +186,7 @@ impl<'a> Machine<'a> {
             Node::List(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
             _ => None,
         };
-        items.iter().map(pair).collect::<Option<Vec<_>>>().map(|pairs| Outcome::New(Node::Dict(pairs)))
+        items.iter().map(pair).collect::<Option<Vec<_>>>().map(Outcome::Copied)
     }
 
     /// `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`, whose storage counts

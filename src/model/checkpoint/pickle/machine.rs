@@ -3,7 +3,13 @@
 use std::collections::HashMap;
 
 use super::call::is_hostile;
-use super::{Dotted, Handle, MAX_BYTES, MAX_INSTRUCTIONS, MAX_STACK, MAX_TEXT, Node, Pickle, PickleError};
+use super::{
+    Dotted, Handle, MAX_BYTES, MAX_COPIES, MAX_INSTRUCTIONS, MAX_STACK, MAX_TEXT, MAX_VALUES, Node, Pickle,
+    PickleError,
+};
+
+/// The value of all floats, the first of the arena: none of them matters, and there may be millions.
+const FLOAT: Handle = 0;
 
 pub(super) struct Machine<'a> {
     code: &'a [u8],
@@ -12,6 +18,8 @@ pub(super) struct Machine<'a> {
     stack: Vec<Handle>,
     marks: Vec<usize>,
     memo: HashMap<u32, Handle>,
+    /// Pairs that calls have copied.
+    copied: usize,
 }
 
 type Step<T> = Result<T, String>;
@@ -21,10 +29,11 @@ pub(in crate::model::checkpoint) fn read(code: &[u8]) -> Result<Pickle<'_>, Pick
     let machine = Machine {
         code,
         at: 0,
-        nodes: Vec::new(),
+        nodes: vec![Node::Opaque("a float")],
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
+        copied: 0,
     };
     let mut start = 0;
     machine.run(&mut start).map_err(|stop| match stop {
@@ -63,6 +72,9 @@ impl<'a> Machine<'a> {
             if self.stack.len() > MAX_STACK || self.marks.len() > MAX_STACK {
                 return Err(format!("more than {MAX_STACK} values wait on its stack").into());
             }
+            if self.nodes.len() > MAX_VALUES || self.memo.len() > MAX_VALUES {
+                return Err(format!("it builds more than {MAX_VALUES} values").into());
+            }
         }
         Err(format!("it has more than {MAX_INSTRUCTIONS} instructions").into())
     }
@@ -95,7 +107,7 @@ impl<'a> Machine<'a> {
             0x8a | 0x8b => self.long(opcode)?,
             b'G' => {
                 self.take(8)?;
-                self.push(Node::Opaque("a float"));
+                self.stack.push(FLOAT);
             }
             // Texts: BINUNICODE and its short and long forms, then the byte strings of Python 2.
             b'X' | 0x8c | 0x8d | b'U' | b'T' => {
@@ -206,12 +218,12 @@ impl<'a> Machine<'a> {
             b'R' | 0x81 => {
                 // REDUCE and NEWOBJ differ in Python, not in what the known constructors give.
                 let parts = self.pop_many(2)?;
-                let value = self.call(parts[0], parts[1]);
+                let value = self.call(parts[0], parts[1])?;
                 self.stack.push(value);
             }
             0x92 => {
                 let parts = self.pop_many(3)?;
-                let value = self.call(parts[0], parts[1]);
+                let value = self.call(parts[0], parts[1])?;
                 self.stack.push(value);
             }
             b'i' => {
@@ -251,10 +263,19 @@ impl<'a> Machine<'a> {
         self.nodes.get(handle as usize).unwrap_or(&Node::None)
     }
 
-    /// Adds a value to the arena. Its index fits: instructions are limited and each adds at most one.
+    /// Adds a value to the arena. Its index fits: values are limited.
     pub(super) fn add(&mut self, node: Node<'a>) -> Handle {
         self.nodes.push(node);
         (self.nodes.len() - 1) as Handle
+    }
+
+    /// Counts pairs that a call has copied; an error beyond the limit.
+    pub(super) fn charge(&mut self, pairs: usize) -> Step<()> {
+        self.copied += pairs;
+        if self.copied > MAX_COPIES {
+            return Err(format!("its calls copy more than {MAX_COPIES} pairs"));
+        }
+        Ok(())
     }
 
     fn push(&mut self, node: Node<'a>) {
