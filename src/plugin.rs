@@ -12,7 +12,9 @@
 
 mod calibration;
 mod clap;
+mod clock;
 mod control;
+mod cues;
 pub mod editor;
 pub mod library;
 mod pace;
@@ -122,9 +124,6 @@ impl Instance {
     ) -> ProcessStatus {
         let Some(processor) = &mut self.processor else { return ProcessStatus::Normal };
         let session = &self.session.0;
-        if session.take_restart() {
-            context.request_restart();
-        }
         let renders = processor.renders(&session.params, buffer.samples());
         if renders {
             processor.settle();

@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use realfft::num_complex::Complex32;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
+use rustfft::num_complex::Complex32;
 
 use super::window::hann_centred;
 

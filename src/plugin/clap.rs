@@ -5,7 +5,8 @@
 //! instance twice. Here the latency is compared around an activation, and a change announced at its end: within the one call in which the
 //! format allows it.
 //!
-//! A host is told when the editor has changed what is saved and is no parameter: on its main thread, which it is asked for.
+//! A host is told when the editor has changed what is saved and is no parameter: on its main thread, which it is asked for. It is asked to start
+//! an instance anew from the control thread, so that it may do so while nothing plays.
 //!
 //! A window has gone when a host has closed it ([`threads`](super::editor::threads)). The tail is the latency from the first activation on, and a parameter past the end is refused.
 
@@ -56,15 +57,24 @@ struct Shell {
     unsaved: Arc<AtomicBool>,
 }
 
-/// The host, to be asked for its main thread, which it allows from any.
+/// The host, to be asked for its main thread or a new start, which it allows from any.
 struct Caller(*const clap_host);
 
-// SAFETY: used for a function that the format calls thread-safe, and no longer than the instance lives.
+// SAFETY: used for functions that the format calls thread-safe, and no longer than the instance lives.
 unsafe impl Send for Caller {}
 // SAFETY: as above.
 unsafe impl Sync for Caller {}
 
 impl Caller {
+    fn request_restart(&self) {
+        // SAFETY: the host outlives the instance.
+        unsafe {
+            if let Some(request) = self.0.as_ref().and_then(|host| host.request_restart) {
+                request(self.0);
+            }
+        }
+    }
+
     fn request_callback(&self) {
         // SAFETY: the host outlives the instance.
         unsafe {
@@ -100,6 +110,8 @@ impl Shell {
                 unsaved.store(true, Relaxed);
                 caller.request_callback();
             })));
+            let caller = Caller(host);
+            session.set_restarter(Some(Arc::new(move || caller.request_restart())));
         }
         let shell = Self { plugin, wrapped, host, params, gui, session, unsaved };
         Box::into_raw(Box::new(shell)).cast_const().cast()
@@ -193,6 +205,7 @@ unsafe extern "C" fn destroy(plugin: *const clap_plugin) {
         let Some(shell) = Shell::of(plugin) else { return };
         if let Some(session) = &shell.session {
             session.set_unsaved(None);
+            session.set_restarter(None);
         }
         if let Some(destroy) = shell.wrapped.destroy {
             destroy(plugin);

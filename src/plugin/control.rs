@@ -19,6 +19,7 @@ use super::session::{
 use super::slot::{Routing, SLOTS};
 use crate::embedded;
 use crate::model::config::Config;
+use crate::registry;
 use crate::separator::{MaskRule, ModelInfo};
 use crate::stream::plan::Shape;
 use crate::stream::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
@@ -36,6 +37,8 @@ struct Control {
     measured: Option<plan::Measured>,
     /// What the host was last asked to start anew for: a host that does not is not asked ten times a second.
     asked_for: Option<Plan>,
+    /// Whether there was no plan for what was wanted last.
+    planless: bool,
     /// The tiers as they are shown, and what they were made from.
     tiers: Option<(Facts, Vec<TierView>)>,
 }
@@ -45,18 +48,21 @@ pub(super) fn run(session: &Arc<Session>) {
     let mut control = Control::default();
     let mut may_fetch = false;
     while !session.is_stopping() {
-        match session.commands().recv_timeout(POLL) {
-            Ok(Command::Fetch) => (may_fetch, control.loaded) = (true, None),
-            Ok(Command::Retry) => control.loaded = None,
-            Ok(Command::Calibrate) => {
-                control.calibrate(session, true);
-                session.owner.lock().measured = control.measured;
-            }
-            Ok(Command::Look) | Err(_) => {}
-        }
+        let command = session.commands().recv_timeout(POLL);
         while session.retired.pop().is_some() {}
         session.tell_latency();
-        let step = catch_unwind(AssertUnwindSafe(|| control.settle(session, may_fetch)));
+        let step = catch_unwind(AssertUnwindSafe(|| {
+            match command {
+                Ok(Command::Fetch) => (may_fetch, control.loaded) = (true, None),
+                Ok(Command::Retry) => control.loaded = None,
+                Ok(Command::Calibrate) => {
+                    control.calibrate(session, true);
+                    session.owner.lock().measured = control.measured;
+                }
+                Ok(Command::Look) | Err(_) => control.look_again(session),
+            }
+            control.settle(session, may_fetch);
+        }));
         if step.is_err() {
             // A defect of ours: the sound goes on, and the user may choose another model.
             let generation = session.params.model.generation();
@@ -65,10 +71,20 @@ pub(super) fn run(session: &Arc<Session>) {
             fail(session, generation, OpenError::Broken { reason, report: None });
         }
         may_fetch = false;
+        session.tell_restart();
     }
 }
 
 impl Control {
+    /// Takes a model that another instance has fetched meanwhile.
+    fn look_again(&mut self, session: &Session) {
+        if let ModelView::Failed(OpenError::NotFetched { name, .. }) = session.view().model
+            && registry::find(&name).is_ok_and(|entry| registry::cached(entry).is_some())
+        {
+            self.loaded = None;
+        }
+    }
+
     fn settle(&mut self, session: &Arc<Session>, may_fetch: bool) {
         let wanted = session.wanted();
         // Before the first activation there is nothing to plan for, but a model may already be fetched.
@@ -83,12 +99,12 @@ impl Control {
                 session.owner.lock().measured = self.measured;
             }
             self.plan(session);
-            // Loaded for what was wanted then; whatever is wanted since comes next.
-            if self.loaded == Some(wanted.model) {
-                session.set_settled(wanted);
-            }
         }
         self.show(session);
+        // Loaded for what was wanted then; whatever is wanted since comes next.
+        if active && self.loaded == Some(wanted.model) {
+            session.set_settled(wanted);
+        }
     }
 
     fn load(&mut self, session: &Arc<Session>, generation: u64, may_fetch: bool) {
@@ -108,11 +124,7 @@ impl Control {
             Ok(loaded) => {
                 session.params.model.learn(generation, |selection| learn(selection, &loaded));
                 self.measured = calibration::remembered(&loaded.sha256);
-                let view = ModelView::Ready {
-                    runs_on: loaded.model.runs_on().into(),
-                    stems: loaded.known.stems.clone(),
-                    licence: loaded.licence.clone(),
-                };
+                let view = ready(&loaded);
                 let renders = is_rendering(session);
                 session.owner.lock().model =
                     Some(Held { loaded, title: selection.shown_title().into(), plays_for: generation });
@@ -159,10 +171,16 @@ impl Control {
         let (tier, plan) = match wanted_plan(session, &owner, host) {
             Ok(found) => found,
             Err(error) => {
+                self.planless = true;
                 session.show(|view| view.model = ModelView::Unplanned(error.to_string()));
                 return;
             }
         };
+        if std::mem::take(&mut self.planless)
+            && let Some(loaded) = playing(session, &owner)
+        {
+            session.show(|view| view.model = ready(loaded));
+        }
         if owner.plan.as_ref() == Some(&plan) {
             owner.tier = tier;
             self.asked_for = None;
@@ -179,7 +197,7 @@ impl Control {
             }
         } else {
             if self.asked_for.as_ref() != Some(&plan) {
-                session.want_restart();
+                session.want_restart(true);
                 self.asked_for = Some(plan);
             }
             session.show(|view| view.restart_pending = true);
@@ -202,12 +220,8 @@ impl Control {
             self.tiers = Some((facts, facts.of_tiers()));
         }
         let tiers = self.tiers.as_ref().map(|(_, tiers)| tiers.clone()).unwrap_or_default();
-        let rule = match session.params.lossless.value() {
-            Lossless::Spectral => MaskRule::Complete,
-            Lossless::Off => MaskRule::Plain,
-        };
         for stream in owner.stream.iter().chain(&owner.before) {
-            stream.set_rule(rule);
+            stream.set_rule(rule(session));
         }
         session.show(|view| {
             view.tiers = tiers;
@@ -233,6 +247,7 @@ pub(super) fn activate(session: &Arc<Session>, host: Host) -> Result<Option<Live
     // Until there is another stream: the last one to go takes the worker with it.
     let _void = (owner.stream.take(), owner.before.take());
     owner.host = Some(host);
+    session.want_restart(false);
     owner.measured = identity(session, &owner).and_then(|sha256| calibration::remembered(&sha256));
     owner.planned_for = Some(session.params.model.generation());
     let (tier, plan) = match wanted_plan(session, &owner, host) {
@@ -249,6 +264,7 @@ pub(super) fn activate(session: &Arc<Session>, host: Host) -> Result<Option<Live
 fn open(session: &Session, owner: &mut Owner, host: Host, tier: Option<Tier>, plan: Plan) -> Option<Live> {
     let scheduler = Scheduler::of_process().ok()?;
     let (client, stream) = Stream::open(&plan, SLOTS, host.channels, &scheduler);
+    stream.set_rule(rule(session));
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
     let last = owner.stream.replace(stream);
     // Taken back, so that the audio thread cannot take it after this look: then what plays is still the one before it.
@@ -259,6 +275,22 @@ fn open(session: &Session, owner: &mut Owner, host: Host, tier: Option<Tier>, pl
     owner.tier = tier;
     put_in(session, owner);
     Some(Live { client, latency })
+}
+
+/// What is shown of a model that runs.
+fn ready(loaded: &Loaded) -> ModelView {
+    ModelView::Ready {
+        runs_on: loaded.model.runs_on().into(),
+        stems: loaded.known.stems.clone(),
+        licence: loaded.licence.clone(),
+    }
+}
+
+fn rule(session: &Session) -> MaskRule {
+    match session.params.lossless.value() {
+        Lossless::Spectral => MaskRule::Complete,
+        Lossless::Off => MaskRule::Plain,
+    }
 }
 
 /// Says why the selection of this generation has no model. What played before plays on: a song must not lose its stems to a file that is

@@ -13,6 +13,7 @@ mod key;
 mod master;
 mod meter;
 mod picker;
+mod strain;
 mod strip;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ use self::key::{Field, Key};
 use self::master::Null;
 use self::meter::{Held, Meter};
 use self::picker::{Pick, Picker, Tab};
+use self::strain::{Lates, Strain};
 use self::strip::Strip;
 use self::theme::Palette;
 use self::threads::Threads;
@@ -78,6 +80,7 @@ pub struct EditorApp {
     /// Of the main output.
     output: [Meter; 2],
     null: Held,
+    lates: Lates,
     /// Newest column of the scope that was drawn.
     head: u64,
     /// Whether anything but silence was drawn.
@@ -126,6 +129,7 @@ impl EditorApp {
             meters: Default::default(),
             output: Default::default(),
             null: Held::default(),
+            lates: Lates::default(),
             head: 0,
             loud: false,
             restore: None,
@@ -161,6 +165,8 @@ impl EditorApp {
         let edge = |top, bottom| {
             Border::NONE.fill(palette.back).inner_margin(Margin { left: 10, right: 10, top, bottom })
         };
+        let window = self.session.params.window.lock().map(Shape::sane);
+        let strain = Strain::of(&view, window, self.lates.keep_coming(self.desk.now));
         let mut wish = None;
         let mut answer = None;
         Panel::top("header").frame(edge(8, 4)).show_separator_line(false).show(ui, |ui| {
@@ -170,13 +176,15 @@ impl EditorApp {
             let fine = tone != footer::Tone::Bad && selected.source != Source::Embedded;
             let zoom = ui.ctx().zoom_factor();
             wish = header::bar(ui, &mut self.desk, &Title { title, detail: &detail, fine }, zoom);
-            let window = self.session.params.window.lock().map(Shape::sane);
             wish = header::tiers(ui, &mut self.desk, &view, window.is_some()).or(wish);
             if let Some(set) = window {
                 let change = self.by_hand.show(ui, set, view.facts.as_ref());
                 wish = change.map(Wish::Window).or(wish);
             }
             answer = banner::show(ui, &view.model, &selected);
+            if let Some(words) = strain.and_then(|strain| strain.banner(&view)) {
+                answer = banner::strain(ui, &words).or(answer.take());
+            }
             if self.picker.complaint().is_some_and(|words| banner::note(ui, words)) {
                 self.picker.forget_complaint();
             }
@@ -185,7 +193,7 @@ impl EditorApp {
             }
         });
         Panel::bottom("footer").frame(edge(2, 4)).show_separator_line(false).show(ui, |ui| {
-            footer::show(ui, &view, selected.source == Source::Embedded);
+            footer::show(ui, &view, selected.source == Source::Embedded, strain);
         });
         let strips = self.strips(&view, &selected);
         let room = ui.available_height();
@@ -244,6 +252,7 @@ impl EditorApp {
         let Some(status) = &view.status else { return };
         let channels = status.channels().min(2);
         self.null.feed(status.take_null_peak(), now);
+        self.lates.feed(status.late_windows(), now);
         for (channel, meter) in self.output.iter_mut().enumerate().take(channels) {
             meter.feed(self.session.take_output_peak(channel), now);
         }
@@ -268,6 +277,7 @@ impl EditorApp {
             self.desk.undo();
         }
         if let Some(player) = self.session.player()
+            && player.has_song()
             && ui.memory(|memory| memory.focused().is_none())
             && pressed(Modifiers::NONE, Press::Space)
         {
@@ -300,8 +310,7 @@ impl EditorApp {
                 match self.session.player() {
                     Some(player) => player.open(song),
                     None => self.picker.complain(
-                        "Songs are played by the app that was started with --play; here a checkpoint is dropped, with its YAML"
-                            .into(),
+                        "Songs are played by the app; here a checkpoint is dropped, with its YAML".into(),
                     ),
                 }
                 None

@@ -165,13 +165,20 @@ fn from_file(
     on_step: OnStep,
 ) -> Result<Loaded, OpenError> {
     let places = Places::read();
-    let (path, config) = if path.is_file() {
+    let elsewhere = || sha256.and_then(|sha256| places.find(sha256, path));
+    let (mut path, mut config) = if path.is_file() {
         (path.to_path_buf(), config.map(Path::to_path_buf))
     } else {
-        let found = sha256.and_then(|sha256| places.find(sha256));
-        found.ok_or_else(|| OpenError::Missing { path: path.display().to_string() })?
+        elsewhere().ok_or_else(|| OpenError::Missing { path: path.display().to_string() })?
     };
-    let found = hash(&path, on_step)?;
+    let mut found = hash(&path, on_step)?;
+    // Another file has taken its place; the one that was meant may lie where it was seen besides.
+    if let Some(wanted) = sha256.filter(|wanted| *wanted != found)
+        && let Some((place, with)) = elsewhere()
+        && hash(&place, on_step)? == wanted
+    {
+        (path, config, found) = (place, with, wanted.into());
+    }
     step(on_step, Step::Loading)?;
     let checkpoint = Checkpoint::open(&path).map_err(broken)?;
     // A YAML that moved away is looked for where it was seen with this checkpoint, or beside it.
@@ -236,9 +243,10 @@ impl Places {
         store::read(RECORD)
     }
 
-    /// Where a content lies now, of the places it was seen at.
-    fn find(&self, sha256: &str) -> Option<(PathBuf, Option<PathBuf>)> {
-        let place = self.places.get(sha256)?.iter().rev().find(|place| place.checkpoint.is_file())?;
+    /// Where a content lies now, of the places it was seen at, but for one of them.
+    fn find(&self, sha256: &str, but: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
+        let is_there = |place: &&Place| place.checkpoint != but && place.checkpoint.is_file();
+        let place = self.places.get(sha256)?.iter().rev().find(is_there)?;
         Some((place.checkpoint.clone(), place.config.clone()))
     }
 
@@ -265,7 +273,7 @@ impl Places {
     /// Files of the user's that were loaded lately and are still there, the latest first.
     pub fn recent(&self) -> Vec<Selection> {
         let selection = |sha256: &String| {
-            let (checkpoint, config) = self.find(sha256)?;
+            let (checkpoint, config) = self.find(sha256, Path::new(""))?;
             Some(Selection { sha256: Some(sha256.clone()), ..Selection::file(checkpoint, config) })
         };
         self.recent.iter().filter_map(selection).collect()
@@ -286,8 +294,9 @@ mod tests {
         }
         std::fs::write(at("a.ckpt"), "").unwrap();
         std::fs::write(at("b.ckpt"), "").unwrap();
-        assert_eq!(places.find("x"), Some((at("b.ckpt"), None)));
-        assert_eq!(places.find("y"), None);
+        assert_eq!(places.find("x", &at("c.ckpt")), Some((at("b.ckpt"), None)));
+        assert_eq!(places.find("x", &at("b.ckpt")), Some((at("a.ckpt"), None)));
+        assert_eq!(places.find("y", Path::new("")), None);
         places.remember("y".into(), at("gone"), None);
         assert_eq!(places.recent().len(), 1);
     }

@@ -5,12 +5,12 @@
 
 use std::time::Instant;
 
-/// Audio over which a verdict is formed, in seconds: less than the shortest latency, so that one of a fast render is there before its first window
-/// is needed.
+/// Audio over which a host is found to play, in seconds.
 const SPAN: f64 = 0.3;
 /// Audio handed over per second of the host's own time from which on it counts as rendering.
 const FAST: f64 = 2.0;
-/// How far a host that renders is ahead of the clock by then, in seconds. Hosts that play fetch some audio ahead, 0.2 s as a rule, in one burst.
+/// How far a host that renders is ahead of the clock, in seconds. Hosts that play fetch some audio ahead, 0.2 s as a rule, in one burst. Less than
+/// the latency of any tier, so that a fast render is known for one before its first window is needed.
 const LEAD: f64 = 0.25;
 
 /// Watches a host's calls. Realtime-safe: reads the clock, no more.
@@ -28,16 +28,20 @@ pub struct Pace {
 impl Pace {
     /// A call begins, with `seconds` of audio.
     pub fn enter(&mut self, now: Instant, seconds: f64) {
-        let Some(left) = self.left else { return };
-        self.own += now.saturating_duration_since(left).as_secs_f64();
+        // The first call has come at once.
+        self.own += self.left.map_or(0.0, |left| now.saturating_duration_since(left).as_secs_f64());
         self.audio += seconds;
+        let fast = self.audio > FAST * self.own;
+        let lead = self.lead + self.audio - self.own;
+        // Less is a burst or the start of a render: what was thought before holds, if anything was.
+        if fast && lead > LEAD {
+            self.renders = Some(true);
+        }
         if self.audio >= SPAN {
-            let fast = self.audio > FAST * self.own;
-            self.lead = if fast { self.lead + self.audio - self.own } else { 0.0 };
-            // A burst or the start of a render: what was thought before holds, if anything was.
-            if !fast || self.lead > LEAD {
-                self.renders = Some(fast);
+            if !fast {
+                self.renders = Some(false);
             }
+            self.lead = if fast { lead } else { 0.0 };
             (self.audio, self.own) = (0.0, 0.0);
         }
     }
@@ -85,6 +89,16 @@ mod tests {
     fn a_few_calls_say_nothing() {
         let pace = host(0.01, 1e-4, 0.0, 3);
         assert!(!pace.is_known() && !pace.renders());
+    }
+
+    #[test]
+    fn a_fast_render_is_known_before_the_shortest_latency_of_a_tier_has_passed() {
+        for samples in [64.0, 512.0, 1024.0] {
+            let block = samples / 48_000.0;
+            // The output of the call that reaches the latency is the first that needs a window.
+            let calls = (0.298 / block) as usize;
+            assert!(host(block, block / 30.0, 0.0, calls).renders(), "{samples}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a host may automate and a session remembers.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use nice_plug::prelude::*;
 use parking_lot::Mutex;
@@ -118,7 +119,7 @@ impl StripParams {
             mute: BoolParam::new(format!("{name} Mute"), false),
             pan: FloatParam::new(format!("{name} Pan"), 0.0, FloatRange::Linear { min: -1.0, max: 1.0 })
                 .with_value_to_string(Arc::new(pan_text))
-                .with_string_to_value(formatters::s2v_f32_panning()),
+                .with_string_to_value(Arc::new(pan_of)),
             phase: BoolParam::new(format!("{name} Phase"), false),
         }
     }
@@ -140,6 +141,28 @@ fn pan_text(pan: f32) -> String {
         left if left < 0.0 => format!("{:.0}L", -left),
         right => format!("{right:.0}R"),
     }
+}
+
+/// The pan that a text means: `C`, `30L`, `30 R`, or hundredths of a side, which are below 0 on the left.
+fn pan_of(text: &str) -> Option<f32> {
+    let text = plain(text).to_ascii_lowercase();
+    if text == "c" {
+        return Some(0.0);
+    }
+    let share = |number: &str, least: f32| {
+        let hundredths: f32 = number.trim().parse().ok()?;
+        (least..=100.0).contains(&hundredths).then_some(hundredths / 100.0)
+    };
+    match (text.strip_suffix('l'), text.strip_suffix('r')) {
+        (Some(left), _) => share(left, 0.0).map(|left| -left),
+        (None, Some(right)) => share(right, 0.0),
+        (None, None) => share(&text, -100.0),
+    }
+}
+
+/// Numbers as people write them, with a comma or another minus, as they are read.
+fn plain(text: &str) -> String {
+    text.trim().replace('−', "-").replace(',', ".").replace('∞', "inf")
 }
 
 /// The factor for a fader position: exactly 1 at 0 dB, exactly 0 at the lower end.
@@ -171,7 +194,8 @@ fn decibels(name: String) -> FloatParam {
             if db <= SILENCE_DB { "-inf".into() } else { format!("{:.2}", if db == 0.0 { 0.0 } else { db }) }
         }))
         .with_string_to_value(Arc::new(|text| {
-            let text = text.trim().trim_end_matches(|c: char| c.is_alphabetic() && c != 'f').trim();
+            let text = plain(text);
+            let text = text.trim_end_matches(|c: char| c.is_alphabetic() && c != 'f').trim();
             if text.to_ascii_lowercase().starts_with("-inf") {
                 return Some(SILENCE_DB);
             }
@@ -227,6 +251,8 @@ pub struct NullsumParams {
     /// The editor's window.
     #[persist = "editor"]
     pub editor: Arc<Mutex<EditorMemory>>,
+    /// Groups of gains that were moved in the editor and not heard yet, a bit each.
+    hands: AtomicU32,
 }
 
 impl NullsumParams {
@@ -244,15 +270,30 @@ impl NullsumParams {
             mix: FloatParam::new("Mix", 1.0, FloatRange::Linear { min: 0.0, max: 1.0 })
                 .with_unit(" %")
                 .with_value_to_string(formatters::v2s_f32_percentage(1))
-                .with_string_to_value(formatters::s2v_f32_percentage()),
+                .with_string_to_value(Arc::new(|text| {
+                    let percent: f32 = plain(text).trim_end_matches([' ', '%']).parse().ok()?;
+                    percent.is_finite().then_some(percent / 100.0)
+                })),
             output: decibels("Output".into()),
-            lossless: EnumParam::new("Lossless", Lossless::Spectral),
+            // The worker goes by it from its next window on, which no automation could be in time with.
+            lossless: EnumParam::new("Lossless", Lossless::Spectral).non_automatable(),
             tier: EnumParam::new("Latency Tier", TierChoice::Auto).non_automatable(),
             render: EnumParam::new("Render Mode", RenderMode::Auto).non_automatable(),
             model: Selected::default(),
             window: Arc::default(),
             editor: Arc::default(),
+            hands: AtomicU32::new(0),
         }
+    }
+
+    /// Says that the editor moves these groups of gains, a bit each: the slots, and last the main output.
+    pub(super) fn lay_hands_on(&self, groups: u32) {
+        self.hands.fetch_or(groups, Relaxed);
+    }
+
+    /// The groups that were moved since the last call. Realtime-safe.
+    pub(super) fn take_hands(&self) -> u32 {
+        self.hands.swap(0, Relaxed)
     }
 
     /// The slots' controls.
@@ -313,14 +354,51 @@ mod tests {
     #[test]
     fn what_a_fader_shows_it_also_reads() {
         let gain = &NullsumParams::new().bass.gain;
-        for (text, expected) in
-            [("-6.00 dB", -6.0), ("3", 3.0), ("-inf", SILENCE_DB), ("-inf dB", SILENCE_DB), ("0.00 dB", 0.0)]
-        {
+        for (text, expected) in [
+            ("-6.00 dB", -6.0),
+            ("3", 3.0),
+            ("-inf", SILENCE_DB),
+            ("-inf dB", SILENCE_DB),
+            ("0.00 dB", 0.0),
+            ("−6,5", -6.5),
+            ("−∞ dB", SILENCE_DB),
+        ] {
             let value = gain.string_to_normalized_value(text).map(|n| gain.preview_plain(n)).unwrap();
             assert!((value - expected).abs() < 0.02, "{text}: {value}");
         }
         assert_eq!(gain.string_to_normalized_value("loud"), None);
         assert_eq!(gain.string_to_normalized_value("NaN"), None);
+    }
+
+    #[test]
+    fn a_pan_is_read_with_its_side_or_with_a_sign() {
+        let params = NullsumParams::new();
+        let pan = &params.bass.pan;
+        for (text, expected) in [
+            ("C", 0.0),
+            ("c", 0.0),
+            ("0", 0.0),
+            ("30L", -0.3),
+            ("30 l", -0.3),
+            ("100R", 1.0),
+            ("-30", -0.3),
+            ("−30", -0.3),
+            ("+12,5", 0.125),
+            (" 12.5 ", 0.125),
+            ("-100", -1.0),
+        ] {
+            let value = pan.string_to_normalized_value(text).map(|n| pan.preview_plain(n)).unwrap();
+            assert!((value - expected).abs() < 1e-6, "{text}: {value}");
+        }
+        for text in ["", "left", "101", "-30L", "L", "NaN", "inf", "5C"] {
+            assert_eq!(pan.string_to_normalized_value(text), None, "{text}");
+        }
+        for pan in [-1.0, -0.37, 0.0, 0.004, 0.5] {
+            let shown = pan_text(pan);
+            assert_eq!(pan_of(&shown).map(pan_text), Some(shown));
+        }
+        assert_eq!(params.mix.string_to_normalized_value("12,5 %"), Some(0.125));
+        assert_eq!(params.mix.string_to_normalized_value("much"), None);
     }
 
     #[test]

@@ -1,8 +1,8 @@
-//! A file in place of the live input, for the standalone app: looped, at the device's rate.
+//! A song in place of the live input, for the standalone app: looped, at the device's rate. Without one the input goes through.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -21,59 +21,62 @@ const BLOCK: usize = 4096;
 /// Between two looks whether there is room.
 const POLL: Duration = Duration::from_millis(20);
 
-/// The file that the next instance plays instead of its input; none: the live input.
-static NEXT: Mutex<Option<PathBuf>> = Mutex::new(None);
+/// What the app was started with.
+struct App {
+    song: Option<PathBuf>,
+    has_input: bool,
+}
 
-/// Plays `path` in the next instance that is made. For the app, whose instance the wrapper makes.
+/// For the next instance; none: it is a host's, and has no player.
+static NEXT: Mutex<Option<App>> = Mutex::new(None);
+
+/// Gives the next instance that is made a player. For the app, whose instance the wrapper makes. `has_input`: whether somebody has named
+/// an input.
 ///
 /// # Errors
-/// [`AudioError`] when it cannot be opened.
-pub fn play_in_app(path: &Path) -> Result<(), AudioError> {
-    Decoder::open(path)?;
-    *NEXT.lock() = Some(path.to_path_buf());
+/// [`AudioError`] when `song` cannot be opened.
+pub fn play_in_app(song: Option<&Path>, has_input: bool) -> Result<(), AudioError> {
+    if let Some(song) = song {
+        Decoder::open(song)?;
+    }
+    *NEXT.lock() = Some(App { song: song.map(Path::to_path_buf), has_input });
     Ok(())
 }
 
-/// A player for the file that was given to [`play_in_app`], once.
+/// A player as it was asked for with [`play_in_app`], once.
 pub(super) fn of_app() -> Option<Player> {
-    NEXT.lock().take().map(Player::new)
+    NEXT.lock().take().map(|app| Player::new(app.song, app.has_input))
 }
 
-/// Plays a file, over and over.
+/// Plays a song, over and over.
 pub struct Player {
     shared: Arc<Shared>,
+    has_input: bool,
     thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
-    path: Mutex<PathBuf>,
+    /// None: the input goes through.
+    song: Mutex<Option<PathBuf>>,
+    /// Whether there is one, for the audio thread.
+    has_song: AtomicBool,
     playing: AtomicBool,
     stopping: AtomicBool,
-    /// Samples played since the file began, at the device's rate.
+    /// Samples from the song's start to what is played next, at the device's rate. The decoding thread where it goes elsewhere, then the
+    /// audio thread.
     position: AtomicU64,
     /// Where the decoder is asked to go on, plus 1; 0: nowhere.
     seek: AtomicU64,
-    /// Length at the device's rate, once it is known.
+    /// Length at the device's rate; 0: not known.
     length: AtomicU64,
     error: Mutex<Option<String>>,
 }
 
-impl Shared {
-    /// Whether it was asked for from the start. What was decoded ahead is then forgotten.
-    fn begins_anew(&self, queue: &ArrayQueue<[f32; 2]>) -> bool {
-        let asked = self.seek.swap(0, Acquire) > 0;
-        if asked {
-            while queue.pop().is_some() {}
-            self.position.store(0, Relaxed);
-        }
-        asked
-    }
-}
-
 impl Player {
-    fn new(path: PathBuf) -> Self {
+    pub(super) fn new(song: Option<PathBuf>, has_input: bool) -> Self {
         let shared = Shared {
-            path: Mutex::new(path),
+            has_song: AtomicBool::new(song.is_some()),
+            song: Mutex::new(song),
             playing: AtomicBool::new(true),
             stopping: AtomicBool::new(false),
             position: AtomicU64::new(0),
@@ -81,20 +84,40 @@ impl Player {
             length: AtomicU64::new(0),
             error: Mutex::new(None),
         };
-        Self { shared: Arc::new(shared), thread: Mutex::new(None) }
+        Self { shared: Arc::new(shared), has_input, thread: Mutex::new(None) }
     }
 
-    /// The file.
-    pub fn path(&self) -> PathBuf {
-        self.shared.path.lock().clone()
+    /// The song.
+    pub fn song(&self) -> Option<PathBuf> {
+        self.shared.song.lock().clone()
     }
 
-    /// Plays another file, from its start.
-    pub fn open(&self, path: PathBuf) {
-        *self.shared.path.lock() = path;
-        self.shared.length.store(0, Relaxed);
-        self.rewind();
+    /// Whether there is one; else the input goes through.
+    pub fn has_song(&self) -> bool {
+        self.shared.has_song.load(Relaxed)
+    }
+
+    /// Whether the app was started with an input.
+    pub fn has_input(&self) -> bool {
+        self.has_input
+    }
+
+    /// Plays another song, from its start.
+    pub fn open(&self, song: PathBuf) {
+        self.put(Some(song));
         self.set_playing(true);
+    }
+
+    /// Lets the song go: the input goes through again.
+    pub fn close(&self) {
+        self.put(None);
+    }
+
+    fn put(&self, song: Option<PathBuf>) {
+        self.shared.has_song.store(song.is_some(), Relaxed);
+        *self.shared.song.lock() = song;
+        self.shared.length.store(0, Relaxed);
+        self.seek(0);
     }
 
     /// Whether it plays; else the input is silent.
@@ -109,15 +132,17 @@ impl Player {
 
     /// Position and length in samples of the device's rate; a length of 0 is not known yet.
     pub fn position(&self) -> (u64, u64) {
-        (self.shared.position.load(Relaxed), self.shared.length.load(Relaxed))
+        let asked = self.shared.seek.load(Relaxed).checked_sub(1);
+        let position = asked.unwrap_or_else(|| self.shared.position.load(Relaxed));
+        (position, self.shared.length.load(Relaxed))
     }
 
-    /// Back to the start.
-    pub fn rewind(&self) {
-        self.shared.seek.store(1, Release);
+    /// Goes on from a sample of the device's rate.
+    pub fn seek(&self, position: u64) {
+        self.shared.seek.store(position.saturating_add(1), Release);
     }
 
-    /// What went wrong with the file.
+    /// What went wrong with the song.
     pub fn error(&self) -> Option<String> {
         self.shared.error.lock().clone()
     }
@@ -128,16 +153,8 @@ impl Player {
         self.shared.stopping.store(false, Release);
         let queue = Arc::new(ArrayQueue::new((AHEAD * f64::from(rate.max(1))) as usize + BLOCK));
         let feed = Feed { queue: queue.clone(), shared: self.shared.clone() };
-        let shared = self.shared.clone();
-        let spawned = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || {
-            while !shared.stopping.load(Acquire) {
-                *shared.error.lock() = decode(&shared, &queue, rate).err().map(|error| error.to_string());
-                // Until another file is opened, or this one is tried again.
-                while !shared.begins_anew(&queue) && !shared.stopping.load(Acquire) {
-                    std::thread::sleep(POLL);
-                }
-            }
-        });
+        let reader = Reader { shared: self.shared.clone(), queue, rate, whole: None };
+        let spawned = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || reader.run());
         match spawned {
             Ok(thread) => *self.thread.lock() = Some(thread),
             Err(error) => *self.shared.error.lock() = Some(error.to_string()),
@@ -159,43 +176,126 @@ impl Drop for Player {
     }
 }
 
+/// Samples of the left and the right channel.
+#[derive(Clone, Copy, Debug)]
+struct Decoded {
+    pair: [f32; 2],
+    /// Samples from the song's start.
+    position: u64,
+}
+
 /// The audio thread's end.
 pub(super) struct Feed {
-    queue: Arc<ArrayQueue<[f32; 2]>>,
+    queue: Arc<ArrayQueue<Decoded>>,
     shared: Arc<Shared>,
 }
 
 impl Feed {
-    /// Fills a block with the next samples, or silence. Realtime-safe.
+    /// Fills a block with the song's next samples, or silence; without a song the block stays as it is. Realtime-safe.
     pub fn fill(&self, main: &mut [&mut [f32]]) {
+        if !self.shared.has_song.load(Relaxed) {
+            return;
+        }
         let playing = self.shared.playing.load(Relaxed);
         let samples = main.iter().map(|plane| plane.len()).min().unwrap_or(0);
-        let mut played = 0;
+        let mut position = None;
         for i in 0..samples {
             let next = if playing { self.queue.pop() } else { None };
-            played += u64::from(next.is_some());
-            let pair = next.unwrap_or_default();
+            position = next.map(|next| next.position + 1).or(position);
+            let pair = next.map_or([0.0; 2], |next| next.pair);
             for (plane, sample) in main.iter_mut().zip(pair) {
                 if let Some(x) = plane.get_mut(i) {
                     *x = sample;
                 }
             }
         }
-        let (position, length) =
-            (self.shared.position.load(Relaxed) + played, self.shared.length.load(Relaxed));
-        self.shared.position.store(if length > 0 { position % length } else { position }, Relaxed);
+        if let Some(position) = position {
+            self.shared.position.store(position, Relaxed);
+        }
     }
 }
 
-fn decode(shared: &Shared, queue: &ArrayQueue<[f32; 2]>, rate: u32) -> Result<(), AudioError> {
-    loop {
-        let path = shared.path.lock().clone();
-        let mut decoder = Decoder::open(&path)?;
-        *shared.error.lock() = None;
-        let (from, channels) = (decoder.info().sample_rate, decoder.info().channels);
-        let mut resampler = if from == rate { None } else { Some(Resampler::new(from, rate, channels)?) };
+/// The decoding thread's end.
+struct Reader {
+    shared: Arc<Shared>,
+    queue: Arc<ArrayQueue<Decoded>>,
+    rate: u32,
+    /// The song that was read to its end last, and its length: what a lossy file says of itself is an announcement.
+    whole: Option<(PathBuf, u64)>,
+}
+
+impl Reader {
+    fn run(mut self) {
+        let mut from = 0;
+        while !self.is_stopped() {
+            let read = self.read(from);
+            *self.shared.error.lock() = read.as_ref().err().map(ToString::to_string);
+            from = match read {
+                Ok(Some(next)) => next,
+                Ok(None) | Err(_) => self.wait(),
+            };
+        }
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.shared.stopping.load(Acquire)
+    }
+
+    /// Until another song is opened, or this one is tried again. Where to begin.
+    fn wait(&self) -> u64 {
+        while !self.is_stopped() {
+            if let Some(from) = self.asked() {
+                return from;
+            }
+            std::thread::sleep(POLL);
+        }
+        0
+    }
+
+    /// Where it is asked to go. What was decoded ahead is then forgotten.
+    fn asked(&self) -> Option<u64> {
+        let from = self.shared.seek.load(Acquire).checked_sub(1)?;
+        while self.queue.pop().is_some() {}
+        self.shared.position.store(from, Relaxed);
+        // Another wish that has come meanwhile stays; the same one for another song is met by reading the song's path anew.
+        let _ = self.shared.seek.compare_exchange(from + 1, 0, AcqRel, Relaxed);
+        Some(from)
+    }
+
+    /// Reads the song once, from a sample of the device's rate to its end or until it is asked to go elsewhere. Where to go on; none: there is
+    /// nothing to play.
+    fn read(&mut self, from: u64) -> Result<Option<u64>, AudioError> {
+        let Some(song) = self.shared.song.lock().clone() else {
+            self.shared.length.store(0, Relaxed);
+            return Ok(None);
+        };
+        let mut decoder = Decoder::open(&song)?;
+        *self.shared.error.lock() = None;
+        let (own, channels) = (decoder.info().sample_rate, decoder.info().channels);
+        let announced = decoder.info().samples.map_or(0, |samples| scaled(samples, own, self.rate));
+        let known = self.whole.as_ref().filter(|(whole, _)| *whole == song).map(|(_, length)| *length);
+        self.shared.length.store(known.unwrap_or(announced), Relaxed);
+        let mut resampler =
+            if own == self.rate { None } else { Some(Resampler::new(own, self.rate, channels)?) };
         let (mut block, mut ready) = (Planar::new(channels), Planar::new(channels));
-        let mut total = 0;
+        // No format is sought in: what comes before is decoded, and left out.
+        let mut skip = scaled(from, self.rate, own);
+        while skip > 0 {
+            block.clear();
+            let most = usize::try_from(skip).unwrap_or(BLOCK).min(BLOCK);
+            let read = decoder.read(most, &mut block)?;
+            if read == 0 {
+                break;
+            }
+            skip -= read as u64;
+            if self.is_stopped() {
+                return Ok(None);
+            }
+            if let Some(next) = self.asked() {
+                return Ok(Some(next));
+            }
+        }
+        let mut position = scaled(decoder.position(), own, self.rate);
         let mut at_end = false;
         while !at_end {
             block.clear();
@@ -214,35 +314,39 @@ fn decode(shared: &Shared, queue: &ArrayQueue<[f32; 2]>, rate: u32) -> Result<()
             };
             let left = out.planes().first().map_or(&[][..], Vec::as_slice);
             let right = out.planes().get(1).map_or(left, Vec::as_slice);
-            for pair in left.iter().zip(right) {
-                let mut pair = [*pair.0, *pair.1];
-                while let Err(back) = queue.push(pair) {
-                    if shared.stopping.load(Acquire) {
-                        return Ok(());
+            for (left, right) in left.iter().zip(right) {
+                let mut next = Decoded { pair: [*left, *right], position };
+                position += 1;
+                while let Err(back) = self.queue.push(next) {
+                    if self.is_stopped() {
+                        return Ok(None);
                     }
-                    if shared.seek.load(Acquire) > 0 {
+                    if self.shared.seek.load(Acquire) > 0 {
                         break;
                     }
-                    pair = back;
+                    next = back;
                     std::thread::sleep(POLL);
                 }
             }
-            total += left.len() as u64;
-            if shared.stopping.load(Acquire) {
-                return Ok(());
+            if self.is_stopped() {
+                return Ok(None);
             }
-            if shared.begins_anew(queue) {
-                break;
-            }
-            if at_end {
-                shared.length.store(total, Relaxed);
-                // An empty file would be read for ever.
-                if total == 0 {
-                    return Ok(());
-                }
+            if let Some(next) = self.asked() {
+                return Ok(Some(next));
             }
         }
+        let length = scaled(decoder.position(), own, self.rate);
+        self.shared.length.store(length, Relaxed);
+        self.whole = Some((song, length));
+        // An empty file would be read for ever.
+        Ok((length > 0).then_some(0))
     }
+}
+
+/// A count of samples at another rate, halves upwards.
+fn scaled(samples: u64, from: u32, to: u32) -> u64 {
+    let (from, to) = (u128::from(from.max(1)), u128::from(to));
+    u64::try_from((u128::from(samples) * to * 2 + from) / (2 * from)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -279,14 +383,14 @@ mod tests {
         let [first, second, gone] = ["a.wav", "b.wav", "gone.wav"].map(|name| folder.path().join(name));
         ramp(&first, 1.0);
         let falling = ramp(&second, -1.0);
-        let player = Player::new(first);
+        let player = Player::new(Some(first), false);
         let feed = player.start(48_000);
         player.open(gone);
         until("no error", &|| player.error().is_some());
         player.set_playing(false);
         player.open(second.clone());
         until("the error stays", &|| player.error().is_none());
-        assert!(player.is_playing() && player.path() == second);
+        assert!(player.is_playing() && player.song() == Some(second));
         // What was decoded ahead is gone as soon as the decoder has seen the wish.
         until("the first file goes on", &|| {
             let mut next = [0.0; 10];
@@ -306,7 +410,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wav");
         let ramp = ramp(&path, 1.0);
-        let player = Player::new(path);
+        let player = Player::new(Some(path), false);
         let feed = player.start(48_000);
         let (mut left, mut right) = (Vec::new(), Vec::new());
         while left.len() < 2_500 {
@@ -318,9 +422,69 @@ mod tests {
         }
         assert!(left.iter().enumerate().all(|(i, x)| *x == ramp[i % 1000]));
         assert_eq!(left, right);
+        assert_eq!(player.position(), (500, 1000));
         player.set_playing(false);
         let mut silent = [9.0; 64];
         feed.fill(&mut [&mut silent]);
         assert_eq!(silent, [0.0; 64]);
+    }
+
+    #[test]
+    fn a_song_goes_on_from_where_it_is_asked_also_while_it_rests() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wav");
+        let ramp = ramp(&path, 1.0);
+        let player = Player::new(Some(path), false);
+        let feed = player.start(48_000);
+        player.set_playing(false);
+        for (asked, played) in [(600, 600), (0, 0), (999, 999), (5_000_000, 0)] {
+            player.seek(asked);
+            assert_eq!(player.position().0, asked);
+            until("nobody heeds it", &|| player.shared.seek.load(Relaxed) == 0);
+            assert_eq!(player.position().0, asked);
+            until("too little", &|| feed.queue.len() >= 10);
+            player.set_playing(true);
+            let mut next = [9.0; 10];
+            feed.fill(&mut [&mut next]);
+            player.set_playing(false);
+            let expected: Vec<f32> = (played..played + 10).map(|at| ramp[at % 1000]).collect();
+            assert_eq!(next, *expected, "{asked}");
+            assert_eq!(player.position(), ((played as u64 + 9) % 1000 + 1, 1000));
+        }
+    }
+
+    #[test]
+    fn a_song_s_length_is_known_before_it_was_played_at_any_rate() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wav");
+        ramp(&path, 1.0);
+        for (rate, length) in [(48_000, 1000), (96_000, 2000), (44_100, 919)] {
+            let player = Player::new(Some(path.clone()), false);
+            let _feed = player.start(rate);
+            until("no length", &|| player.position() == (0, length));
+        }
+        assert_eq!((scaled(u64::MAX, 1, 768_000), scaled(3, 2, 1), scaled(5, 0, 1)), (u64::MAX, 2, 5));
+    }
+
+    #[test]
+    fn without_a_song_the_input_goes_through() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wav");
+        ramp(&path, 1.0);
+        let player = Player::new(None, true);
+        let feed = player.start(48_000);
+        let through = || {
+            let mut block = [9.0; 64];
+            feed.fill(&mut [&mut block]);
+            block == [9.0; 64]
+        };
+        assert!(through() && !player.has_song());
+        player.open(path);
+        until("nothing is played", &|| player.has_song() && player.position().1 == 1000);
+        assert!(!through());
+        player.close();
+        assert!(through() && player.song().is_none());
+        until("it still reads", &|| player.position() == (0, 0) && player.shared.seek.load(Relaxed) == 0);
+        assert_eq!(player.error(), None);
     }
 }

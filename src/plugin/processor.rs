@@ -7,12 +7,14 @@ use std::time::{Duration, Instant};
 use nice_plug::prelude::{Buffer, Transport};
 use nice_plug::util::permit_alloc;
 
+use super::clock::Clock;
+use super::cues::{Cues, GROUPS, Gains};
 use super::pace::Pace;
 use super::params::{Lossless, NullsumParams, RenderMode, decibels_to_gain};
 use super::session::{Live, Session};
 use super::slot::{Routing, SLOTS};
 use crate::stream::smooth::Ramp;
-use crate::stream::{NoStems, StemOutputs};
+use crate::stream::{BlockingError, Client, NoStems, StemOutputs};
 
 /// How long a render waits for a model that does nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,8 +24,6 @@ const LOAD_PATIENCE: Duration = Duration::from_secs(120);
 const GUESS_PATIENCE: Duration = Duration::from_secs(10);
 /// Time that the output gain takes to arrive, in seconds.
 const RAMP_SECONDS: f32 = 0.02;
-/// How far the host's position may be from where it should be before it counts as a jump, in samples: some hosts round.
-const JUMP: i64 = 2;
 
 /// Runs a stream for a host.
 pub(super) struct Processor {
@@ -35,11 +35,13 @@ pub(super) struct Processor {
     pace: Pace,
     /// Whether the host or the user says so, or says otherwise.
     said: bool,
-    /// What is left of how long it waits for a model where nobody does.
-    patience: Duration,
+    /// How long it has waited for a model in vain.
+    waited: Duration,
+    /// Whether it gave the stream's worker up, until that does something again.
+    gave_up: bool,
+    cues: Cues,
     output: Ramp,
-    /// Where the host's song should be at the next call, while it plays.
-    expected: Option<i64>,
+    clock: Clock,
     /// Whether gains must be there at once: nothing was played yet.
     snap: bool,
 }
@@ -54,9 +56,11 @@ impl Processor {
             announced,
             pace: Pace::default(),
             said: announced,
-            patience: GUESS_PATIENCE,
+            waited: Duration::ZERO,
+            gave_up: false,
+            cues: Cues::new(rate),
             output: Ramp::new(1.0, (RAMP_SECONDS * rate) as u32),
-            expected: None,
+            clock: Clock::default(),
             snap: true,
         }
     }
@@ -72,8 +76,8 @@ impl Processor {
             live.client.reset();
         }
         self.pace.restart();
-        self.patience = GUESS_PATIENCE;
-        self.expected = None;
+        (self.waited, self.gave_up) = (Duration::ZERO, false);
+        self.clock = Clock::default();
         self.snap = true;
         self.session.fresh.store(true, Relaxed);
     }
@@ -113,16 +117,13 @@ impl Processor {
     /// Before the first block of a render: waits until the model is there. Not realtime-safe.
     pub fn settle(&mut self) {
         let started = Instant::now();
-        let patience = if self.said { LOAD_PATIENCE } else { self.patience };
+        let patience = if self.said { LOAD_PATIENCE } else { GUESS_PATIENCE }.saturating_sub(self.waited);
         if patience.is_zero() {
             return;
         }
-        permit_alloc(|| {
-            self.session.wait_until_settled(patience);
-        });
-        if !self.said {
-            self.patience = self.patience.saturating_sub(started.elapsed());
-        }
+        let settled = permit_alloc(|| self.session.wait_until_settled(patience));
+        // Where there is a model in the end, or only play, the next one is waited for as long.
+        self.waited = if settled && self.said { Duration::ZERO } else { self.waited + started.elapsed() };
     }
 
     /// Replaces a block by the output. `buses`: one output a slot. Realtime-safe unless it `renders`.
@@ -142,22 +143,29 @@ impl Processor {
         }
         let routing = self.session.routing();
         self.follow(transport, samples);
+        let in_time = (transport.playing || renders) && !self.snap;
+        let wanted = gains(params, routing, main.len());
+        let gains = self.cues.follow(wanted, samples, self.latency(), in_time, params.take_hands());
         if let Some(live) = &mut self.live {
             let client = &mut live.client;
-            set_gains(client, params, routing);
+            set_gains(client, &gains);
+            client.set_carrier(carrier(params, routing));
             if self.snap {
                 client.snap_gains();
             }
             let mut outputs = Buses(buses);
             let stems: &mut dyn StemOutputs = if outputs.0.is_empty() { &mut NoStems } else { &mut outputs };
             if renders {
-                // A failure is in the status, for the editor; the block is whole all the same.
-                let _ = permit_alloc(|| client.process_blocking(main, stems, PATIENCE));
+                // A failure is in the status, for the editor; the block is whole all the same. One that does nothing is not waited for at
+                // every block.
+                let patience = if self.gave_up { Duration::ZERO } else { PATIENCE };
+                let outcome = permit_alloc(|| client.process_blocking(main, stems, patience));
+                self.gave_up = matches!(outcome, Err(BlockingError::Timeout(_)));
             } else {
                 client.process(main, stems);
             }
         }
-        self.amplify(params, main);
+        self.amplify(gains[SLOTS][1], main);
         self.session.note_output(main);
         self.snap = false;
         if samples > 0 {
@@ -169,21 +177,15 @@ impl Processor {
     /// Notices jumps of the host's position.
     fn follow(&mut self, transport: &Transport, samples: usize) {
         let position = transport.pos_samples().filter(|_| transport.playing);
-        if let (Some(position), Some(expected)) = (position, self.expected)
-            && position.saturating_sub(expected).abs() > JUMP
+        if self.clock.jumps(position, samples)
             && let Some(live) = &mut self.live
         {
             live.client.jump();
         }
-        // Where it stands still, the song will go on from there.
-        self.expected = match position {
-            Some(position) => Some(position.saturating_add(samples as i64)),
-            None => self.expected,
-        };
     }
 
-    fn amplify(&mut self, params: &NullsumParams, main: &mut [&mut [f32]]) {
-        self.output.set(if params.bypass.value() { 1.0 } else { decibels_to_gain(params.output.value()) });
+    fn amplify(&mut self, gain: f32, main: &mut [&mut [f32]]) {
+        self.output.set(gain);
         if self.snap {
             self.output.snap();
         }
@@ -200,24 +202,50 @@ impl Processor {
     }
 }
 
-/// Gains of all lanes, which are the slots. Realtime-safe.
-fn set_gains(client: &mut crate::stream::Client, params: &NullsumParams, routing: Routing) {
+/// What the parameters come to. Realtime-safe.
+fn gains(params: &NullsumParams, routing: Routing, channels: usize) -> Gains {
     let strips = params.strips();
     let soloed = |slot: usize| strips.get(slot).is_some_and(|strip| strip.solo.value());
     let any_solo = (0..SLOTS).any(|slot| routing.stem(slot).is_some() && soloed(slot));
-    for (slot, strip) in strips.iter().enumerate() {
+    let mut gains = [[0.0; 2]; GROUPS];
+    for (slot, (gains, strip)) in gains.iter_mut().zip(strips).enumerate() {
         // A slot without a stem is silent, but for what a model before has left there.
         let heard = !strip.mute.value() && (!any_solo || soloed(slot));
-        let gains = if heard { strip.gains() } else { [0.0; 2] };
-        for (channel, gain) in gains.into_iter().enumerate() {
-            client.set_gain(slot, channel, gain);
+        *gains = match (heard, channels) {
+            (false, _) => [0.0; 2],
+            // There is no side to turn to.
+            (true, 1) => [loudest(strip.gains()); 2],
+            (true, _) => strip.gains(),
+        };
+    }
+    gains[SLOTS] = match params.bypass.value() {
+        true => [0.0, 1.0],
+        false => [params.mix.value(), decibels_to_gain(params.output.value())],
+    };
+    gains
+}
+
+/// Gains of all lanes, which are the slots. Realtime-safe.
+fn set_gains(client: &mut Client, gains: &Gains) {
+    for (slot, gains) in gains[..SLOTS].iter().enumerate() {
+        for (channel, gain) in gains.iter().enumerate() {
+            client.set_gain(slot, channel, *gain);
         }
     }
-    client.set_wet(if params.bypass.value() { 0.0 } else { params.mix.value() });
-    client.set_carrier(match params.lossless.value() {
+    client.set_wet(gains[SLOTS][0]);
+}
+
+/// The slot that takes what the others leave. Realtime-safe.
+fn carrier(params: &NullsumParams, routing: Routing) -> Option<usize> {
+    match params.lossless.value() {
         Lossless::Spectral => routing.stems().checked_sub(1).and_then(|last| routing.slot(last)),
         Lossless::Off => None,
-    });
+    }
+}
+
+/// The gain on the side that a pan leaves as it is.
+fn loudest([left, right]: [f32; 2]) -> f32 {
+    if left.abs() >= right.abs() { left } else { right }
 }
 
 /// The output buses of the multi-output class.

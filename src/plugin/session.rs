@@ -241,7 +241,9 @@ pub struct Session {
     thread: Mutex<Option<JoinHandle<()>>>,
     stopping: AtomicBool,
     routing: AtomicU64,
+    /// Whether the host is to be asked to start the plugin anew, and how.
     restart: AtomicBool,
+    restarter: Mutex<Option<Announce>>,
     /// Samples of latency that the stream has which plays now.
     latency: AtomicU32,
     /// Whether the host is to be told of them, and how: by the control thread, since the audio thread must not.
@@ -279,6 +281,7 @@ impl Session {
             stopping: AtomicBool::new(false),
             routing: AtomicU64::new(Routing::NONE.pack()),
             restart: AtomicBool::new(false),
+            restarter: Mutex::default(),
             latency: AtomicU32::new(0),
             latency_untold: AtomicBool::new(false),
             announce: Mutex::default(),
@@ -316,6 +319,10 @@ impl Session {
     /// Tells the control thread, which is started if need be.
     pub fn send(self: &Arc<Self>, command: Command) {
         self.start();
+        if matches!(command, Command::Fetch | Command::Retry) {
+            // Until then there may be no model; from now on one is on its way, which a render waits for.
+            *self.settled.0.lock() = None;
+        }
         // It holds a receiver itself, so this cannot fail.
         let _ = self.commands.0.send(command);
     }
@@ -375,13 +382,23 @@ impl Session {
         self.output_peaks.get(channel).map_or(0.0, |peak| peak.swap(0.0, Relaxed))
     }
 
-    pub(super) fn want_restart(&self) {
-        self.restart.store(true, Release);
+    /// Sets how the host is asked to start the plugin anew.
+    pub(super) fn set_restarter(&self, announce: Option<Announce>) {
+        *self.restarter.lock() = announce;
     }
 
-    /// Whether the host is to be asked to start anew, once. Realtime-safe.
-    pub(super) fn take_restart(&self) -> bool {
-        self.restart.load(Relaxed) && self.restart.swap(false, Acquire)
+    /// Whether the host is to be asked to start the plugin anew.
+    pub(super) fn want_restart(&self, wanted: bool) {
+        self.restart.store(wanted, Release);
+    }
+
+    /// Asks the host to start the plugin anew where that is wanted. Not under the owner's lock, which the start takes.
+    pub(super) fn tell_restart(&self) {
+        if self.restart.swap(false, Acquire)
+            && let Some(announce) = self.restarter.lock().clone()
+        {
+            announce();
+        }
     }
 
     /// Samples of latency. Realtime-safe.
@@ -465,6 +482,7 @@ impl Session {
             self.settled.0.lock(),
             self.announce.lock(),
             self.unsaved.lock(),
+            self.restarter.lock(),
         );
         let session = (session, self.window_threads.lock());
         let process = (process, Stream::hold_tables());

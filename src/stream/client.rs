@@ -81,8 +81,8 @@ pub struct Client {
     /// Position of the last reset; silence before it.
     origin: u64,
     cover: Cover,
-    /// [`Ready::from`] as last seen in one piece.
-    ready_from: u64,
+    /// What the worker had made when it was last seen in one piece.
+    ready: Ready,
     weights: Box<Weights>,
     /// [stems · channels].
     gains: Vec<Ramp>,
@@ -117,7 +117,7 @@ impl Client {
             written: latency,
             origin: latency,
             cover: Cover::new(fade.min(parts.lookahead.0), parts.hop.0, parts.lookahead.0),
-            ready_from: 0,
+            ready: Ready { from: 0, until: 0, tail: None },
             weights: Box::new(Weights { of: [[0.0; CHUNK]; SOURCES], used: [false; SOURCES], whole: false }),
             gains: vec![Ramp::new(1.0, ramp); shared.stems * shared.channels],
             wet: Ramp::new(1.0, ramp),
@@ -291,7 +291,7 @@ impl Client {
         while done < count {
             let n = (count - done).min(CHUNK);
             let position = first + done as u64;
-            let ready = self.ready();
+            let ready = self.ready(position);
             let late = self.cover.fill(position, n, self.origin, ready, &mut self.weights);
             if matches!(self.shared.status.state(), State::Running | State::Failing) {
                 self.shared.status.count_late(late);
@@ -310,14 +310,10 @@ impl Client {
         }
     }
 
-    /// What the worker has made. Realtime-safe.
-    fn ready(&mut self) -> Ready {
-        let ready = self.shared.ready();
-        // Past the end: the worker is about to publish a window after a gap; what it published before still holds.
-        if ready.from <= ready.until {
-            self.ready_from = ready.from;
-        }
-        Ready { from: self.ready_from, ..ready }
+    /// What the worker has made, as far as it matters from `position` on. Realtime-safe.
+    fn ready(&mut self, position: u64) -> Ready {
+        self.ready = after(self.ready, self.shared.ready(), position);
+        self.ready
     }
 
     /// Mixes `n` samples of a channel into `scratch.main`. Realtime-safe.
@@ -437,7 +433,31 @@ impl Client {
     }
 }
 
+/// What holds at `position`, of what was there before and what the worker says now. Realtime-safe.
+fn after(before: Ready, now: Ready, position: u64) -> Ready {
+    // Past its end: the worker is about to publish a window after a gap.
+    let torn = now.from > now.until;
+    // It has done so early: what lies before the gap is played first.
+    let early = now.from > before.until && position < before.until;
+    if torn || early { before } else { now }
+}
+
 /// Samples of a block: of its shortest channel.
 fn length(main: &[&mut [f32]]) -> usize {
     main.iter().map(|plane| plane.len()).min().unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_lies_before_a_gap_is_played_although_the_window_behind_it_is_there() {
+        let ready = |from, until| Ready { from, until, tail: Some(0) };
+        let before = ready(0, 100);
+        assert_eq!(after(before, ready(0, 200), 50), ready(0, 200), "no gap");
+        assert_eq!(after(before, ready(200, 300), 50), before, "a gap, not reached");
+        assert_eq!(after(before, ready(200, 300), 100), ready(200, 300), "reached");
+        assert_eq!(after(before, ready(200, 100), 100), before, "half published");
+    }
 }

@@ -16,7 +16,7 @@ mod tier;
 use super::sinc::Sinc;
 pub use super::units::{HostSamples, ModelSamples};
 pub use shape::Shape;
-pub use tier::{Choice, Measured, ModelTiming, Tier};
+pub use tier::{Choice, Measured, ModelTiming, SUSTAINABLE_LOAD, Tier};
 
 /// Longest window, in seconds.
 const MAX_WINDOW_SECONDS: u64 = 60;

@@ -64,6 +64,12 @@ pub fn note(ui: &mut Ui, words: &str) -> bool {
     line(ui, words, color, &[("OK", ())]).is_some()
 }
 
+/// Draws that the model is too much for this computer.
+pub fn strain(ui: &mut Ui, words: &str) -> Option<Answer> {
+    let color = Palette::of(ui.visuals()).bad;
+    line(ui, words, color, &[("Choose another", Answer::Choose)])
+}
+
 fn line<A: Clone>(ui: &mut Ui, words: &str, color: Color32, answers: &[(&str, A)]) -> Option<A> {
     let palette = Palette::of(ui.visuals());
     let mut answer = None;

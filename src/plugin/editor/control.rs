@@ -6,7 +6,7 @@ use egui::{
 };
 
 use super::desk::{Desk, Typing};
-use super::key::Key;
+use super::key::{Field, Key};
 use super::theme::{Palette, font};
 
 /// How much slower a drag is with Shift.
@@ -92,32 +92,54 @@ fn keys(ui: &Ui, response: &Response, desk: &mut Desk, key: Key, how: Move, fine
 }
 
 fn begin_typing(desk: &mut Desk, key: Key) {
-    desk.typing = Some(Typing { key, text: String::new(), fresh: true });
+    desk.typing = Some(Typing { key, text: String::new(), fresh: true, refused: false });
 }
 
-/// The field for a typed value in `rect`, where one is being typed. True while it is.
+/// The field for a typed value in `rect`, where one is being typed. True while it is. A text that means nothing stays, in red.
 pub fn typing(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key) -> bool {
     let Some(mut typing) = desk.typing.take_if(|typing| typing.key == key) else { return false };
+    let bad = Palette::of(ui.visuals()).bad;
     let edit = egui::TextEdit::singleline(&mut typing.text)
         .id(ui.scope_id().with(("typing", key)))
         .font(font(12.0))
         .margin(egui::Margin::symmetric(3, 1))
         .char_limit(24)
+        .text_color_opt(typing.refused.then_some(bad))
         .hint_text("value");
     let response = ui.put(rect, edit);
+    if response.changed() {
+        typing.refused = false;
+    }
     if typing.fresh {
         response.request_focus();
         typing.fresh = false;
     } else if ui.input(|input| input.key_pressed(Press::Escape)) {
         return false;
     } else if response.lost_focus() {
-        if !typing.text.trim().is_empty() {
-            desk.enter(key, &typing.text);
+        if typing.text.trim().is_empty() || desk.enter(key, &typing.text) {
+            return false;
         }
-        return false;
+        typing.refused = true;
+        // Whoever has gone elsewhere is left there.
+        if ui.input(|input| input.key_pressed(Press::Enter)) {
+            response.request_focus();
+        }
+    }
+    if typing.refused {
+        ui.painter().rect_stroke(rect, 3.0, Stroke::new(1.5, bad), StrokeKind::Inside);
+        response.on_hover_text(expected(key));
     }
     desk.typing = Some(typing);
     true
+}
+
+/// What a field understands.
+fn expected(key: Key) -> &'static str {
+    match key {
+        Key::Strip(_, Field::Pan) => "Type C, 30L, 30R, or −100 to 100. Escape leaves it as it was.",
+        Key::Mix => "Type a percentage from 0 to 100. Escape leaves it as it was.",
+        _ => "Type decibels, such as −6.5, or -inf. Escape leaves it as it was.",
+    }
 }
 
 /// A number that is typed on a double click, in `rect`.
@@ -180,14 +202,18 @@ pub fn announce(ui: &Ui, response: &Response, desk: &Desk, key: Key) {
     response.widget_info(|| WidgetInfo::slider(enabled, value, desk.name(key)));
 }
 
-/// A switch in `rect`, in `color` while it is on.
+/// A switch in `rect`, in `color` while it is on. Alt or Ctrl with a click solos alone.
 pub fn switch(ui: &mut Ui, rect: Rect, desk: &mut Desk, key: Key, text: &str, color: Color32, hint: &str) {
     let palette = Palette::of(ui.visuals());
-    let on = desk.value(key) >= 0.5;
     let response = ui.interact(rect, ui.scope_id().with(key), Sense::click());
     if response.clicked() {
-        desk.set(key, if on { 0.0 } else { 1.0 });
+        let alone = ui.input(|input| input.modifiers.alt || input.modifiers.command);
+        match key {
+            Key::Strip(slot, Field::Solo) if alone => desk.solo_alone(slot),
+            _ => desk.set(key, if desk.value(key) >= 0.5 { 0.0 } else { 1.0 }),
+        }
     }
+    let on = desk.value(key) >= 0.5;
     let (enabled, name) = (ui.is_enabled(), desk.name(key));
     response.widget_info(|| WidgetInfo::selected(Role::CheckBox, enabled, on, &name));
     let fill = match (on, response.hovered()) {

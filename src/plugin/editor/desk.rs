@@ -5,8 +5,9 @@ use std::sync::Arc;
 use nice_plug::context::gui::GuiContext;
 
 use super::history::History;
-use super::key::{AnyParam, Key};
+use super::key::{AnyParam, Field, Key};
 use crate::plugin::params::NullsumParams;
+use crate::plugin::slot::SLOTS;
 
 /// Time that a host may take to hand a value back, in seconds.
 const ROUND_TRIP: f64 = 0.2;
@@ -30,6 +31,8 @@ pub struct Typing {
     pub text: String,
     /// Whether the field is new and wants the keyboard.
     pub fresh: bool,
+    /// Whether the text was entered, and means nothing.
+    pub refused: bool,
 }
 
 /// All parameters.
@@ -122,6 +125,7 @@ impl Desk {
         if value != grip.value {
             grip.value = value;
             if let Some(gui) = &self.gui {
+                self.params.lay_hands_on(grip.key.groups());
                 param.set(&gui.param_setter(), value);
             }
         }
@@ -162,12 +166,25 @@ impl Desk {
 
     /// To what a text means; false where it means nothing.
     pub fn enter(&mut self, key: Key, text: &str) -> bool {
-        let text = text.trim().replace('−', "-").replace(',', ".").replace("-∞", "-inf");
-        let value = self.param(key).and_then(|param| param.parse(&text));
+        let value = self.param(key).and_then(|param| param.parse(text));
         if let Some(value) = value {
             self.set(key, value);
         }
         value.is_some()
+    }
+
+    /// Solos a slot and no other.
+    pub fn solo_alone(&mut self, slot: usize) {
+        let mut changes = Vec::new();
+        // That one last: until a host has handed values back, the last one sent is shown.
+        let others = (0..SLOTS).filter(|other| *other != slot).map(|other| (other, 0.0));
+        for (slot, value) in others.chain([(slot, 1.0)]) {
+            let key = Key::Strip(slot, Field::Solo);
+            if self.value(key) != value {
+                changes.extend(self.put(key, value));
+            }
+        }
+        self.history.record_all(changes, self.now);
     }
 
     fn put(&mut self, key: Key, normalized: f32) -> Option<(Key, f32, f32)> {
@@ -175,6 +192,7 @@ impl Desk {
         let param = self.param(key)?;
         let (before, after) = (self.value(key), param.snapped(normalized));
         if let Some(gui) = &self.gui {
+            self.params.lay_hands_on(key.groups());
             let setter = gui.param_setter();
             param.begin(&setter);
             param.set(&setter, after);

@@ -2,6 +2,7 @@
 
 use egui::{Align, Color32, Layout, RichText, Sense, Ui, vec2};
 
+use super::strain::Strain;
 use super::text;
 use super::theme::Palette;
 use crate::plugin::library::Step;
@@ -61,13 +62,13 @@ impl Tone {
 }
 
 /// Draws it.
-pub fn show(ui: &mut Ui, view: &View, preview: bool) {
+pub fn show(ui: &mut Ui, view: &View, preview: bool, strain: Option<Strain>) {
     let palette = Palette::of(ui.visuals());
     ui.horizontal(|ui| {
         ui.set_height(20.0);
         let (words, mut tone, share) = model_line(view, preview);
         let state = view.status.as_ref().map(|status| status.state());
-        if matches!(state, Some(State::Failing | State::Panicked | State::Stopped)) {
+        if strain.is_some() || matches!(state, Some(State::Failing | State::Panicked | State::Stopped)) {
             tone = Tone::Bad;
         }
         let (dot, _) = ui.allocate_exact_size(vec2(10.0, 10.0), Sense::hover());
@@ -90,7 +91,7 @@ pub fn show(ui: &mut Ui, view: &View, preview: bool) {
                         "Waiting for the host to restart the plugin with the new latency".into(),
                         palette.warn,
                     ),
-                    _ => (words, palette.text),
+                    _ => strain.map_or((words, palette.text), |strain| (strain.words(), palette.bad)),
                 };
                 ui.add(egui::Label::new(RichText::new(words).color(ink).size(12.0)).truncate());
             });

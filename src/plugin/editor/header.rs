@@ -9,12 +9,13 @@ use nice_plug::prelude::Param;
 use super::control;
 use super::desk::Desk;
 use super::key::Key;
+use super::strain;
 use super::text;
 use super::theme::{Palette, font};
 use super::window::Change;
 use crate::plugin::params::TierChoice;
 use crate::plugin::session::{TierView, View};
-use crate::stream::Tier;
+use crate::stream::plan::SUSTAINABLE_LOAD;
 
 /// Zoom factors in the menu.
 const ZOOMS: [f32; 6] = [0.75, 0.9, 1.0, 1.25, 1.5, 2.0];
@@ -190,12 +191,12 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View, by_hand: bool) -> Option
         ui.spacing_mut().item_spacing.x = 2.0;
         let chosen = desk.params.tier.value();
         for choice in [TierChoice::Auto, TierChoice::Low, TierChoice::Balanced, TierChoice::High] {
-            let (name, what) = named(choice);
+            let (name, _) = named(choice);
             let chosen = choice == chosen && !by_hand;
             let known = choice.named().or(if chosen { view.tier } else { None });
             let found = known.and_then(|tier| view.tiers.iter().find(|view| view.tier == tier));
             let line = line_of(choice, found, palette, width > 96.0);
-            if cell(ui, width, chosen, name, line, &hint(what, found)) {
+            if cell(ui, width, chosen, name, line, &hint(choice, found, view, by_hand)) {
                 let normalized = desk.params.tier.preview_normalized(choice);
                 desk.set(Key::Tier, normalized);
                 wish = Some(Wish::Window(Change::Off));
@@ -203,19 +204,17 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View, by_hand: bool) -> Option
         }
         let (words, what) =
             if by_hand { (text::time(view.latency_ms), "set by hand") } else { ("…".into(), "by hand") };
-        let hint = format!("Window, hop and lookahead {what}; this session keeps them");
+        let hint = format!(
+            "Window, hop and lookahead {what}; this session keeps them. Meanwhile the parameter Latency Tier has no effect."
+        );
         if cell(ui, width, by_hand, "Custom", (words, palette.weak), &hint) {
             wish = Some(Wish::ByHand);
         }
         ui.add_space(10.0);
         let (rect, response) =
             ui.allocate_exact_size(vec2((ui.available_width()).max(10.0), 38.0), Sense::click());
-        let samples = view.status.as_ref().map_or(0, |status| status.latency_samples());
         let painter = ui.painter_at(rect);
-        let (big, small) = (
-            format!("{} latency", text::time(view.latency_ms)),
-            format!("{} samples", text::samples(samples)),
-        );
+        let (big, small, ink) = latency(view, palette);
         painter.text(
             rect.right_top() + vec2(-2.0, 11.0),
             Align2::RIGHT_CENTER,
@@ -228,7 +227,7 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View, by_hand: bool) -> Option
             Align2::RIGHT_CENTER,
             &small,
             font(11.0),
-            palette.weak,
+            ink,
         );
         let enabled = ui.is_enabled();
         response.widget_info(|| WidgetInfo::labeled(Role::Button, enabled, format!("{big}, {small}")));
@@ -240,6 +239,18 @@ pub fn tiers(ui: &mut Ui, desk: &mut Desk, view: &View, by_hand: bool) -> Option
             .on_hover_text("What the host compensates. Click to measure this computer again with the model.");
     });
     wish
+}
+
+/// The latency that the host compensates, in two lines. A new one begins with a block, for which a host may take its time.
+fn latency(view: &View, palette: &Palette) -> (String, String, Color32) {
+    let rate = f64::from(view.host_rate.max(1));
+    let planned = (1e-3 * view.latency_ms * rate).round() as u64;
+    let runs = view.status.as_ref().map_or(planned, |status| status.latency_samples());
+    let big = format!("{} latency", text::time(1e3 * runs as f64 / rate));
+    if runs == planned {
+        return (big, format!("{} samples", text::samples(runs)), palette.weak);
+    }
+    (big, format!("{} after playback starts", text::time(view.latency_ms)), palette.warn)
 }
 
 /// One of the tiers, or what is beside them. True when it was chosen now.
@@ -295,33 +306,49 @@ fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette, wide
     let Some(found) = found else {
         return (if choice == TierChoice::Auto { "measures" } else { "–" }.into(), palette.weak);
     };
-    let name = match (choice, found.tier) {
-        _ if !wide => "",
-        (TierChoice::Auto, Tier::Low) => "Low · ",
-        (TierChoice::Auto, Tier::Balanced) => "Balanced · ",
-        (TierChoice::Auto, Tier::High) => "High · ",
-        _ => "",
-    };
-    match found.load {
-        Some(load) if choice != TierChoice::Auto => {
-            let ink = if load > 0.7 { palette.load(load) } else { palette.weak };
-            let share = if wide { format!(" · {}", text::percent(load)) } else { String::new() };
-            (format!("{}{share}", text::time(found.latency_ms)), ink)
+    let ink = found.load.filter(|load| *load > SUSTAINABLE_LOAD).map_or(palette.weak, |load| palette.load(load));
+    let (time, share) = (text::time(found.latency_ms), found.load.map(text::percent));
+    let line = match (choice, share) {
+        // Its latency is at the end of the line.
+        (TierChoice::Auto, share) if wide => {
+            format!("{} · {}", text::tier(found.tier), share.unwrap_or(time))
         }
-        _ => (format!("{name}{}", text::time(found.latency_ms)), palette.weak),
-    }
+        (TierChoice::Auto, Some(share)) => share,
+        (_, Some(share)) if wide => format!("{time} · {share}"),
+        _ => time,
+    };
+    (line, ink)
 }
 
-fn hint(what: &str, found: Option<&TierView>) -> String {
-    let Some(found) = found else { return what.into() };
-    let load = match found.load {
-        Some(load) if load > 0.9 => {
-            format!("load {} of real time: this computer will drop windows", text::percent(load))
-        }
-        Some(load) => format!("load {} of real time", text::percent(load)),
-        None => "load not measured yet".into(),
-    };
-    format!("{what}.\nLatency {}, {load}.", text::time(found.latency_ms))
+fn hint(choice: TierChoice, found: Option<&TierView>, view: &View, by_hand: bool) -> String {
+    let (_, what) = named(choice);
+    let mut hint = format!("{what}.");
+    if let Some(found) = found {
+        let share = found.load.map(text::percent);
+        let load = match (found.load, share) {
+            (Some(load), Some(share)) if choice == TierChoice::Auto && load > SUSTAINABLE_LOAD => {
+                hint = match strain::sustained(view) {
+                    Some(tier) => {
+                        format!("Chosen by an earlier measurement; {} would keep up.", text::tier(tier))
+                    }
+                    None => "No tier keeps up on this computer; this one has the least load.".into(),
+                };
+                format!("load {share} of real time")
+            }
+            (Some(load), Some(share)) if load > 0.9 => {
+                format!("load {share} of real time: this computer will drop windows")
+            }
+            (_, Some(share)) => format!("load {share} of real time"),
+            _ => "load not measured yet".into(),
+        };
+        hint = format!("{hint}\nLatency {}, {load}.", text::time(found.latency_ms));
+    }
+    if by_hand {
+        hint.push_str(
+            "\nWhile Custom is on, the parameter Latency Tier has no effect; a click here turns Custom off.",
+        );
+    }
+    hint
 }
 
 fn icon(ui: &mut Ui, enabled: bool, name: &str, draw: impl FnOnce(&Ui, Rect, Color32)) -> Response {

@@ -32,8 +32,14 @@ pub struct History {
 impl History {
     /// A gesture on one parameter ended.
     pub fn record(&mut self, change: Change, now: f64) {
-        if change.1 != change.2 {
-            self.push(Step { changes: vec![change], flips: false, at: now });
+        self.record_all(vec![change], now);
+    }
+
+    /// A gesture on several parameters ended, which is one step.
+    pub fn record_all(&mut self, mut changes: Vec<Change>, now: f64) {
+        changes.retain(|(_, before, after)| before != after);
+        if !changes.is_empty() {
+            self.push(Step { changes, flips: false, at: now });
         }
     }
 

@@ -46,6 +46,17 @@ impl Key {
         let strips = (0..SLOTS).flat_map(move |slot| fields.map(|field| Self::Strip(slot, field)));
         strips.chain([Self::Mix, Self::Output, Self::Bypass, Self::Lossless])
     }
+
+    /// The groups of gains that it moves, a bit each.
+    pub fn groups(self) -> u32 {
+        match self {
+            // The others fall silent with it.
+            Self::Strip(_, Field::Solo) => (1 << SLOTS) - 1,
+            Self::Strip(slot, _) => 1 << slot,
+            Self::Mix | Self::Output | Self::Bypass => 1 << SLOTS,
+            Self::Lossless | Self::Tier | Self::Render => 0,
+        }
+    }
 }
 
 /// A parameter of any type.

@@ -44,7 +44,7 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null, output_meters:
     let (title, bypass) = halves(next(), 0.5);
     let at = title.left_center();
     ui.painter().text(at, Align2::LEFT_CENTER, "Master", font(14.0), palette.text);
-    let hint = "Bypass: the input, delayed by the same latency, so nothing jumps";
+    let hint = "Bypass: the input, delayed by the same latency, so nothing jumps. The stem outputs of Nullsum Multi go on.";
     control::switch(
         ui,
         bypass.shrink2(vec2(0.0, (height - 24.0).max(0.0) / 2.0)),
@@ -56,11 +56,11 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, null: Null, output_meters:
     );
 
     let mix = text::percent(f64::from(desk.plain(Key::Mix)));
-    let hint = "From the delayed input (0 %) to the mix of stems (100 %)";
+    let hint = "From the delayed input (0 %) to the mix of stems (100 %). The stem outputs of Nullsum Multi stay as they are.";
     slider(ui, next(), desk, Slider { label: "Mix", key: Key::Mix, origin: 0.0, value: mix, hint });
     let origin = desk.params.output.preview_normalized(0.0);
     let output = format!("{} dB", text::fader_db(desk.plain(Key::Output)));
-    let hint = "Gain of the main output; at 0 dB it changes no bit";
+    let hint = "Gain of the main output; at 0 dB it changes no bit. The stem outputs of Nullsum Multi stay as they are.";
     slider(ui, next(), desk, Slider { label: "Output", key: Key::Output, origin, value: output, hint });
     output_meter(ui, next(), output_meters);
     null_meter(ui, next(), null);

@@ -216,7 +216,7 @@ impl Picker {
         let body = (ui.available_height() - foot).max(20.0);
         let scrolled = match self.tab {
             Tab::Library => self.scroll(ui, body, |picker, ui| shelf::library(picker, ui, selected, view)),
-            Tab::Recent => self.scroll(ui, body, |picker, ui| shelf::recent(picker, ui, selected)),
+            Tab::Recent => self.scroll(ui, body, |picker, ui| shelf::recent(picker, ui, selected, view)),
             Tab::Files => self.browse.show(ui, body, &mut self.disk),
         };
         pick = scrolled.or(pick);
@@ -230,8 +230,7 @@ impl Picker {
             let response = ui.add(edit);
             let entered = response.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
             if (ui.button("Open").clicked() || entered) && !self.path.trim().is_empty() {
-                // A field of one line: paths may be separated by its spaces only where a scheme or quotes tell.
-                let words = self.path.replace(" file://", "\nfile://").replace("\" \"", "\"\n\"");
+                let words = self.path.clone();
                 pick = self.take_paths(&words).or(pick.take());
             }
         });

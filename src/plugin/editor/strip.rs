@@ -27,7 +27,7 @@ pub struct Strip {
     pub heard: bool,
 }
 
-/// Draws a strip into `rect`.
+/// Draws a strip into `rect`. `meters`: one a channel of the instance.
 pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mut [Meter]) {
     let palette = Palette::of(ui.visuals());
     let color = palette.slot(strip.slot);
@@ -45,7 +45,9 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
     }
     let (title, rest) = split_top(inner, 20.0);
     name(ui, title, strip);
-    let (rest, pan) = split_bottom(rest, 20.0);
+    // Where there is one channel, a balance would be a second fader.
+    let mono = meters.len() < 2;
+    let (rest, pan) = split_bottom(rest, if mono { 0.0 } else { 20.0 });
     let (rest, buttons) = split_bottom(rest, 28.0);
     let (middle, number) = split_bottom(rest, 22.0);
     if middle.height() > 40.0 {
@@ -55,11 +57,19 @@ pub fn show(ui: &mut Ui, rect: Rect, desk: &mut Desk, strip: &Strip, meters: &mu
     control::number(ui, number, desk, key(Field::Gain), &format!("{} dB", text::fader_db(db)));
     let cells = row(buttons.shrink2(vec2(0.0, 2.0)), 3, 4.0);
     for (cell, (field, letter, on, hint)) in cells.into_iter().zip([
-        (Field::Solo, "S", palette.solo, "Solo: only this stem, and others that are soloed"),
+        (
+            Field::Solo,
+            "S",
+            palette.solo,
+            "Solo: only this stem, and others that are soloed. Alt or Ctrl with a click solos this one alone.",
+        ),
         (Field::Mute, "M", palette.bad, "Mute: without this stem"),
         (Field::Phase, "Ø", palette.accent, "Invert the polarity"),
     ]) {
         control::switch(ui, cell, desk, key(field), letter, on, hint);
+    }
+    if mono {
+        return;
     }
     let value = desk.plain(key(Field::Pan));
     let hint = format!(

@@ -7,8 +7,10 @@ use nice_plug::prelude::{GuiContextInner, ParamPtr, PluginApi, PluginState};
 use parking_lot::Mutex;
 
 use super::*;
+use crate::audio::{AudioWriter, Container, Planar, SampleFormat, WriterSpec};
 use crate::plugin::library::Step;
 use crate::plugin::params::{NullsumParams, TierChoice};
+use crate::plugin::player::Player;
 use crate::plugin::session::{Guard, TierView};
 use crate::plugin::slot::Routing;
 use crate::registry::{Progress, Stage, What};
@@ -98,7 +100,11 @@ struct Bench {
 
 impl Bench {
     fn new(view: View) -> Self {
-        let session = Session::new(Arc::new(NullsumParams::new()), None);
+        Self::with_player(view, None)
+    }
+
+    fn with_player(view: View, player: Option<Player>) -> Self {
+        let session = Session::new(Arc::new(NullsumParams::new()), player);
         session.show(|shown| *shown = view);
         let host = Arc::new(FakeHost::default());
         let ctx = egui::Context::default();
@@ -195,10 +201,15 @@ impl Bench {
     }
 
     fn click(&mut self, label: &str) {
+        self.click_with(label, Modifiers::NONE);
+    }
+
+    fn click_with(&mut self, label: &str, modifiers: Modifiers) {
         let (_, at) = self.find(label);
         self.frame(vec![Event::PointerMoved(at)]);
-        self.button(at, true, Modifiers::NONE);
-        self.button(at, false, Modifiers::NONE);
+        self.button(at, true, modifiers);
+        self.button(at, false, modifiers);
+        self.frame(vec![Event::ModifiersChanged(Modifiers::NONE)]);
         self.frames(2);
     }
 
@@ -247,7 +258,7 @@ fn played() -> View {
         model: ready(),
         tier: Some(Tier::Low),
         tiers: tiers.to_vec(),
-        latency_ms: 240.0,
+        latency_ms: plan().latency_ms(),
         host_rate: 48_000,
         routing: Some(Routing::of(&["vocals".into(), "instrumental".into()])),
         status: Some(status),
@@ -296,7 +307,8 @@ fn all_states() -> Vec<(View, &'static [&'static str])> {
                 "Vocals",
                 "Instrumental",
                 "Low: 612 ms · 34 %",
-                "240 ms latency",
+                "232 ms latency, 11\u{2009}136 samples",
+                "Auto: Low · 34 %",
                 "0 late",
                 "Null",
                 "Other Gain",
@@ -413,6 +425,116 @@ fn the_keyboard_reaches_moves_and_types_values() {
 }
 
 #[test]
+fn a_text_that_means_nothing_stays_to_be_mended() {
+    let mut bench = Bench::new(played());
+    bench.tab_to("Vocals Pan");
+    bench.press(Press::Enter, Modifiers::NONE);
+    bench.frame(vec![Event::Text("5x".into())]);
+    bench.press(Press::Enter, Modifiers::NONE);
+    assert!(bench.app.desk.typing.as_ref().is_some_and(|typing| typing.refused));
+    assert_eq!(bench.params().vocals.pan.value(), 0.0);
+    bench.press(Press::Backspace, Modifiers::NONE);
+    assert!(bench.app.desk.typing.as_ref().is_some_and(|typing| typing.text == "5" && !typing.refused));
+    bench.press(Press::Enter, Modifiers::NONE);
+    assert!(bench.app.desk.typing.is_none());
+    assert!((bench.params().vocals.pan.value() - 0.05).abs() < 1e-6);
+    bench.tab_to("Vocals Gain");
+    bench.press(Press::Enter, Modifiers::NONE);
+    bench.frame(vec![Event::Text("loud".into())]);
+    bench.press(Press::Tab, Modifiers::NONE);
+    assert!(bench.app.desk.typing.as_ref().is_some_and(|typing| typing.refused));
+    bench.press(Press::Escape, Modifiers::NONE);
+    assert!(bench.app.desk.typing.is_none());
+    assert_eq!(bench.params().vocals.gain.value(), 0.0);
+}
+
+#[test]
+fn a_click_with_alt_solos_one_stem_alone_in_one_step() {
+    let mut bench = Bench::new(played());
+    bench.click("Vocals Solo");
+    bench.click_with("Other Solo", Modifiers::ALT);
+    let solos = |bench: &Bench| [bench.params().vocals.solo.value(), bench.params().other.solo.value()];
+    assert_eq!(solos(&bench), [false, true]);
+    bench.click("Undo");
+    assert_eq!(solos(&bench), [true, false]);
+    bench.click_with("Vocals Mute", Modifiers::ALT);
+    assert!(bench.params().vocals.mute.value());
+}
+
+#[test]
+fn where_there_is_one_channel_there_is_no_balance() {
+    assert!(Bench::new(played()).words().contains("Vocals Pan"));
+    let (_client, engine) = Stream::manual(&plan(), SLOTS, 1);
+    let status = Some(engine.status());
+    std::mem::forget(engine);
+    let words = Bench::new(View { status, ..played() }).words();
+    assert!(words.contains("Vocals Gain") && !words.contains("Vocals Pan"), "{words}");
+}
+
+#[test]
+fn a_latency_that_waits_for_the_host_is_told_apart_from_the_one_that_runs() {
+    let words = Bench::new(View { latency_ms: 612.0, ..played() }).words();
+    assert!(words.contains("232 ms latency, 612 ms after playback starts"), "{words}");
+}
+
+#[test]
+fn a_model_that_is_too_much_for_the_computer_is_not_shown_as_well() {
+    let loads = |loads: [f64; 3]| {
+        let tiers = Tier::ALL.into_iter().zip(loads);
+        let tiers = tiers.map(|(tier, load)| TierView { tier, latency_ms: 612.0, load: Some(load) });
+        View { tiers: tiers.collect(), ..played() }
+    };
+    let words = Bench::new(loads([9.0, 5.0, 3.9])).words();
+    assert!(words.contains("This model needs 9.0 times real time"), "{words}");
+    assert!(words.contains("Too slow to play live") && !words.contains("Preview model on"), "{words}");
+    let words = Bench::new(loads([0.8, 0.5, 0.2])).words();
+    assert!(words.contains("takes 80 % of real time") && !words.contains("needs"), "{words}");
+    let words = Bench::new(View { renders: true, ..loads([9.0, 5.0, 3.9]) }).words();
+    assert!(words.contains("Preview model on") && !words.contains("needs"), "{words}");
+}
+
+#[test]
+fn the_app_without_a_song_says_what_to_do_and_with_one_goes_where_it_is_clicked() {
+    let folder = tempfile::tempdir().unwrap();
+    let song = folder.path().join("song.wav");
+    let spec = WriterSpec {
+        container: Container::Wav,
+        sample_rate: 48_000,
+        channels: 1,
+        format: SampleFormat::Pcm16,
+    };
+    let mut writer = AudioWriter::create(&song, spec).unwrap();
+    writer.write(&Planar::from_planes(vec![vec![0.0; 96_000]]).unwrap()).unwrap();
+    writer.finish().unwrap();
+
+    let mut bench = Bench::with_player(played(), Some(Player::new(None, false)));
+    let session = bench.session.0.clone();
+    let player = session.player().unwrap();
+    assert!(bench.words().contains("--input-device"), "{}", bench.words());
+    // Nobody plays it, so that it stays where it is.
+    let _feed = player.start(48_000);
+    bench.app.inbox.put(Ok(vec![song]));
+    let start = std::time::Instant::now();
+    while player.position() != (0, 96_000) {
+        assert!(start.elapsed() < Duration::from_secs(60), "{:?}", player.position());
+        bench.frames(1);
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    bench.frames(2);
+    assert!(bench.words().contains("song.wav 0:00 / 0:02"), "{}", bench.words());
+    bench.click("Position in seconds");
+    let (position, _) = player.position();
+    assert!((46_000..50_000).contains(&position), "{position}");
+    bench.tab_to("Position in seconds");
+    bench.press(Press::ArrowRight, Modifiers::NONE);
+    assert_eq!(player.position().0, 96_000);
+    bench.click("Back to the start");
+    assert_eq!(player.position().0, 0);
+    bench.click("Close the song");
+    assert!(!player.has_song() && bench.words().contains("--input-device"), "{}", bench.words());
+}
+
+#[test]
 fn a_wheel_moves_what_is_under_the_pointer() {
     let mut bench = Bench::new(played());
     let (_, at) = bench.find("Vocals Gain");
@@ -497,7 +619,7 @@ fn files_that_are_dropped_go_the_way_of_those_that_are_chosen() {
     bench.frames(2);
     assert!(bench.words().contains("no names"), "{}", bench.words());
     drop(&mut bench, &[&root.path().join("song.wav")]);
-    assert!(bench.words().contains("--play"), "{}", bench.words());
+    assert!(bench.words().contains("by the app"), "{}", bench.words());
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Words and numbers for people.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
+use super::files::{is_checkpoint, is_yaml};
 use crate::plugin::params::SILENCE_DB;
 use crate::registry::{Progress, Stage, What, human_size};
+use crate::stream::Tier;
 
 /// Decibels of a fader: `0.0`, `−6.5`, `+3.0`, `−∞`.
 pub fn fader_db(db: f32) -> String {
@@ -57,6 +60,15 @@ pub fn time(ms: f64) -> String {
     if ms >= 10_000.0 { format!("{:.1} s", ms / 1000.0) } else { format!("{ms:.0} ms") }
 }
 
+/// A tier's name.
+pub fn tier(tier: Tier) -> &'static str {
+    match tier {
+        Tier::Low => "Low",
+        Tier::Balanced => "Balanced",
+        Tier::High => "High",
+    }
+}
+
 /// A number of samples, its digits grouped in threes.
 pub fn samples(count: u64) -> String {
     let digits = count.to_string();
@@ -103,29 +115,53 @@ pub fn progress(progress: &Progress) -> (String, Option<f32>) {
     (text, share)
 }
 
-/// A checkpoint, and its YAML where one stands beside it, out of what somebody pasted or typed: lines, in quotes or as `file:` addresses.
+/// A checkpoint, and its YAML where one stands beside it, out of what somebody pasted or typed: lines, or what a field of one line makes of
+/// them; in quotes or as `file:` addresses.
 pub fn pasted_paths(text: &str, home: Option<&Path>) -> (Option<PathBuf>, Option<PathBuf>) {
     let (mut checkpoint, mut config) = (None, None);
-    for line in text.lines().take(16) {
-        let line = line.trim().trim_matches(['"', '\'']);
-        if line.is_empty() {
-            continue;
-        }
-        let line = line.strip_prefix("file://").map_or_else(
-            || line.to_string(),
+    for piece in text.lines().flat_map(pieces).take(16) {
+        let piece = piece.strip_prefix("file://").map_or_else(
+            || piece.to_string(),
             |path| String::from_utf8_lossy(&unescape(path.as_bytes())).into_owned(),
         );
-        let path = match (line.strip_prefix("~/"), home) {
+        let path = match (piece.strip_prefix("~/"), home) {
             (Some(rest), Some(home)) => home.join(rest),
-            _ => PathBuf::from(line),
+            _ => PathBuf::from(piece),
         };
-        if super::files::is_checkpoint(&path) {
+        if is_checkpoint(&path) {
             checkpoint.get_or_insert(path);
-        } else if super::files::is_yaml(&path) {
+        } else if is_yaml(&path) {
             config.get_or_insert(path);
         }
     }
     (checkpoint, config)
+}
+
+/// The paths of a line. A space may belong to one, but for those behind a quote that closes, or an ending that is known.
+fn pieces(line: &str) -> Vec<&str> {
+    let mut pieces = Vec::new();
+    let mut rest = line.trim();
+    while !rest.is_empty() {
+        let quote = rest.chars().next().filter(|first| ['"', '\''].contains(first));
+        let ends = |at: usize| {
+            let (piece, after) = rest.split_at(at);
+            match quote {
+                Some(quote) => piece.len() > 1 && piece.ends_with(quote),
+                None => {
+                    let path = Path::new(piece);
+                    is_checkpoint(path) || is_yaml(path) || after.trim_start().starts_with("file://")
+                }
+            }
+        };
+        let end = rest.char_indices().find(|(at, c)| c.is_whitespace() && ends(*at));
+        let (piece, after) = rest.split_at(end.map_or(rest.len(), |(at, _)| at));
+        let piece = piece.trim_matches(['"', '\'']);
+        if !piece.is_empty() {
+            pieces.push(piece);
+        }
+        rest = after.trim_start();
+    }
+    pieces
 }
 
 /// Replaces `%20` and the like; what is no escape stays.
@@ -149,8 +185,10 @@ pub fn unescape(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// What the built-in model reaches, from its card: the lowest and highest SDR a stem on music that it was not trained on.
-pub fn card_figures() -> String {
-    figures(include_str!("../../../assets/MODEL_CARD.md"))
+pub fn card_figures() -> &'static str {
+    static FIGURES: LazyLock<String> =
+        LazyLock::new(|| figures(include_str!("../../../assets/MODEL_CARD.md")));
+    &FIGURES
 }
 
 /// Reads the lines `| song | stem | SDR | …` below a card's `| Song | Stem |`; other tables say other things.
@@ -215,6 +253,31 @@ mod tests {
         assert_eq!(paths("~/m.pt"), (Some("/home/x/m.pt".into()), None));
         assert_eq!(paths("file:///100%.ckpt"), (Some("/100%.ckpt".into()), None));
         assert_eq!(paths("hello\n%zz"), (None, None));
+    }
+
+    #[test]
+    fn lines_that_a_field_has_joined_are_paths_of_their_own() {
+        let both: (Option<PathBuf>, Option<PathBuf>) =
+            (Some("/a b/m.CKPT".into()), Some("/a b/c.yaml".into()));
+        for text in [
+            "/a b/m.CKPT /a b/c.yaml",
+            "/a b/c.yaml  /a b/m.CKPT",
+            "'/a b/m.CKPT' '/a b/c.yaml'",
+            "\"/a b/m.CKPT\" \"/a b/c.yaml\"",
+            "'/a b/m.CKPT' /a b/c.yaml",
+            "/a b/m.CKPT '/a b/c.yaml'",
+            "file:///a%20b/m.CKPT file:///a%20b/c.yaml",
+            "'/a b/read me.txt' file:///a%20b/m.CKPT /a b/c.yaml",
+        ] {
+            assert_eq!(pasted_paths(text, None), both, "{text}");
+        }
+        for name in ["m.ckpt", "m.pt", "m.pth", "m.SafeTensors"] {
+            let (checkpoint, config) = pasted_paths(&format!("/{name} /c.yml"), None);
+            assert_eq!((checkpoint, config), (Some(format!("/{name}").into()), Some("/c.yml".into())));
+        }
+        assert_eq!(pieces("'/it's.ckpt' \"\" 'open"), ["/it's.ckpt", "open"]);
+        assert_eq!(pieces("  "), [""; 0]);
+        assert_eq!(pieces("/a.pt.d/b c.pt"), ["/a.pt.d/b c.pt"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use egui::{Color32, CornerRadius, FontFamily, FontId, Margin, Stroke, Style, TextStyle, Theme, Visuals};
 
 use crate::plugin::slot::SLOTS;
+use crate::stream::plan::SUSTAINABLE_LOAD;
 
 /// Space between things, in points.
 pub const GAP: f32 = 8.0;
@@ -111,7 +112,7 @@ impl Palette {
     pub fn load(&self, share: f64) -> Color32 {
         if share > 0.9 {
             self.bad
-        } else if share > 0.7 {
+        } else if share > SUSTAINABLE_LOAD {
             self.warn
         } else {
             self.text

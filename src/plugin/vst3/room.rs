@@ -1,7 +1,8 @@
 //! Room for the buses and channels that a host leaves out.
 //!
 //! A host may deactivate buses, and then gives null pointers for them, or fewer buses than there are. The wrapper reads through those
-//! pointers, leaves out the block, or takes what stands in the output for the input. Here they get memory of the plugin's own.
+//! pointers, leaves out the block, or takes what stands in the output for the input. Here they get memory of the plugin's own. Channels past
+//! those of the layout, which a host may hand over although it was refused them, are left as they are: the wrapper would panic.
 
 use nice_plug::wrapper::vst3::vst3::Steinberg::Vst::{AudioBusBuffers, ProcessData};
 
@@ -95,9 +96,11 @@ impl Room {
         if outputs.iter().all(|bus| bus.numChannels <= 0) {
             return Gap::None;
         }
+        let fits = |bus: &AudioBusBuffers, channels: usize| usize::try_from(bus.numChannels) == Ok(channels);
         let mut whole = given >= self.buses;
         for bus in 0..self.buses {
             let expected = if bus == 0 { self.channels } else { CHANNELS };
+            whole &= outputs.get(bus).is_some_and(|bus| fits(bus, expected));
             let own = |channel: usize| self.samples.get(bus * CHANNELS + channel);
             let mut pointers = [std::ptr::null_mut(); CHANNELS];
             for (channel, pointer) in pointers.iter_mut().enumerate().take(expected) {
@@ -119,6 +122,7 @@ impl Room {
         } else {
             None
         };
+        whole &= inputs.is_some_and(|bus| fits(bus, self.channels));
         for (channel, pointer) in self.input_pointers.iter_mut().enumerate().take(self.channels) {
             // SAFETY: by this function's contract.
             *pointer = unsafe { pointer_of(inputs, channel) };

@@ -70,7 +70,7 @@ pub struct Choice {
 }
 
 /// Load that leaves room for a busy machine.
-const SUSTAINABLE_LOAD: f64 = 0.7;
+pub const SUSTAINABLE_LOAD: f64 = 0.7;
 
 impl Tier {
     /// All, lowest latency first.

@@ -66,7 +66,7 @@ pub fn library(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) 
             hint: String::new(),
             chosen: selected.source == Source::Embedded,
         };
-        pick = card(ui, &built_in, |ui| use_button(ui, built_in.chosen, Selection::default())).or(pick);
+        pick = card(ui, &built_in, |ui| use_button(ui, built_in.chosen, view, Selection::default())).or(pick);
     }
     for (entry, cached) in
         registry::entries().iter().zip(picker.cached.iter().chain(std::iter::repeat(&false)))
@@ -120,7 +120,7 @@ fn of_registry(ui: &mut Ui, entry: &Entry, cached: bool, selected: &Selection, v
                 ui.label(RichText::new(words).color(palette.weak)).on_hover_text(hint);
                 None
             }
-            _ if cached => use_button(ui, chosen && !matches!(view.model, ModelView::Failed(_)), selection),
+            _ if cached => use_button(ui, chosen, view, selection),
             _ => {
                 let label = entry.checkpoint.size.map_or_else(
                     || "Download".into(),
@@ -136,7 +136,7 @@ fn of_registry(ui: &mut Ui, entry: &Entry, cached: bool, selected: &Selection, v
 }
 
 /// Files that were loaded before.
-pub fn recent(picker: &Picker, ui: &mut Ui, selected: &Selection) -> Option<Pick> {
+pub fn recent(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) -> Option<Pick> {
     let mut pick = None;
     if picker.recent.is_empty() {
         let palette = Palette::of(ui.visuals());
@@ -158,13 +158,14 @@ pub fn recent(picker: &Picker, ui: &mut Ui, selected: &Selection) -> Option<Pick
             hint: checkpoint.display().to_string(),
             chosen: selection.source == selected.source,
         };
-        pick = card(ui, &shown, |ui| use_button(ui, shown.chosen, selection.clone())).or(pick);
+        pick = card(ui, &shown, |ui| use_button(ui, shown.chosen, view, selection.clone())).or(pick);
     }
     pick
 }
 
-fn use_button(ui: &mut Ui, chosen: bool, selection: Selection) -> Option<Pick> {
-    if chosen {
+/// One that is chosen and has failed can be tried again.
+fn use_button(ui: &mut Ui, chosen: bool, view: &View, selection: Selection) -> Option<Pick> {
+    if chosen && !matches!(view.model, ModelView::Failed(_)) {
         let palette = Palette::of(ui.visuals());
         ui.label(RichText::new("In use").color(palette.good));
         return None;
