@@ -22,6 +22,9 @@ HELD = {
 }
 CHANNELS = 2
 PYTORCH = "PyTorch f32"
+# PyTorch lives in this process, also while ours has its turn. By default its threads spin for less than this after a pass (libgomp's for
+# some 20 ms, libomp's for 200), so they may; OMP_WAIT_POLICY=active would have them spin through our turn.
+SPIN_SECONDS = 0.5
 
 
 def numbers(text):
@@ -49,6 +52,7 @@ def main():
 
     import cases
     import generate
+    import gpu
     import reference
     import torch
 
@@ -56,12 +60,14 @@ def main():
     model = reference.build(case, reference.use(case["package"], args.references))
     print(f"{processor()}, {os.cpu_count()} processors; PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}; "
           f"load average {os.getloadavg()[0]:.1f}; medians of {args.rounds}")
+    print(f"PyTorch: eager, angles kept, its own choice of attention; {memory()}; {waiting()}")
     print("| Chunk | Threads | What | RTF | Slower than ours | Processor time | Its ratio | Peak memory | SNR to PyTorch f32 |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         generate.write_weights(case, model, folder)
         (folder / "model.yaml").write_text(generate.yaml_text(case))
+        model = gpu.quickest(model)
         for seconds in args.seconds:
             for threads in args.threads:
                 Comparison(args, model, folder, seconds, threads).run()
@@ -100,6 +106,7 @@ class Comparison:
                    "--seconds", str(self.seconds), "--threads", str(self.threads), "--runs", "1", "--warmup", str(self.args.warmup),
                    "--precision", precision, "--stems", raw]
         environment = dict(os.environ, **({"NULLSUM_KERNEL": kernel} if kernel else {}))
+        environment.pop("LD_PRELOAD", None)
         report = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
         samples = numpy.fromfile(raw, dtype=numpy.float32).reshape(-1, CHANNELS, round(report["audio_seconds"] * 44_100))
         self.chunk = samples[0]
@@ -118,6 +125,7 @@ class Comparison:
             started, processor = time.perf_counter(), time.process_time()
             stems = self.model(chunk)
             times = time.perf_counter() - started, time.process_time() - processor
+        time.sleep(SPIN_SECONDS)
         self.stems[name] = stems[0].float().numpy().reshape(-1, *self.chunk.shape)
         # The peak of this process so far: weights, and the largest pass up to now.
         return name, *times, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -137,6 +145,20 @@ class Comparison:
 def snr_db(expected, found):
     expected, found = expected.astype("float64"), found.astype("float64")
     return 10 * math.log10((expected**2).sum() / max(((expected - found) ** 2).sum(), 1e-300))
+
+
+def memory():
+    """Whose allocator PyTorch has: what Linux says of this process."""
+    try:
+        return "tcmalloc" if "tcmalloc" in Path("/proc/self/maps").read_text() else "the system's malloc"
+    except OSError:
+        return "the system's malloc"
+
+
+def waiting():
+    """How PyTorch's threads wait for one another."""
+    said = [f"{name}={os.environ[name]}" for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME") if name in os.environ]
+    return " ".join(said) or "OpenMP's default waiting"
 
 
 def processor():

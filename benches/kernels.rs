@@ -35,8 +35,8 @@ struct Bench {
 }
 
 impl Bench {
-    /// Times `f`, of so many floating-point operations, beside the peak.
-    fn report(&self, criterion: &mut Criterion, name: &str, flops: f64, mut f: impl FnMut()) {
+    /// Times `f`, of so many floating-point operations on so many threads, beside their peak.
+    fn report(&self, criterion: &mut Criterion, name: &str, threads: usize, flops: f64, mut f: impl FnMut()) {
         let (ops, pool) = (self.ops, &self.pool);
         let mut shares = Vec::new();
         let mut group = criterion.benchmark_group("kernels");
@@ -47,7 +47,7 @@ impl Bench {
                 let started = Instant::now();
                 (0..turns).for_each(|_| f());
                 let spent = started.elapsed();
-                shares.push(flops * turns as f64 / spent.as_secs_f64() / peak(ops, pool));
+                shares.push(flops * turns as f64 / spent.as_secs_f64() / peak(ops, pool, threads));
                 spent
             });
         });
@@ -62,7 +62,7 @@ impl Bench {
         let packed = PackedLinear::new(self.target, Linear { weight: &weight, bias: &bias })?;
         let (x, mut out) = (values(m * k, 1.0), vec![0.0; m * n]);
         let flops = 2.0 * (m * n * k) as f64;
-        self.report(criterion, &format!("linear {m}×{n}×{k}, one thread"), flops, || {
+        self.report(criterion, &format!("linear {m}×{n}×{k}, one thread"), 1, flops, || {
             packed.forward(&x, &mut out).unwrap_or_else(|error| eprintln!("{error}"));
         });
         Ok(())
@@ -99,7 +99,7 @@ impl Bench {
         let mut x = fresh.clone();
         let Sequences { frames, bands, axis, .. } = sequences;
         let name = format!("transformer {dim} {heads}×{dim_head}, {frames} × {bands}, {axis:?}");
-        self.report(criterion, &name, block.flops(sequences), || {
+        self.report(criterion, &name, self.pool.threads(), block.flops(sequences), || {
             block.forward(&self.pool, &mut x, sequences).unwrap_or_else(|error| eprintln!("{error}"));
         });
         Ok(())
@@ -127,7 +127,8 @@ impl Bench {
             .collect();
         let split = BandSplit::new(self.target, &bands)?;
         let (features, mut x) = (values(frames * total, 1.0), values(frames * widths.len() * dim, 1.0));
-        self.report(criterion, &format!("band split {dim}, {frames} frames"), split.flops(frames), || {
+        let (threads, name) = (self.pool.threads(), format!("band split {dim}, {frames} frames"));
+        self.report(criterion, &name, threads, split.flops(frames), || {
             split.forward(&self.pool, &features, &mut x, frames).unwrap_or_else(|error| eprintln!("{error}"));
         });
         let mut packed = Vec::new();
@@ -142,16 +143,12 @@ impl Bench {
         }
         let estimator = MaskEstimator::new(packed, true)?;
         let mut masks = vec![0.0; frames * stems * total];
-        self.report(
-            criterion,
-            &format!("mask estimators {dim} × {stems}, {frames} frames"),
-            estimator.flops(frames),
-            || {
-                estimator
-                    .forward(&self.pool, &x, &mut masks, frames)
-                    .unwrap_or_else(|error| eprintln!("{error}"));
-            },
-        );
+        let name = format!("mask estimators {dim} × {stems}, {frames} frames");
+        self.report(criterion, &name, threads, estimator.flops(frames), || {
+            estimator
+                .forward(&self.pool, &x, &mut masks, frames)
+                .unwrap_or_else(|error| eprintln!("{error}"));
+        });
         Ok(())
     }
 
@@ -176,9 +173,8 @@ impl Bench {
     }
 }
 
-/// FLOP/s of all threads with every operand in a register: the median of three short bursts.
-fn peak(ops: Ops, pool: &Pool) -> f64 {
-    let threads = pool.threads();
+/// FLOP/s of so many of the pool's threads with every operand in a register: the median of three short bursts.
+fn peak(ops: Ops, pool: &Pool, threads: usize) -> f64 {
     let mut bursts = [(); 3].map(|()| {
         let started = Instant::now();
         pool.run(threads, |_| _ = black_box(ops.burst(BURST)));

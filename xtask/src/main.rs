@@ -5,7 +5,7 @@ mod notices;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -27,69 +27,140 @@ const COMPLETIONS: [(&str, &str); 4] = [
 ];
 
 fn main() -> Result<()> {
-    match env::args().nth(1).as_deref() {
-        Some("bundle" | "bundle-universal") => bundle(env::args().skip(1).collect()),
-        Some("install") => install(env::args().skip(2).collect()),
-        Some("dist") => dist(),
-        Some("help" | "--help" | "-h") => {
-            println!("{USAGE}");
-            Ok(())
+    let mut arguments = env::args().skip(1);
+    let task = arguments.next().with_context(|| format!("no task given\n\n{USAGE}"))?;
+    let options: Vec<String> = arguments.collect();
+    if options.iter().chain([&task]).any(|word| matches!(word.as_str(), "help" | "--help" | "-h")) {
+        println!("{USAGE}");
+        return Ok(());
+    }
+    match task.as_str() {
+        "bundle" | "bundle-universal" => bundle(&task, options),
+        "install" => install(options),
+        "dist" => {
+            ensure!(options.is_empty(), "`dist` takes no options, but got `{}`", options.join(" "));
+            dist()
         }
-        Some(other) => bail!("unknown task `{other}`\n\n{USAGE}"),
-        None => bail!("no task given\n\n{USAGE}"),
+        other => bail!("unknown task `{other}`\n\n{USAGE}"),
     }
 }
 
 /// Builds the plugin's formats with the framework's own bundler, with the features that make it a plugin.
-fn bundle(mut arguments: Vec<String>) -> Result<()> {
-    if !arguments.iter().any(|argument| argument == "nullsum" || argument == "-p" || argument == "--package")
-    {
-        arguments.insert(1, "nullsum".into());
-    }
-    let wants_plugin = |argument: &String| argument.split([',', '=', ' ']).any(|feature| feature == "plugin");
-    if !arguments.iter().any(wants_plugin) {
+fn bundle(task: &str, options: Vec<String>) -> Result<()> {
+    let mut options = without_package(options)?;
+    let wants_plugin = |option: &String| option.split([',', '=', ' ']).any(|feature| feature == "plugin");
+    if !options.iter().any(wants_plugin) {
         // The app needs the system's audio headers on Linux; a plugin alone can be had with `--features plugin`.
-        arguments.extend(["--features".into(), "plugin,standalone".into()]);
+        options.extend(["--features".into(), "plugin,standalone".into()]);
     }
-    let asked = arguments.clone();
+    let (root, target) = (root_folder()?, target_folder()?);
+    let bundled = target.join("bundled");
+    // What is bundled is what is built now, or nothing.
+    for file in built(task, &options) {
+        remove(&target.join(file))?;
+    }
+    for file in ["Nullsum.vst3", "Nullsum.clap", "Nullsum.app", "Nullsum.exe", "Nullsum"] {
+        remove(&bundled.join(file))?;
+    }
+    // The bundler takes the package first.
+    let arguments = [task, "nullsum"].map(String::from).into_iter().chain(options.iter().cloned());
     nice_plug_xtask::main_with_args("cargo xtask", arguments)?;
-    let (root, bundled) = (root_folder()?, target_folder()?.join("bundled"));
     for document in ["LICENSE", "assets/MODEL_CARD.md"] {
         copy_all(&root.join(document), &bundled.join(Path::new(document).file_name().unwrap_or_default()))?;
     }
-    notices::write(&bundled.join("THIRD_PARTY.txt"), root, &asked)
+    notices::write(&bundled.join("THIRD_PARTY.txt"), root, &options)
+}
+
+/// The options but for the package, wherever and however it is named: there is one that can be bundled.
+fn without_package(options: Vec<String>) -> Result<Vec<String>> {
+    let mut rest = options.into_iter().peekable();
+    let mut packages: Vec<String> = rest.next_if(|word| !word.starts_with('-')).into_iter().collect();
+    let mut others = Vec::new();
+    while let Some(option) = rest.next() {
+        if option == "-p" || option == "--package" {
+            packages.push(rest.next().with_context(|| format!("`{option}` names no package"))?);
+        } else if let Some(name) = option.strip_prefix("--package=") {
+            packages.push(name.to_owned());
+        } else {
+            // The bundler knows no other name of it.
+            others.push(if option == "-r" { "--release".to_owned() } else { option });
+        }
+    }
+    match packages.iter().find(|name| *name != "nullsum") {
+        Some(other) => bail!("`{other}` cannot be bundled: only `nullsum` can"),
+        None => Ok(others),
+    }
+}
+
+/// Where the bundler looks below the target folder for app and library. It takes what lies there, whether this build made it or another.
+fn built(task: &str, options: &[String]) -> Vec<PathBuf> {
+    let first = |option| notices::chosen(options, &[option]).into_iter().next();
+    let targets = match task {
+        "bundle-universal" => ["x86_64-apple-darwin", "aarch64-apple-darwin"].map(String::from).to_vec(),
+        _ => vec![first("--target").unwrap_or_default()],
+    };
+    let default = if options.iter().any(|option| option == "--release") { "release" } else { "debug" };
+    let profile = first("--profile").unwrap_or_else(|| default.into());
+    let names = ["nullsum", "nullsum.exe", "libnullsum.so", "libnullsum.dylib", "nullsum.dll"];
+    let in_folder = |target: &String| names.map(|name| Path::new(target).join(&profile).join(name));
+    targets.iter().flat_map(in_folder).collect()
 }
 
 /// Bundles for release and copies the plugins to the user's folders.
-fn install(options: Vec<String>) -> Result<()> {
-    let plugins = [("Nullsum.vst3", folders::VST3), ("Nullsum.clap", folders::CLAP)];
+fn install(mut options: Vec<String>) -> Result<()> {
+    options.push("--release".into());
+    bundle("bundle", options)?;
     let bundled = target_folder()?.join("bundled");
-    // What is installed is what is built now, or nothing.
-    for (plugin, _) in plugins {
-        remove(&bundled.join(plugin))?;
-    }
-    let mut arguments = vec!["bundle".to_string(), "nullsum".into(), "--release".into()];
-    arguments.extend(options);
-    bundle(arguments)?;
-    for (plugin, folder) in plugins {
+    for (plugin, folder) in [("Nullsum.vst3", folders::VST3), ("Nullsum.clap", folders::CLAP)] {
         let folder = folders::of_user(folder)?;
-        let (from, to) = (bundled.join(plugin), folder.join(plugin));
-        let aside = folder.join(format!(".{plugin}.old"));
-        fs::create_dir_all(&folder).with_context(|| format!("{} cannot be made", folder.display()))?;
-        remove(&aside)?;
-        if to.exists() {
-            // A host may have it open: the old one is moved, not written over.
-            fs::rename(&to, &aside).with_context(|| format!("{} cannot be replaced", to.display()))?;
-        }
-        copy_all(&from, &to)?;
-        remove(&aside)?;
-        println!("{}", to.display());
+        replace(&bundled.join(plugin), &folder, plugin)?;
+        println!("{}", folder.join(plugin).display());
     }
     Ok(())
 }
 
+/// Puts a plugin into the user's folder, whole or not at all. A host may have the old one open: it is moved, not written over.
+fn replace(from: &Path, folder: &Path, plugin: &str) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    let to = folder.join(plugin);
+    let new = folder.join(format!(".{plugin}.new"));
+    let old = folder.join(format!(".{plugin}.{}.old", process::id()));
+    remove(&new)?;
+    let swapped = copy_all(from, &new).and_then(|()| swap(&new, &to, &old));
+    if swapped.is_err() {
+        // The first error is the one to tell.
+        let _ = remove(&new);
+    }
+    swapped?;
+    // Those of earlier installations too: a host that has ended since may have held them.
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(&format!(".{plugin}."))
+            && name.ends_with("old")
+            && let Err(error) = remove(&entry.path())
+        {
+            eprintln!("warning: {error:#}");
+        }
+    }
+    Ok(())
+}
+
+/// Renames `new` to `to`, and what was there to `old`; on failure what was there is there again.
+fn swap(new: &Path, to: &Path, old: &Path) -> Result<()> {
+    let had = to.symlink_metadata().is_ok();
+    if had {
+        fs::rename(to, old).with_context(|| format!("{} cannot be replaced", to.display()))?;
+    }
+    let renamed = fs::rename(new, to).with_context(|| format!("{} cannot be written", to.display()));
+    if renamed.is_err() && had {
+        fs::rename(old, to)
+            .with_context(|| format!("{} cannot be put back; it is {}", to.display(), old.display()))?;
+    }
+    renamed
+}
+
 fn remove(path: &Path) -> Result<()> {
-    let removed = match fs::metadata(path) {
+    let removed = match fs::symlink_metadata(path) {
         Err(_) => return Ok(()),
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -192,4 +263,45 @@ fn dist() -> Result<()> {
     }
     println!("{}", folder.display());
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_package_may_be_named_anywhere_or_not_at_all() {
+        let others =
+            |line: &str| without_package(line.split_whitespace().map(str::to_owned).collect()).unwrap();
+        for line in ["-r", "nullsum --release", "--release -p nullsum", "--package nullsum --release"] {
+            assert_eq!(others(line), ["--release"], "{line}");
+        }
+        assert_eq!(others("--package=nullsum --bin nullsum"), ["--bin", "nullsum"]);
+        assert!(without_package(vec!["--release".into(), "-p".into(), "xtask".into()]).is_err());
+        assert!(without_package(vec!["-p".into()]).is_err());
+    }
+
+    #[test]
+    fn a_plugin_is_replaced_whole_or_not_at_all() {
+        let folder = env::temp_dir().join(format!("nullsum-xtask-{}", process::id()));
+        let (from, to) = (folder.join("built"), folder.join("user").join("A.vst3"));
+        fs::create_dir_all(from.join("Contents")).unwrap();
+        fs::create_dir_all(&to).unwrap();
+        fs::write(from.join("Contents/A.so"), "new").unwrap();
+        fs::write(to.join("stale"), "old").unwrap();
+        // A held one of an earlier installation, a torn copy.
+        fs::create_dir_all(folder.join("user/.A.vst3.1.old")).unwrap();
+        fs::create_dir_all(folder.join("user/.A.vst3.new/torn")).unwrap();
+
+        replace(&folder.join("missing"), &folder.join("user"), "A.vst3").unwrap_err();
+        assert_eq!(fs::read_to_string(to.join("stale")).unwrap(), "old");
+        replace(&from, &folder.join("user"), "A.vst3").unwrap();
+        assert_eq!(fs::read_to_string(to.join("Contents/A.so")).unwrap(), "new");
+        assert!(!to.join("stale").exists());
+        assert_eq!(fs::read_dir(folder.join("user")).unwrap().count(), 1);
+        // Where the new one cannot be written, the old one is put back.
+        swap(&folder.join("missing"), &to, &folder.join("user/.A.vst3.1.old")).unwrap_err();
+        assert!(to.join("Contents/A.so").exists());
+        fs::remove_dir_all(&folder).unwrap();
+    }
 }

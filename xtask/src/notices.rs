@@ -40,7 +40,7 @@ pub fn write(file: &Path, root: &Path, arguments: &[String]) -> Result<()> {
 }
 
 /// The values of an option, written `--option value` or `--option=value`.
-fn chosen(arguments: &[String], options: &[&str]) -> Vec<String> {
+pub fn chosen(arguments: &[String], options: &[&str]) -> Vec<String> {
     let mut values = Vec::new();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
