@@ -12,7 +12,7 @@ mod score;
 mod synth;
 mod voice;
 
-pub use random::Random;
+use crate::dsp::Random;
 use score::Score;
 
 /// Samples per second of the piece.

@@ -2,8 +2,7 @@
 
 use std::sync::OnceLock;
 
-use sha2::{Digest, Sha256};
-
+use crate::hash;
 use crate::model::checkpoint::Checkpoint;
 
 /// Name of the embedded model, on the command line and in reports.
@@ -19,10 +18,7 @@ pub fn checkpoint() -> Option<Checkpoint> {
 #[must_use]
 pub fn sha256() -> &'static str {
     static HASH: OnceLock<String> = OnceLock::new();
-    HASH.get_or_init(|| {
-        let Some(bytes) = bytes() else { return String::new() };
-        Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-    })
+    HASH.get_or_init(|| bytes().map_or_else(String::new, hash::sha256))
 }
 
 #[cfg(feature = "embedded")]

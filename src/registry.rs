@@ -5,11 +5,12 @@
 //! they were published, or that none is stated, and nothing here ships them.
 
 use std::collections::BTreeSet;
-use std::fmt::{self, Write as _};
-use std::path::PathBuf;
+use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
+
+use crate::model::architecture::Family;
 
 mod cache;
 #[cfg(feature = "download")]
@@ -23,9 +24,9 @@ mod lock;
 #[cfg(feature = "download")]
 mod transfer;
 
-pub use cache::{CACHE_ENV, Files, Verdict, cache_dir, cached, cached_in, folder_in, verify};
 #[cfg(feature = "plugin")]
-pub(crate) use cache::{recorded_sha256, sha256_of};
+pub(crate) use cache::recorded_sha256;
+pub use cache::{CACHE_ENV, Files, cache_dir, cached, cached_in, folder_in};
 #[cfg(feature = "download")]
 pub use download::{FetchOptions, MIRROR_ENV, Progress, Stage, Timeouts, What, fetch};
 #[cfg(feature = "download")]
@@ -46,47 +47,10 @@ pub enum RegistryError {
     /// The platform names no cache folder (no home directory).
     #[error("no cache folder: the home directory is unknown; set {CACHE_ENV} to a folder for the models")]
     NoCacheDir,
-    /// A file of the cache could not be read.
-    #[error("cannot read {}: {source}; check its permissions, or delete it and fetch the model again", path.display())]
-    Unreadable {
-        /// The file.
-        path: PathBuf,
-        /// The operating system's reason.
-        source: std::io::Error,
-    },
 }
 
 fn did_you_mean(near: &[String]) -> String {
     if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
-}
-
-/// The two architectures that this program runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Architecture {
-    /// Band-split RoFormer: disjoint bands of frequencies.
-    BsRoformer,
-    /// Mel-Band RoFormer: overlapping mel bands.
-    MelBandRoformer,
-}
-
-impl Architecture {
-    /// The `--model_type` word of the trainers: `bs_roformer` or `mel_band_roformer`.
-    pub fn key(self) -> &'static str {
-        match self {
-            Self::BsRoformer => "bs_roformer",
-            Self::MelBandRoformer => "mel_band_roformer",
-        }
-    }
-}
-
-impl fmt::Display for Architecture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::BsRoformer => "BS-RoFormer",
-            Self::MelBandRoformer => "Mel-Band RoFormer",
-        })
-    }
 }
 
 /// A file on the web, with what is known about it beforehand.
@@ -147,7 +111,7 @@ pub struct Entry {
     /// Who trained it.
     pub author: String,
     /// Which of the two architectures.
-    pub architecture: Architecture,
+    pub architecture: Family,
     /// What the model itself puts out, in lower case; the remainder of the mixture is not counted.
     pub stems: Vec<String>,
     /// The weights.
@@ -290,7 +254,7 @@ fn near(wanted: &str) -> Vec<String> {
     let mut scored: Vec<(usize, &str)> = entries()
         .iter()
         .filter_map(|e| {
-            let distance = edit_distance(&wanted, &e.name);
+            let distance = strsim::levenshtein(&wanted, &e.name);
             let shared = words(&e.name).intersection(&wanted_words).count();
             let close = distance <= wanted.len().max(4) / 3;
             // A shared word weighs as much as six typing mistakes.
@@ -301,32 +265,9 @@ fn near(wanted: &str) -> Vec<String> {
     scored.into_iter().take(3).map(|(_, name)| name.to_owned()).collect()
 }
 
-/// Levenshtein distance over characters.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, &cb) in b.iter().enumerate() {
-            let replace = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = replace.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn edit_distance_counts_single_edits() {
-        assert_eq!(edit_distance("kitten", "sitting"), 3);
-        assert_eq!(edit_distance("", "abc"), 3);
-        assert_eq!(edit_distance("same", "same"), 0);
-    }
 
     #[test]
     fn sizes_read_as_on_a_download_page() {

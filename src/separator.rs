@@ -59,7 +59,7 @@ pub enum LoadError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// The arithmetic that is asked for cannot be had.
-    #[error("--precision: {0}")]
+    #[error("{0}")]
     Precision(String),
     /// The chunk is too short for the transform.
     #[error("a chunk of {chunk} samples is too short: n_fft {n_fft} needs at least {min}")]
@@ -98,9 +98,7 @@ pub enum SeparateError {
         found: usize,
     },
     /// Not even one chunk fits into the device's memory.
-    #[error(
-        "{device} ran out of memory with a chunk of {samples} samples; try a smaller --chunk, or --device cpu"
-    )]
+    #[error("{device} ran out of memory with a chunk of {samples} samples; try a shorter chunk, or the CPU")]
     OutOfMemory {
         /// Where it ran.
         device: String,
@@ -108,7 +106,7 @@ pub enum SeparateError {
         samples: usize,
     },
     /// The network failed.
-    #[error("the network failed on {device}: {source}; try a smaller --batch or --chunk")]
+    #[error("the network failed on {device}: {source}; try fewer chunks at a time, or shorter ones")]
     Network {
         /// Where it ran.
         device: String,
@@ -213,6 +211,12 @@ impl ModelInfo {
     /// Names of all stems that come out: those of the network, and the complement of a single one.
     pub fn stem_names(&self) -> Vec<String> {
         self.stems.iter().chain(&self.complement).cloned().collect()
+    }
+
+    /// What becomes of the part of the mixture that no mask takes, where `wanted` is asked for.
+    pub fn rule(&self, wanted: MaskRule) -> MaskRule {
+        // The only stem of a model would take all of the mixture; what it leaves is a stem of its own.
+        if self.complement.is_some() { MaskRule::Plain } else { wanted }
     }
 
     /// A model of random weights with `architecture`, for benchmarks.

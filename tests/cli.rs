@@ -176,7 +176,9 @@ fn numbers_that_are_none_are_refused_or_cleaned_as_asked() {
     let mut samples: Vec<f32> = (0..9_000).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
     (samples[100], samples[5_000]) = (f32::NAN, f32::INFINITY);
     studio.write("odd.wav", vec![samples], spec);
-    studio.separate(&["--non-finite", "refuse", "odd.wav"]).fails(4, &["2 samples", "odd.wav"]);
+    studio
+        .separate(&["--non-finite", "refuse", "odd.wav"])
+        .fails(4, &["2 samples", "odd.wav", "--non-finite clean"]);
     assert!(studio.files("output").is_empty());
     studio.separate(&["odd.wav"]).ok();
     let drums = read(&studio.path("output/odd_drums.wav"));
@@ -303,7 +305,7 @@ fn wrong_command_lines_and_inputs_say_what_is_wrong_and_leave_nothing() {
         (&["song.wav", "--mix", "piano=mute"], 2, &["piano"]),
         (&["song.wav", "--shard", "5/4"], 2, &["1/8"]),
         (&["song.wav", "--chunk", "10"], 4 - 2, &["chunk"]),
-        (&["song.wav", "--precision", "f16"], 3, &["f16 is not available on the CPU"]),
+        (&["song.wav", "--precision", "f16"], 3, &["f16 is not available on the CPU", "(--precision)"]),
         (&["song.wav", "--flac_file", "--pcm_type", "FLOAT"], 2, &["FLAC"]),
         (&["song.wav", "--device", "tpu"], 2, &["tpu"]),
         (&[], 2, &["no song given"]),
@@ -406,6 +408,9 @@ fn json_mode_prints_one_object_a_line_and_nothing_else() {
     // Fatal errors too.
     let run = studio.separate(&["--json", "--stems", "piano", "a.wav"]);
     assert_eq!((run.events()[0]["exit_code"].as_u64(), run.code), (Some(2), 2));
+    let run = studio.run(&["models", "download", "--json", "nonsuch"]);
+    let message = run.events()[0]["message"].to_string();
+    assert!(run.code == 2 && run.err.is_empty() && message.contains("nonsuch"), "{message}{}", run.err);
 }
 
 #[test]

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use nullsum::registry::{Architecture, RegistryError, Remote, default_entry, entries, find};
+use nullsum::model::architecture::Family;
+use nullsum::registry::{RegistryError, Remote, default_entry, entries, find};
 
 fn remotes() -> impl Iterator<Item = (&'static str, &'static Remote)> {
     entries().iter().flat_map(|e| [(e.name.as_str(), &e.checkpoint), (e.name.as_str(), &e.config)])
@@ -79,8 +80,8 @@ fn every_entry_says_what_it_puts_out_and_who_made_it() {
         assert!(!e.title.is_empty() && !e.author.is_empty(), "{}", e.name);
         assert!(e.licence.as_deref() != Some(""), "{}", e.name);
         let prefix = match e.architecture {
-            Architecture::BsRoformer => "bs-",
-            Architecture::MelBandRoformer => "mel-band-",
+            Family::BsRoformer => "bs-",
+            Family::MelBandRoformer => "mel-band-",
         };
         assert!(e.name.starts_with(prefix), "{} is a {}", e.name, e.architecture);
     }

@@ -252,8 +252,9 @@ class Batches(torch.utils.data.IterableDataset):
         return torch.from_numpy(stems.astype(np.float32))
 
     def __iter__(self):
-        torch.set_num_threads(1)
         worker = torch.utils.data.get_worker_info()
+        if worker:
+            torch.set_num_threads(1)
         number, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         for index in itertools.count(self.first + number, workers):
             yield self.make(index)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from acoustic import trimmed, tuned
-from prepare import SAMPLE_RATE, decode
+from prepare import SAMPLE_RATE, decode, unfinished
 from singer import keep, melody, produced
 from synthesize import CHORDS, MAJOR, MINOR
 
@@ -32,7 +32,10 @@ def voices(folders):
         if note := NAME.search(name):
             letter, accidental, octave = note.groups()
             key = 12 * int(octave) + 12 + PITCHES[letter] + {"": 0, "b": -1}.get(accidental, 1)
-            found.setdefault((path.parent, name[: note.start()]), {})[key] = trimmed(decode(path))
+            audio = trimmed(decode(path))
+            # One sample is what is left of silence.
+            if len(audio) > 1:
+                found.setdefault((path.parent, name[: note.start()]), {})[key] = audio
     return {voice: notes for voice, notes in found.items() if len(notes) > 3}
 
 
@@ -68,7 +71,8 @@ def sing(rng, notes, seconds):
     low, high = min(notes), max(notes)
     style = rng.random()
     spread = rng.uniform(0, 0.9)
-    tracks = [(np.zeros(length + 4 * SAMPLE_RATE, np.float32), pan, 1.0) for pan in (-spread, 0.0, spread)]
+    # Room for the longest note that begins before the end.
+    tracks = [(np.zeros(length + 8 * SAMPLE_RATE, np.float32), pan, 1.0) for pan in (-spread, 0.0, spread)]
     harmony = chords(rng, int(rng.integers(low, max(low + 1, high - 12))))
     line = melody(rng, low, max(low + 7, high))
     pattern = rng.random(16) < rng.uniform(0.3, 0.7)
@@ -105,15 +109,22 @@ def main():
     parser.add_argument("--seconds", type=float, default=24)
     args = parser.parse_args()
     found = voices([Path(folder) for folder in args.notes.split(",")])
+    if not found:
+        raise SystemExit(f"{args.notes}: no voice of four notes or more, in files named as malevoice_oo_C#3.mp3 is")
     print(f"{len(found)} voices: " + ", ".join(f"{name} {len(notes)}" for (_, name), notes in found.items()))
     ordered = list(found.values())
+    args.out.mkdir(parents=True, exist_ok=True)
     for i in range(args.songs):
-        path = args.out / f"choir-{i:03}" / "vocals.npy"
-        if path.exists():
+        folder = args.out / f"choir-{i:03}"
+        if folder.exists():
             continue
         rng = np.random.default_rng([557, i])
         tracks = sing(rng, ordered[i % len(ordered)], args.seconds)
-        keep(produced(rng, tracks), path)
+        temporary = unfinished(folder)
+        keep(produced(rng, tracks), temporary / "vocals.npy")
+        # Where no note is in reach, all is silent.
+        if temporary.exists():
+            temporary.rename(folder)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ Axis letters as in the reference: b batch, s audio channel, f bin, t frame, c (r
 """
 
 import argparse
+import functools
 import itertools
+import types
 from pathlib import Path
 
 import torch
@@ -34,9 +36,10 @@ def attend(q, k, v):
     """Attention of short sequences, [batch, h, length, d]: on a CPU the flash kernel's backward pass takes a quarter of a step."""
     if q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v)
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    weights = (scores - scores.amax(-1, keepdim=True)).exp()
-    return (weights @ v) / weights.sum(-1, keepdim=True)
+    # Outside the product, as autocast would make it bf16 again.
+    scores = ((q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)).float()
+    weights = (scores - scores.amax(-1, keepdim=True).detach()).exp()
+    return (weights.to(v.dtype) @ v) / weights.sum(-1, keepdim=True)
 
 
 def attention(block, x, cos, sin):
@@ -141,8 +144,11 @@ def waveform(net, stems):
     b, n, t, f, s = stems.shape
     size, hop = net.stft_kwargs["n_fft"], net.stft_kwargs["hop_length"]
     window = net.stft_window_fn(device=stems.device)
-    frames = torch.fft.irfft(stems.permute(0, 1, 4, 2, 3).reshape(b * n * s, t, f), size) * window
-    inside = slice(size // 2, size // 2 + (t - 1) * hop)
+    before = (size - len(window)) // 2
+    window = F.pad(window, (before, size - len(window) - before))
+    scale = "ortho" if net.stft_kwargs["normalized"] else "backward"
+    frames = torch.fft.irfft(stems.permute(0, 1, 4, 2, 3).reshape(b * n * s, t, f), size, norm=scale) * window
+    inside = slice(size // 2, (t - 1) * hop + size - size // 2)
     covered = overlapped((window * window).expand(1, t, size), hop)
     return (overlapped(frames, hop)[:, inside] / covered[:, inside]).view(b, n, s, -1)
 
@@ -150,6 +156,18 @@ def waveform(net, stems):
 def forward(net, audio):
     """Same result as `net(audio)`: [b, s, t] -> [b, n, s, t]"""
     return waveform(net, separate(net, spectrum(net, audio)))
+
+
+def istft_difference(normalized):
+    """Largest, of `waveform` to `torch.istft`, for random settings."""
+    draw = lambda low, high: int(torch.randint(low, high + 1, ()))
+    size = draw(16, 64)
+    length = draw(size // 2, size)
+    options = dict(n_fft=size, hop_length=draw(2, length // 2), win_length=length, normalized=normalized)
+    net = types.SimpleNamespace(stft_kwargs=options, stft_window_fn=functools.partial(torch.hann_window, length))
+    stems = torch.randn(2, 3, draw(4, 12), size // 2 + 1, 2, dtype=torch.complex64)
+    expected = torch.istft(stems.permute(0, 1, 4, 3, 2).flatten(0, 2), **options, window=net.stft_window_fn())
+    return (waveform(net, stems).flatten(0, 2) - expected).abs().max().item()
 
 
 def main():
@@ -164,6 +182,9 @@ def main():
     with torch.no_grad():
         difference = (net(audio) - forward(net, audio)).abs().max().item()
     print(f"largest difference to the reference: {difference:.2e}")
+    assert difference < 1e-5
+    difference = max(istft_difference(i % 2 == 1) for i in range(40))
+    print(f"largest difference to torch.istft: {difference:.2e}")
     assert difference < 1e-5
 
 

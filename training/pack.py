@@ -8,6 +8,7 @@ measures on them. The rest is shared out among the other kinds by `--weights`, a
 are whole, goes into the rate. Packing needs ffmpeg; unpacking needs the Python package soundfile instead.
 
 `index.json` has the length of every stem in samples at 44.1 kHz. What is decoded is cut to it, so that the stems of a song stay aligned.
+What the pool has already is left as it is.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import numpy as np
 import scipy.signal
 
 from augment import WEIGHTS, Track, read_weights
-from prepare import HOLDOUT, SAMPLE_RATE, held_out, kind, store
+from prepare import HOLDOUT, SAMPLE_RATE, held_out, kind, store, unfinished
 
 KILOBITS = (48, 160)
 SHORTEST_SECONDS = 12
@@ -104,11 +105,12 @@ def decode(path, length):
 def write(archive, plan, kilobits, jobs):
     """Bytes of the archive."""
     shutil.rmtree(archive, ignore_errors=True)
+    archive.mkdir(parents=True)
     index = {}
     with ThreadPoolExecutor(jobs) as threads:
         running = []
         for source, seconds in plan:
-            (archive / source.name).mkdir(parents=True)
+            (archive / source.name).mkdir()
             for stem, audio in source.excerpt(seconds).items():
                 index.setdefault(source.name, {})[stem] = len(audio)
                 running.append(threads.submit(encode, audio, archive / source.name / f"{stem}.opus", kilobits))
@@ -127,34 +129,43 @@ def pack(args):
     limit, whole = args.megabytes * 1e6, sum(source.cost for source in sources)
     lowest, highest = KILOBITS
     scale = 0.95
+    temporary = args.archive.with_name(f"{args.archive.name}-unfinished")
     for _ in range(PASSES):
         seconds = scale * limit / (125 * lowest)
         kilobits = min(highest, max(lowest, lowest * seconds / whole))
         plan = chosen(sources, weights, seconds)
-        size = write(args.archive, plan, kilobits, args.jobs)
+        size = write(temporary, plan, kilobits, args.jobs)
         print(f"{sum(s * source.density for source, s in plan) / 60:.0f} of {whole / 60:.0f} minutes at {kilobits:.0f} kbit/s: {size / 1e6:.1f} MB", flush=True)
         if size <= limit and (size > 0.93 * limit or kilobits == highest):
             break
         scale *= 0.97 * limit / size
-    if size > limit:
-        raise SystemExit(f"{args.archive} is larger than {args.megabytes} MB")
+    if size > limit or not plan:
+        shutil.rmtree(temporary)
+        raise SystemExit(f"no archive of {args.megabytes:g} MB: the last pass had {len(plan)} folders and {size / 1e6:.1f} MB")
+    temporary.rename(args.archive)
     for name in weights:
         group = [(source, s) for source, s in plan if source.kind == name]
         if count := sum(source.kind == name for source in sources):
             print(f"{name:8} {len(group):4} of {count:4} folders {sum(s for _, s in group) / 60:6.1f} minutes")
 
 
-def restore(path, length, target):
-    store(decode(path, length), target)
+def restore(source, stems, folder):
+    temporary = unfinished(folder)
+    for stem, length in stems.items():
+        store(decode(source / f"{stem}.opus", length), temporary / f"{stem}.npy")
+    # An excerpt may be silent.
+    if temporary.exists():
+        temporary.rename(folder)
 
 
 def unpack(args):
     index = json.loads((args.archive / "index.json").read_text())
+    args.pool.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(args.jobs) as processes:
         running = [
-            processes.submit(restore, args.archive / name / f"{stem}.opus", length, args.pool / name / f"{stem}.npy")
+            processes.submit(restore, args.archive / name, stems, args.pool / name)
             for name, stems in index.items()
-            for stem, length in stems.items()
+            if not (args.pool / name).exists()
         ]
         for job in running:
             job.result()

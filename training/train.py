@@ -21,7 +21,7 @@ from initialise import initialise
 from loss import balance, loss
 from model import CONFIG, build, read_config
 from optimizer import optimizers
-from prepare import HOLDOUT, STEMS
+from prepare import HOLDOUT, STEMS, held_out
 
 
 class State:
@@ -77,13 +77,22 @@ def rate(progress, step, decay, warmup=40):
 def refuse_other_data(saved, args):
     """A state goes on with the batches that it would have seen next, unless that is not wanted."""
     for name, value in saved.get("data", {}).items():
-        if name in ("seed", "batch") and getattr(args, name) != value and not args.new_data:
+        if name in ("seed", "batch", "frames") and getattr(args, name) != value and not args.new_data:
             raise SystemExit(
                 f"{args.state} was trained with --{name} {value}, not {getattr(args, name)}, and would not see the batches of an"
                 f" uninterrupted run: give --{name} {value}, or --new-data if that is meant"
             )
     if args.config and read_config(args.config) != saved["config"]:
         raise SystemExit(f"{args.state} has another configuration than {args.config}: leave --config out, or begin a new state")
+
+
+def read_holdout(text, pool):
+    """Names of `--holdout`, each of which the pool has, but for the usual ones, which `pack.py` leaves out."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    folders = [folder.name for folder in pool.iterdir()]
+    if unknown := [name for name in names if name not in HOLDOUT and not any(held_out(folder, [name]) for folder in folders)]:
+        raise SystemExit(f"--holdout: {pool} has no {', '.join(unknown)}")
+    return names
 
 
 def main():
@@ -101,7 +110,7 @@ def main():
     parser.add_argument("--low-drums", type=float, default=0.0, help="share of drums shifted down by up to an octave")
     parser.add_argument("--voiceless", type=float, default=0.12, help="share of examples that get no singer")
     parser.add_argument("--seed", type=int, default=0, help="of the data: another one where a new state sees an old pool")
-    parser.add_argument("--new-data", action="store_true", help="go on with another seed or batch than the state's")
+    parser.add_argument("--new-data", action="store_true", help="go on with another seed, batch or frames than the state's")
     parser.add_argument("--batch", type=int, default=3)
     parser.add_argument("--accumulate", type=int, default=1, help="batches a step")
     parser.add_argument("--frames", type=int, default=64, help="crop length in hops")
@@ -109,7 +118,7 @@ def main():
     parser.add_argument("--adam-lr", type=float, default=1e-3)
     parser.add_argument("--momentum", type=float, default=0.998, help="of the average")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--workers", type=int, default=1, help="processes that mix batches")
+    parser.add_argument("--workers", type=int, default=1, help="processes that mix batches; 0: training itself does")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--bf16", action="store_true", help="the network in bfloat16, its weights and the loss in f32")
     parser.add_argument("--compile", action="store_true")
@@ -127,7 +136,8 @@ def main():
     if saved:
         refuse_other_data(saved, args)
     config = saved["config"] if saved else read_config(args.config or CONFIG)
-    state = State(config, args.muon_lr, args.adam_lr, device, seed=args.seed, batch=args.batch, accumulate=args.accumulate)
+    mixed = dict(seed=args.seed, batch=args.batch, frames=args.frames, accumulate=args.accumulate)
+    state = State(config, args.muon_lr, args.adam_lr, device, **mixed)
     if saved:
         state.load(saved)
     for optimizer, lr in zip(state.optimizers, (args.muon_lr, args.adam_lr)):
@@ -136,7 +146,8 @@ def main():
     length = args.frames * state.net.stft_kwargs["hop_length"]
     shares = dict(coherent=args.coherent, inside=args.inside, low_drums=args.low_drums, voiceless=args.voiceless)
     weights = read_weights(args.weights)
-    data = Batches(args.pool, args.holdout.split(","), weights, args.batch, length, state.batches, args.seed, **shares)
+    holdout = read_holdout(args.holdout, args.pool)
+    data = Batches(args.pool, holdout, weights, args.batch, length, state.batches, args.seed, **shares)
     if not saved:
         if args.init:
             state.net.load_state_dict({k: v.float() for k, v in load_file(args.init).items()})
@@ -144,8 +155,8 @@ def main():
             initialise(state.net, data)
         state.average.load_state_dict(state.net.state_dict())
     # Forked, workers share the pool.
-    options = dict(num_workers=args.workers, prefetch_factor=2, pin_memory=gpu, multiprocessing_context="fork")
-    loader = iter(torch.utils.data.DataLoader(data, batch_size=None, **options))
+    workers = dict(num_workers=args.workers, prefetch_factor=2, multiprocessing_context="fork") if args.workers else {}
+    loader = iter(torch.utils.data.DataLoader(data, batch_size=None, pin_memory=gpu, **workers))
     compiled = torch.compile if args.compile else lambda function: function
     network, terms = compiled(fused.masks), compiled(balance)
 

@@ -9,6 +9,7 @@ use rubato::audioadapter_buffers::direct::SequentialSliceOfVecs;
 use rubato::{Fft, FixedSync, Resampler as _, WindowFunction};
 
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
+use crate::dsp::lowest_terms;
 
 /// Shortest filter, in samples of the slower rate. The transition band is about 13.7 / `FILTER_SAMPLES` of
 /// the band, 74 Hz at 44.1 kHz on either side of the cutoff.
@@ -65,16 +66,6 @@ impl Resampler {
             false => Some(Engine::new(from, to, channels).map_err(refuse)?),
         };
         Ok(Self { from, to, channels, engine, taken: 0, given: 0 })
-    }
-
-    /// Rate of the input, in Hz.
-    pub fn from_rate(&self) -> u32 {
-        self.from
-    }
-
-    /// Rate of the output, in Hz.
-    pub fn to_rate(&self) -> u32 {
-        self.to
     }
 
     /// Samples per channel that `samples` of input become: `round(samples · to / from)`, halves upwards.
@@ -138,8 +129,8 @@ impl Resampler {
 
 impl Engine {
     fn new(from: u32, to: u32, channels: usize) -> Result<Self, String> {
-        let divisor = gcd(from, to);
-        let (unit_in, unit_out) = ((from / divisor) as usize, (to / divisor) as usize);
+        let (unit_in, unit_out) = lowest_terms(from, to);
+        let (unit_in, unit_out) = (unit_in as usize, unit_out as usize);
         // An even number of units makes the filter's centre, and with it the delay, a whole number of
         // samples at both rates.
         let units = FILTER_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2);
@@ -210,12 +201,5 @@ impl Engine {
         self.fft.reset();
         self.held = 0;
         self.skip = self.fft.output_delay();
-    }
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    match b {
-        0 => a,
-        b => gcd(b, a % b),
     }
 }

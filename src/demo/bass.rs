@@ -2,9 +2,10 @@
 
 use std::f32::consts::TAU;
 
+use super::Stereo;
 use super::score::{BARS, Score, hertz};
 use super::synth::{Filter, RATE, Saw, add, decay, silence};
-use super::{Random, Stereo};
+use crate::dsp::Random;
 
 /// Rhythms as beat and length in beats.
 const RHYTHMS: [&[(f32, f32)]; 3] = [

@@ -2,9 +2,10 @@
 
 use std::f32::consts::TAU;
 
+use super::Stereo;
 use super::score::{BARS, Score};
 use super::synth::{Filter, RATE, add, decay, room, silence};
-use super::{Random, Stereo};
+use crate::dsp::Random;
 
 /// Kick patterns in eighths of a bar.
 const KICKS: [&[f32]; 4] = [&[0.0, 2.5], &[0.0, 1.5, 2.0], &[0.0, 1.75, 2.5], &[0.0, 1.0, 2.0, 3.0]];

@@ -1,8 +1,9 @@
 //! Chords held by detuned strings, and an arpeggio plucked above them.
 
+use super::Stereo;
 use super::score::{BARS, BEATS, Score, hertz};
 use super::synth::{Filter, RATE, Saw, add, echo, room, silence};
-use super::{Random, Stereo};
+use crate::dsp::Random;
 
 pub fn render(score: &Score, random: &mut Random) -> Stereo {
     let mut pad = silence(score.samples());

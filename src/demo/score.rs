@@ -1,6 +1,7 @@
 //! What is played: tempo, key, chords, form.
 
-use super::{Random, SAMPLE_RATE};
+use super::SAMPLE_RATE;
+use crate::dsp::Random;
 
 /// Bars of the piece.
 pub const BARS: usize = 12;

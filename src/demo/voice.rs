@@ -2,9 +2,10 @@
 
 use std::f32::consts::TAU;
 
+use super::Stereo;
 use super::score::{BARS, Score, hertz};
 use super::synth::{Filter, RATE, Saw, add, room, silence};
-use super::{Random, Stereo};
+use crate::dsp::Random;
 
 /// Frequency in Hz and gain of the first four resonances of a, e, i, o, u.
 const VOWELS: [[(f32, f32); 4]; 5] = [

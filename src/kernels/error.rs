@@ -45,7 +45,7 @@ pub enum KernelError {
         available: String,
     },
     /// The operating system refused threads.
-    #[error("cannot start {threads} worker threads: {reason}; ask for fewer with --threads")]
+    #[error("cannot start {threads} worker threads: {reason}; ask for fewer")]
     Threads {
         /// How many were asked for.
         threads: usize,

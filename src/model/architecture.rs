@@ -9,6 +9,8 @@ mod expected;
 mod mismatch;
 mod resolve;
 
+use serde::Deserialize;
+
 use super::bands::BandLayout;
 use crate::dsp::stft::StftConfig;
 
@@ -17,12 +19,23 @@ pub use mismatch::{Mismatch, Misshapen};
 pub use resolve::{ArchitectureError, TensorShapes};
 
 /// Family of a network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Family {
     /// Band-Split RoFormer (arXiv 2309.02612).
     BsRoformer,
     /// Mel-Band RoFormer (arXiv 2310.01809).
     MelBandRoformer,
+}
+
+impl Family {
+    /// The `--model_type` word of the trainers: `bs_roformer` or `mel_band_roformer`.
+    pub fn key(self) -> &'static str {
+        match self {
+            Self::BsRoformer => "bs_roformer",
+            Self::MelBandRoformer => "mel_band_roformer",
+        }
+    }
 }
 
 impl std::fmt::Display for Family {

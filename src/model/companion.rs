@@ -14,7 +14,7 @@ pub enum CompanionError {
     /// There is none.
     #[error(
         "{checkpoint}: no configuration: none inside the file, no {beside} or .yml beside it, and {found}; give the YAML that \
-         came with the checkpoint (--config on the command line)"
+         came with the checkpoint"
     )]
     Missing {
         /// The checkpoint.
@@ -94,7 +94,7 @@ mod tests {
         let at = |name: &str| root.path().join(name);
         let checkpoint = at("a.ckpt");
         let error = find(&checkpoint).unwrap_err().to_string();
-        assert!(error.contains("a.yaml") && error.contains("--config"), "{error}");
+        assert!(error.contains("a.yaml") && error.contains("give the YAML"), "{error}");
         std::fs::write(at("x.yml"), "").unwrap();
         assert_eq!(find(&checkpoint).unwrap(), at("x.yml"));
         std::fs::write(at("y.yaml"), "").unwrap();

@@ -10,10 +10,10 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use half::f16;
-use sha2::{Digest, Sha256};
 
 use super::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView};
 use super::config::{Config, ConfigError};
+use crate::hash;
 use crate::partial;
 
 /// Number type of the written weights.
@@ -119,7 +119,7 @@ pub fn convert(
     if weights.is_empty() {
         return Err(ConvertError::NoWeights { file: checkpoint.origin().to_owned() });
     }
-    let source_sha256 = hex(&Sha256::digest(checkpoint.raw()));
+    let source_sha256 = hash::sha256(checkpoint.raw());
     let header = header(&weights, checkpoint, config_yaml, &source_sha256, precision);
 
     let io = |source| ConvertError::Io { file: out.display().to_string(), source };
@@ -205,11 +205,4 @@ fn header(
         text.push(' ');
     }
     text
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        _ = write!(text, "{byte:02x}");
-        text
-    })
 }

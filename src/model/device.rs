@@ -35,12 +35,10 @@ pub enum DeviceError {
     #[error("unknown device `{0}`: expected auto, cpu, cuda, cuda:N or metal")]
     Unknown(String),
     /// The program was built without it.
-    #[error(
-        "this build has no {0} support; build with `--features {0}` (CUDA: `scripts/cuda`), or choose `--device cpu`"
-    )]
+    #[error("this build has no {0} support (feature `{0}`); take one that has, or the CPU")]
     NotBuilt(&'static str),
     /// The device does not start.
-    #[error("{name} does not start: {reason}; choose `--device cpu` to do without")]
+    #[error("{name} does not start: {reason}; check its driver, or take the CPU")]
     Start {
         /// The device as the user named it.
         name: String,

@@ -6,6 +6,7 @@ use candle_nn::var_builder::SimpleBackend;
 
 use super::architecture::TensorShapes;
 use super::checkpoint::Checkpoint;
+use crate::dsp::Random;
 
 impl TensorShapes for Checkpoint {
     fn shapes(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_> {
@@ -78,26 +79,17 @@ impl SimpleBackend for SeededBackend {
         dev: &Device,
     ) -> Result<Tensor> {
         // FNV-1a over the name, so that every tensor draws its own numbers.
-        let mut state = name.bytes().fold(self.0 ^ 0xcbf2_9ce4_8422_2325, |h, b| {
+        let seed = name.bytes().fold(self.0 ^ 0xcbf2_9ce4_8422_2325, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
         });
+        let mut random = Random::new(seed);
         let dims = shape.dims();
         let (centre, spread) = if name.ends_with("gamma") {
             (1.0, 0.0)
         } else {
             (0.0, 1.0 / (dims.last().copied().unwrap_or(1).max(1) as f32).sqrt())
         };
-        let values: Vec<f32> = (0..shape.elem_count())
-            .map(|_| {
-                // SplitMix64.
-                state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-                let mut z = state;
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                let unit = ((z ^ (z >> 31)) >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
-                centre + spread * unit
-            })
-            .collect();
+        let values: Vec<f32> = (0..shape.elem_count()).map(|_| centre + spread * random.bipolar()).collect();
         Tensor::from_vec(values, shape, dev)?.to_dtype(dtype)
     }
 

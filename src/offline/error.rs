@@ -21,9 +21,7 @@ pub enum OfflineError {
         source: std::io::Error,
     },
     /// The input holds values that are not finite, and the caller wants none.
-    #[error(
-        "{input}: {count} samples are NaN or infinite; clean the file, or allow them to be set to 0 (--non-finite clean)"
-    )]
+    #[error("{input}: {count} samples are NaN or infinite; clean the file, or allow them to be set to 0")]
     NonFinite {
         /// The input.
         input: String,

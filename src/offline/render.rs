@@ -13,6 +13,7 @@ use super::source::{FileSource, ShiftedSource, Source};
 use super::spool::Spool;
 use crate::audio::{Container, Decoder, Planar, SampleFormat, SourceInfo};
 use crate::lossless::LosslessMode;
+use crate::lossless::grid::NullMeter;
 use crate::lossless::hybrid::{Energies, distribute};
 use crate::separator::{MaskRule, ModelInfo, SeparateError, Separator, Stages, check_chunk, stem_position};
 
@@ -93,8 +94,8 @@ pub struct RenderReport {
     pub elapsed: Duration,
     /// Time in the separator, by stage.
     pub stages: Stages,
-    /// Peak of mixture − Σ stems in dBFS, −∞ when exact.
-    pub null_dbfs: f64,
+    /// What the stems leave of the mixture.
+    pub null: NullMeter,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -170,7 +171,7 @@ fn attempt(
         source: source_info,
         elapsed: started.elapsed(),
         stages: separator.take_stages(),
-        null_dbfs: finished.null.peak_dbfs(),
+        null: finished.null,
         warnings,
     })
 }
@@ -202,11 +203,10 @@ impl<'a> Job<'a> {
         if !(1..=64).contains(&overlap) {
             return Err(OfflineError::Options { what: format!("overlap {overlap}: expected 1 to 64") });
         }
-        let rule = match options.lossless {
-            // The only stem of a model would take all of the mixture; what it leaves is a stem of its own.
-            LosslessMode::Spectral if info.complement.is_none() => MaskRule::Complete,
-            _ => MaskRule::Plain,
-        };
+        let rule = info.rule(match options.lossless {
+            LosslessMode::Spectral => MaskRule::Complete,
+            LosslessMode::Hybrid | LosslessMode::Off => MaskRule::Plain,
+        });
         Ok(Self {
             options: DemixOptions {
                 plan: ChunkPlan::new(chunk, overlap),
@@ -475,7 +475,7 @@ mod tests {
         assert!(go(&mut tight).unwrap().warnings.is_empty());
         tight.run_out_of_memory_at(3000);
         let report = go(&mut tight).unwrap();
-        assert_eq!(report.null_dbfs, f64::NEG_INFINITY);
+        assert!(report.null.is_exact());
         assert!(report.warnings.iter().any(|w| w.contains("4.0 s") && w.contains("2.0 s")), "{report:?}");
         // The next song begins with what fitted.
         assert!(go(&mut tight).unwrap().warnings.iter().any(|w| w.contains("2.0 s")));

@@ -9,7 +9,8 @@ const SLACK: i64 = 2;
 /// stands still; others give that of a song at another speed, or the same one for the parts of a block. To none of them is a block a jump.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Clock {
-    /// Where the song should be at the next block.
+    /// Where the song was, and where it should be at the next block.
+    last: Option<i64>,
     expected: Option<i64>,
     /// Whether it was where it should be.
     keeps_time: bool,
@@ -20,6 +21,10 @@ impl Clock {
     pub fn jumps(&mut self, position: Option<i64>, samples: usize) -> bool {
         // Where it stands still, the song will go on from there.
         let Some(position) = position.filter(|_| samples > 0) else { return false };
+        if self.last.replace(position) == Some(position) {
+            self.expected = self.expected.map(|expected| expected.saturating_add(samples as i64));
+            return false;
+        }
         let expected = self.expected.replace(position.saturating_add(samples as i64));
         let Some(expected) = expected else { return false };
         let in_time = position.saturating_sub(expected).abs() <= SLACK;
@@ -57,5 +62,7 @@ mod tests {
         assert!(jumps((0..20).map(|block| Some(block * 130))).is_empty(), "another speed");
         assert!(jumps((0..20).map(|block| Some(block / 2 * 200))).is_empty(), "the same for both halves");
         assert!(jumps((0..20).map(|block| Some(block * block * 1000))).is_empty(), "nonsense");
+        let now_and_then = [0, 100, 200, 200, 400, 500, 500, 500, 800, 900];
+        assert!(jumps(now_and_then.map(Some)).is_empty(), "the same for the parts of a block now and then");
     }
 }

@@ -37,8 +37,8 @@ struct Control {
     measured: Option<plan::Measured>,
     /// What the host was last asked to start anew for: a host that does not is not asked ten times a second.
     asked_for: Option<Plan>,
-    /// Whether there was no plan for what was wanted last.
-    planless: bool,
+    /// What was shown of the model before there was no plan for it.
+    planless: Option<ModelView>,
     /// The tiers as they are shown, and what they were made from.
     tiers: Option<(Facts, Vec<TierView>)>,
 }
@@ -53,8 +53,11 @@ pub(super) fn run(session: &Arc<Session>) {
         session.tell_latency();
         let step = catch_unwind(AssertUnwindSafe(|| {
             match command {
-                Ok(Command::Fetch) => (may_fetch, control.loaded) = (true, None),
-                Ok(Command::Retry) => control.loaded = None,
+                Ok(Command::Fetch) => {
+                    may_fetch = true;
+                    control.forget(session);
+                }
+                Ok(Command::Retry) => control.forget(session),
                 Ok(Command::Calibrate) => {
                     control.calibrate(session, true);
                     session.owner.lock().measured = control.measured;
@@ -81,8 +84,14 @@ impl Control {
         if let ModelView::Failed(OpenError::NotFetched { name, .. }) = session.view().model
             && registry::find(&name).is_ok_and(|entry| registry::cached(entry).is_some())
         {
-            self.loaded = None;
+            self.forget(session);
         }
+    }
+
+    /// Has what is selected loaded anew, which a render waits for.
+    fn forget(&mut self, session: &Session) {
+        self.loaded = None;
+        session.unsettle();
     }
 
     fn settle(&mut self, session: &Arc<Session>, may_fetch: bool) {
@@ -171,15 +180,21 @@ impl Control {
         let (tier, plan) = match wanted_plan(session, &owner, host) {
             Ok(found) => found,
             Err(error) => {
-                self.planless = true;
-                session.show(|view| view.model = ModelView::Unplanned(error.to_string()));
+                session.show(|view| {
+                    let shown = std::mem::replace(&mut view.model, ModelView::Unplanned(error.to_string()));
+                    if !matches!(shown, ModelView::Unplanned(_)) {
+                        self.planless = Some(shown);
+                    }
+                });
                 return;
             }
         };
-        if std::mem::take(&mut self.planless)
-            && let Some(loaded) = playing(session, &owner)
-        {
-            session.show(|view| view.model = ready(loaded));
+        if let Some(shown) = self.planless.take() {
+            session.show(|view| {
+                if matches!(view.model, ModelView::Unplanned(_)) {
+                    view.model = shown;
+                }
+            });
         }
         if owner.plan.as_ref() == Some(&plan) {
             owner.tier = tier;

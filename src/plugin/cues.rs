@@ -6,14 +6,18 @@
 
 use super::slot::SLOTS;
 
-/// Strips, and last the main output with mix and bypass: what is moved by one hand.
-pub(super) const GROUPS: usize = SLOTS + 1;
+/// The main output with mix and bypass, behind the strips.
+pub(super) const MAIN: usize = SLOTS;
+/// The solos of all strips: one of them silences the others.
+pub(super) const SOLO: usize = SLOTS + 1;
+/// What is moved by one hand.
+pub(super) const GROUPS: usize = SLOTS + 2;
 /// Changes that may wait at a time. Where there are more they are taken together, some milliseconds of them.
 const MOST: usize = 512;
 /// How long a hand stays on what it has moved: a host may take as long to hand the value back. In seconds.
 const HOLD: f32 = 0.5;
 
-/// All gains: left and right of each strip, and of the main output the share of the remix and the gain.
+/// All gains: left and right of each strip, of the main output the share of the remix and the gain, and a bit a solo, as a number.
 pub(super) type Gains = [[f32; 2]; GROUPS];
 
 #[derive(Clone, Copy)]
@@ -117,7 +121,7 @@ mod tests {
         let mut cues = Cues::new(1000.0);
         let step = |(gain, in_time, hands)| {
             let heard = cues.follow(of(gain), 100, 1000, in_time, hands);
-            [heard[0][0], heard[SLOTS][0]]
+            [heard[0][0], heard[MAIN][0]]
         };
         blocks.into_iter().map(step).collect()
     }

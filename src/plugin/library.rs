@@ -12,10 +12,11 @@ use super::path;
 use super::selection::{Known, Selection, Source};
 use super::store;
 use crate::embedded;
+use crate::hash::sha256_of;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::companion;
 use crate::model::inspect::Inspection;
-use crate::registry::{self, Entry, FetchError, FetchOptions, Progress, sha256_of};
+use crate::registry::{self, Entry, FetchError, FetchOptions, Progress};
 use crate::separator::{Runtime, Separator};
 use crate::stream::{SharedModel, WindowSeparator, pooled};
 
@@ -175,9 +176,13 @@ fn from_file(
     // Another file has taken its place; the one that was meant may lie where it was seen besides.
     if let Some(wanted) = sha256.filter(|wanted| *wanted != found)
         && let Some((place, with)) = elsewhere()
-        && hash(&place, on_step)? == wanted
     {
-        (path, config, found) = (place, with, wanted.into());
+        match hash(&place, on_step) {
+            Ok(there) if there == wanted => (path, config, found) = (place, with, there),
+            Err(OpenError::Cancelled) => return Err(OpenError::Cancelled),
+            // Another one still, or one that cannot be read.
+            Ok(_) | Err(_) => {}
+        }
     }
     step(on_step, Step::Loading)?;
     let checkpoint = Checkpoint::open(&path).map_err(broken)?;

@@ -9,8 +9,8 @@ use std::time::Instant;
 const SPAN: f64 = 0.3;
 /// Audio handed over per second of the host's own time from which on it counts as rendering.
 const FAST: f64 = 2.0;
-/// How far a host that renders is ahead of the clock, in seconds. Hosts that play fetch some audio ahead, 0.2 s as a rule, in one burst. Less than
-/// the latency of any tier, so that a fast render is known for one before its first window is needed.
+/// How far a host that renders is ahead of the clock, in seconds, and a block. Hosts that play fetch some audio ahead, 0.2 s as a rule, in one burst,
+/// and a block more than that. Less than the latency of any tier, so that a fast render is known for one before its first window is needed.
 const LEAD: f64 = 0.25;
 
 /// Watches a host's calls. Realtime-safe: reads the clock, no more.
@@ -28,13 +28,13 @@ pub struct Pace {
 impl Pace {
     /// A call begins, with `seconds` of audio.
     pub fn enter(&mut self, now: Instant, seconds: f64) {
-        // The first call has come at once.
-        self.own += self.left.map_or(0.0, |left| now.saturating_duration_since(left).as_secs_f64());
+        let Some(left) = self.left else { return };
+        self.own += now.saturating_duration_since(left).as_secs_f64();
         self.audio += seconds;
         let fast = self.audio > FAST * self.own;
         let lead = self.lead + self.audio - self.own;
         // Less is a burst or the start of a render: what was thought before holds, if anything was.
-        if fast && lead > LEAD {
+        if fast && lead > LEAD + seconds {
             self.renders = Some(true);
         }
         if self.audio >= SPAN {
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_fast_render_is_known_before_the_shortest_latency_of_a_tier_has_passed() {
-        for samples in [64.0, 512.0, 1024.0] {
+        for samples in [64.0, 256.0, 512.0] {
             let block = samples / 48_000.0;
             // The output of the call that reaches the latency is the first that needs a window.
             let calls = (0.298 / block) as usize;
@@ -125,6 +125,13 @@ mod tests {
             now += Duration::from_secs_f64(0.002);
             pace.leave(now);
             assert!(!pace.renders(), "{call}");
+        }
+    }
+
+    #[test]
+    fn a_burst_in_large_blocks_is_no_render() {
+        for (samples, calls) in [(4096.0, 4), (8192.0, 2), (16_384.0, 1)] {
+            assert!(!host(samples / 48_000.0, 1e-4, 0.0, calls).renders(), "{samples}");
         }
     }
 

@@ -286,7 +286,7 @@ impl NullsumParams {
         }
     }
 
-    /// Says that the editor moves these groups of gains, a bit each: the slots, and last the main output.
+    /// Says that the editor moves these groups of gains (`cues`), a bit each.
     pub(super) fn lay_hands_on(&self, groups: u32) {
         self.hands.fetch_or(groups, Relaxed);
     }

@@ -8,7 +8,7 @@ use nice_plug::prelude::{Buffer, Transport};
 use nice_plug::util::permit_alloc;
 
 use super::clock::Clock;
-use super::cues::{Cues, GROUPS, Gains};
+use super::cues::{Cues, GROUPS, Gains, MAIN, SOLO};
 use super::pace::Pace;
 use super::params::{Lossless, NullsumParams, RenderMode, decibels_to_gain};
 use super::session::{Live, Session};
@@ -18,6 +18,8 @@ use crate::stream::{BlockingError, Client, NoStems, StemOutputs};
 
 /// How long a render waits for a model that does nothing.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same once it was waited for in vain.
+const SHORT_PATIENCE: Duration = Duration::from_millis(50);
 /// How long a render waits for a model to be loaded: a big one from a slow disk.
 const LOAD_PATIENCE: Duration = Duration::from_secs(120);
 /// How long in all where nothing but the pace says that the host renders: it may be one that plays.
@@ -37,8 +39,8 @@ pub(super) struct Processor {
     said: bool,
     /// How long it has waited for a model in vain.
     waited: Duration,
-    /// Whether it gave the stream's worker up, until that does something again.
-    gave_up: bool,
+    /// Windows that the stream's worker had done when it was given up, until it does another.
+    gave_up: Option<u64>,
     cues: Cues,
     output: Ramp,
     clock: Clock,
@@ -57,7 +59,7 @@ impl Processor {
             pace: Pace::default(),
             said: announced,
             waited: Duration::ZERO,
-            gave_up: false,
+            gave_up: None,
             cues: Cues::new(rate),
             output: Ramp::new(1.0, (RAMP_SECONDS * rate) as u32),
             clock: Clock::default(),
@@ -76,7 +78,7 @@ impl Processor {
             live.client.reset();
         }
         self.pace.restart();
-        (self.waited, self.gave_up) = (Duration::ZERO, false);
+        (self.waited, self.gave_up) = (Duration::ZERO, None);
         self.clock = Clock::default();
         self.snap = true;
         self.session.fresh.store(true, Relaxed);
@@ -118,9 +120,6 @@ impl Processor {
     pub fn settle(&mut self) {
         let started = Instant::now();
         let patience = if self.said { LOAD_PATIENCE } else { GUESS_PATIENCE }.saturating_sub(self.waited);
-        if patience.is_zero() {
-            return;
-        }
         let settled = permit_alloc(|| self.session.wait_until_settled(patience));
         // Where there is a model in the end, or only play, the next one is waited for as long.
         self.waited = if settled && self.said { Duration::ZERO } else { self.waited + started.elapsed() };
@@ -144,11 +143,11 @@ impl Processor {
         let routing = self.session.routing();
         self.follow(transport, samples);
         let in_time = (transport.playing || renders) && !self.snap;
-        let wanted = gains(params, routing, main.len());
+        let wanted = gains(params, main.len());
         let gains = self.cues.follow(wanted, samples, self.latency(), in_time, params.take_hands());
         if let Some(live) = &mut self.live {
             let client = &mut live.client;
-            set_gains(client, &gains);
+            set_gains(client, &gains, routing);
             client.set_carrier(carrier(params, routing));
             if self.snap {
                 client.snap_gains();
@@ -156,16 +155,18 @@ impl Processor {
             let mut outputs = Buses(buses);
             let stems: &mut dyn StemOutputs = if outputs.0.is_empty() { &mut NoStems } else { &mut outputs };
             if renders {
-                // A failure is in the status, for the editor; the block is whole all the same. One that does nothing is not waited for at
-                // every block.
-                let patience = if self.gave_up { Duration::ZERO } else { PATIENCE };
+                // A worker that does nothing is not waited for as long at every block.
+                let windows = client.status().windows();
+                let patience = if self.gave_up == Some(windows) { SHORT_PATIENCE } else { PATIENCE };
+                // A failure is in the status, for the editor; the block is whole all the same.
                 let outcome = permit_alloc(|| client.process_blocking(main, stems, patience));
-                self.gave_up = matches!(outcome, Err(BlockingError::Timeout(_)));
+                let timed_out = matches!(outcome, Err(BlockingError::Timeout(_)));
+                self.gave_up = timed_out.then(|| client.status().windows());
             } else {
                 client.process(main, stems);
             }
         }
-        self.amplify(gains[SLOTS][1], main);
+        self.amplify(gains[MAIN][1], main);
         self.session.note_output(main);
         self.snap = false;
         if samples > 0 {
@@ -203,22 +204,20 @@ impl Processor {
 }
 
 /// What the parameters come to. Realtime-safe.
-fn gains(params: &NullsumParams, routing: Routing, channels: usize) -> Gains {
-    let strips = params.strips();
-    let soloed = |slot: usize| strips.get(slot).is_some_and(|strip| strip.solo.value());
-    let any_solo = (0..SLOTS).any(|slot| routing.stem(slot).is_some() && soloed(slot));
+fn gains(params: &NullsumParams, channels: usize) -> Gains {
     let mut gains = [[0.0; 2]; GROUPS];
-    for (slot, (gains, strip)) in gains.iter_mut().zip(strips).enumerate() {
-        // A slot without a stem is silent, but for what a model before has left there.
-        let heard = !strip.mute.value() && (!any_solo || soloed(slot));
-        *gains = match (heard, channels) {
-            (false, _) => [0.0; 2],
+    let mut soloed = 0;
+    for (slot, (gains, strip)) in gains.iter_mut().zip(params.strips()).enumerate() {
+        soloed |= u32::from(strip.solo.value()) << slot;
+        *gains = match (strip.mute.value(), channels) {
+            (true, _) => [0.0; 2],
             // There is no side to turn to.
-            (true, 1) => [loudest(strip.gains()); 2],
-            (true, _) => strip.gains(),
+            (false, 1) => [loudest(strip.gains()); 2],
+            (false, _) => strip.gains(),
         };
     }
-    gains[SLOTS] = match params.bypass.value() {
+    gains[SOLO][0] = soloed as f32;
+    gains[MAIN] = match params.bypass.value() {
         true => [0.0, 1.0],
         false => [params.mix.value(), decibels_to_gain(params.output.value())],
     };
@@ -226,13 +225,18 @@ fn gains(params: &NullsumParams, routing: Routing, channels: usize) -> Gains {
 }
 
 /// Gains of all lanes, which are the slots. Realtime-safe.
-fn set_gains(client: &mut Client, gains: &Gains) {
+fn set_gains(client: &mut Client, gains: &Gains, routing: Routing) {
+    let soloed = |slot: usize| gains[SOLO][0] as u32 >> slot & 1 == 1;
+    // A solo of a strip that shows no stem counts for nothing.
+    let any_solo = (0..SLOTS).any(|slot| soloed(slot) && routing.stem(slot).is_some());
     for (slot, gains) in gains[..SLOTS].iter().enumerate() {
+        // A slot without a stem is silent, but for what a model before has left there.
+        let heard = !any_solo || soloed(slot);
         for (channel, gain) in gains.iter().enumerate() {
-            client.set_gain(slot, channel, *gain);
+            client.set_gain(slot, channel, if heard { *gain } else { 0.0 });
         }
     }
-    client.set_wet(gains[SLOTS][0]);
+    client.set_wet(gains[MAIN][0]);
 }
 
 /// The slot that takes what the others leave. Realtime-safe.

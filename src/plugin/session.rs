@@ -320,8 +320,8 @@ impl Session {
     pub fn send(self: &Arc<Self>, command: Command) {
         self.start();
         if matches!(command, Command::Fetch | Command::Retry) {
-            // Until then there may be no model; from now on one is on its way, which a render waits for.
-            *self.settled.0.lock() = None;
+            // From now on, not from when it is heard.
+            self.unsettle();
         }
         // It holds a receiver itself, so this cannot fail.
         let _ = self.commands.0.send(command);
@@ -502,6 +502,11 @@ impl Session {
     pub(super) fn set_settled(&self, wanted: Wanted) {
         *self.settled.0.lock() = Some(wanted);
         self.settled.1.notify_all();
+    }
+
+    /// Says that something is on its way which a render waits for.
+    pub(super) fn unsettle(&self) {
+        *self.settled.0.lock() = None;
     }
 
     /// Whether the control thread has done all that is wanted. May wait for a lock: for rendering only.

@@ -1,11 +1,10 @@
 //! Where fetched models lie: `<cache>/<entry>/<file>`, and beside each file a small record of what was fetched.
 
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::{Entry, RegistryError, Remote};
 
@@ -19,27 +18,6 @@ pub struct Files {
     pub checkpoint: PathBuf,
     /// Their YAML.
     pub config: PathBuf,
-}
-
-/// What [`verify`] found out about a file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// Same SHA-256 as the registry states.
-    Published,
-    /// The registry states none; same SHA-256 as on the day it was fetched.
-    AsFetched,
-    /// Neither the registry nor the cache knows its SHA-256.
-    Unknown {
-        /// What it is.
-        found: String,
-    },
-    /// The file changed or was damaged.
-    Differs {
-        /// What was stated or recorded.
-        expected: String,
-        /// What it is.
-        found: String,
-    },
 }
 
 /// The folder for fetched models: `NULLSUM_CACHE`, or `models` in the platform's cache folder for this program.
@@ -66,8 +44,7 @@ pub fn folder_in(cache: &Path, entry: &Entry) -> PathBuf {
     cache.join(if name.is_empty() { "_".to_owned() } else { name })
 }
 
-/// The entry's files when both are in the cache, complete. Their sizes are compared, their contents are not: see
-/// [`verify`].
+/// The entry's files when both are in the cache, complete. Their sizes are compared, their contents are not.
 pub fn cached(entry: &Entry) -> Option<Files> {
     cached_in(&cache_dir().ok()?, entry)
 }
@@ -79,29 +56,6 @@ pub fn cached_in(cache: &Path, entry: &Entry) -> Option<Files> {
         checkpoint: complete(&folder, &entry.checkpoint)?,
         config: complete(&folder, &entry.config)?,
     })
-}
-
-/// Hashes the cached checkpoint and config (a second or so a gigabyte) and compares them with what is known.
-///
-/// # Errors
-/// When a file cannot be read.
-pub fn verify(entry: &Entry, files: &Files) -> Result<[(PathBuf, Verdict); 2], RegistryError> {
-    let judge = |path: &Path, remote: &Remote| {
-        let unreadable = |source| RegistryError::Unreadable { path: path.to_owned(), source };
-        let found = File::open(path).and_then(|f| sha256_of(f, &mut |_| true)).map_err(unreadable)?;
-        let found = found.unwrap_or_default();
-        let recorded = Record::beside(path).map(|r| r.sha256);
-        Ok(match (remote.sha256.clone(), recorded) {
-            (Some(stated), _) if stated.eq_ignore_ascii_case(&found) => Verdict::Published,
-            (None, Some(recorded)) if recorded == found => Verdict::AsFetched,
-            (Some(expected), _) | (None, Some(expected)) => Verdict::Differs { expected, found },
-            (None, None) => Verdict::Unknown { found },
-        })
-    };
-    Ok([
-        (files.checkpoint.clone(), judge(&files.checkpoint, &entry.checkpoint)?),
-        (files.config.clone(), judge(&files.config, &entry.config)?),
-    ])
 }
 
 /// The file's path when it is there with the size that the registry or the record states.
@@ -154,7 +108,7 @@ impl Record {
 
     /// Writes it whole or not at all.
     #[cfg(feature = "download")]
-    pub(super) fn write_beside(&self, path: &Path) -> io::Result<()> {
+    pub(super) fn write_beside(&self, path: &Path) -> std::io::Result<()> {
         let target = Self::path(path);
         let mut temp = crate::partial::beside(&target)?;
         serde_json::to_writer_pretty(&mut temp, self)?;
@@ -170,32 +124,4 @@ pub(crate) fn recorded_sha256(path: &Path) -> Option<String> {
     let whole = record.sha256.len() == 64 && record.size == file.len();
     let untouched = file.modified().ok()? <= beside.modified().ok()?;
     (whole && untouched).then_some(record.sha256)
-}
-
-/// SHA-256 as lower-case hex. `tick` gets the bytes read so far and may stop it, which gives `None`.
-pub(crate) fn sha256_of(mut file: File, tick: &mut dyn FnMut(u64) -> bool) -> io::Result<Option<String>> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut done = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(n) => {
-                hasher.update(&buffer[..n]);
-                done += n as u64;
-                if !tick(done) {
-                    return Ok(None);
-                }
-            }
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
-        }
-    }
-    let digest = hasher.finalize();
-    let mut hex = String::with_capacity(64);
-    for byte in digest {
-        hex.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        hex.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
-    }
-    Ok(Some(hex))
 }

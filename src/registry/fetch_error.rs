@@ -14,8 +14,8 @@ pub enum FetchError {
     Registry(#[from] RegistryError),
     /// The model is not in the cache, and downloads are switched off.
     #[error(
-        "{name} is not in the cache and --offline forbids fetching it; fetch it once with `models download {name}`, or \
-         put its checkpoint and config into {}", folder.display()
+        "{name} is not in the cache, and downloads are switched off; allow them once, or put its checkpoint and \
+         config into {}", folder.display()
     )]
     Offline {
         /// The entry.

@@ -9,10 +9,11 @@ use ureq::http::{StatusCode, header};
 use ureq::{Agent, Body, http::Response};
 
 use super::Remote;
-use super::cache::{Record, sha256_of};
+use super::cache::Record;
 use super::download::{FetchOptions, Stage};
 use super::fetch_error::FetchError;
 use super::http::{MAX_REDIRECTS, agent, content_range, text};
+use crate::hash::sha256_of;
 
 const BUFFER: usize = 256 << 10;
 

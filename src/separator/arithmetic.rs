@@ -3,7 +3,7 @@
 use candle_nn::VarBuilder;
 
 use super::LoadError;
-use crate::demo::Random;
+use crate::dsp::Random;
 use crate::kernels::{self, Format, Isa, Pool, Target};
 use crate::model::architecture::Architecture;
 use crate::model::fused::FusedRoformer;

@@ -45,9 +45,7 @@ impl Spectral {
     pub fn new(config: StftConfig, device: &Device) -> Result<Self> {
         let StftConfig { n_fft, hop_length, win_length, normalized } = config;
         if n_fft > MAX_N_FFT {
-            candle_core::bail!(
-                "n_fft {n_fft} is beyond the {MAX_N_FFT} that a GPU is used for; try --device cpu"
-            );
+            candle_core::bail!("n_fft {n_fft} is beyond the {MAX_N_FFT} that a GPU is used for; try the CPU");
         }
         let freqs = config.freqs();
         let blocks = n_fft.div_ceil(hop_length);
@@ -244,7 +242,7 @@ mod tests {
         let config = StftConfig { n_fft, hop_length: 512, win_length: 2048, normalized: false };
         let Err(error) = Spectral::new(config, &Device::Cpu) else { panic!("accepted") };
         let error = error.to_string();
-        assert!(error.contains("n_fft 16385") && error.contains("--device cpu"), "{error}");
+        assert!(error.contains("n_fft 16385") && error.contains("the CPU"), "{error}");
     }
 
     #[test]

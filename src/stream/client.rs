@@ -423,7 +423,8 @@ impl Client {
                 main[i] += k * share;
             }
             let y = gain * x;
-            peak = peak.max(y.abs());
+            // A strip shows what it does, and without stems it does nothing.
+            peak = peak.max((gain * share).abs());
             if let Some(bus) = bus.as_deref_mut().and_then(|bus| bus.get_mut(i)) {
                 *bus = y;
             }

@@ -6,6 +6,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::plan::{Measured, ModelSamples, ModelTiming};
+use crate::dsp::Random;
 use crate::separator::{MaskRule, SeparateError, Separator};
 
 /// Why a window has no stems.
@@ -82,8 +83,7 @@ impl WindowSeparator for Separator {
         rule: MaskRule,
         out: &mut [f32],
     ) -> Result<(), WindowError> {
-        // The only stem of a model would take all of the mixture; what it leaves is a stem of its own.
-        let rule = if self.info().complement.is_some() { MaskRule::Plain } else { rule };
+        let rule = self.info().rule(rule);
         let stems = self.separate(&[window], rule)?.pop().unwrap_or_default();
         let (network, rest) = out.split_at_mut(stems.len().min(out.len()));
         network.copy_from_slice(&stems[..network.len()]);
@@ -241,13 +241,7 @@ pub fn measure(
     stop: &dyn Fn() -> bool,
 ) -> Result<Measured, WindowError> {
     let samples = window.len() * model.channels();
-    let mut state = 1u32;
-    let noise: Vec<f32> = (0..samples)
-        .map(|_| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) as f32 / (1u32 << 24) as f32 - 0.5
-        })
-        .collect();
+    let noise = Random::new(1).noise(samples, 0.5);
     let mut out = vec![0.0; samples * model.stems()];
     let mut run = || {
         if stop() {
@@ -281,8 +275,8 @@ type Entry = Arc<Mutex<Weak<Slot>>>;
 
 static POOL: Mutex<Vec<(String, Entry)>> = Mutex::new(Vec::new());
 
-/// The model of this content, from whoever in the process has it, or loaded now. `key` is what tells contents apart: a hash of checkpoint and
-/// configuration, with device and precision.
+/// The model of this content, from whoever in the process has it, or loaded now. `key` is all that tells apart what `load` may give: a hash of
+/// the checkpoint, its configuration, and device and precision where they are not the same for all.
 ///
 /// # Errors
 /// Whatever `load` says.

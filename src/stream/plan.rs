@@ -15,6 +15,7 @@ mod tier;
 
 use super::sinc::Sinc;
 pub use super::units::{HostSamples, ModelSamples};
+use crate::dsp::lowest_terms;
 pub use shape::Shape;
 pub use tier::{Choice, Measured, ModelTiming, SUSTAINABLE_LOAD, Tier};
 
@@ -283,13 +284,9 @@ fn common_span(host: u32, model: u32) -> Option<(HostSamples, ModelSamples)> {
     if host == 0 || model == 0 {
         return None;
     }
-    let divisor = gcd(host, model);
-    let (h, m) = (u64::from(host / divisor), u64::from(model / divisor));
+    let (h, m) = lowest_terms(host, model);
+    let (h, m) = (u64::from(h), u64::from(m));
     (h <= MAX_UNIT && m <= MAX_UNIT).then_some((HostSamples(h), ModelSamples(m)))
-}
-
-fn gcd(a: u32, b: u32) -> u32 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 #[cfg(test)]

@@ -286,6 +286,26 @@ fn bombs_end_in_a_message_and_in_time() {
         archive(&copies(257), &[]),
         &["pickle at byte", "copy more than 1048576 pairs"],
     );
+    // And the same where the last of its items is no pair.
+    let torn = Pickle::new()
+        .op(b"(")
+        .op(&b"NN\x86".repeat(4095))
+        .op(b"Nlq\x00\x85q\x01")
+        .global("collections", "OrderedDict")
+        .op(b"q\x02")
+        .op(&b"h\x02h\x01R0".repeat(257))
+        .stop();
+    assert_says("torn copies", archive(&torn, &[]), &["copy more than 1048576 pairs"]);
+    // A name of megabytes, looked at again and again.
+    let long = Pickle::new().text(&"a".repeat(1 << 20)).op(b"q\0").op(&b"h\0h\0\x930".repeat(1 << 20)).stop();
+    assert_says("long name", archive(&long, &[]), &["a Python name of 1048576 bytes"]);
+    let key = Pickle::new().op(b"}(").text(&"a".repeat(1 << 20)).op(b"q\0").tensor(&Tensor::new(
+        "FloatStorage",
+        "0",
+        &[1],
+    ));
+    let key = key.op(b"q\x01").op(&b"h\0h\x01".repeat(1 << 17)).op(b"u").stop();
+    assert_says("long key", archive(&key, &[("0", vec![0; 4])]), &["its name has 1048576 bytes"]);
     assert!(start.elapsed() < Duration::from_secs(60), "{:?}", start.elapsed());
 }
 

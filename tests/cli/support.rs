@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use nullsum::audio::{AudioWriter, Container, Decoder, Planar, SampleFormat, WriterSpec};
-use nullsum::demo::Random;
+use nullsum::dsp::Random;
 use nullsum::model::architecture::Architecture;
 use safetensors::tensor::{Dtype, TensorView};
 

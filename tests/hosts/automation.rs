@@ -1,7 +1,7 @@
 //! Parameters as hosts see and automate them.
 
-use crate::host::{Layout, REALTIME, RENDER, Run, TIER, both};
-use crate::play::{Blocks, assert_finite, play_with};
+use crate::host::{Layout, OFFLINE, REALTIME, RENDER, Run, TIER, both, steady};
+use crate::play::{Blocks, assert_finite, assert_unity, play_with};
 use crate::signal::{Random, grid};
 
 const STEMS: [&str; 6] = ["Vocals", "Drums", "Bass", "Other", "Guitar", "Piano"];
@@ -60,6 +60,37 @@ both! {
             });
             assert_finite(&format!("{} {layout:?}", H::FORMAT), &output);
         }
+    }
+
+    fn what_changes_in_a_bounce_is_heard_with_the_input_that_it_came_with<H>() {
+        for layout in [Layout::Stereo, Layout::Mono] {
+            let mut host: H = steady(layout);
+            host.set(RENDER, OFFLINE);
+            host.activate(Run::offline(44100, 512));
+            let (latency, change) = (host.latency(), 40 * 512);
+            let due = change + latency;
+            let input = grid(layout.channels(), due + 4096);
+            let output = play_with(&mut host, &input, Blocks::Fixed(512), |host, position| {
+                if position == change {
+                    host.set("Output", 0.0);
+                }
+            });
+            // Within a block, and the 20 ms that a gain takes to arrive.
+            for (heard, put_in) in output[0].iter().zip(&input) {
+                assert_eq!(heard[latency..due - 512], put_in[..change - 512], "{} {layout:?}", H::FORMAT);
+                assert!(heard[due + 512 + 882..].iter().all(|x| *x == 0.0), "{} {layout:?}", H::FORMAT);
+            }
+        }
+    }
+
+    fn a_pan_turns_nothing_down_where_there_is_no_side<H>() {
+        let mut host: H = steady(Layout::Mono);
+        for (stem, pan) in STEMS.iter().zip([0.0, 1.0, 0.25, 0.75, 0.0, 1.0]) {
+            host.set(&format!("{stem} Pan"), pan);
+        }
+        host.set(RENDER, OFFLINE);
+        host.activate(Run::offline(44100, 512));
+        assert_unity(H::FORMAT, &mut host, grid, (1, 30_000), Blocks::Fixed(512));
     }
 
     fn a_value_set_is_the_value_read<H>() {

@@ -108,7 +108,12 @@ fn built(task: &str, options: &[String]) -> Vec<PathBuf> {
 
 /// Bundles for release and copies the plugins to the user's folders.
 fn install(mut options: Vec<String>) -> Result<()> {
-    options.push("--release".into());
+    let profile = |option: &String| {
+        ["-r", "--release", "--profile"].contains(&option.as_str()) || option.starts_with("--profile=")
+    };
+    if !options.iter().any(profile) {
+        options.push("--release".into());
+    }
     bundle("bundle", options)?;
     let bundled = target_folder()?.join("bundled");
     for (plugin, folder) in [("Nullsum.vst3", folders::VST3), ("Nullsum.clap", folders::CLAP)] {

@@ -1,6 +1,6 @@
 //! Compressed files: symphonia's demuxers and decoders, with the checks that make silence about damage impossible.
 
-use std::io;
+use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
@@ -28,8 +28,9 @@ use super::{AudioError, Blocks, Planar, SourceFormat, SourceInfo, Warnings, chec
 const MAX_CONCEALED: u64 = 1 << 16;
 /// Longest silence put in the place of lost pages, in seconds. More is a clock that was set, not a loss.
 const MAX_LOST: u64 = 60;
-/// Lost samples that are let pass, as some writers round their clocks: the longest packet of Opus.
-const SLACK: u64 = 5760;
+/// Lost samples that are let pass, as some writers round their clocks: a block of Vorbis, and the longest packet of Opus.
+const SLACK: u64 = 2048;
+const OPUS_SLACK: u64 = 5760;
 /// Highest rate at which AAC may be the lower half of HE-AAC.
 const HALF_RATE: u32 = 24_000;
 
@@ -87,11 +88,12 @@ pub(super) struct PacketBlocks {
     guessed: bool,
     /// Packets carry their position in samples.
     clocked: bool,
-    /// Broken pages are left out without a word.
-    paged: bool,
+    /// Broken pages are left out without a word, and of lost samples so many may be rounding; none elsewhere.
+    slack: Option<u64>,
     /// Where the next packet begins by those before it.
     due: Option<i64>,
-    /// The packet behind a gap.
+    /// Samples of silence still to be given for what is lost, and the packet behind it.
+    gap: u64,
     late: Option<Packet>,
     /// Samples of one tick of the track's clock, as a fraction.
     tick: (u64, u64),
@@ -125,6 +127,7 @@ impl PacketBlocks {
             }
             _ => (None, false),
         };
+        let tagged = tells_length(source.as_mut());
         source.rewind().map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
         let stream = MediaSourceStream::new(source, Default::default());
         let reader = guarded(|| {
@@ -164,6 +167,7 @@ impl PacketBlocks {
         };
         let mp3 = params.codec == CODEC_ID_MP3;
         let pcm = (CODEC_ID_PCM_S32LE..=CODEC_ID_PCM_F64BE_PLANAR).contains(&params.codec);
+        let slack = if matches!(codec, Codec::Opus(_)) { OPUS_SLACK } else { SLACK };
         let lossless = pcm || [CODEC_ID_FLAC, CODEC_ID_ALAC].contains(&params.codec);
         let container = reader.format_info();
         let mut blocks = Self {
@@ -177,10 +181,11 @@ impl PacketBlocks {
                 sample_format: sample_format(&params, lossless),
             },
             indexed: container.format == FORMAT_ID_ISOMP4 && !fragmented,
-            guessed: mp3 && track.delay.is_none() || container.format == FORMAT_ID_ADTS,
+            guessed: mp3 && !tagged || container.format == FORMAT_ID_ADTS,
             clocked: container.format == FORMAT_ID_FLAC,
-            paged: container.format == FORMAT_ID_OGG,
+            slack: (container.format == FORMAT_ID_OGG).then_some(slack),
             due: None,
+            gap: 0,
             late: None,
             reader,
             codec,
@@ -257,14 +262,14 @@ impl PacketBlocks {
 
     /// Samples that got lost in front of `packet` in an Ogg file, whose demuxer leaves out broken pages. It learns of a
     /// loss from the end of the page behind it: that page comes early, all others in time.
-    fn lost(&mut self, packet: &Packet) -> u64 {
+    fn lost(&mut self, packet: &Packet, slack: u64) -> u64 {
         let at = packet.pts.get();
         let due = self.due.unwrap_or(at);
         let gap = at.saturating_sub(due);
         let most = MAX_LOST * u64::from(self.info.sample_rate);
-        let lost = u64::try_from(gap).ok().filter(|&gap| gap > SLACK && gap <= most && self.decoded_any);
+        let lost = u64::try_from(gap).ok().filter(|&gap| gap > slack && gap <= most && self.decoded_any);
         // Where more is missing, or the clock runs backwards, it was set anew.
-        let start = if gap.unsigned_abs() > SLACK { at } else { due };
+        let start = if gap.unsigned_abs() > slack { at } else { due };
         let length = packet.dur.get() + packet.trim_start.get() + packet.trim_end.get();
         self.due = Some(start.saturating_add_unsigned(length));
         lost.unwrap_or(0)
@@ -274,6 +279,14 @@ impl PacketBlocks {
     fn advance(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
         if self.over {
             return Ok(false);
+        }
+        if self.gap > 0 {
+            // In pieces, as headers claim any rate and number of channels.
+            let samples = self.gap.min(MAX_CONCEALED);
+            out.append_silence(samples as usize);
+            self.gap -= samples;
+            self.done += samples;
+            return Ok(true);
         }
         let (late, packet) = match self.late.take() {
             Some(packet) => (true, packet),
@@ -286,8 +299,8 @@ impl PacketBlocks {
         if self.clocked && packet.pts.get() != self.done as i64 {
             return Err(self.damaged(format!("the next intact frame is that of sample {}", packet.pts.get())));
         }
-        if self.paged && !late {
-            let lost = self.lost(&packet);
+        if let Some(slack) = self.slack.filter(|_| !late) {
+            let lost = self.lost(&packet, slack);
             if lost > 0 {
                 let at = self.done;
                 if self.lossless {
@@ -296,9 +309,7 @@ impl PacketBlocks {
                 warnings.push(format!(
                     "before sample {at} a part is missing; {lost} samples of silence stand for it"
                 ));
-                out.append_silence(lost as usize);
-                self.done += lost;
-                self.late = Some(packet);
+                (self.gap, self.late) = (lost, Some(packet));
                 return Ok(true);
             }
         }
@@ -440,6 +451,24 @@ impl Blocks for PacketBlocks {
         }
         self.advance(out, warnings)
     }
+}
+
+/// Whether the first frame of an MP3 is none, but a tag with the number of frames. Not asked of other files.
+fn tells_length(mut source: &mut dyn MediaSource) -> bool {
+    let mut head = [0; 10];
+    let frames = source.rewind().and_then(|()| source.read_exact(&mut head)).map(|()| match head {
+        [b'I', b'D', b'3', _, _, _, a, b, c, d] => {
+            10 + [a, b, c, d].into_iter().fold(0, |size, seven| size << 7 | u64::from(seven & 0x7F))
+        }
+        _ => 0,
+    });
+    let mut frame = Vec::new();
+    let read = frames.and_then(|at| source.seek(io::SeekFrom::Start(at)));
+    let read = read.and_then(|_| Read::take(&mut source, 4096).read_to_end(&mut frame));
+    read.is_ok()
+        && frame
+            .windows(4)
+            .any(|word| [b"Xing", b"Info", b"VBRI"].contains(&word.first_chunk().unwrap_or(b"    ")))
 }
 
 fn make_codec(params: &AudioCodecParameters) -> Result<(Codec, String), Trouble> {

@@ -13,57 +13,28 @@ mod report;
 use std::process::ExitCode;
 
 use clap::Parser;
-use serde_json::json;
 
 use args::{Cli, Command};
-use exit::{Code, Failure, Outcome};
+use exit::{Code, Failure, Outcome, told};
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(args::tidy(std::env::args_os()));
-    let json = wants_json(&cli);
-    match run(cli) {
+    let command = cli.command.unwrap_or_else(|| Command::Separate(Box::new(cli.separate)));
+    let talk = command.talk();
+    match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let code = failure.code as u8;
             if !failure.said {
-                let message = told(&failure.error);
-                if json {
-                    let code = failure.code as u8;
-                    report::say(
-                        &json!({"event": "error", "message": message, "exit_code": code}).to_string(),
-                    );
-                } else {
-                    report::warn(&message);
-                }
+                talk.fatal(&told(&failure.error), code);
             }
-            ExitCode::from(failure.code as u8)
+            ExitCode::from(code)
         }
     }
 }
 
-/// An error with its causes, but for those that it names itself.
-fn told(error: &anyhow::Error) -> String {
-    error.chain().fold(String::new(), |told, cause| {
-        let cause = cause.to_string();
-        match told.contains(&cause) {
-            true => told,
-            false if told.is_empty() => cause,
-            false => format!("{told}: {cause}"),
-        }
-    })
-}
-
-/// Whether errors go to standard output as events.
-fn wants_json(cli: &Cli) -> bool {
-    match &cli.command {
-        None => cli.separate.talk.json,
-        Some(Command::Separate(args)) => args.talk.json,
-        Some(Command::Demo(args)) => args.talk.json,
-        _ => false,
-    }
-}
-
-fn run(cli: Cli) -> Outcome {
-    match cli.command.unwrap_or_else(|| Command::Separate(Box::new(cli.separate))) {
+fn run(command: Command) -> Outcome {
+    match command {
         Command::Separate(args) => stoppable(|| commands::separate::run(&args)),
         Command::Bench(args) => stoppable(|| commands::bench::run(&args)),
         Command::Demo(args) => stoppable(|| commands::demo::run(&args)),

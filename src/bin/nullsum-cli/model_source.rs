@@ -11,7 +11,7 @@ use nullsum::model::config::Config;
 use nullsum::registry::{self, Entry, FetchError, FetchOptions, Files};
 
 use crate::args::ModelArgs;
-use crate::exit::{Code, Failure, OrFail, Outcome};
+use crate::exit::{Code, Failure, OrFail, Outcome, told};
 use crate::interrupt;
 use crate::progress::{FetchProgress, announce};
 use crate::report::Talk;
@@ -124,7 +124,8 @@ fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
         Err(error) => Err(Failure::new(
             Code::Model,
             format!(
-                "{error}; no model is embedded in this build, so there is none to run. Name one with --model"
+                "{}; no model is embedded in this build, so there is none to run. Name one with --model",
+                told(&error.into())
             ),
         )),
     }

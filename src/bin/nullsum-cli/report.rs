@@ -4,10 +4,11 @@ use std::io::{IsTerminal, Write};
 use std::path::Path;
 
 use nullsum::audio::{SourceFormat, SourceInfo};
+use nullsum::lossless::grid::NullMeter;
 use nullsum::offline::render::RenderReport;
 use serde_json::{Value, json};
 
-use crate::args::TalkArgs;
+use crate::args::{Command, ModelsCommand, TalkArgs};
 
 /// A line on standard output. A closed pipe (`| head`) is no error.
 pub fn say(line: &str) {
@@ -20,84 +21,127 @@ pub fn warn(line: &str) {
 }
 
 /// How much is said, and in which form.
-#[derive(Debug, Clone, Copy)]
-pub struct Talk {
-    json: bool,
-    quiet: bool,
-    plain: bool,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Talk {
+    /// Events on standard output, nothing else.
+    Json,
+    /// Warnings and errors alone.
+    Quiet,
+    /// Lines of text.
+    Lines,
+    /// Those, and bars where standard error is a terminal.
+    Bars,
 }
 
 impl From<TalkArgs> for Talk {
     fn from(args: TalkArgs) -> Self {
-        Self { json: args.json, quiet: args.quiet, plain: args.disable_detailed_pbar }
+        match args {
+            TalkArgs { json: true, .. } => Self::Json,
+            TalkArgs { quiet: true, .. } => Self::Quiet,
+            TalkArgs { disable_detailed_pbar: true, .. } => Self::Lines,
+            TalkArgs { .. } => Self::Bars,
+        }
+    }
+}
+
+impl Command {
+    /// How it tells what ends it.
+    pub fn talk(&self) -> Talk {
+        let of = |json: bool| if json { Talk::Json } else { Talk::Lines };
+        match self {
+            Self::Separate(args) => args.talk.into(),
+            Self::Demo(args) => args.talk.into(),
+            Self::Models(args) => match &args.command {
+                None => of(args.json),
+                Some(ModelsCommand::List { json }) => of(*json || args.json),
+                Some(ModelsCommand::Download { talk, .. }) => (*talk).into(),
+                Some(ModelsCommand::Path { .. }) => Talk::Lines,
+            },
+            Self::Devices(args) => of(args.json),
+            // With `--json` their standard output is what was measured and nothing else.
+            Self::Bench(_) | Self::Tiers(_) => Talk::aside(),
+            Self::Convert(args) if args.quiet => Talk::Quiet,
+            Self::Convert(_) | Self::Inspect(_) | Self::Completions(_) => Talk::Lines,
+        }
     }
 }
 
 impl Talk {
     /// Text on standard error, for commands whose standard output is one object.
     pub fn aside() -> Self {
-        Self { json: false, quiet: false, plain: false }
+        Self::Bars
     }
 
     /// The same without bars, which are for one song at a time.
     pub fn without_bars(self) -> Self {
-        Self { plain: true, ..self }
+        if self == Self::Bars { Self::Lines } else { self }
     }
 
     /// Whether JSON is wanted.
     pub fn json(self) -> bool {
-        self.json
+        self == Self::Json
     }
 
     /// Whether bars are drawn.
     pub fn bars(self) -> bool {
-        !(self.json || self.quiet || self.plain) && std::io::stderr().is_terminal()
+        self == Self::Bars && std::io::stderr().is_terminal()
+    }
+
+    /// Whether there is text beside warnings and errors.
+    fn is_text(self) -> bool {
+        matches!(self, Self::Lines | Self::Bars)
     }
 
     /// Text that `--quiet` and `--json` silence, on standard error.
     pub fn note(self, line: &str) {
-        if !(self.json || self.quiet) {
+        if self.is_text() {
             let _ = writeln!(std::io::stderr(), "{line}");
         }
     }
 
     /// Text that `--quiet` and `--json` silence, on standard output.
     pub fn say(self, line: &str) {
-        if !(self.json || self.quiet) {
+        if self.is_text() {
             say(line);
         }
     }
 
     /// An event, where JSON is wanted.
     pub fn event(self, event: &Value) {
-        if self.json {
+        if self.json() {
             say(&event.to_string());
         }
     }
 
-    /// An error that does not end the program.
-    pub fn error(self, input: Option<&Path>, message: &str) {
-        if self.json {
-            say(&json!({"event": "error", "input": input.map(text), "message": message}).to_string());
+    /// An event where JSON is wanted, else its message on standard error.
+    fn tell(self, event: &Value, message: &str) {
+        if self.json() {
+            self.event(event);
         } else {
             warn(message);
         }
     }
 
+    /// The error that ends the program.
+    pub fn fatal(self, message: &str, exit_code: u8) {
+        self.tell(&json!({"event": "error", "message": message, "exit_code": exit_code}), message);
+    }
+
+    /// An error that does not end the program.
+    pub fn error(self, input: Option<&Path>, message: &str) {
+        self.tell(&json!({"event": "error", "input": input.map(text), "message": message}), message);
+    }
+
     /// Something the user should know, whatever the mode.
     pub fn warning(self, message: &str) {
-        if self.json {
-            say(&json!({"event": "warning", "message": message}).to_string());
-        } else {
-            warn(message);
-        }
+        self.tell(&json!({"event": "warning", "message": message}), message);
     }
 
     /// A finished song.
     pub fn done(self, report: &RenderReport, lossless: bool) {
         self.event(&done_event(report));
         self.say(&done_text(report, lossless));
-        if self.quiet && !self.json {
+        if self == Self::Quiet {
             for warning in &report.warnings {
                 warn(&format!("{}: {warning}", report.input.display()));
             }
@@ -110,36 +154,37 @@ pub fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// A finished song as an object. JSON has no −∞: `null_exact` says it, and `null_dbfs` is null then.
-fn done_event(report: &RenderReport) -> Value {
+/// What all events of a finished song hold. JSON has no −∞: `null_exact` says it, and `null_dbfs` is null then.
+pub fn song_event(event: &str, report: &RenderReport) -> Value {
     json!({
-        "event": "done",
-        "input": text(&report.input),
+        "event": event,
         "outputs": report.outputs.iter().map(|path| text(path)).collect::<Vec<_>>(),
         "audio_seconds": report.audio_seconds,
         "elapsed_seconds": report.elapsed.as_secs_f64(),
         "rtf": rtf(report),
-        "sample_rate": report.source.sample_rate,
-        "channels": report.source.channels,
-        "null_dbfs": report.null_dbfs.is_finite().then_some(report.null_dbfs),
-        "null_exact": is_exact(report.null_dbfs),
-        "stages": {
-            "stft_seconds": report.stages.stft.as_secs_f64(),
-            "network_seconds": report.stages.network.as_secs_f64(),
-            "mask_seconds": report.stages.mask.as_secs_f64(),
-            "istft_seconds": report.stages.istft.as_secs_f64(),
-        },
+        "null_dbfs": (!report.null.is_exact()).then(|| report.null.peak_dbfs()),
+        "null_exact": report.null.is_exact(),
         "warnings": report.warnings,
     })
+}
+
+fn done_event(report: &RenderReport) -> Value {
+    let mut event = song_event("done", report);
+    event["input"] = json!(text(&report.input));
+    event["sample_rate"] = json!(report.source.sample_rate);
+    event["channels"] = json!(report.source.channels);
+    event["stages"] = json!({
+        "stft_seconds": report.stages.stft.as_secs_f64(),
+        "network_seconds": report.stages.network.as_secs_f64(),
+        "mask_seconds": report.stages.mask.as_secs_f64(),
+        "istft_seconds": report.stages.istft.as_secs_f64(),
+    });
+    event
 }
 
 /// Seconds of work per second of audio; none for no audio.
 fn rtf(report: &RenderReport) -> Option<f64> {
     (report.audio_seconds > 0.0).then(|| report.elapsed.as_secs_f64() / report.audio_seconds)
-}
-
-fn is_exact(null_dbfs: f64) -> bool {
-    null_dbfs == f64::NEG_INFINITY
 }
 
 fn done_text(report: &RenderReport, lossless: bool) -> String {
@@ -152,7 +197,7 @@ fn done_text(report: &RenderReport, lossless: bool) -> String {
     };
     lines.push(format!(
         "  {} in {:.1} s{speed}",
-        null_text(report.null_dbfs, lossless),
+        null_text(report.null, lossless),
         report.elapsed.as_secs_f64()
     ));
     lines.extend(report.warnings.iter().map(|warning| format!("  warning: {warning}")));
@@ -160,14 +205,12 @@ fn done_text(report: &RenderReport, lossless: bool) -> String {
 }
 
 /// The null meter in words.
-pub fn null_text(null_dbfs: f64, lossless: bool) -> String {
-    if is_exact(null_dbfs) {
-        "null −∞ dBFS (exact)".into()
-    } else if lossless {
-        format!("null {null_dbfs:.1} dBFS")
-    } else {
-        format!("null {null_dbfs:.1} dBFS (lossless is off)")
+pub fn null_text(null: NullMeter, lossless: bool) -> String {
+    if null.is_exact() {
+        return "null −∞ dBFS (exact)".into();
     }
+    let off = if lossless { "" } else { " (lossless is off)" };
+    format!("null {:.1} dBFS{off}", null.peak_dbfs())
 }
 
 /// `3:25, 44100 Hz stereo, 16-bit FLAC`.
@@ -203,7 +246,27 @@ pub fn clock(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
+
     use super::*;
+    use crate::args::Cli;
+
+    #[test]
+    fn errors_are_told_as_the_command_line_asks() {
+        for (line, talk) in [
+            (&["models", "download", "--json", "name"][..], Talk::Json),
+            (&["models", "--json"], Talk::Json),
+            (&["models", "path"], Talk::Lines),
+            (&["demo", "--quiet", "--json"], Talk::Json),
+            (&["demo", "--quiet"], Talk::Quiet),
+            (&["separate", "--disable-detailed-pbar"], Talk::Lines),
+            (&["separate"], Talk::Bars),
+            (&["bench", "--json"], Talk::aside()),
+        ] {
+            let cli = Cli::try_parse_from([&["nullsum-cli"], line].concat()).unwrap();
+            assert_eq!(cli.command.unwrap().talk(), talk, "{line:?}");
+        }
+    }
 
     #[test]
     fn times_read_as_on_a_clock() {
@@ -211,9 +274,11 @@ mod tests {
     }
 
     #[test]
-    fn the_null_meter_says_exact_only_at_minus_infinity() {
-        assert!(null_text(f64::NEG_INFINITY, true).contains("exact"));
-        assert!(!null_text(-144.0, true).contains("exact"));
-        assert!(null_text(-40.0, false).contains("off"));
+    fn the_null_meter_says_exact_only_where_nothing_is_left() {
+        let mut null = NullMeter::default();
+        assert!(null_text(null, true).contains("exact"));
+        null.add(&[0.01], std::iter::once(&[0.0][..]));
+        assert_eq!(null_text(null, true), "null -40.0 dBFS");
+        assert!(null_text(null, false).contains("off"));
     }
 }

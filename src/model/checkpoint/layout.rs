@@ -10,6 +10,8 @@ const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "state", "model",
 const AVERAGES: [&str; 3] = ["ema_state_dict", "ema_model", "ema"];
 /// How deep wrappers may nest.
 const MAX_DEPTH: usize = 4;
+/// Most dicts that are looked into at one depth.
+const MAX_DICTS: usize = 4096;
 /// How the name of a tensor ends that every RoFormer has: the dict with it holds the weights, whatever lies beside it.
 const MARK: &str = "band_split.to_features.0.1.weight";
 
@@ -59,7 +61,7 @@ pub(super) fn find<'a>(pickle: &'a Pickle<'_>) -> Option<Weights<'a>> {
     };
     let taken = match (best(false), best(true)) {
         // Not the weights but a few tensors that lie beside their average.
-        (Some(weights), Some(average)) if 2 * weights.tensors < average.tensors => average,
+        (Some(weights), Some(average)) if !weights.marked && 2 * weights.tensors < average.tensors => average,
         (weights, average) => weights.or(average)?,
     };
     Some(Weights { path: taken.path.clone(), pairs: taken.pairs })
@@ -88,7 +90,7 @@ fn collect<'a>(pickle: &'a Pickle<'_>, depth: usize, follow: impl Fn(&str) -> bo
                     .collect();
                 inner.sort_by_key(|(name, _)| rank(name));
                 for (name, value) in inner {
-                    if seen.insert(value) {
+                    if next.len() < MAX_DICTS && seen.insert(value) {
                         let mut longer = path.clone();
                         longer.push(name);
                         next.push((longer, value));

@@ -30,6 +30,8 @@ const MAX_COPIES: usize = 1 << 20;
 const MAX_STACK: usize = 1 << 20;
 /// Longest text, in bytes.
 const MAX_TEXT: usize = 16 << 20;
+/// Longest name of a Python module, class or function, in bytes.
+const MAX_GLOBAL: usize = 1 << 10;
 /// Most axes of a tensor.
 const MAX_AXES: usize = 16;
 

@@ -13,7 +13,7 @@ use zip::{CompressionMethod, ZipArchive};
 
 use super::pickle::{self, Described, Node, Pickle, PickleError};
 use super::tensor::{Entry, Place};
-use super::{CheckpointError, Contents, layout, printable};
+use super::{CheckpointError, Contents, MAX_NAME_BYTES, layout, printable};
 
 /// More entries than this are refused; each takes some hundred bytes of memory while the file is read.
 const MAX_ENTRIES: u64 = 1 << 20;
@@ -65,6 +65,12 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
         };
         match pickle.node(*value) {
             Node::Tensor(tensor) => {
+                // A text may be shared by any number of keys, a copy of it not.
+                if name.len() > MAX_NAME_BYTES {
+                    let reason =
+                        format!("its name has {} bytes, more than the limit of {MAX_NAME_BYTES}", name.len());
+                    return Err(Problem::Tensor(reason).of(name, origin));
+                }
                 let entry = pickle
                     .tensor(tensor)
                     .map_err(Problem::Tensor)

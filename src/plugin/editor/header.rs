@@ -306,7 +306,8 @@ fn line_of(choice: TierChoice, found: Option<&TierView>, palette: &Palette, wide
     let Some(found) = found else {
         return (if choice == TierChoice::Auto { "measures" } else { "–" }.into(), palette.weak);
     };
-    let ink = found.load.filter(|load| *load > SUSTAINABLE_LOAD).map_or(palette.weak, |load| palette.load(load));
+    let ink =
+        found.load.filter(|load| *load > SUSTAINABLE_LOAD).map_or(palette.weak, |load| palette.load(load));
     let (time, share) = (text::time(found.latency_ms), found.load.map(text::percent));
     let line = match (choice, share) {
         // Its latency is at the end of the line.

@@ -2,6 +2,7 @@
 
 use nice_plug::prelude::{BoolParam, EnumParam, FloatParam, Param, ParamSetter};
 
+use crate::plugin::cues::{MAIN, SOLO};
 use crate::plugin::params::{Lossless, NullsumParams, RenderMode, TierChoice};
 use crate::plugin::slot::SLOTS;
 
@@ -50,10 +51,9 @@ impl Key {
     /// The groups of gains that it moves, a bit each.
     pub fn groups(self) -> u32 {
         match self {
-            // The others fall silent with it.
-            Self::Strip(_, Field::Solo) => (1 << SLOTS) - 1,
+            Self::Strip(_, Field::Solo) => 1 << SOLO,
             Self::Strip(slot, _) => 1 << slot,
-            Self::Mix | Self::Output | Self::Bypass => 1 << SLOTS,
+            Self::Mix | Self::Output | Self::Bypass => 1 << MAIN,
             Self::Lossless | Self::Tier | Self::Render => 0,
         }
     }

@@ -6,8 +6,10 @@ use egui::{Event, Key as Press, Modifiers, PointerButton, Pos2, RawInput, pos2, 
 use nice_plug::prelude::{GuiContextInner, ParamPtr, PluginApi, PluginState};
 use parking_lot::Mutex;
 
+use super::key::{Field, Key};
 use super::*;
 use crate::audio::{AudioWriter, Container, Planar, SampleFormat, WriterSpec};
+use crate::plugin::cues::{MAIN, SOLO};
 use crate::plugin::library::Step;
 use crate::plugin::params::{NullsumParams, TierChoice};
 use crate::plugin::player::Player;
@@ -696,4 +698,20 @@ fn a_download_that_is_cancelled_leaves_what_was_chosen() {
     bench.app.pick(Some(Pick::Cancel), wanted.clone());
     assert_eq!(bench.params().model.get().source, wanted.source);
     assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+}
+
+#[test]
+fn what_is_moved_in_the_editor_is_told_to_the_audio_thread() {
+    let mut bench = Bench::new(View::default());
+    let params = bench.session.0.params.clone();
+    params.take_hands();
+    for (key, group) in
+        [(Key::Strip(2, Field::Mute), 2), (Key::Strip(2, Field::Solo), SOLO), (Key::Output, MAIN)]
+    {
+        bench.app.desk.set(key, 0.25);
+        assert_eq!(params.take_hands(), 1 << group, "{key:?}");
+    }
+    bench.app.desk.grab(Key::Strip(0, Field::Gain));
+    bench.app.desk.drag(-0.1);
+    assert_eq!(params.take_hands(), 1);
 }

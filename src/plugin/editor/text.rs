@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
+use percent_encoding::percent_decode_str;
+
 use super::files::{is_checkpoint, is_yaml};
 use crate::plugin::params::SILENCE_DB;
 use crate::registry::{Progress, Stage, What, human_size};
@@ -122,7 +124,7 @@ pub fn pasted_paths(text: &str, home: Option<&Path>) -> (Option<PathBuf>, Option
     for piece in text.lines().flat_map(pieces).take(16) {
         let piece = piece.strip_prefix("file://").map_or_else(
             || piece.to_string(),
-            |path| String::from_utf8_lossy(&unescape(path.as_bytes())).into_owned(),
+            |path| percent_decode_str(path).decode_utf8_lossy().into_owned(),
         );
         let path = match (piece.strip_prefix("~/"), home) {
             (Some(rest), Some(home)) => home.join(rest),
@@ -162,26 +164,6 @@ fn pieces(line: &str) -> Vec<&str> {
         rest = after.trim_start();
     }
     pieces
-}
-
-/// Replaces `%20` and the like; what is no escape stays.
-pub fn unescape(bytes: &[u8]) -> Vec<u8> {
-    let digit = |at: usize| bytes.get(at).and_then(|byte| char::from(*byte).to_digit(16));
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match (byte, digit(at + 1), digit(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                out.push((16 * high + low) as u8);
-                at += 3;
-            }
-            _ => {
-                out.push(byte);
-                at += 1;
-            }
-        }
-    }
-    out
 }
 
 /// What the built-in model reaches, from its card: the lowest and highest SDR a stem on music that it was not trained on.

@@ -256,6 +256,32 @@ mod tests {
     }
 
     #[test]
+    fn channels_past_those_of_the_layout_are_left_alone() {
+        let mut samples = [[1f32; 64]; 3];
+        let mut pointers = samples.each_mut().map(|channel| channel.as_mut_ptr());
+        let (mut inputs, mut outputs) =
+            ([bus(Some(&mut pointers.clone()), 3)], [bus(Some(&mut pointers), 3)]);
+        for channels in [1, 2] {
+            let mut room = room(1);
+            room.expect(1, channels);
+            // SAFETY: made above.
+            let Gap::Filled { inputs, outputs } =
+                (unsafe { room.fill(&data(64, &mut inputs, &mut outputs)) })
+            else {
+                panic!("not filled")
+            };
+            // SAFETY: filled above.
+            unsafe {
+                assert_eq!(
+                    ((*inputs).numChannels, (*outputs).numChannels),
+                    (channels as i32, channels as i32)
+                );
+                assert_eq!(*(*outputs).__field0.channelBuffers32, samples[0].as_mut_ptr());
+            }
+        }
+    }
+
+    #[test]
     fn no_channels_at_all_is_no_audio_and_what_is_too_long_is_refused() {
         let mut inputs = [bus(None, 0)];
         let mut outputs = [bus(None, 0)];

@@ -27,8 +27,7 @@ pub fn run(args: &BenchArgs) -> Outcome {
     let seconds = samples as f64 / f64::from(info.sample_rate);
     let chunk = noise(args.seed, samples * info.architecture.channels);
     // As separation does by default; stems that are kept are the network's own.
-    let plain = info.complement.is_some() || args.stems.is_some();
-    let rule = if plain { MaskRule::Plain } else { MaskRule::Complete };
+    let rule = info.rule(if args.stems.is_some() { MaskRule::Plain } else { MaskRule::Complete });
 
     let mut passes = Vec::new();
     for pass in 0..args.warmup + args.runs {
@@ -151,7 +150,7 @@ fn load(args: &BenchArgs) -> Outcome<Separator> {
 
 /// White noise at about the level of music, the same for the same seed.
 fn noise(seed: u64, samples: usize) -> Vec<f32> {
-    let mut random = nullsum::demo::Random::new(seed);
+    let mut random = nullsum::dsp::Random::new(seed);
     (0..samples).map(|_| 0.1 * random.bipolar()).collect()
 }
 

@@ -5,17 +5,16 @@ use std::path::Path;
 use nullsum::audio::{AudioError, AudioWriter, Container, Decoder, Planar, SampleFormat, WriterSpec};
 use nullsum::demo::{SAMPLE_RATE, STEMS, Stereo, baseline_sdr, compose, sdr};
 use nullsum::embedded;
-use nullsum::offline::error::OfflineError;
 use nullsum::offline::render::{RenderOptions, render};
 use nullsum::separator::Separator;
 use serde_json::json;
 
 use crate::args::DemoArgs;
-use crate::exit::{Code, Failure, OrFail, Outcome, code_of};
+use crate::exit::{Code, Failure, OrFail, Outcome};
 use crate::interrupt;
 use crate::model_source;
 use crate::progress::SongProgress;
-use crate::report::{Talk, null_text, text};
+use crate::report::{Talk, null_text, song_event, text};
 
 /// Name of the piece's files.
 const NAME: &str = "demo";
@@ -57,13 +56,9 @@ pub fn run(args: &DemoArgs) -> Outcome {
 
     let report = {
         let mut progress = SongProgress::new(talk, &mixture, (1, 1), 1);
-        let result = render(&mut separator, &mixture, &args.output, &RenderOptions::default(), &mut |step| {
+        render(&mut separator, &mixture, &args.output, &RenderOptions::default(), &mut |step| {
             progress.update(step);
             interrupt::flow()
-        });
-        result.map_err(|error| match error {
-            OfflineError::Cancelled => Failure::interrupted(),
-            error => Failure { code: code_of(&error), error: error.into(), said: false },
         })?
     };
 
@@ -78,8 +73,6 @@ pub fn run(args: &DemoArgs) -> Outcome {
             rows.push((name, path, sdr(&reference, &estimate), baseline_sdr(&reference, &piece.mixture)));
         }
     }
-    let elapsed = report.elapsed.as_secs_f64();
-    let rtf = elapsed / report.audio_seconds.max(1e-9);
     if talk.json() {
         let stems: Vec<_> = rows
             .iter()
@@ -87,31 +80,25 @@ pub fn run(args: &DemoArgs) -> Outcome {
                 json!({"stem": name, "output": text(path), "sdr_db": sdr, "baseline_sdr_db": baseline})
             })
             .collect();
-        talk.event(&json!({
-            "event": "demo",
-            "model": source.name,
-            "seed": args.seed,
-            "mixture": text(&mixture),
-            "outputs": report.outputs.iter().map(|path| text(path)).collect::<Vec<_>>(),
-            "stems": stems,
-            "audio_seconds": report.audio_seconds,
-            "elapsed_seconds": elapsed,
-            "rtf": rtf,
-            "null_dbfs": report.null_dbfs.is_finite().then_some(report.null_dbfs),
-            "null_exact": report.null_dbfs == f64::NEG_INFINITY,
-            "warnings": report.warnings,
-        }));
+        let mut event = song_event("demo", &report);
+        event["model"] = json!(source.name);
+        event["seed"] = json!(args.seed);
+        event["mixture"] = json!(text(&mixture));
+        event["stems"] = json!(stems);
+        talk.event(&event);
         return Ok(());
     }
     talk.say("\nSTEM          SDR dB   scaled mixture   FILE");
     for (name, path, sdr, baseline) in rows {
         talk.say(&format!("{name:<12} {sdr:>7.2}   {baseline:>14.2}   {}", path.display()));
     }
+    let elapsed = report.elapsed.as_secs_f64();
+    let rtf = elapsed / report.audio_seconds.max(1e-9);
     talk.say(&format!(
         "\n{elapsed:.1} s for {:.1} s of audio: RTF {rtf:.3}, {:.2} times real time; {}",
         report.audio_seconds,
         1.0 / rtf.max(1e-9),
-        null_text(report.null_dbfs, true)
+        null_text(report.null, true)
     ));
     talk.say(
         "SDR is against the true stems; `scaled mixture` is what an estimate scores that separates nothing. A synthetic \

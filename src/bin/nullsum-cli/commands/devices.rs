@@ -4,6 +4,7 @@ use nullsum::model::device::DeviceChoice;
 use serde_json::json;
 
 use crate::args::DevicesArgs;
+use crate::exit::told;
 use crate::report::say;
 
 /// More CUDA devices than a machine has.
@@ -15,7 +16,7 @@ pub fn run(args: &DevicesArgs) {
     let cpu = format!("{threads} threads, {}", instructions());
     let mut found = vec![("cpu".to_string(), Ok(cpu))];
     let mut add = |choice: DeviceChoice| {
-        let state = choice.describe().map_err(|error| error.to_string());
+        let state = choice.describe().map_err(|error| told(&error.into()));
         let ready = state.is_ok();
         // The first that is not there says why; one past the last says nothing new.
         if ready || !matches!(choice, DeviceChoice::Cuda(1..)) {

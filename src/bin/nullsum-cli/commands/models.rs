@@ -4,7 +4,7 @@ use nullsum::registry::{self, Entry, FetchError, FetchOptions};
 use serde_json::json;
 
 use crate::args::{ModelsArgs, ModelsCommand};
-use crate::exit::{Code, Failure, OrFail, Outcome};
+use crate::exit::{Code, Failure, OrFail, Outcome, told};
 use crate::model_source::fetch;
 use crate::report::{Talk, say, text};
 
@@ -98,7 +98,7 @@ fn download(names: &[String], talk: Talk) -> Outcome {
             Err(error @ FetchError::Cancelled { .. }) => return Err(error).or_fail(Code::Interrupted),
             Err(error) => {
                 failed += 1;
-                talk.error(None, &error.to_string());
+                talk.error(None, &told(&error.into()));
             }
         }
     }

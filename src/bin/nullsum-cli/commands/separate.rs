@@ -16,7 +16,7 @@ use crate::args::SeparateArgs;
 use crate::args::values::{Bits, FileType, NonFinite, PcmType};
 use crate::batch::{Batch, Song, check_collisions, gather, is_same};
 use crate::deal::deal;
-use crate::exit::{Code, Failure, OrFail, Outcome, code_of};
+use crate::exit::{Code, Failure, OrFail, Outcome, told};
 use crate::interrupt;
 use crate::model_source;
 use crate::progress::SongProgress;
@@ -55,7 +55,7 @@ pub fn run(args: &SeparateArgs) -> Outcome {
         separators.push(separator.or_fail(Code::Model)?);
         interrupt::check()?;
         if let Some(error) = runtime.device.fallback() {
-            talk.warning(&format!("running on the CPU: {error}"));
+            talk.warning(&format!("running on the CPU: {}", told(&error.into())));
         }
     }
     let Some(separator) = separators.first() else { return Ok(()) };
@@ -225,8 +225,7 @@ fn jobs<'a>(
             let outputs = output_paths(&song.input, &song.folder, info, &options)?;
             Ok(Job { song, template, outputs })
         })
-        .collect::<Result<_, OfflineError>>()
-        .or_fail(Code::Usage)?;
+        .collect::<Result<_, OfflineError>>()?;
     check_collisions(
         jobs.iter().flat_map(|job| job.outputs.iter().map(|out| (out.clone(), job.song.input.as_path()))),
     )?;
@@ -323,9 +322,10 @@ fn separate_one(
             return ControlFlow::Break(());
         }
         Err(error) => {
+            let failure = Failure::from(error);
             tally.failed += 1;
-            tally.last_failure = Some(code_of(&error));
-            talk.error(Some(input), &explain(input, &error));
+            tally.last_failure = Some(failure.code);
+            talk.error(Some(input), &explain(input, &failure));
             if args.files.fail_fast {
                 return ControlFlow::Break(());
             }
@@ -335,8 +335,8 @@ fn separate_one(
 }
 
 /// The error, with the song where it does not name it.
-fn explain(input: &Path, error: &OfflineError) -> String {
-    let message = error.to_string();
+fn explain(input: &Path, failure: &Failure) -> String {
+    let message = told(&failure.error);
     if message.contains(&*input.to_string_lossy()) {
         message
     } else {

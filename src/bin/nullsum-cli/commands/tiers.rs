@@ -48,7 +48,7 @@ pub fn run(args: &TiersArgs) -> Outcome {
     let names = separator.stem_names();
     let material = song::material(args, info.sample_rate, &names)?;
     let song = &material.song;
-    let rule = if info.complement.is_none() { MaskRule::Complete } else { MaskRule::Plain };
+    let rule = info.rule(MaskRule::Complete);
     let offline = whole(&mut separator, song, rule)?;
     let timing = separator.timing();
 

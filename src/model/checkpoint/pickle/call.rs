@@ -109,13 +109,13 @@ fn named_dtype(name: &str) -> Dtype {
 enum Outcome<'a> {
     Same(Handle),
     New(Node<'a>),
-    /// A dict of pairs that lie in another value as well.
-    Copied(Vec<(Handle, Handle)>),
 }
 
 impl<'a> Machine<'a> {
     /// The value of `callee(*args)`: a known constructor's, or an opaque one. An error when calls copy too much.
     pub(super) fn call(&mut self, callee: Handle, args: Handle) -> Result<Handle, String> {
+        // Before it is known what comes of it: to find that out takes as long.
+        self.charge(self.would_copy(callee, args))?;
         let outcome = match *self.node(callee) {
             Node::Global(module, name) => {
                 let items = match self.node(args) {
@@ -131,10 +131,19 @@ impl<'a> Machine<'a> {
         match outcome {
             Outcome::Same(handle) => Ok(handle),
             Outcome::New(node) => Ok(self.add(node)),
-            Outcome::Copied(pairs) => {
-                self.charge(pairs.len())?;
-                Ok(self.add(Node::Dict(pairs)))
-            }
+        }
+    }
+
+    /// Pairs of a list that a call makes a dict of.
+    fn would_copy(&self, callee: Handle, args: Handle) -> usize {
+        let (Node::Global("collections", "OrderedDict" | "Counter"), Node::Tuple(args)) =
+            (self.node(callee), self.node(args))
+        else {
+            return 0;
+        };
+        match args.first().map(|items| self.node(*items)) {
+            Some(Node::List(items)) if items.len() <= MAX_COPIED => items.len(),
+            _ => 0,
         }
     }
 
@@ -186,7 +195,7 @@ impl<'a> Machine<'a> {
             Node::List(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
             _ => None,
         };
-        items.iter().map(pair).collect::<Option<Vec<_>>>().map(Outcome::Copied)
+        items.iter().map(pair).collect::<Option<Vec<_>>>().map(|pairs| Outcome::New(Node::Dict(pairs)))
     }
 
     /// `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`, whose storage counts

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use super::call::is_hostile;
 use super::{
-    Dotted, Handle, MAX_BYTES, MAX_COPIES, MAX_INSTRUCTIONS, MAX_STACK, MAX_TEXT, MAX_VALUES, Node, Pickle,
-    PickleError,
+    Dotted, Handle, MAX_BYTES, MAX_COPIES, MAX_GLOBAL, MAX_INSTRUCTIONS, MAX_STACK, MAX_TEXT, MAX_VALUES,
+    Node, Pickle, PickleError,
 };
 
 /// The value of all floats, the first of the arena: none of them matters, and there may be millions.
@@ -269,7 +269,7 @@ impl<'a> Machine<'a> {
         (self.nodes.len() - 1) as Handle
     }
 
-    /// Counts pairs that a call has copied; an error beyond the limit.
+    /// Counts pairs that a call copies; an error beyond the limit.
     pub(super) fn charge(&mut self, pairs: usize) -> Step<()> {
         self.copied += pairs;
         if self.copied > MAX_COPIES {
@@ -356,6 +356,12 @@ impl<'a> Machine<'a> {
     }
 
     fn global(&mut self, module: &'a str, name: &'a str) -> Result<(), Stop> {
+        let length = module.len().max(name.len());
+        if length > MAX_GLOBAL {
+            return Err(
+                format!("a Python name of {length} bytes, more than the limit of {MAX_GLOBAL}").into()
+            );
+        }
         refuse_hostile(module, name)?;
         self.push(Node::Global(module, name));
         Ok(())

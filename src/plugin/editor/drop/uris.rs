@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::plugin::editor::text::unescape;
+use percent_encoding::percent_decode;
 
 /// Files that are looked at.
 const MOST: usize = 256;
@@ -32,7 +32,7 @@ fn file(uri: &[u8], host: &[u8]) -> Option<PathBuf> {
     };
     // A query and a fragment are no part of a path; programs escape these signs in names.
     let end = path.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(path.len());
-    let path = unescape(path.get(..end)?);
+    let path: Vec<u8> = percent_decode(path.get(..end)?).collect();
     (path.first() == Some(&b'/') && !path.contains(&0)).then(|| path_of(path))
 }
 

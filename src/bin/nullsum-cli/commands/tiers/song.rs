@@ -10,7 +10,7 @@ use nullsum::offline::source::{FileSource, Source as _};
 use super::pair;
 use crate::args::TiersArgs;
 use crate::batch::is_audio;
-use crate::exit::{Code, Failure, OrFail, Outcome, code_of};
+use crate::exit::{Code, Failure, OrFail, Outcome};
 use crate::interrupt;
 
 /// Name of the file that holds the song beside its stems.
@@ -143,7 +143,8 @@ fn read(path: &Path, rate: u32, start: f64, seconds: f64) -> Outcome<Planar> {
 }
 
 fn failure(path: &Path, error: OfflineError) -> Failure {
-    Failure::new(code_of(&error), format!("{}: {error}", path.display()))
+    let failure = Failure::from(error);
+    Failure { error: failure.error.context(path.display().to_string()), ..failure }
 }
 
 /// The demonstration piece, for want of a song.
