@@ -59,7 +59,7 @@ impl Stream {
     }
 
     /// Holds what streams of a process share when they are opened.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "plugin"))]
     pub(crate) fn hold_tables() -> impl Sized {
         sinc::Sinc::hold_tables()
     }

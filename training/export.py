@@ -15,10 +15,18 @@ import yaml
 from safetensors.torch import save
 
 
+def rounded(values, bits):
+    """f16 of which only `bits` of the mantissa's 10 are used."""
+    unused = 10 - bits
+    whole = values.to(torch.float16).contiguous().view(torch.int16)
+    return ((whole + (1 << unused >> 1)) & -(1 << unused)).view(torch.float16)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--state", type=Path, required=True, nargs="+")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--bits", type=int, default=10, help="of a weight's mantissa that are used: with fewer, archives of the file are smaller")
     args = parser.parse_args()
 
     saved = [torch.load(path, map_location="cpu", weights_only=True) for path in args.state]
@@ -30,7 +38,7 @@ def main():
     steps = "+".join(str(state["step"]) for state in saved)
     # Both rotary embeddings are one frozen vector, which the reference stores once a layer; rounded, it would be off late in a chunk.
     exact = lambda k: k.endswith("rotary_embed.freqs")
-    tensors = {k: v.to(torch.float32 if exact(k) else torch.float16).contiguous().clone() for k, v in mean.items()}
+    tensors = {k: v.to(torch.float32).contiguous().clone() if exact(k) else rounded(v, args.bits) for k, v in mean.items()}
     metadata = {
         "config": yaml.safe_dump(saved[0]["config"], sort_keys=False),
         "name": "nullsum-preview",

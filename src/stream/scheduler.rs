@@ -79,7 +79,7 @@ impl Scheduler {
     }
 
     /// Keeps everybody else from the handle of the process.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "plugin"))]
     pub(crate) fn hold_process() -> impl Sized {
         PROCESS.lock()
     }

@@ -58,7 +58,7 @@ impl Sinc {
     }
 
     /// Holds the lock of the tables.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "plugin"))]
     pub(super) fn hold_tables() -> impl Sized {
         TABLES.lock()
     }

@@ -137,7 +137,7 @@ impl Status {
     }
 
     /// Keeps everybody else from the lock.
-    #[cfg(test)]
+    #[cfg(all(test, feature = "plugin"))]
     pub(crate) fn hold(&self) -> impl Sized {
         self.message.lock()
     }
