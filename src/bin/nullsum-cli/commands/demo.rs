@@ -107,7 +107,7 @@ pub fn run(args: &DemoArgs) -> Outcome {
     Ok(())
 }
 
-/// Whether a file is that piece, as [`write`] writes it.
+/// Whether a file is that piece, as this command writes it.
 fn holds(path: &Path, piece: &Stereo) -> bool {
     let near = |(a, b): (&f32, &f32)| (a - b).abs() <= 1.5 / 32_768.0;
     read(path).is_ok_and(|found| {
