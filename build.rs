@@ -1,9 +1,9 @@
-//! Keeps the plugin's library loaded once it is; has nvcc compile a CUDA build's kernels, and tells it how it finds NVIDIA's libraries.
+//! Keeps the plugin's library loaded once opened. In CUDA builds, compiles the kernels with nvcc and sets how NVIDIA's libraries are found.
 
 use std::path::Path;
 use std::process::Command;
 
-/// The network's own kernels, for tensor cores from Ampere on; the driver compiles their PTX for the card.
+/// Source of the CUDA kernels, for tensor cores from Ampere on; the driver compiles their PTX for the card.
 const KERNELS: &str = "src/model/cuda/kernels.cu";
 
 fn main() {
@@ -17,7 +17,7 @@ fn main() {
         println!("cargo:rustc-cdylib-link-arg=-Wl,-z,nodelete");
         if std::env::var_os("CARGO_FEATURE_CUDA").is_some() && std::env::var_os("NULLSUM_CUDA_SHIM").is_some()
         {
-            // Set by scripts/cuda, which also made the library that has nullsum_cuda_load.
+            // Set by scripts/cuda, which also builds the library that exports nullsum_cuda_load.
             println!("cargo:rustc-cfg=cuda_shim");
             println!("cargo:rustc-link-arg-bins=-Wl,-rpath,$ORIGIN/lib");
         }
@@ -36,7 +36,7 @@ fn compile_kernels() {
         .status();
     if !status.as_ref().is_ok_and(|status| status.success()) {
         eprintln!(
-            "{} does not compile {KERNELS}: {status:?}; scripts/cuda fetches one that does",
+            "{} cannot compile {KERNELS}: {status:?}; scripts/cuda fetches a compiler that can",
             nvcc.display()
         );
         std::process::exit(1);

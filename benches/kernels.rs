@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, SamplingMode, Throughput};
 use nullsum::kernels::{
-    BandMlp, BandSplit, BandWeights, Format, KernelError, Linear, MaskEstimator, Ops, PackedLinear, Pool,
-    Rotary, Sequences, Target, TransformerBlock, TransformerWeights,
+    BandMlp, BandSplit, BandWeights, Format, KernelError, Linear, MaskEstimator, PackedLinear, Pool, Rotary,
+    RowOps, Sequences, Target, TransformerBlock, TransformerWeights,
 };
 
-/// Multiply-adds of a burst, a register.
-const BURST: usize = 100_000;
+/// Multiply-adds per register in one measurement of the peak.
+const PEAK_ROUNDS: usize = 100_000;
 
 /// Values in −1..1, always the same.
 fn values(n: usize, scale: f32) -> Vec<f32> {
@@ -30,7 +30,7 @@ fn values(n: usize, scale: f32) -> Vec<f32> {
 
 struct Bench {
     target: Target,
-    ops: Ops,
+    ops: RowOps,
     pool: Pool,
 }
 
@@ -152,13 +152,17 @@ impl Bench {
         Ok(())
     }
 
-    /// The small operations; criterion's elements are values here.
+    /// Elementwise operations; criterion's elements are values here.
     fn small(&self, criterion: &mut Criterion) {
         let x = values(1536, 3.0);
         let mut y = x.clone();
-        type Op = fn(&Ops, &mut [f32]);
-        let ops: [(&str, Op); 4] =
-            [("gelu", Ops::gelu), ("tanh", Ops::tanh), ("sigmoid", Ops::sigmoid), ("exp", Ops::exp)];
+        type Op = fn(&RowOps, &mut [f32]);
+        let ops: [(&str, Op); 4] = [
+            ("gelu", RowOps::gelu),
+            ("tanh", RowOps::tanh),
+            ("sigmoid", RowOps::sigmoid),
+            ("exp", RowOps::exp),
+        ];
         let mut group = criterion.benchmark_group("small");
         group.throughput(Throughput::Elements(x.len() as u64));
         for (name, op) in ops {
@@ -174,13 +178,13 @@ impl Bench {
 }
 
 /// FLOP/s of so many of the pool's threads with every operand in a register: the median of three short bursts.
-fn peak(ops: Ops, pool: &Pool, threads: usize) -> f64 {
+fn peak(ops: RowOps, pool: &Pool, threads: usize) -> f64 {
     let mut bursts = [(); 3].map(|()| {
         let started = Instant::now();
-        pool.run(threads, |_| _ = black_box(ops.burst(BURST)));
+        pool.run(threads, |_| _ = black_box(ops.peak_flops(PEAK_ROUNDS)));
         started.elapsed().as_secs_f64()
     });
-    ops.burst(1) * BURST as f64 * threads as f64 / median(&mut bursts)
+    ops.peak_flops(1) * PEAK_ROUNDS as f64 * threads as f64 / median(&mut bursts)
 }
 
 fn median(values: &mut [f64]) -> f64 {
@@ -198,7 +202,7 @@ fn main() -> Result<(), KernelError> {
         .measurement_time(Duration::from_secs(1))
         .without_plots()
         .configure_from_args();
-    let bench = Bench { target, ops: Ops::new(target)?, pool: Pool::new(threads)? };
+    let bench = Bench { target, ops: RowOps::new(target)?, pool: Pool::new(threads)? };
     println!("{target}, {threads} threads");
     bench.linear(&mut criterion, 96, 1536, 384)?;
     bench.linear(&mut criterion, 96, 384, 1536)?;

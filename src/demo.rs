@@ -1,8 +1,8 @@
-//! A short piece of music, composed by the program: a multitrack for those who have no song at hand.
+//! A short piece of music composed by the program: a multitrack song for trying and testing separation.
 //!
 //! Drums, bass, chords with an arpeggio, and a voice made of formants, 20 to 30 seconds of 44.1 kHz stereo in 16 bits. The
-//! same seed gives the same piece. The mixture is the exact sum of the stems. It shows that separation works and how fast
-//! it is; it is no benchmark, since no model was trained to tell synthetic instruments apart.
+//! same seed gives the same piece. The mixture is the exact sum of the stems. It is not a benchmark, since no model was
+//! trained on synthetic instruments.
 
 mod bass;
 mod drums;
@@ -21,13 +21,13 @@ pub const SAMPLE_RATE: u32 = 44_100;
 /// Names of the stems.
 pub const STEMS: [&str; 4] = ["drums", "bass", "other", "vocals"];
 
-/// Peak of the mixture after mastering, in full scale.
+/// Peak of the mixture, relative to full scale.
 const PEAK: f32 = 0.9;
 
-/// Faders of the stems.
+/// Gains of the stems.
 const LEVELS: [f32; 4] = [0.8, 1.3, 1.6, 1.9];
 
-/// Two channels of one length.
+/// Two channels of equal length.
 pub type Stereo = [Vec<f32>; 2];
 
 /// A piece with all its tracks. Every sample is a multiple of 2⁻¹⁵.
@@ -47,8 +47,7 @@ impl Piece {
         self.mixture[0].len()
     }
 
-    /// The track that a model's stem should hold: one of [`STEMS`], or `instrumental`, which is all but the voice. None for
-    /// names that mean nothing here.
+    /// The true track of a stem: one of [`STEMS`], or `instrumental`, the mixture without vocals. `None` for other names.
     pub fn reference(&self, stem: &str) -> Option<Stereo> {
         if stem == "instrumental" {
             return self.without("vocals");
@@ -98,7 +97,7 @@ pub fn sdr(reference: &Stereo, estimate: &Stereo) -> f64 {
     10.0 * ((signal + 1e-12) / (error + 1e-12)).log10()
 }
 
-/// The SDR of the mixture scaled as well as it can be: what an estimate is worth that separates nothing.
+/// SDR of the optimally scaled mixture: the score of an estimate that separates nothing.
 pub fn baseline_sdr(reference: &Stereo, mixture: &Stereo) -> f64 {
     let dot = |a: &Stereo, b: &Stereo| -> f64 {
         a.iter().flatten().zip(b.iter().flatten()).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum()
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn every_track_is_heard() {
+    fn every_track_is_audible() {
         let piece = compose(3);
         for (name, stem) in STEMS.iter().zip(&piece.stems) {
             let power: f32 = stem.iter().flatten().map(|x| x * x).sum::<f32>() / (2 * piece.samples()) as f32;
@@ -139,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn no_scaled_mixture_beats_the_baseline_and_the_truth_beats_all() {
+    fn no_scaled_mixture_beats_the_baseline() {
         let piece = compose(1);
         let voice = piece.reference("vocals").unwrap();
         let baseline = baseline_sdr(&voice, &piece.mixture);

@@ -1,5 +1,5 @@
-//! Pure numerics: the short-time Fourier transform, windows, the distance of two signals, ratios of rates, seeded random numbers.
-//! No threads, no model, no files.
+//! Numerics without threads, models or files: the short-time Fourier transform, window functions, SNR, ratios of sample rates,
+//! seeded random numbers.
 
 mod random;
 mod ratio;

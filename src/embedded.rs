@@ -1,4 +1,4 @@
-//! The model that comes with the program, for the first run, for demos, and for those without a network.
+//! The model that is part of the program, for the first run, demos and use without a network.
 
 use std::sync::OnceLock;
 
@@ -8,13 +8,13 @@ use crate::model::checkpoint::Checkpoint;
 /// Name of the embedded model, on the command line and in reports.
 pub const NAME: &str = "embedded";
 
-/// The embedded checkpoint, with its configuration inside; none where the feature `embedded` is off.
+/// The embedded checkpoint with its configuration; `None` without the feature `embedded`.
 #[must_use]
 pub fn checkpoint() -> Option<Checkpoint> {
     Checkpoint::from_bytes(bytes()?, NAME).ok()
 }
 
-/// SHA-256 of the embedded checkpoint in lower-case hex; empty where there is none.
+/// SHA-256 of the embedded checkpoint as lower-case hex; empty without the feature `embedded`.
 #[must_use]
 pub fn sha256() -> &'static str {
     static HASH: OnceLock<String> = OnceLock::new();
@@ -35,15 +35,15 @@ fn bytes() -> Option<&'static [u8]> {
 mod tests {
     use super::*;
     use crate::model::config::Config;
-    use crate::separator::ModelInfo;
+    use crate::separator::ModelSpec;
 
     #[test]
-    fn the_embedded_model_is_there_exactly_when_it_was_built_in_and_is_whole() {
+    fn embedded_model_exists_with_feature_and_resolves() {
         let checkpoint = checkpoint();
         assert_eq!(checkpoint.is_some(), cfg!(feature = "embedded"));
         if let Some(checkpoint) = checkpoint {
             let config = Config::from_yaml(checkpoint.config_yaml().unwrap(), NAME).unwrap();
-            ModelInfo::resolve(&checkpoint, &config, None).unwrap();
+            ModelSpec::resolve(&checkpoint, &config, None).unwrap();
         }
     }
 }

@@ -1,18 +1,16 @@
-//! Fused CPU kernels, one set for each instruction set and number format, on a thread pool of our own.
+//! Fused CPU kernels, one set for each instruction set and number format, on their own thread pool.
 //!
-//! Weights come as plain slices in PyTorch's layout and are packed once; activations are plain slices too. The model
-//! (`model`) is the definition and the reference; these are the same mathematics in an order that keeps a sequence
-//! in cache. A result has the same bits whatever the number of threads: tasks own whole rows, and every sum runs in
-//! an order that depends on the shapes alone. Between instruction sets the last bits differ.
+//! Weights arrive as plain slices in PyTorch's layout and are packed once. Activations are plain slices too. The candle
+//! network in `model` is the reference; the kernels compute the same mathematics in an order that keeps a sequence in cache.
+//! A result has the same bits for any number of threads: tasks own whole rows, and the order of every sum depends on the
+//! shapes alone. Between instruction sets the last bits differ.
 //!
-//! No call allocates after the first of its shape: each worker keeps its scratch.
+//! A call allocates nothing after the first call of its shape, because each worker keeps its scratch memory.
 //!
-//! Covered: softmax attention with gates and rotary embedding, feed-forward, the norms of both architectures, band split, mask
-//! estimators of any depth. Not covered, and left to the model: linear attention, value residuals, hyper-connections, PoPE.
+//! Supported: softmax attention with gates and rotary embedding, feed-forward, the norms of both architectures, band split,
+//! mask estimators of any depth. Not supported, and left to candle: linear attention, value residuals, hyper-connections, PoPE.
 //!
-//! An instruction set is one implementation of the `Simd` trait and a line in `isa`. Weights may be bf16: then they are widened a
-//! part of a panel at a time, and everything else stays as it is. AMX multiplies tiles of bf16 (`tiles`): whoever makes an
-//! operand narrows it where it lies, which costs nothing where products are f32.
+//! An instruction set is one implementation of the `Simd` trait and one line in `isa`.
 
 mod attention;
 mod band_split;
@@ -27,7 +25,7 @@ mod rotary;
 mod rows;
 mod scratch;
 mod simd;
-mod small;
+mod testing;
 mod tiles;
 mod transformer;
 
@@ -38,7 +36,7 @@ pub use mask_estimator::{BandMlp, MaskEstimator};
 pub use pool::Pool;
 pub use rotary::Rotary;
 pub use rows::{Axis, Sequences};
-pub use small::Ops;
 #[doc(hidden)]
-pub use small::PackedLinear;
+pub use testing::PackedLinear;
+pub use testing::RowOps;
 pub use transformer::{Linear, TransformerBlock, TransformerWeights};

@@ -1,18 +1,18 @@
-//! Nothing lost: what the stems leave of the mixture goes back into them, and their sum is the mixture to the bit.
+//! Exact sums: the residual of the mixture goes back into the stems, so that they sum to the mixture bit for bit.
 //!
-//! Two steps. The residual is *distributed* where it musically belongs: inside the transform by
-//! [`MaskRule::Complete`](crate::separator::MaskRule) (spectral), or by a second pass over it ([`hybrid`]). What
-//! rounding still leaves is settled on the [`grid`].
+//! Two steps. First the residual is *distributed* musically: in the spectrum by
+//! [`MaskRule::Complete`](crate::separator::MaskRule) (spectral), or by a second pass over it ([`hybrid`]). Then the
+//! [`grid`] removes rounding errors.
 
 pub mod grid;
 pub mod hybrid;
 
-/// How the residual is distributed.
+/// How the residual of the masks is distributed to the stems.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LosslessMode {
-    /// Not at all: the stems are what the network says.
+    /// Not at all: the stems are the network's own.
     Off,
-    /// To every stem where its mask heard it. No second pass.
+    /// To every stem in proportion to its mask. Needs no second pass.
     #[default]
     Spectral,
     /// By a second pass over the residual, between `drums` and `other`.

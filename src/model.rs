@@ -1,14 +1,14 @@
-//! BS-RoFormer and Mel-Band RoFormer on candle: what a checkpoint and its YAML say, checked and built.
+//! BS-RoFormer and Mel-Band RoFormer networks, built from a checkpoint and its YAML configuration.
 //!
-//! One file a block of the network. [`architecture`] resolves configuration and tensor shapes into one description and
-//! lists every disagreement; [`roformer`] is the network; [`inspect`] reports on a file without running it.
+//! [`checkpoint`] reads weights and [`config`] reads the YAML. [`architecture`] combines both into one description and
+//! lists every disagreement. [`roformer`] is the network in candle, with one file for each block; [`fused`] is the same
+//! network on the CPU kernels. [`inspect`] reports on a file without running it.
 
 pub mod architecture;
 mod attention;
 mod band_split;
 pub mod bands;
 pub mod checkpoint;
-pub mod companion;
 pub mod config;
 pub mod convert;
 #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
@@ -25,5 +25,6 @@ mod norm;
 mod position;
 pub mod precision;
 pub mod roformer;
+pub mod sidecar_config;
 mod transformer;
 pub mod weights;

@@ -1,12 +1,14 @@
-//! Whole songs: chunks in, overlap-added stems out, with bounded memory whatever the length.
+//! Separation of whole songs in overlapping chunks, with bounded memory.
 //!
-//! [`demix`] turns a stream at the model's rate into stems; [`render`] takes it from an audio file to stem files.
+//! [`demix`] separates a stream at the model's rate; [`render`] separates an audio file into stem files.
 
 pub mod demix;
 pub mod error;
 pub mod mix;
+pub mod options;
 pub mod outputs;
+mod passes;
 pub mod plan;
+pub mod reader;
 pub mod render;
-pub mod source;
 mod spool;

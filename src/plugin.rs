@@ -1,48 +1,50 @@
-//! The plugin: VST3 and CLAP, stereo and with an output a stem, and the standalone app of the same.
+//! The plugin: VST3 and CLAP classes, stereo or with one output for each stem, and the standalone app.
 //!
 //! ```text
 //! host ─ activate ──→ control::activate ─→ Stream::open ──→ client ─┐
 //! host ─ process ───→ Processor ←───────── handoff ←────────────────┤   (audio thread)
-//! host ─ state ─────→ params (Selected, tier) ←─ polled ─ control thread: loads, measures, plans, swaps
-//! editor ─ commands → Session ──────────────────────────────────────┘
+//! host ─ state ─────→ params (model, tier) ←─ polled ─ control thread: loads, measures, plans, swaps
+//! editor ─ commands → InstanceShared ───────────────────────────────┘
 //! ```
 //!
-//! The audio thread sees [`stream::Client`](crate::stream::Client), parameters and a few atomics. A scan makes parameters and nothing else: no
-//! thread, no model, no file.
+//! The audio thread uses [`live::Client`](crate::live::Client), parameters and atomics only. Plugin scanning only builds parameters: it starts no
+//! thread, loads no model and opens no file.
 
+mod automation_delay;
+mod cache_file;
 mod calibration;
-mod clap;
-mod clock;
 mod control;
-mod cues;
-pub mod editor;
-pub mod library;
-mod pace;
-pub mod params;
-mod path;
+mod editor;
+mod instance_shared;
+mod jump_detector;
+mod model_loader;
+mod offline_detector;
+mod params;
+mod platform;
 pub mod player;
 mod processor;
-pub mod selection;
-pub mod session;
-pub mod slot;
-mod store;
+mod routing;
+mod selection;
+mod serde_path;
+mod shims;
 #[cfg(test)]
 mod tests;
-mod vst3;
 
 use std::cell::RefCell;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use nice_plug::prelude::*;
 use nice_plug_egui::EguiEditor;
 
 use editor::EditorApp;
+use instance_shared::{HostConfig, InstanceGuard, InstanceShared};
 use params::NullsumParams;
 use processor::Processor;
-use session::{Guard, Host, Session};
+use shims::{clap, vst3};
 
 const STEREO_LAYOUTS: &[AudioIOLayout] = &[layout(2, &[], "Stereo"), layout(1, &[], "Mono")];
-const MULTI_LAYOUTS: &[AudioIOLayout] = &[layout(2, &[new_nonzero_u32(2); slot::SLOTS], "Stereo and stems")];
+const MULTI_LAYOUTS: &[AudioIOLayout] =
+    &[layout(2, &[new_nonzero_u32(2); routing::STRIP_COUNT], "Stereo and stems")];
 
 const fn layout(channels: u32, aux_output_ports: &'static [NonZeroU32], name: &'static str) -> AudioIOLayout {
     AudioIOLayout {
@@ -52,67 +54,77 @@ const fn layout(channels: u32, aux_output_ports: &'static [NonZeroU32], name: &'
         aux_output_ports,
         names: PortNames {
             layout: Some(name),
-            // The wrapper shows the input's name for the output too, so it must fit both.
+            // The wrapper uses the input's name for the output too.
             main_input: Some("Main"),
             main_output: Some("Main"),
             aux_inputs: &[],
-            aux_outputs: &slot::NAMES,
+            aux_outputs: &routing::STRIP_NAMES,
         },
     }
 }
 
 thread_local! {
-    /// Session of the instance that this thread has made last: the wrappers make instances, and hand nothing out.
-    static NEWEST: RefCell<Weak<Session>> = const { RefCell::new(Weak::new()) };
+    /// Shared state for the next instance that this thread creates.
+    static HANDED_IN: RefCell<Option<Arc<InstanceShared>>> = const { RefCell::new(None) };
 }
 
-/// Session of the instance that this thread has made last.
-fn newest() -> Option<Arc<Session>> {
-    NEWEST.with_borrow(Weak::upgrade)
+/// Calls `construct`, which creates an instance that uses `shared`. nice-plug's wrappers create instances with `Default` and do not expose
+/// them, so the format shims hand the shared state in this way.
+fn construct_with<T>(shared: Arc<InstanceShared>, construct: impl FnOnce() -> T) -> T {
+    HANDED_IN.set(Some(shared));
+    let constructed = construct();
+    HANDED_IN.set(None);
+    constructed
 }
 
-/// What both classes are.
+fn new_shared() -> Arc<InstanceShared> {
+    InstanceShared::new(Arc::new(NullsumParams::new()), player::take_app_player(), control::run)
+}
+
+/// The implementation of both classes.
 struct Instance {
-    session: Guard,
+    shared: InstanceGuard,
     processor: Option<Processor>,
-    /// What plays instead of the input, in the app.
+    /// In the app, the song that replaces the input.
     feed: Option<player::Feed>,
 }
 
 impl Default for Instance {
     fn default() -> Self {
-        let session = Guard(Session::new(Arc::new(NullsumParams::new()), player::of_app()));
-        NEWEST.set(Arc::downgrade(&session.0));
-        Self { session, processor: None, feed: None }
+        Self {
+            shared: InstanceGuard(HANDED_IN.take().unwrap_or_else(new_shared)),
+            processor: None,
+            feed: None,
+        }
     }
 }
 
 impl Instance {
-    fn session(&self) -> &Arc<Session> {
-        &self.session.0
+    fn shared(&self) -> &Arc<InstanceShared> {
+        &self.shared.0
     }
 
     fn activate(&mut self, layout: &AudioIOLayout, config: &BufferConfig, api: PluginApi) -> u32 {
-        let host = Host {
+        let host = HostConfig {
             rate: config.sample_rate.round().clamp(0.0, 1e9) as u32,
             max_block: config.max_buffer_size,
             channels: layout.main_output_channels.map_or(2, NonZeroU32::get) as usize,
             api,
             offline: config.process_mode == ProcessMode::Offline,
         };
-        let session = self.session().clone();
-        let live = match control::activate(&session, host) {
-            Ok(live) => live,
+        let shared = self.shared().clone();
+        let stream_client = match control::activate(&shared, host) {
+            Ok(stream_client) => stream_client,
             Err(error) => {
-                nice_error!("{error}; the input goes through unchanged");
+                nice_error!("{error}; the input passes through unchanged");
                 None
             }
         };
-        let processor = Processor::new(session.clone(), live, config.sample_rate, host.offline);
+        let processor = Processor::new(shared.clone(), stream_client, config.sample_rate, host.offline);
         let latency = processor.latency();
-        self.feed = session.player().map(|player| player.start(host.rate));
+        self.feed = shared.player().map(|player| player.start(host.rate));
         self.processor = Some(processor);
-        session.send(session::Command::Look);
+        shared.send(instance_shared::ControlCommand::Reconcile);
         latency
     }
 
@@ -123,22 +135,13 @@ impl Instance {
         context: &mut impl ProcessContext<P>,
     ) -> ProcessStatus {
         let Some(processor) = &mut self.processor else { return ProcessStatus::Normal };
-        let session = &self.session.0;
-        let renders = processor.renders(&session.params, buffer.samples());
-        if renders {
-            processor.settle();
-        }
-        if processor.adopt(renders) {
-            session.set_latency(processor.latency());
-            if !vst3::tells_latency(context.plugin_api()) {
-                context.set_latency_samples(processor.latency());
-            }
-        }
-        if let Some(feed) = &self.feed {
-            feed.fill(buffer.as_slice());
-        }
+        let params = &self.shared.0.params;
         let transport = context.transport();
-        processor.process(&session.params, buffer.as_slice(), aux.outputs, transport, renders);
+        let latency_changed =
+            processor.process_block(params, buffer.as_slice(), aux.outputs, transport, self.feed.as_ref());
+        if latency_changed && !vst3::notifies_latency_itself(context.plugin_api()) {
+            context.set_latency_samples(processor.latency());
+        }
         ProcessStatus::Tail(processor.latency())
     }
 
@@ -168,11 +171,11 @@ macro_rules! class {
             type BackgroundTask = ();
 
             fn params(&self) -> Arc<dyn Params> {
-                self.0.session().params.clone()
+                self.0.shared().params.clone()
             }
 
             fn editor(&mut self, _async_executor: AsyncExecutor<Self>) -> Option<Self::Editor> {
-                editor::create(self.0.session().clone())
+                editor::create(self.0.shared().clone())
             }
 
             fn activate(
@@ -183,10 +186,10 @@ macro_rules! class {
             ) -> bool {
                 let api = context.plugin_api();
                 let latency = self.0.activate(layout, config, api);
-                self.0.session().set_latency(latency);
+                self.0.shared().set_latency(latency);
                 if api == PluginApi::Clap {
                     clap::set_latency(latency);
-                } else if !vst3::tells_latency(api) {
+                } else if !vst3::notifies_latency_itself(api) {
                     context.set_latency_samples(latency);
                 }
                 true
@@ -222,7 +225,7 @@ macro_rules! class {
 }
 
 class!(
-    /// Stereo or mono in and out: the mix of stems.
+    /// Stereo or mono. Outputs the mix of stems.
     Stereo,
     "Nullsum",
     STEREO_LAYOUTS,
@@ -232,7 +235,7 @@ class!(
     &[ClapFeature::AudioEffect, ClapFeature::Stereo, ClapFeature::Mono, ClapFeature::Restoration]
 );
 class!(
-    /// Stereo in, the mix and each stem out. A class of its own: VST3 hosts that leave the stem buses inactive would not process it.
+    /// Stereo in; outputs the mix and each stem. A separate class, because VST3 hosts that leave the stem buses inactive would not process it.
     Multi,
     "Nullsum Multi",
     MULTI_LAYOUTS,

@@ -1,8 +1,8 @@
-//! The checkpoints we know of, the cache they live in, and (feature `download`) how they get there.
+//! The registry of known checkpoints, the cache of downloaded ones, and (feature `download`) the download.
 //!
-//! The list is data: `assets/registry.json`. A hash or a size stands there only where a public source gives it; what
-//! nobody has stated is absent, never guessed. Weights belong to their authors: each entry says under which licence
-//! they were published, or that none is stated, and nothing here ships them.
+//! The entries are data: `assets/registry.json`. It states a hash or a size only where a public source does; unknown
+//! values are absent, never guessed. Weights belong to their authors and are not part of this program. Each entry states
+//! the licence that they were published under, or that none is stated.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -26,47 +26,47 @@ mod transfer;
 
 #[cfg(feature = "plugin")]
 pub(crate) use cache::recorded_sha256;
-pub use cache::{CACHE_ENV, Files, cache_dir, cached, cached_in, folder_in};
+pub use cache::{CACHE_ENV, ModelFiles, cache_dir, cached_files, cached_files_in, entry_folder};
 #[cfg(feature = "download")]
-pub use download::{FetchOptions, MIRROR_ENV, Progress, Stage, Timeouts, What, fetch};
+pub use download::{DownloadProgress, DownloadStage, FetchOptions, FileKind, MIRROR_ENV, Timeouts, fetch};
 #[cfg(feature = "download")]
 pub use fetch_error::FetchError;
 
-/// Why a look-up in the registry or in its cache failed.
+/// Errors of the registry and its cache.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RegistryError {
-    /// No entry has this name, nor a checkpoint file of this name.
-    #[error("the registry has no model {name:?}{}; `models` lists them all", did_you_mean(.near))]
+    /// No entry or checkpoint file has this name.
+    #[error("the registry has no model {name:?}{}", did_you_mean(.similar))]
     UnknownModel {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Names that resemble it, best first; may be empty.
-        near: Vec<String>,
+        /// Similar names, best first; may be empty.
+        similar: Vec<String>,
     },
     /// The platform names no cache folder (no home directory).
     #[error("no cache folder: the home directory is unknown; set {CACHE_ENV} to a folder for the models")]
     NoCacheDir,
 }
 
-fn did_you_mean(near: &[String]) -> String {
-    if near.is_empty() { String::new() } else { format!("; did you mean {}?", near.join(", ")) }
+fn did_you_mean(similar: &[String]) -> String {
+    if similar.is_empty() { String::new() } else { format!("; did you mean {}?", similar.join(", ")) }
 }
 
-/// A file on the web, with what is known about it beforehand.
+/// A file on the web, with its published size and hash.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Remote {
-    /// Where it lies. https in the registry.
+pub struct RemoteFile {
+    /// The URL; https in the registry.
     pub url: String,
-    /// Lower-case hex; `None` where no public source states it.
+    /// SHA-256 as lower-case hex; `None` where no public source states it.
     pub sha256: Option<String>,
     /// Size in bytes; `None` where no public source states it.
     pub size: Option<u64>,
 }
 
-impl Remote {
-    /// The name under which the file is kept: the last part of the URL's path, with anything but letters, digits,
-    /// `.`, `-` and `_` replaced, so that a URL can never lead out of the cache folder.
+impl RemoteFile {
+    /// The file name in the cache: the last part of the URL's path. Characters other than letters, digits, `.`, `-` and `_`
+    /// are replaced, so that a URL can never leave the cache folder.
     pub fn file_name(&self) -> String {
         let path = self.url.split(['?', '#']).next().unwrap_or_default();
         let last = path.rsplit('/').next().unwrap_or_default();
@@ -83,52 +83,52 @@ impl Remote {
 
 /// One stem's published signal-to-distortion ratio.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct StemSdr {
-    /// The stem, as the benchmark names it.
+pub struct StemScore {
+    /// The stem's name in the benchmark.
     pub stem: String,
     /// SDR in dB.
     pub db: f32,
 }
 
-/// The figures that one source published for a model. Figures of different benchmarks don't compare.
+/// Published scores of a model in one benchmark. Scores of different benchmarks are not comparable.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Sdr {
-    /// On what it was measured.
+pub struct BenchmarkScores {
+    /// The benchmark's name.
     pub benchmark: String,
-    /// The mean over the stems in dB, where it was published as such.
+    /// Mean over the stems in dB, where it is published.
     pub average_db: Option<f32>,
-    /// Per stem.
-    pub stems: Vec<StemSdr>,
+    /// Scores per stem.
+    pub stems: Vec<StemScore>,
 }
 
 /// One known checkpoint.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct Entry {
-    /// Short name for the command line: lower case, digits and hyphens.
+pub struct RegistryEntry {
+    /// Unique short name: lower-case letters, digits and hyphens.
     pub name: String,
-    /// A title for people.
+    /// Title for display.
     pub title: String,
-    /// Who trained it.
+    /// The person who trained it.
     pub author: String,
-    /// Which of the two architectures.
+    /// The network family.
     pub architecture: Family,
-    /// What the model itself puts out, in lower case; the remainder of the mixture is not counted.
+    /// The model's outputs in lower case, without the residual of the mixture.
     pub stems: Vec<String>,
     /// The weights.
-    pub checkpoint: Remote,
-    /// The YAML that belongs to them.
-    pub config: Remote,
-    /// Published quality; empty where nobody published any.
-    pub sdr: Vec<Sdr>,
-    /// The licence of the weights as published; `None`: not stated.
+    pub checkpoint: RemoteFile,
+    /// The YAML configuration.
+    pub config: RemoteFile,
+    /// Published scores; may be empty.
+    pub sdr: Vec<BenchmarkScores>,
+    /// The licence of the weights as published; `None` if not stated.
     pub licence: Option<String>,
-    /// What else the sources say about the use of the weights.
+    /// Further statements of the sources about the use of the weights.
     pub licence_note: Option<String>,
-    /// The page on which the author, or whoever hosts the file, publishes it.
+    /// The page on which the author or host publishes it.
     pub source: String,
 }
 
-impl Entry {
+impl RegistryEntry {
     /// `drums, bass, other, vocals`; long lists are cut after six.
     pub fn stems_text(&self) -> String {
         const SHOWN: usize = 6;
@@ -149,7 +149,7 @@ impl Entry {
         self.licence.as_deref().unwrap_or("not stated")
     }
 
-    /// The first published figure in a few words: `9.65 dB (MUSDB18-HQ)`, `vocals 10.98 dB (Multisong)`, or `-`.
+    /// The first published score in short form: `9.65 dB (MUSDB18-HQ)`, `vocals 10.98 dB (Multisong)`, or `-`.
     pub fn sdr_text(&self) -> String {
         let Some(first) = self.sdr.first() else { return "-".to_owned() };
         match (first.average_db, first.stems.as_slice()) {
@@ -159,7 +159,7 @@ impl Entry {
         }
     }
 
-    /// Every published figure, one line a benchmark.
+    /// All published scores, one line for each benchmark.
     pub fn sdr_lines(&self) -> Vec<String> {
         self.sdr
             .iter()
@@ -173,7 +173,7 @@ impl Entry {
     }
 }
 
-/// Bytes for people, in powers of a thousand as download pages state them: `812 B`, `45.1 MB`, `1.72 GB`.
+/// A size in decimal units, as download pages state it: `812 B`, `45.1 MB`, `1.72 GB`.
 pub fn human_size(bytes: u64) -> String {
     const UNITS: [&str; 4] = ["kB", "MB", "GB", "TB"];
     if bytes < 1000 {
@@ -181,7 +181,7 @@ pub fn human_size(bytes: u64) -> String {
     }
     let mut value = bytes as f64 / 1000.0;
     let mut unit = 0;
-    // 999.5 would be printed as 1000.
+    // 999.5 would be rounded to 1000.
     while value >= 999.5 && unit + 1 < UNITS.len() {
         value /= 1000.0;
         unit += 1;
@@ -199,7 +199,7 @@ pub fn human_size(bytes: u64) -> String {
 #[derive(Deserialize)]
 struct Data {
     default: String,
-    entries: Vec<Entry>,
+    entries: Vec<RegistryEntry>,
 }
 
 fn data() -> &'static Data {
@@ -211,38 +211,38 @@ fn data() -> &'static Data {
 }
 
 /// All known checkpoints, the default first.
-pub fn entries() -> &'static [Entry] {
+pub fn entries() -> &'static [RegistryEntry] {
     &data().entries
 }
 
-/// The checkpoint that is used when none is named.
-pub fn default_entry() -> &'static Entry {
+/// The checkpoint used when none is named.
+pub fn default_entry() -> &'static RegistryEntry {
     #[expect(clippy::expect_used, reason = "a test of this module finds it")]
     entries().iter().find(|e| e.name == data().default).expect("the default names an entry")
 }
 
-/// Finds an entry by its name or by its checkpoint's file name, whatever the case.
+/// Finds an entry by its name or its checkpoint's file name, ignoring case.
 ///
 /// # Errors
-/// [`RegistryError::UnknownModel`] with the names that come close.
-pub fn find(name: &str) -> Result<&'static Entry, RegistryError> {
+/// [`RegistryError::UnknownModel`] with similar names.
+pub fn find(name: &str) -> Result<&'static RegistryEntry, RegistryError> {
     let wanted = name.trim().to_ascii_lowercase();
     if wanted == "default" {
         return Ok(default_entry());
     }
-    let is_it = |e: &&Entry| {
+    let is_it = |e: &&RegistryEntry| {
         let file = e.checkpoint.file_name().to_ascii_lowercase();
         e.name == wanted || file == wanted || file.rsplit_once('.').is_some_and(|(stem, _)| stem == wanted)
     };
     match entries().iter().find(is_it) {
         Some(entry) => Ok(entry),
-        None => Err(RegistryError::UnknownModel { name: name.to_owned(), near: near(&wanted) }),
+        None => Err(RegistryError::UnknownModel { name: name.to_owned(), similar: similar_names(&wanted) }),
     }
 }
 
-/// Up to three names that resemble `wanted`: by shared words and by edit distance.
-fn near(wanted: &str) -> Vec<String> {
-    // A name may come from anywhere; nobody's name is longer than this.
+/// Up to three names that resemble `wanted`, by shared words and edit distance.
+fn similar_names(wanted: &str) -> Vec<String> {
+    // The name is untrusted; no real one is longer.
     let wanted: String = wanted.chars().take(64).collect();
     let words = |text: &str| -> BTreeSet<String> {
         text.split(|c: char| !c.is_ascii_alphanumeric())
@@ -257,7 +257,7 @@ fn near(wanted: &str) -> Vec<String> {
             let distance = strsim::levenshtein(&wanted, &e.name);
             let shared = words(&e.name).intersection(&wanted_words).count();
             let close = distance <= wanted.len().max(4) / 3;
-            // A shared word weighs as much as six typing mistakes.
+            // A shared word counts as much as six typing errors.
             (close || shared > 0).then(|| ((distance + 24).saturating_sub(6 * shared), e.name.as_str()))
         })
         .collect();
@@ -270,7 +270,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_read_as_on_a_download_page() {
+    fn sizes_use_decimal_units() {
         let cases = [
             (0, "0 B"),
             (999, "999 B"),
@@ -286,8 +286,8 @@ mod tests {
     }
 
     #[test]
-    fn a_url_cannot_lead_out_of_the_cache() {
-        let name = |url: &str| Remote { url: url.to_owned(), sha256: None, size: None }.file_name();
+    fn url_cannot_leave_cache_folder() {
+        let name = |url: &str| RemoteFile { url: url.to_owned(), sha256: None, size: None }.file_name();
         assert_eq!(name("https://x.org/a/model.ckpt?download=true"), "model.ckpt");
         assert_eq!(name("https://x.org/a/.."), "model");
         assert_eq!(name("https://x.org/a/%2e%2e%2fb c.ckpt"), "_2e_2e_2fb_c.ckpt");

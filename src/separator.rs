@@ -1,10 +1,10 @@
-//! A loaded model with its transform: a chunk of the mixture in, stems out. Knows nothing of songs, files or threads.
+//! A loaded model with its transforms: separates chunks of the mixture into stems. Songs and files are handled in other modules.
 
-mod arithmetic;
+mod device_chunk;
+mod device_stft;
 mod mask;
 mod network;
-mod on_device;
-mod spectral;
+mod precision;
 
 use std::time::{Duration, Instant};
 
@@ -24,8 +24,8 @@ use crate::model::precision::Precision;
 use crate::model::weights;
 use network::Network;
 
-pub use arithmetic::Arithmetic;
 pub use mask::MaskRule;
+pub use precision::ResolvedPrecision;
 
 /// Why a model cannot be loaded.
 #[derive(Debug, thiserror::Error)]
@@ -33,15 +33,15 @@ pub enum LoadError {
     /// The checkpoint cannot be read.
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// Checkpoint and configuration give no network.
+    /// Checkpoint and configuration do not describe a supported network.
     #[error("{origin}: {source}")]
     Architecture {
         /// The checkpoint.
         origin: String,
-        /// What is wrong.
+        /// The mismatch.
         source: ArchitectureError,
     },
-    /// The stems that the YAML names are not those that the network has.
+    /// The YAML names another number of stems than the network has.
     #[error(
         "{origin}: the network has {found} stems, the YAML names {named} (training.instruments: {names}); give a YAML that belongs to the checkpoint"
     )]
@@ -50,34 +50,34 @@ pub enum LoadError {
         origin: String,
         /// Mask estimators of the network.
         found: usize,
-        /// Names in the YAML.
+        /// Number of names in the YAML.
         named: usize,
         /// The names.
         names: String,
     },
-    /// The device cannot be had.
+    /// The device cannot be opened.
     #[error(transparent)]
     Device(#[from] DeviceError),
-    /// The arithmetic that is asked for cannot be had.
+    /// The requested precision is not available.
     #[error("{0}")]
     Precision(String),
-    /// The chunk is too short for the transform.
+    /// The chunk is too short for the STFT.
     #[error("a chunk of {chunk} samples is too short: n_fft {n_fft} needs at least {min}")]
     ChunkTooShort {
-        /// Samples asked for.
+        /// Requested samples.
         chunk: usize,
         /// Length of the Fourier transform.
         n_fft: usize,
         /// Fewest samples.
         min: usize,
     },
-    /// candle failed.
+    /// candle could not build the network.
     #[error("the network does not build: {0}")]
     Network(#[from] candle_core::Error),
-    /// The CPU kernels cannot be had.
+    /// The CPU kernels could not be built.
     #[error("the network does not build: {0}")]
     Fused(#[from] FusedError),
-    /// The threads cannot be had.
+    /// The thread pool could not be started, or the kernel was not found.
     #[error(transparent)]
     Kernel(#[from] KernelError),
 }
@@ -97,10 +97,10 @@ pub enum SeparateError {
         /// Values in the chunk.
         found: usize,
     },
-    /// Not even one chunk fits into the device's memory.
+    /// One chunk does not fit into the device's memory.
     #[error("{device} ran out of memory with a chunk of {samples} samples; try a shorter chunk, or the CPU")]
     OutOfMemory {
-        /// Where it ran.
+        /// Name of the device.
         device: String,
         /// Samples of the chunk.
         samples: usize,
@@ -108,9 +108,9 @@ pub enum SeparateError {
     /// The network failed.
     #[error("the network failed on {device}: {source}; try fewer chunks at a time, or shorter ones")]
     Network {
-        /// Where it ran.
+        /// Name of the device.
         device: String,
-        /// What candle said.
+        /// The cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
@@ -120,11 +120,11 @@ pub enum SeparateError {
 pub struct Runtime {
     /// The device.
     pub device: DeviceChoice,
-    /// Threads of the process-wide pool that all separators of this many threads share; 0 takes one a processor.
+    /// Threads of the process-wide pool; separators with the same number share it. 0 means one per processor.
     pub threads: usize,
-    /// Arithmetic of the network's matrix products.
+    /// ResolvedPrecision of the network's matrix products.
     pub precision: Precision,
-    /// Whether a chunk takes the way that it takes on a GPU, through candle alone from waveform to stems, on the CPU too. For tests.
+    /// Runs chunks on the CPU through the GPU pipeline, candle from waveform to stems. For tests.
     pub as_on_gpu: bool,
 }
 
@@ -134,31 +134,31 @@ impl From<DeviceChoice> for Runtime {
     }
 }
 
-/// Time spent in each stage since the last [`Separator::take_stages`].
+/// Time spent in each stage since the last [`Separator::take_stage_times`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Stages {
+pub struct StageTimes {
     /// Forward transform.
     pub stft: Duration,
     /// The network: band split, transformers, mask estimators.
     pub network: Duration,
-    /// Masks completed and multiplied with the mixture.
+    /// Completing masks and multiplying them with the mixture.
     pub mask: Duration,
     /// Inverse transform.
     pub istft: Duration,
 }
 
-/// What a model is and how its configuration wants it run.
+/// A model's network and the settings of its configuration.
 #[derive(Clone, Debug)]
-pub struct ModelInfo {
+pub struct ModelSpec {
     /// The checkpoint's path or name.
     pub origin: String,
     /// The network.
     pub architecture: Architecture,
     /// Names of the stems, in the network's order.
     pub stems: Vec<String>,
-    /// Name for what is left of the mixture when the only stem is taken out, for models of one stem.
+    /// Name of the complement, the mixture minus the only stem, for models of one stem.
     pub complement: Option<String>,
-    /// Samples per second that the model was trained for.
+    /// Sample rate in Hz that the model was trained for.
     pub sample_rate: u32,
     /// Samples of a chunk.
     pub chunk: usize,
@@ -166,12 +166,12 @@ pub struct ModelInfo {
     pub overlap: usize,
     /// Chunks per pass.
     pub batch: usize,
-    /// Whether the mixture is standardised first.
+    /// Whether the mixture is standardised before separation.
     pub normalize: bool,
 }
 
-impl ModelInfo {
-    /// Resolves what a checkpoint and its YAML say together.
+impl ModelSpec {
+    /// Reads the network and its settings from a checkpoint and its YAML.
     ///
     /// # Errors
     /// [`LoadError::Architecture`], [`LoadError::Stems`], [`LoadError::ChunkTooShort`].
@@ -208,14 +208,14 @@ impl ModelInfo {
         })
     }
 
-    /// Names of all stems that come out: those of the network, and the complement of a single one.
+    /// Names of all output stems: those of the network, and the complement of a single stem.
     pub fn stem_names(&self) -> Vec<String> {
         self.stems.iter().chain(&self.complement).cloned().collect()
     }
 
-    /// What becomes of the part of the mixture that no mask takes, where `wanted` is asked for.
+    /// The mask rule that this model uses when `wanted` is requested.
     pub fn rule(&self, wanted: MaskRule) -> MaskRule {
-        // The only stem of a model would take all of the mixture; what it leaves is a stem of its own.
+        // Completion would give a single stem the whole mixture. Its complement is a separate stem instead.
         if self.complement.is_some() { MaskRule::Plain } else { wanted }
     }
 
@@ -235,7 +235,7 @@ impl ModelInfo {
     }
 }
 
-/// Fails where `chunk` samples are too few for the transform of `architecture`.
+/// Checks that `chunk` samples are enough for the STFT of `architecture`.
 ///
 /// # Errors
 /// [`LoadError::ChunkTooShort`].
@@ -244,21 +244,21 @@ pub fn check_chunk(chunk: usize, architecture: &Architecture) -> Result<(), Load
     if chunk < min { Err(LoadError::ChunkTooShort { chunk, n_fft, min }) } else { Ok(()) }
 }
 
-/// The place of the stem `wanted` in `names`. YAMLs write `Vocals` as often as `vocals`: where none has the very name, the first
-/// that differs in case alone counts.
+/// Index of the stem `wanted` in `names`. An exact match wins; otherwise the first name that differs only in case, since YAMLs
+/// write both `Vocals` and `vocals`.
 pub fn stem_position(names: &[String], wanted: &str) -> Option<usize> {
     let exact = names.iter().position(|name| name == wanted);
     exact.or_else(|| names.iter().position(|name| name.eq_ignore_ascii_case(wanted)))
 }
 
-/// Names for the network's stems and, for a single one, for what it leaves.
+/// Names of the network's stems and, for a single stem, of its complement.
 fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<String>)> {
     let mut names = config.stems().to_vec();
     if names.is_empty() {
         names =
             if count == 1 { vec!["vocals".into()] } else { (0..count).map(|n| format!("stem{n}")).collect() };
     }
-    // A network of one stem whose YAML lists the others too estimates the first.
+    // If the YAML lists several stems for a network of one, the network estimates the first.
     if count == 1 {
         names.truncate(1);
     }
@@ -277,18 +277,18 @@ fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<Stri
     Some((names, complement))
 }
 
-/// Chunks that a GPU gets at a time: beyond that it gains little, and a song's last batch is seldom full.
+/// Chunks per batch on a GPU. Larger batches gain little, and a song's last batch is seldom full.
 const GPU_BATCH: usize = 4;
 
-/// A model ready to run. Chunks of any length from [`StftConfig::min_samples`](crate::dsp::stft::StftConfig::min_samples) up.
+/// A loaded model. It accepts chunks of any length from [`StftConfig::min_samples`](crate::dsp::stft::StftConfig::min_samples) up.
 pub struct Separator {
-    info: ModelInfo,
+    info: ModelSpec,
     network: Network,
-    /// Most samples, of all chunks of a batch together, that the device is asked to hold: less once it ran out of memory.
+    /// Most samples in a batch, over all its chunks. Lowered when the device runs out of memory.
     most_samples: usize,
     pool: Pool,
     stft: Stft,
-    stages: Stages,
+    stages: StageTimes,
 }
 
 impl Separator {
@@ -302,7 +302,7 @@ impl Separator {
         family: Option<Family>,
         runtime: impl Into<Runtime>,
     ) -> Result<Self, LoadError> {
-        let info = ModelInfo::resolve(checkpoint, config, family)?;
+        let info = ModelSpec::resolve(checkpoint, config, family)?;
         Self::build(info, runtime.into(), |device| weights::from_checkpoint(checkpoint, device))
     }
 
@@ -310,12 +310,12 @@ impl Separator {
     ///
     /// # Errors
     /// [`LoadError`].
-    pub fn random(info: ModelInfo, seed: u64, runtime: impl Into<Runtime>) -> Result<Self, LoadError> {
+    pub fn random(info: ModelSpec, seed: u64, runtime: impl Into<Runtime>) -> Result<Self, LoadError> {
         Self::build(info, runtime.into(), |device| weights::seeded(seed, device))
     }
 
     fn build<'a>(
-        info: ModelInfo,
+        info: ModelSpec,
         runtime: Runtime,
         weights: impl FnOnce(&Device) -> VarBuilder<'a>,
     ) -> Result<Self, LoadError> {
@@ -330,50 +330,50 @@ impl Separator {
             network,
             pool,
             info,
-            stages: Stages::default(),
+            stages: StageTimes::default(),
         })
     }
 
-    /// Makes the device run out of memory with that many samples.
+    /// Makes the device report out of memory from that many samples on.
     #[cfg(test)]
-    pub(crate) fn run_out_of_memory_at(&mut self, samples: usize) {
-        if let Some((chunk, _)) = self.network.on_device() {
-            chunk.too_many = samples;
+    pub(crate) fn simulate_out_of_memory_at(&mut self, samples: usize) {
+        if let Some((pipeline, _)) = self.network.device_pipeline() {
+            pipeline.out_of_memory_at = samples;
         }
     }
 
-    /// What was loaded.
-    pub fn info(&self) -> &ModelInfo {
+    /// The network and its settings.
+    pub fn info(&self) -> &ModelSpec {
         &self.info
     }
 
-    /// Name of the device it runs on.
+    /// Name of the device.
     pub fn device(&self) -> String {
         self.network.device()
     }
 
-    /// What computes the network: `avx2` and the like for the fused CPU kernels, else `candle`, and why.
+    /// Backend of the network: the instruction set of the fused CPU kernels, or `candle` with the reason.
     pub fn kernel(&self) -> String {
         self.network.kernel()
     }
 
-    /// What its products are computed in, and why.
-    pub fn arithmetic(&self) -> Arithmetic {
-        self.network.arithmetic()
+    /// Precision of the matrix products, and the self-check behind it.
+    pub fn precision(&self) -> ResolvedPrecision {
+        self.network.precision()
     }
 
-    /// Threads of its pool.
+    /// Number of threads of its pool.
     pub fn threads(&self) -> usize {
         self.pool.threads()
     }
 
-    /// Chunks per pass where the caller has no wish: the configuration's, on a GPU at least a few, since one does not fill it.
+    /// Default number of chunks per pass: the configuration's, and at least a few on a GPU, since one chunk does not fill it.
     pub fn batch(&self) -> usize {
         if self.network.is_on_device() { self.info.batch.max(GPU_BATCH) } else { self.info.batch }
     }
 
-    /// The longest chunk of `chunk`, its half, its quarter… that is worth a try, after what the device ran out of memory with.
-    /// None where that would be less than a second, or too short for the transform.
+    /// The longest of `chunk`, `chunk / 2`, `chunk / 4`, … that may fit after the device ran out of memory.
+    /// None if that is less than a second or too short for the STFT.
     pub fn chunk_that_fits(&self, chunk: usize) -> Option<usize> {
         let least = (self.info.sample_rate as usize).max(self.info.architecture.stft.min_samples());
         let mut fits = chunk;
@@ -393,15 +393,15 @@ impl Separator {
         let network = &mut self.network;
         pool.install(|| network.forward(bytemuck::cast_slice(spec), batch))
             .map(|masks| {
-                // In place: masks are the largest buffer there is. Only an odd capacity would need a copy.
+                // In place, since masks are the largest buffer. Only an odd capacity needs a copy.
                 bytemuck::allocation::try_cast_vec(masks)
                     .unwrap_or_else(|(_, masks)| bytemuck::cast_slice(&masks).to_vec())
             })
             .map_err(|source| SeparateError::Network { device, source })
     }
 
-    /// Time spent since the last call.
-    pub fn take_stages(&mut self) -> Stages {
+    /// Time spent in each stage since the last call.
+    pub fn take_stage_times(&mut self) -> StageTimes {
         std::mem::take(&mut self.stages)
     }
 
@@ -412,28 +412,28 @@ impl Separator {
     /// [`SeparateError`].
     pub fn separate(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
         if self.network.is_on_gpu() {
-            return self.separate_here(chunks, rule);
+            return self.separate_in_pool(chunks, rule);
         }
         // All parallel work, candle's included, stays in the pool.
         let pool = self.pool.clone();
-        pool.install(|| self.separate_here(chunks, rule))
+        pool.install(|| self.separate_in_pool(chunks, rule))
     }
 
-    /// As many chunks at a time as fit: half as many, from now on, each time the device runs out of memory. None where chunks run on the host.
+    /// Separates as many chunks at a time as fit, halving the number when the device runs out of memory. None if chunks run on the host.
     fn separate_on_device(
         &mut self,
         chunks: &[&[f32]],
         samples: usize,
         rule: MaskRule,
     ) -> Result<Option<Vec<Vec<f32>>>, SeparateError> {
-        let Some((on_device, network)) = self.network.on_device() else { return Ok(None) };
+        let Some((pipeline, network)) = self.network.device_pipeline() else { return Ok(None) };
         let mut out = Vec::with_capacity(chunks.len());
         while out.len() < chunks.len() {
             let left = &chunks[out.len()..];
             let count = (self.most_samples / samples).clamp(1, left.len());
-            match on_device.separate(network, &left[..count], samples, rule, &mut self.stages) {
+            match pipeline.separate(network, &left[..count], samples, rule, &mut self.stages) {
                 Ok(stems) => out.extend(stems),
-                Err(error) if on_device::is_out_of_memory(&error) => {
+                Err(error) if device_chunk::is_out_of_memory(&error) => {
                     self.most_samples = count * samples / 2;
                     if count == 1 {
                         let device = device_name(network.device());
@@ -449,7 +449,11 @@ impl Separator {
         Ok(Some(out))
     }
 
-    fn separate_here(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
+    fn separate_in_pool(
+        &mut self,
+        chunks: &[&[f32]],
+        rule: MaskRule,
+    ) -> Result<Vec<Vec<f32>>, SeparateError> {
         let channels = self.info.architecture.channels;
         let Some(first) = chunks.first() else { return Ok(Vec::new()) };
         let samples = first.len() / channels;

@@ -25,7 +25,7 @@ fn values(checkpoint: &Checkpoint, name: &str) -> Vec<f32> {
 
 /// Written by `tests/fixtures/torch_checkpoint.py` with PyTorch 2.15.
 #[test]
-fn file_of_pytorch_is_read_in_full() {
+fn pytorch_file_is_read_completely() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/torch.ckpt");
     let checkpoint = Checkpoint::open(&path).unwrap();
     assert_eq!(checkpoint.format(), Format::Torch);
@@ -95,7 +95,7 @@ fn tensors_share_a_storage() {
 }
 
 #[test]
-fn tied_half_precision_weights_are_no_bomb() {
+fn tied_half_precision_weights_are_accepted() {
     let large = Tensor::new("HalfStorage", "0", &[4 << 20]);
     let names = ["a", "b", "c", "d", "e", "f", "g", "h"].map(|name| (name, large.clone()));
     let file = archive(&Pickle::new().dict(&names).stop(), &[("0", vec![0; 8 << 20])]);
@@ -103,7 +103,7 @@ fn tied_half_precision_weights_are_no_bomb() {
 }
 
 #[test]
-fn a_training_history_of_millions_of_numbers_is_read_over() {
+fn long_training_history_is_skipped() {
     let losses = [&b"("[..], &b"G\x3f\xf0\0\0\0\0\0\0".repeat(1000), b"e"].concat();
     let index = Pickle::new()
         .op(b"}(")
@@ -118,7 +118,7 @@ fn a_training_history_of_millions_of_numbers_is_read_over() {
 }
 
 #[test]
-fn compressed_archives_are_unpacked() {
+fn compressed_archives_are_decompressed() {
     let index = Pickle::new().dict(&[("w", Tensor::new("FloatStorage", "0", &[6]))]).stop();
     let file = archive_with(&index, &[six()], &[], CompressionMethod::Deflated);
     assert_eq!(values(&read(file), "w"), [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]);
@@ -139,7 +139,7 @@ fn weights_are_found_under_every_wrapper() {
 }
 
 #[test]
-fn wrappers_nest_and_lone_tensors_beside_them_do_not_distract() {
+fn nested_wrappers_win_over_stray_tensors() {
     let tensor = Tensor::new("FloatStorage", "0", &[2]);
     let weights = [("a", tensor.clone()), ("b", tensor.clone())];
     let index = Pickle::new()
@@ -159,7 +159,7 @@ fn wrappers_nest_and_lone_tensors_beside_them_do_not_distract() {
 }
 
 #[test]
-fn averaged_weights_are_taken_only_when_alone() {
+fn averaged_weights_are_used_only_when_alone() {
     let tensor = Tensor::new("FloatStorage", "0", &[2]);
     let (one, two) = (vec![("a", tensor.clone())], vec![("a", tensor.clone()), ("b", tensor)]);
     let index = Pickle::new().op(b"}(").text("ema").dict(&two).text("model").dict(&one).op(b"u").stop();
@@ -167,7 +167,7 @@ fn averaged_weights_are_taken_only_when_alone() {
 }
 
 #[test]
-fn the_average_is_taken_from_among_a_few_stray_tensors() {
+fn average_wins_over_a_few_stray_tensors() {
     let tensor = || Tensor::new("FloatStorage", "0", &[2]);
     let weights = ["a", "b", "c"].map(|name| (name, tensor()));
     let index =
@@ -176,7 +176,7 @@ fn the_average_is_taken_from_among_a_few_stray_tensors() {
 }
 
 #[test]
-fn a_roformer_is_found_beside_whatever_else_holds_tensors() {
+fn roformer_is_found_beside_other_networks() {
     let tensor = || Tensor::new("FloatStorage", "0", &[2]);
     let others = ["a", "b", "c"].map(|name| (name, tensor()));
     let roformer = [("net.band_split.to_features.0.1.weight", tensor())];
@@ -193,14 +193,14 @@ fn a_roformer_is_found_beside_whatever_else_holds_tensors() {
 }
 
 #[test]
-fn unknown_wrapper_is_taken_when_nothing_else_holds_tensors() {
+fn unknown_wrapper_is_used_when_nothing_else_holds_tensors() {
     let weights = [("a", Tensor::new("FloatStorage", "0", &[2]))];
     let index = Pickle::new().op(b"}(").text("generator").dict(&weights).op(b"u").stop();
     assert_eq!(read(archive(&index, &[six()])).wrapper(), Some("generator"));
 }
 
 #[test]
-fn prefixes_are_cut_only_when_all_names_share_them() {
+fn shared_prefixes_are_removed() {
     let tensor = || Tensor::new("FloatStorage", "0", &[2]);
     let cases: [(&[&str], &str, &[&str]); 7] = [
         (&["module.a", "module.b.c"], "module.", &["a", "b.c"]),
@@ -220,7 +220,7 @@ fn prefixes_are_cut_only_when_all_names_share_them() {
 }
 
 #[test]
-fn objects_that_are_no_weights_are_skipped_and_listed() {
+fn objects_beside_weights_are_listed_as_skipped() {
     let index = Pickle::new()
         .op(b"}(")
         .text("w")
@@ -282,7 +282,7 @@ fn later_values_of_a_key_replace_earlier_ones() {
 }
 
 #[test]
-fn numbers_without_a_float_meaning_are_listed_and_refused_on_use() {
+fn complex_tensors_are_listed_and_refused_on_conversion() {
     let index = Pickle::new().dict(&[("c", Tensor::new("ComplexFloatStorage", "0", &[3]))]).stop();
     let checkpoint = read(archive(&index, &[six()]));
     let tensor = checkpoint.get("c").unwrap();

@@ -1,4 +1,4 @@
-//! The command line, run as a user runs it.
+//! The command-line program, run as a process.
 #![cfg(feature = "cli")]
 
 #[path = "cli/support.rs"]
@@ -17,7 +17,7 @@ fn stems(studio: &Studio, folder: &str, name: &str, extension: &str) -> Vec<Path
 }
 
 #[test]
-fn the_references_command_lines_work() {
+fn command_lines_of_the_reference_program_work() {
     let studio = Studio::new();
     studio.song("input/song.wav", 0.3);
     let line = [
@@ -82,7 +82,7 @@ fn written_stems_sum_to_the_song_bit_for_bit_in_every_order() {
 }
 
 #[test]
-fn a_model_of_one_stem_gives_its_complement_and_both_sum_to_the_song() {
+fn a_single_stem_model_also_writes_the_complement() {
     let studio = Studio::new();
     studio.model("voice", &["vocals"]);
     let song = read(&studio.song("song.wav", 0.3));
@@ -119,7 +119,7 @@ fn mono_stays_mono_and_other_rates_keep_rate_and_length() {
 }
 
 #[test]
-fn songs_of_no_sample_one_sample_and_silence_come_back_whole() {
+fn empty_short_and_silent_songs_are_separated() {
     let studio = Studio::new();
     for (name, samples, level) in
         [("none", 0, 0.3), ("one", 1, 0.3), ("few", 40, 0.3), ("silence", 20_000, 0.0)]
@@ -147,7 +147,7 @@ fn a_remix_at_unity_is_the_song_and_the_instrumental_is_the_song_without_vocals(
 }
 
 #[test]
-fn shifts_averages_batches_and_standardising_stay_exact_and_do_what_they_say() {
+fn shifts_tta_batches_and_normalisation_stay_exact() {
     let studio = Studio::new();
     let song = read(&studio.song("song.wav", 0.6));
     studio.separate(&["-o", "plain", "song.wav"]).ok();
@@ -170,7 +170,7 @@ fn shifts_averages_batches_and_standardising_stay_exact_and_do_what_they_say() {
 }
 
 #[test]
-fn numbers_that_are_none_are_refused_or_cleaned_as_asked() {
+fn non_finite_samples_are_refused_or_cleaned() {
     let studio = Studio::new();
     let spec = Spec { format: SampleFormat::Float32, channels: 1, ..Spec::default() };
     let mut samples: Vec<f32> = (0..9_000).map(|n| (n as f32 * 0.05).sin() * 0.3).collect();
@@ -207,7 +207,7 @@ fn folders_keep_their_tree_and_shares_cover_it_exactly_once() {
 }
 
 #[test]
-fn names_follow_the_template_and_songs_there_already_are_skipped() {
+fn names_follow_the_template_and_existing_songs_are_skipped() {
     let studio = Studio::new();
     studio.song("song.wav", 0.05);
     let line =
@@ -223,7 +223,7 @@ fn names_follow_the_template_and_songs_there_already_are_skipped() {
 }
 
 #[test]
-fn a_stem_never_overwrites_another_song_not_even_one_of_another_share() {
+fn a_stem_never_overwrites_an_input_of_any_share() {
     let studio = Studio::new();
     studio.song("song.wav", 0.05);
     let other = read(&studio.song("song_vocals.wav", 0.07));
@@ -255,7 +255,7 @@ fn stems_are_found_in_any_case() {
 }
 
 #[test]
-fn options_of_a_yaml_that_mean_nothing_are_told() {
+fn unknown_yaml_options_are_warned_about() {
     let studio = Studio::new();
     studio.song("song.wav", 0.05);
     let yaml = std::fs::read_to_string(studio.path("model.yaml")).unwrap();
@@ -267,7 +267,7 @@ fn options_of_a_yaml_that_mean_nothing_are_told() {
 }
 
 #[test]
-fn a_name_too_long_for_one_stem_leaves_none() {
+fn a_file_name_that_is_too_long_leaves_no_stem() {
     let studio = Studio::new();
     let name = "n".repeat(246);
     let song = studio.song(&format!("{name}.wav"), 0.05);
@@ -317,7 +317,7 @@ fn wrong_command_lines_and_inputs_say_what_is_wrong_and_leave_nothing() {
 }
 
 #[test]
-fn models_that_cannot_be_had_say_why() {
+fn models_that_cannot_be_opened_are_explained() {
     let studio = Studio::new();
     studio.song("song.wav", 0.05);
     std::fs::create_dir(studio.path("alone")).unwrap();
@@ -338,7 +338,7 @@ fn models_that_cannot_be_had_say_why() {
 }
 
 #[test]
-fn a_yaml_that_is_not_there_is_told_before_anything_is_fetched_but_for_the_reference_s_own() {
+fn a_missing_yaml_is_reported_before_any_download() {
     let studio = Studio::new();
     studio.song("song.wav", 0.05);
     let line =
@@ -353,7 +353,7 @@ fn a_yaml_that_is_not_there_is_told_before_anything_is_fetched_but_for_the_refer
 }
 
 #[test]
-fn without_network_the_embedded_model_steps_in_within_seconds_or_its_absence_is_said() {
+fn without_network_the_embedded_model_is_used() {
     let studio = Studio::new();
     studio.song("song.wav", 0.05);
     for args in [&["--offline", "song.wav"][..], &["song.wav"]] {
@@ -414,7 +414,7 @@ fn json_mode_prints_one_object_a_line_and_nothing_else() {
 }
 
 #[test]
-fn quiet_mode_says_nothing_when_all_is_well() {
+fn quiet_mode_prints_nothing_on_success() {
     let studio = Studio::new();
     studio.song("a.wav", 0.05);
     let run = studio.separate(&["--quiet", "a.wav"]).ok();
@@ -423,7 +423,7 @@ fn quiet_mode_says_nothing_when_all_is_well() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_leaves_no_file_whether_pressed_once_or_twice() {
+fn ctrl_c_leaves_no_file() {
     use std::process::Stdio;
 
     use support::Run;
@@ -530,7 +530,7 @@ fn bench_measures_the_whole_pass() {
 }
 
 #[test]
-fn inspect_and_bench_say_what_keeps_the_kernels_out() {
+fn inspect_and_bench_explain_why_kernels_are_not_used() {
     let studio = Studio::new();
     let case = |name: &str| format!("{}/tests/fixtures/parity/{name}", env!("CARGO_MANIFEST_DIR"));
     for (name, inspected, kernel) in [
@@ -611,7 +611,7 @@ fn the_demo_composes_separates_and_measures() {
 }
 
 #[test]
-fn help_devices_and_completions_are_there() {
+fn help_devices_and_completions_work() {
     let studio = Studio::new();
     let help = studio.run(&["--help"]).ok().out;
     for word in ["--lossless", "Exit codes", "130", "demo", "--shard"] {

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use nullsum::model::architecture::Family;
 use nullsum::registry::{
-    Entry, FetchError, FetchOptions, Files, Progress, Remote, Stage, Timeouts, What, cached_in, fetch,
-    folder_in,
+    DownloadProgress, DownloadStage, FetchError, FetchOptions, FileKind, ModelFiles, RegistryEntry,
+    RemoteFile, Timeouts, cached_files_in, entry_folder, fetch,
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -36,13 +36,13 @@ fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|b| format!("{b:02x}")).collect()
 }
 
-fn remote(url: String, bytes: &[u8]) -> Remote {
-    Remote { url, sha256: Some(sha256(bytes)), size: Some(bytes.len() as u64) }
+fn remote(url: String, bytes: &[u8]) -> RemoteFile {
+    RemoteFile { url, sha256: Some(sha256(bytes)), size: Some(bytes.len() as u64) }
 }
 
 /// An entry whose published facts are true.
-fn entry(server: &Server) -> Entry {
-    Entry {
+fn entry(server: &Server) -> RegistryEntry {
+    RegistryEntry {
         name: "test-model".into(),
         title: "Test".into(),
         author: "nobody".into(),
@@ -58,7 +58,7 @@ fn entry(server: &Server) -> Entry {
 }
 
 /// The same, of which nobody published hash or size.
-fn unpublished(server: &Server) -> Entry {
+fn unpublished(server: &Server) -> RegistryEntry {
     let mut e = entry(server);
     for remote in [&mut e.checkpoint, &mut e.config] {
         (remote.sha256, remote.size) = (None, None);
@@ -77,14 +77,14 @@ fn options(dir: &TempDir) -> FetchOptions {
     }
 }
 
-fn hasty(dir: &TempDir) -> FetchOptions {
+fn impatient_options(dir: &TempDir) -> FetchOptions {
     let mut o = options(dir);
     o.timeouts.response = Duration::from_secs(2);
     o.timeouts.stall = Duration::from_secs(2);
     o
 }
 
-fn go(e: &Entry, o: &FetchOptions) -> Result<Files, FetchError> {
+fn run_fetch(e: &RegistryEntry, o: &FetchOptions) -> Result<ModelFiles, FetchError> {
     fetch(e, o, &mut |_| ControlFlow::Continue(()))
 }
 
@@ -116,7 +116,7 @@ fn names(folder: &Path) -> Vec<String> {
 }
 
 #[track_caller]
-fn assert_whole(files: &Files) {
+fn assert_complete(files: &ModelFiles) {
     assert!(fs::read(&files.checkpoint).unwrap() == weights(), "the checkpoint differs");
     assert_eq!(fs::read(&files.config).unwrap(), CONFIG);
     let folder = files.checkpoint.parent().unwrap();
@@ -133,67 +133,67 @@ fn assert_kept(dir: &TempDir, kept: Option<usize>) {
 }
 
 #[test]
-fn both_files_arrive_whole_and_nothing_else_stays() {
+fn both_files_are_downloaded_and_nothing_else_remains() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
-    let mut seen: Vec<Progress> = vec![];
+    let mut seen: Vec<DownloadProgress> = vec![];
     let files = fetch(&entry(&server), &options(&dir), &mut |p| {
         seen.push(p);
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert_whole(&files);
-    assert_eq!(cached_in(dir.path(), &entry(&server)), Some(files));
+    assert_complete(&files);
+    assert_eq!(cached_files_in(dir.path(), &entry(&server)), Some(files));
 
     let total = weights().len() as u64;
     let of = |stage| {
-        seen.iter().filter(move |p| p.what == What::Checkpoint && p.stage == stage).collect::<Vec<_>>()
+        seen.iter().filter(move |p| p.file == FileKind::Checkpoint && p.stage == stage).collect::<Vec<_>>()
     };
-    for stage in [Stage::Downloading, Stage::Verifying] {
+    for stage in [DownloadStage::Downloading, DownloadStage::Verifying] {
         let steps = of(stage);
         assert!(steps.is_sorted_by_key(|p| p.done_bytes), "{stage:?} went back");
         assert_eq!(steps.last().unwrap().done_bytes, total);
         assert!(steps.iter().all(|p| p.total_bytes == Some(total)));
     }
-    assert_eq!(of(Stage::Connecting).len(), 1);
-    assert_eq!(seen[0].what, What::Config);
+    assert_eq!(of(DownloadStage::Connecting).len(), 1);
+    assert_eq!(seen[0].file, FileKind::Config);
 }
 
 #[test]
-fn what_is_cached_is_not_asked_for_again_even_offline() {
+fn cached_files_need_no_request() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let e = entry(&server);
-    let first = go(&e, &options(&dir)).unwrap();
+    let first = run_fetch(&e, &options(&dir)).unwrap();
     assert_eq!(server.requests().len(), 2);
     let offline = FetchOptions { offline: true, ..options(&dir) };
-    assert_eq!(go(&e, &options(&dir)).unwrap(), first);
-    assert_eq!(go(&e, &offline).unwrap(), first);
+    assert_eq!(run_fetch(&e, &options(&dir)).unwrap(), first);
+    assert_eq!(run_fetch(&e, &offline).unwrap(), first);
     assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
-fn offline_without_a_cached_model_says_where_to_put_one() {
+fn offline_error_names_cache_folder() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let e = entry(&server);
-    let error = go(&e, &FetchOptions { offline: true, ..options(&dir) }).unwrap_err();
+    let error = run_fetch(&e, &FetchOptions { offline: true, ..options(&dir) }).unwrap_err();
     assert!(matches!(error, FetchError::Offline { .. }) && error.is_unreachable());
-    let folder = folder_in(dir.path(), &e);
+    let folder = entry_folder(dir.path(), &e);
     assert!(error.to_string().contains(&folder.display().to_string()), "{error}");
     assert!(server.requests().is_empty());
     // And doing so works.
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join("model.ckpt"), weights()).unwrap();
     fs::write(folder.join("model.yaml"), CONFIG).unwrap();
-    assert!(go(&e, &FetchOptions { offline: true, ..options(&dir) }).is_ok());
+    assert!(run_fetch(&e, &FetchOptions { offline: true, ..options(&dir) }).is_ok());
 }
 
 #[test]
-fn a_truncated_body_names_the_missing_bytes_and_is_continued() {
+fn truncated_body_is_reported_and_resumed() {
     let dir = TempDir::new().unwrap();
     let server = serve(|n, r| {
         Reply::file(r, &weights(), ETAG).faulty(if n == 0 { Fault::CutAfter(70_000) } else { Fault::None })
     });
     let total = weights().len() as u64;
-    let error = go(&entry(&server), &options(&dir)).unwrap_err();
+    let error = run_fetch(&entry(&server), &options(&dir)).unwrap_err();
     assert!(
         matches!(error, FetchError::Truncated { got: 70_000, expected: Some(n), .. } if n == total),
         "{error:?}"
@@ -203,13 +203,13 @@ fn a_truncated_body_names_the_missing_bytes_and_is_continued() {
 
     let mut starts = vec![];
     let files = fetch(&entry(&server), &options(&dir), &mut |p| {
-        if p.stage == Stage::Downloading {
+        if p.stage == DownloadStage::Downloading {
             starts.push(p.done_bytes);
         }
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert_whole(&files);
+    assert_complete(&files);
     assert_eq!(starts[0], 70_000);
     let last = server.requests().pop().unwrap();
     assert_eq!((last.range, last.if_range.as_deref()), (Some(70_000), Some(ETAG)));
@@ -217,13 +217,13 @@ fn a_truncated_body_names_the_missing_bytes_and_is_continued() {
 }
 
 #[test]
-fn a_broken_connection_is_taken_up_within_one_call_while_bytes_come() {
+fn broken_connection_is_resumed_within_one_call() {
     let dir = TempDir::new().unwrap();
     let server = serve(|n, r| {
         Reply::file(r, &weights(), ETAG).faulty(if n < 3 { Fault::CutAfter(50_000) } else { Fault::None })
     });
-    let files = go(&entry(&server), &FetchOptions { retries: 3, ..options(&dir) }).unwrap();
-    assert_whole(&files);
+    let files = run_fetch(&entry(&server), &FetchOptions { retries: 3, ..options(&dir) }).unwrap();
+    assert_complete(&files);
     let starts: Vec<_> = server.requests_for(".ckpt").iter().map(|r| r.range).collect();
     assert_eq!(starts, [None, Some(50_000), Some(100_000), Some(150_000)]);
 
@@ -231,7 +231,7 @@ fn a_broken_connection_is_taken_up_within_one_call_while_bytes_come() {
     let dir = TempDir::new().unwrap();
     let server = serve(|_, r| Reply::file(r, &weights(), ETAG).faulty(Fault::CutAfter(0)));
     assert!(matches!(
-        go(&entry(&server), &FetchOptions { retries: 3, ..options(&dir) }),
+        run_fetch(&entry(&server), &FetchOptions { retries: 3, ..options(&dir) }),
         Err(FetchError::Truncated { got: 0, .. })
     ));
     assert_eq!(server.requests_for(".ckpt").len(), 1);
@@ -245,8 +245,8 @@ fn after_a_broken_start(second: impl Fn(&Request) -> Reply + Send + Sync + 'stat
         1 => second(r),
         _ => Reply::file(r, &weights(), ETAG),
     });
-    go(&entry(&server), &options(&dir)).unwrap_err();
-    assert_whole(&go(&entry(&server), &options(&dir)).unwrap());
+    run_fetch(&entry(&server), &options(&dir)).unwrap_err();
+    assert_complete(&run_fetch(&entry(&server), &options(&dir)).unwrap());
     server.requests_for(".ckpt")
 }
 
@@ -270,15 +270,15 @@ fn a_file_that_changed_meanwhile_starts_over() {
 }
 
 #[test]
-fn a_shorter_new_file_keeps_no_tail_of_the_old_one() {
+fn shorter_new_file_replaces_longer_part() {
     let dir = TempDir::new().unwrap();
     let server = serve(|n, r| match n {
         0 => Reply::file(r, &weights(), ETAG).faulty(Fault::CutAfter(70_000)),
         _ => Reply::file(r, &weights()[..50_000], "\"two\""),
     });
     let e = unpublished(&server);
-    assert!(matches!(go(&e, &options(&dir)), Err(FetchError::Truncated { got: 70_000, .. })));
-    let files = go(&e, &options(&dir)).unwrap();
+    assert!(matches!(run_fetch(&e, &options(&dir)), Err(FetchError::Truncated { got: 70_000, .. })));
+    let files = run_fetch(&e, &options(&dir)).unwrap();
     assert!(fs::read(files.checkpoint).unwrap() == weights()[..50_000]);
 }
 
@@ -289,7 +289,7 @@ fn an_unsatisfiable_range_starts_over() {
 }
 
 #[test]
-fn a_range_that_was_not_asked_for_starts_over() {
+fn unrequested_range_starts_over() {
     for range in
         ["bytes 0-399999/400004", "bytes 70000-400003/400005", "nonsense", "bytes 70001-400003/400004"]
     {
@@ -303,29 +303,29 @@ fn a_range_that_was_not_asked_for_starts_over() {
 }
 
 #[test]
-fn a_part_that_spoils_the_hash_is_given_up_once() {
+fn part_with_wrong_hash_is_retried_once() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let e = entry(&server);
-    fs::create_dir_all(folder_in(dir.path(), &e)).unwrap();
+    fs::create_dir_all(entry_folder(dir.path(), &e)).unwrap();
     fs::write(part(&dir), [7; 1000]).unwrap();
     let record = format!("{{\"url\": {:?}, \"etag\": {ETAG:?}}}", e.checkpoint.url);
     fs::write(part(&dir).with_extension("part.fetched.json"), record).unwrap();
-    assert_whole(&go(&e, &options(&dir)).unwrap());
+    assert_complete(&run_fetch(&e, &options(&dir)).unwrap());
     let starts: Vec<_> = server.requests_for(".ckpt").iter().map(|r| r.range).collect();
     assert_eq!(starts, [Some(1000), None]);
 }
 
 #[test]
-fn a_part_of_unknown_origin_is_not_continued() {
+fn part_of_unknown_origin_is_not_resumed() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let e = entry(&server);
-    fs::create_dir_all(folder_in(dir.path(), &e)).unwrap();
+    fs::create_dir_all(entry_folder(dir.path(), &e)).unwrap();
     fs::write(part(&dir), &weights()[..1000]).unwrap();
     for record in [None, Some("{"), Some("{\"url\": \"https://elsewhere/model.ckpt\"}")] {
         if let Some(record) = record {
             fs::write(part(&dir).with_extension("part.fetched.json"), record).unwrap();
         }
-        assert_whole(&go(&e, &options(&dir)).unwrap());
+        assert_complete(&run_fetch(&e, &options(&dir)).unwrap());
         assert_eq!(server.requests_for(".ckpt").pop().unwrap().range, None);
         fs::rename(dir.path().join("test-model/model.ckpt"), part(&dir)).unwrap();
     }
@@ -338,7 +338,7 @@ fn a_wrong_hash_is_refused_and_nothing_is_kept() {
     let (found, expected) = (sha256(&altered), sha256(&weights()));
     let dir = TempDir::new().unwrap();
     let server = serve(move |_, r| Reply::file(r, &altered, ETAG));
-    let error = go(&entry(&server), &options(&dir)).unwrap_err();
+    let error = run_fetch(&entry(&server), &options(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::WrongHash { .. }), "{error:?}");
     let text = error.to_string();
     assert!(text.contains(&found) && text.contains(&expected) && text.contains(&server.url), "{text}");
@@ -347,7 +347,7 @@ fn a_wrong_hash_is_refused_and_nothing_is_kept() {
 }
 
 #[test]
-fn a_wrong_size_is_refused_before_or_while_it_comes() {
+fn wrong_size_is_refused() {
     for (length, no_length) in [(399_999, false), (400_005, false), (400_005, true)] {
         let dir = TempDir::new().unwrap();
         let server = serve(move |_, _| {
@@ -356,31 +356,34 @@ fn a_wrong_size_is_refused_before_or_while_it_comes() {
             let reply = Reply::ok(&body);
             if no_length { reply.without_length() } else { reply }
         });
-        let error = go(&entry(&server), &options(&dir)).unwrap_err();
+        let error = run_fetch(&entry(&server), &options(&dir)).unwrap_err();
         assert!(matches!(error, FetchError::WrongSize { expected: 400_004, .. }), "{length}: {error:?}");
         assert_kept(&dir, None);
     }
     // A shorter body without a length cannot be told from a broken connection.
     let dir = TempDir::new().unwrap();
     let server = serve(|_, _| Reply::ok(&weights()[..1000]).without_length());
-    assert!(matches!(go(&entry(&server), &options(&dir)), Err(FetchError::Truncated { got: 1000, .. })));
+    assert!(matches!(
+        run_fetch(&entry(&server), &options(&dir)),
+        Err(FetchError::Truncated { got: 1000, .. })
+    ));
 }
 
 #[test]
-fn a_config_without_end_is_cut_off() {
+fn endless_config_is_refused() {
     let dir = TempDir::new().unwrap();
     let server = Server::start(|_| Reply::ok(&vec![b'#'; 5 << 20]).without_length());
-    let error = go(&unpublished(&server), &options(&dir)).unwrap_err();
+    let error = run_fetch(&unpublished(&server), &options(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::TooLarge { .. }), "{error:?}");
     assert_eq!(names(&dir.path().join("test-model")), [".lock"]);
     let server = Server::start(|_| Reply::ok(&vec![b'#'; 5 << 20]));
-    assert!(matches!(go(&unpublished(&server), &options(&dir)), Err(FetchError::TooLarge { .. })));
+    assert!(matches!(run_fetch(&unpublished(&server), &options(&dir)), Err(FetchError::TooLarge { .. })));
 }
 
 #[test]
-fn refusals_name_the_url_and_what_to_do() {
+fn http_errors_name_url_and_advice() {
     for (status, advice, network) in [
-        (404, "gone", false),
+        (404, "no longer exists", false),
         (403, "refuses access", false),
         (429, "try again in a while", true),
         (500, "try again later", true),
@@ -391,7 +394,7 @@ fn refusals_name_the_url_and_what_to_do() {
         let dir = TempDir::new().unwrap();
         let server = serve(move |_, _| Reply::status(status));
         let e = entry(&server);
-        let error = go(&e, &options(&dir)).unwrap_err();
+        let error = run_fetch(&e, &options(&dir)).unwrap_err();
         let text = error.to_string();
         assert!(matches!(error, FetchError::Status { status: s, .. } if s == status), "{error:?}");
         assert!(text.contains(&e.checkpoint.url) && text.contains(advice), "{text}");
@@ -401,7 +404,7 @@ fn refusals_name_the_url_and_what_to_do() {
 }
 
 #[test]
-fn redirects_are_followed_also_when_a_download_is_continued() {
+fn redirects_are_followed_when_resuming() {
     let dir = TempDir::new().unwrap();
     let cut = Mutex::new(true);
     let server = Server::start(move |r| match r.path.as_str() {
@@ -413,65 +416,66 @@ fn redirects_are_followed_also_when_a_download_is_continued() {
             Reply::file(r, &weights(), ETAG).faulty(if first { Fault::CutAfter(70_000) } else { Fault::None })
         }
     });
-    assert!(matches!(go(&entry(&server), &options(&dir)), Err(FetchError::Truncated { .. })));
-    assert_whole(&go(&entry(&server), &options(&dir)).unwrap());
+    assert!(matches!(run_fetch(&entry(&server), &options(&dir)), Err(FetchError::Truncated { .. })));
+    assert_complete(&run_fetch(&entry(&server), &options(&dir)).unwrap());
     let last = server.requests().pop().unwrap();
     assert_eq!((last.path.as_str(), last.range), ("/elsewhere/x?signature=1", Some(70_000)));
 }
 
 #[test]
-fn endless_redirects_end() {
+fn endless_redirects_are_refused() {
     let dir = TempDir::new().unwrap();
     let server = serve(|n, _| Reply::status(302).with("Location", format!("/again/{n}")));
-    let error = go(&entry(&server), &options(&dir)).unwrap_err();
+    let error = run_fetch(&entry(&server), &options(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::TooManyRedirects { .. }), "{error:?}");
     assert!(server.requests().len() < 20);
 }
 
 #[test]
-fn a_server_that_never_answers_is_given_up_in_time() {
+fn silent_server_times_out() {
     let dir = TempDir::new().unwrap();
     let server = serve(|_, _| Reply::default().faulty(Fault::Silence));
     let since = Instant::now();
-    let error = go(&entry(&server), &hasty(&dir)).unwrap_err();
+    let error = run_fetch(&entry(&server), &impatient_options(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::Timeout { .. }) && error.is_unreachable(), "{error:?}");
     assert!(error.to_string().contains("within 2 s"), "{error}");
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
 }
 
 #[test]
-fn a_body_that_stops_coming_is_given_up_in_time_and_continued_later() {
+fn stalled_body_times_out_and_is_resumed() {
     let dir = TempDir::new().unwrap();
     let server = serve(|n, r| {
         Reply::file(r, &weights(), ETAG).faulty(if n == 0 { Fault::HangAfter(70_000) } else { Fault::None })
     });
     let since = Instant::now();
-    let error = go(&entry(&server), &hasty(&dir)).unwrap_err();
+    let error = run_fetch(&entry(&server), &impatient_options(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::Stalled { got: 70_000, .. }), "{error:?}");
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     assert_kept(&dir, Some(70_000));
-    assert_whole(&go(&entry(&server), &options(&dir)).unwrap());
+    assert_complete(&run_fetch(&entry(&server), &options(&dir)).unwrap());
     assert_eq!(server.requests().pop().unwrap().range, Some(70_000));
 }
 
 #[test]
-fn a_slow_but_steady_body_is_no_stall() {
+fn slow_steady_body_is_accepted() {
     let dir = TempDir::new().unwrap();
     // 20 pieces, 120 ms apart: longer in all than the 2 s that a pause may last.
     let server = serve(|_, r| {
         Reply::file(r, &weights(), ETAG).faulty(Fault::Trickle(20_001, Duration::from_millis(120)))
     });
     let since = Instant::now();
-    assert_whole(&go(&entry(&server), &hasty(&dir)).unwrap());
+    assert_complete(&run_fetch(&entry(&server), &impatient_options(&dir)).unwrap());
     assert!(since.elapsed() > Duration::from_secs(2));
 }
 
 #[test]
-fn a_cancelled_download_keeps_its_part_and_goes_on_from_there() {
+fn cancelled_download_is_resumed() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let e = entry(&server);
     let error = fetch(&e, &options(&dir), &mut |p| {
-        let stop = p.what == What::Checkpoint && p.stage == Stage::Downloading && p.done_bytes > 0;
+        let stop =
+            p.file == FileKind::Checkpoint && p.stage == DownloadStage::Downloading && p.done_bytes > 0;
         if stop { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     })
     .unwrap_err();
@@ -481,14 +485,14 @@ fn a_cancelled_download_keeps_its_part_and_goes_on_from_there() {
     assert_kept(&dir, Some(kept));
 
     // While hashing, too: then everything is there, and nothing needs to come again.
-    let hashing = |p: Progress| p.what == What::Checkpoint && p.stage == Stage::Verifying;
+    let hashing = |p: DownloadProgress| p.file == FileKind::Checkpoint && p.stage == DownloadStage::Verifying;
     let error = fetch(&e, &options(&dir), &mut |p| {
         if hashing(p) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(matches!(error, Err(FetchError::Cancelled { .. })));
     assert_kept(&dir, Some(weights().len()));
     let before = server.requests().len();
-    assert_whole(&go(&e, &options(&dir)).unwrap());
+    assert_complete(&run_fetch(&e, &options(&dir)).unwrap());
     assert_eq!(server.requests().len(), before);
 }
 
@@ -506,42 +510,42 @@ fn two_downloads_of_one_model_share_one_transfer() {
     });
     let (e, o) = (entry(&server), options(&dir));
     thread::scope(|scope| {
-        let first = scope.spawn(|| go(&e, &o));
+        let first = scope.spawn(|| run_fetch(&e, &o));
         asked.recv_timeout(Duration::from_secs(20)).unwrap();
         let second = fetch(&e, &o, &mut |p| {
-            if p.stage == Stage::Waiting {
+            if p.stage == DownloadStage::Waiting {
                 let _ = second_waits.send(());
             }
             ControlFlow::Continue(())
         });
         assert_eq!(first.join().unwrap().unwrap(), second.unwrap());
     });
-    assert_whole(&cached_in(dir.path(), &e).unwrap());
+    assert_complete(&cached_files_in(dir.path(), &e).unwrap());
     assert_eq!(server.requests().len(), 2);
 }
 
 #[test]
-fn a_download_that_waits_too_long_for_another_says_so() {
+fn lock_timeout_is_reported() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let e = entry(&server);
-    let folder = folder_in(dir.path(), &e);
+    let folder = entry_folder(dir.path(), &e);
     fs::create_dir_all(&folder).unwrap();
     let lock = fs::File::create(folder.join(".lock")).unwrap();
     lock.lock().unwrap();
     let mut o = options(&dir);
     o.timeouts.lock = Duration::from_millis(120);
-    let error = go(&e, &o).unwrap_err();
+    let error = run_fetch(&e, &o).unwrap_err();
     assert!(matches!(error, FetchError::Busy { .. }), "{error:?}");
     // A waiting one can be cancelled.
     let error = fetch(&e, &options(&dir), &mut |_| ControlFlow::Break(())).unwrap_err();
     assert!(matches!(error, FetchError::Cancelled { .. }), "{error:?}");
     assert!(server.requests().is_empty());
     drop(lock);
-    assert!(go(&e, &o).is_ok());
+    assert!(run_fetch(&e, &o).is_ok());
 }
 
 #[test]
-fn a_web_page_in_place_of_a_file_is_recognised() {
+fn web_page_is_recognised() {
     let page = b"\n<!DOCTYPE html><title>Log in to the hotel</title>".as_slice();
     for (content_type, body) in
         [(true, page), (false, page), (false, b"\xef\xbb\xbf<HTML>"), (true, b"sign in")]
@@ -551,7 +555,7 @@ fn a_web_page_in_place_of_a_file_is_recognised() {
             let reply = Reply::ok(body);
             if content_type { reply.with("Content-Type", "text/html; charset=utf-8") } else { reply }
         });
-        let error = go(&unpublished(&server), &options(&dir)).unwrap_err();
+        let error = run_fetch(&unpublished(&server), &options(&dir)).unwrap_err();
         assert!(matches!(error, FetchError::NotAModel { what: "a web page", .. }), "{error:?}");
         assert!(error.to_string().contains("log in with a browser"), "{error}");
         assert_eq!(names(&dir.path().join("test-model")), [".lock"]);
@@ -559,7 +563,7 @@ fn a_web_page_in_place_of_a_file_is_recognised() {
 }
 
 #[test]
-fn pointers_empty_and_compressed_bodies_are_no_models() {
+fn lfs_pointers_empty_and_compressed_bodies_are_refused() {
     let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n".as_slice();
     for (body, encoding) in [(pointer, None), (b"".as_slice(), None), (b"\x1f\x8b".as_slice(), Some("gzip"))]
     {
@@ -568,93 +572,93 @@ fn pointers_empty_and_compressed_bodies_are_no_models() {
             Some(encoding) => Reply::ok(body).with("Content-Encoding", encoding),
             None => Reply::ok(body),
         });
-        let error = go(&unpublished(&server), &options(&dir)).unwrap_err();
+        let error = run_fetch(&unpublished(&server), &options(&dir)).unwrap_err();
         assert!(matches!(error, FetchError::NotAModel { .. }), "{error:?}");
     }
 }
 
 #[test]
-fn without_published_facts_the_record_of_a_download_says_what_is_whole() {
+fn download_record_replaces_missing_published_size() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let e = unpublished(&server);
-    let files = go(&e, &options(&dir)).unwrap();
-    assert_whole(&files);
-    let record = folder_in(dir.path(), &e).join("model.ckpt.fetched.json");
+    let files = run_fetch(&e, &options(&dir)).unwrap();
+    assert_complete(&files);
+    let record = entry_folder(dir.path(), &e).join("model.ckpt.fetched.json");
     assert!(fs::read_to_string(record).unwrap().contains(&sha256(&weights())));
 
     let mut damaged = weights();
     damaged[5] ^= 1;
     fs::write(&files.checkpoint, &damaged).unwrap();
-    assert_eq!(cached_in(dir.path(), &e), Some(files.clone()), "sizes only");
+    assert_eq!(cached_files_in(dir.path(), &e), Some(files.clone()), "sizes only");
     // A file that lost its end is not taken for a model, and comes again.
     fs::write(&files.checkpoint, &damaged[..100]).unwrap();
-    assert_eq!(cached_in(dir.path(), &e), None);
-    assert_whole(&go(&e, &options(&dir)).unwrap());
+    assert_eq!(cached_files_in(dir.path(), &e), None);
+    assert_complete(&run_fetch(&e, &options(&dir)).unwrap());
 }
 
 #[test]
-fn without_any_validator_an_unpublished_part_is_not_continued() {
+fn part_without_validator_is_not_resumed() {
     let dir = TempDir::new().unwrap();
     let server = serve(|n, _| {
         Reply::ok(&weights()).faulty(if n == 0 { Fault::CutAfter(70_000) } else { Fault::None })
     });
     let e = unpublished(&server);
-    assert!(matches!(go(&e, &options(&dir)), Err(FetchError::Truncated { got: 70_000, .. })));
-    assert_whole(&go(&e, &options(&dir)).unwrap());
+    assert!(matches!(run_fetch(&e, &options(&dir)), Err(FetchError::Truncated { got: 70_000, .. })));
+    assert_complete(&run_fetch(&e, &options(&dir)).unwrap());
     assert_eq!(server.requests_for(".ckpt").pop().unwrap().range, None);
 }
 
 #[test]
-fn nobody_listening_is_told_apart_from_a_broken_model() {
+fn refused_connection_counts_as_unreachable() {
     let dir = TempDir::new().unwrap();
     let server = good_server();
     let e = entry(&server);
     drop(server);
-    let error = go(&e, &options(&dir)).unwrap_err();
+    let error = run_fetch(&e, &options(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::Unreachable { .. }) && error.is_unreachable(), "{error:?}");
     assert!(error.to_string().contains(&e.config.url), "{error}");
 }
 
 #[test]
-fn a_mirror_serves_what_the_registry_names_elsewhere() {
+fn mirror_replaces_host() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let mut e = entry(&server);
     e.checkpoint.url = "https://host.invalid/a/model.ckpt".into();
     e.config.url = "https://host.invalid/a/model.yaml".into();
     let o = FetchOptions { base_url: Some(format!("{}/mirror/", server.url)), ..options(&dir) };
-    assert_whole(&go(&e, &o).unwrap());
+    assert_complete(&run_fetch(&e, &o).unwrap());
     let paths: Vec<_> = server.requests().into_iter().map(|r| r.path).collect();
     assert_eq!(paths, ["/mirror/a/model.yaml", "/mirror/a/model.ckpt"]);
 }
 
 #[test]
-fn a_cache_that_cannot_be_written_is_named() {
+fn error_names_unwritable_cache() {
     let (dir, server) = (TempDir::new().unwrap(), good_server());
     let blocked = dir.path().join("a file");
     fs::write(&blocked, "").unwrap();
     let o = FetchOptions { cache_dir: Some(blocked.clone()), ..options(&dir) };
-    let error = go(&entry(&server), &o).unwrap_err();
+    let error = run_fetch(&entry(&server), &o).unwrap_err();
     assert!(matches!(error, FetchError::Cache { .. }), "{error:?}");
     assert!(error.to_string().contains(&blocked.display().to_string()), "{error}");
 
     // A folder where the checkpoint should go.
     let e = entry(&server);
-    fs::create_dir_all(folder_in(dir.path(), &e).join("model.ckpt")).unwrap();
-    let error = go(&e, &options(&dir)).unwrap_err();
+    fs::create_dir_all(entry_folder(dir.path(), &e).join("model.ckpt")).unwrap();
+    let error = run_fetch(&e, &options(&dir)).unwrap_err();
     assert!(matches!(error, FetchError::Cache { .. }), "{error:?}");
     assert!(error.to_string().contains("model.ckpt"), "{error}");
 }
 
 #[test]
-fn many_downloads_at_once_leave_one_whole_model() {
+fn concurrent_downloads_leave_one_complete_model() {
     let (dir, server) = (TempDir::new().unwrap(), Arc::new(good_server()));
     let (e, o) = (entry(&server), options(&dir));
     thread::scope(|scope| {
-        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| go(&e, &o))).collect();
+        let all: Vec<_> = (0..8).map(|_| scope.spawn(|| run_fetch(&e, &o))).collect();
         for one in all {
             one.join().unwrap().unwrap();
         }
     });
-    assert_whole(&cached_in(dir.path(), &e).unwrap());
+    assert_complete(&cached_files_in(dir.path(), &e).unwrap());
     assert_eq!(server.requests().len(), 2);
 }

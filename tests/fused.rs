@@ -9,7 +9,7 @@ use nullsum::dsp::snr_db;
 use nullsum::kernels::{Format, Pool};
 use nullsum::model::architecture::{Architecture, Family, Position};
 use nullsum::model::bands::mel_bands;
-use nullsum::model::fused::{FusedRoformer, uncovered};
+use nullsum::model::fused::{FusedRoformer, unsupported_feature};
 use nullsum::model::roformer::Roformer;
 use nullsum::model::weights;
 use targets::targets;
@@ -31,23 +31,24 @@ fn small() -> Architecture {
 }
 
 fn compare(name: &str, arch: &Architecture, frames: usize, batch: usize) {
-    assert_eq!(uncovered(arch), None, "{name}");
+    assert_eq!(unsupported_feature(arch), None, "{name}");
     let spec: Vec<f32> = (0..batch * frames * arch.frame_features())
         .map(|i| ((i * 7919 % 2003) as f32 / 1001.5 - 1.0) * 2.0)
         .collect();
     let reference = Roformer::new(arch, weights::seeded(3, &Device::Cpu)).unwrap();
     let tensor = Tensor::from_slice(&spec, (batch, frames, arch.frame_features()), &Device::Cpu).unwrap();
     let expected: Vec<f32> = reference.forward(&tensor).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-    assert!(expected.iter().any(|x| x.abs() > 1e-3), "{name}: the reference says nothing");
+    assert!(expected.iter().any(|x| x.abs() > 1e-3), "{name}: the reference is silent");
     for target in targets() {
         let pool = Pool::new(2).unwrap();
         let vb = || weights::seeded(3, &Device::Cpu);
         let mut fused = FusedRoformer::new(arch, vb(), target, pool.clone()).unwrap();
         let masks = fused.forward(&spec, batch).unwrap();
         if batch == 1 {
-            let once = FusedRoformer::once(arch, vb(), target, &pool, &spec).unwrap();
+            let forward_layerwise =
+                FusedRoformer::forward_layerwise(arch, vb(), target, &pool, &spec).unwrap();
             assert!(
-                once.iter().map(|x| x.to_bits()).eq(masks.iter().map(|x| x.to_bits())),
+                forward_layerwise.iter().map(|x| x.to_bits()).eq(masks.iter().map(|x| x.to_bits())),
                 "{name}, {target}"
             );
         }
@@ -84,9 +85,9 @@ fn fused_masks_equal_candle_masks() {
 }
 
 #[test]
-fn what_is_not_covered_is_named() {
+fn unsupported_features_are_named() {
     let arch = Architecture { position: Position::Polar, ..small() };
-    assert_eq!(uncovered(&arch), Some("PoPE"));
+    assert_eq!(unsupported_feature(&arch), Some("PoPE"));
     let arch = Architecture { linear_transformer_depth: 1, ..small() };
-    assert_eq!(uncovered(&arch), Some("linear attention"));
+    assert_eq!(unsupported_feature(&arch), Some("linear attention"));
 }

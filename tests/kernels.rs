@@ -15,14 +15,14 @@ use std::sync::Arc;
 
 use nullsum::dsp::snr_db;
 use nullsum::kernels::{
-    Axis, BandMlp, BandSplit, BandWeights, Format, Isa, KernelError, Linear, MaskEstimator, Ops,
-    PackedLinear, Pool, Rotary, Sequences, Target, TransformerBlock, TransformerWeights,
+    Axis, BandMlp, BandSplit, BandWeights, Format, Isa, KernelError, Linear, MaskEstimator, PackedLinear,
+    Pool, Rotary, RowOps, Sequences, Target, TransformerBlock, TransformerWeights,
 };
 use reference::Random;
 use targets::targets;
 
-/// The SNR a target must reach: f32 sums of up to a few thousand terms, or operands of 8 significant bits. A wrong index costs all
-/// but some 10 dB.
+/// The SNR in dB that a target must reach: f32 sums of up to a few thousand terms, or operands of 8 significant bits. A wrong index
+/// leaves about 10 dB.
 fn snr_limit(target: Target) -> f64 {
     if target.format == Format::F32 { 112.0 } else { 40.0 }
 }
@@ -238,7 +238,7 @@ fn features_beyond_the_rotary_frequencies_stay() {
 }
 
 #[test]
-fn silence_loud_and_peaked_input_stay_finite_and_right() {
+fn extreme_levels_and_peaked_scores_stay_finite_and_accurate() {
     let mut r = Random::new(3);
     let mut layer = Layer::random(&mut r, 32, 2, 16, 64, true);
     // Scores of ±1000: one key takes all, the rest underflow.
@@ -280,7 +280,7 @@ fn nan_stays_in_its_own_sequence() {
 }
 
 #[test]
-fn empty_input_is_no_work() {
+fn empty_input_is_accepted() {
     let mut r = Random::new(5);
     let layer = Layer::random(&mut r, 8, 1, 4, 8, false);
     let pool = Pool::new(1).unwrap();
@@ -463,7 +463,7 @@ fn ulps(from: f32, to: f32, apply: impl Fn(&mut [f32]), exact: impl Fn(f64) -> f
 #[test]
 fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
     for target in targets() {
-        let ops = Ops::new(target).unwrap();
+        let ops = RowOps::new(target).unwrap();
         let check = |name: &str, ulps: f64, limit: f64| {
             println!("{target} {name}: {ulps:.2} ulp");
             assert!(ulps < limit, "{target} {name}: {ulps:.2} ulp");
@@ -484,7 +484,7 @@ fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
         ops.gelu(&mut x);
         assert!(x[1].abs() < 1e-10 && x[2].abs() < 1e-10 && x[3] == 0.0, "{target} {x:?}");
         assert!(x[4] == 30.0 && x[5] == 1e30 && x[6].is_nan(), "{target} {x:?}");
-        for f in [Ops::exp, Ops::exp2, Ops::tanh, Ops::sigmoid] {
+        for f in [RowOps::exp, RowOps::exp2, RowOps::tanh, RowOps::sigmoid] {
             let mut x = [f32::NAN, -1e30, 1e30, f32::NEG_INFINITY, f32::INFINITY];
             f(&ops, &mut x);
             assert!(x[0].is_nan() && x[1..].iter().all(|v| v.is_finite()), "{target} {x:?}");
@@ -496,7 +496,7 @@ fn small_operations_are_accurate_to_a_few_units_in_the_last_place() {
 fn softmax_and_norm_match_f64() {
     let mut r = Random::new(9);
     for target in targets() {
-        let ops = Ops::new(target).unwrap();
+        let ops = RowOps::new(target).unwrap();
         for n in [1, 2, 7, 16, 33, 345] {
             let x = r.normal(3 * n, 20.0);
             let gamma = r.around(1.0, 0.3, n);
@@ -561,7 +561,7 @@ fn unknown_and_missing_instruction_sets_are_refused() {
     assert!(error.contains("z80") && error.contains("portable"), "{error}");
     assert_eq!(Isa::by_name("PORTABLE").unwrap(), Isa::Portable);
     let missing = if cfg!(target_arch = "x86_64") { Isa::Neon } else { Isa::Avx2 };
-    assert!(Ops::new(missing).is_err());
+    assert!(RowOps::new(missing).is_err());
     assert!(Isa::available().contains(&Isa::Portable));
     // What every processor has, in both formats; and the emulation of AMX, which has only one.
     let targets = Target::available();
@@ -569,7 +569,9 @@ fn unknown_and_missing_instruction_sets_are_refused() {
         assert!(targets.contains(&Target { isa: Isa::Portable, format }));
         assert_eq!(Target::best(format).format, format);
     }
-    let Err(error) = Ops::new(Target { isa: Isa::Emulated, format: Format::F32 }) else { panic!("accepted") };
+    let Err(error) = RowOps::new(Target { isa: Isa::Emulated, format: Format::F32 }) else {
+        panic!("accepted")
+    };
     let error = error.to_string();
     assert!(error.contains("emulated f32") && !error.contains("emulated, "), "{error}");
     assert_ne!(Target::best(Format::Bf16).isa, Isa::Emulated, "slow, for tests only");

@@ -1,4 +1,4 @@
-//! The thread pool: whose threads, how many, and what is left of them.
+//! The thread pool: names, number and joining of its threads.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -9,8 +9,8 @@ use nullsum::model::architecture::Architecture;
 use nullsum::model::device::DeviceChoice;
 use nullsum::offline::demix::{DemixOptions, Standardise, demix};
 use nullsum::offline::plan::ChunkPlan;
-use nullsum::offline::source::MemorySource;
-use nullsum::separator::{MaskRule, ModelInfo, Separator};
+use nullsum::offline::reader::MemoryReader;
+use nullsum::separator::{MaskRule, ModelSpec, Separator};
 
 const CHUNK: usize = 1000;
 
@@ -29,7 +29,7 @@ fn separator(stems: usize, channels: usize) -> Separator {
     arch.stft.hop_length = 32;
     arch.stft.win_length = 128;
     arch.bands = vec![(0..9).collect(), (9..30).collect(), (30..65).collect()];
-    Separator::random(ModelInfo::random("test", arch, CHUNK), 7, DeviceChoice::Cpu).unwrap()
+    Separator::random(ModelSpec::random("test", arch, CHUNK), 7, DeviceChoice::Cpu).unwrap()
 }
 
 fn noise(channels: usize, samples: usize) -> Planar {
@@ -50,7 +50,7 @@ fn run(separator: &mut Separator, song: &Planar, options: &DemixOptions) -> Plan
     let mut out = Planar::new(stems * song.channels());
     demix(
         separator,
-        &mut MemorySource::new(song),
+        &mut MemoryReader::new(song),
         options,
         &mut |block| {
             out.append(block);
@@ -102,7 +102,7 @@ fn the_batch_size_changes_nothing() {
 }
 
 #[test]
-fn channels_are_taken_in_pairs_and_an_odd_one_stays_alone() {
+fn channels_are_separated_in_pairs_and_an_odd_one_alone() {
     let mut model = separator(2, 2);
     let song = noise(5, 2_500);
     let all = run(&mut model, &song, &options(2, 1, MaskRule::Plain));
@@ -129,12 +129,12 @@ fn a_mono_model_takes_each_channel_by_itself() {
 }
 
 #[test]
-fn digital_silence_stays_silent_and_is_not_run() {
+fn digital_silence_is_not_run_through_the_network() {
     let mut model = separator(2, 2);
-    model.take_stages();
+    model.take_stage_times();
     let stems = run(&mut model, &Planar::zeros(2, 10_000), &options(2, 1, MaskRule::Complete));
     assert!(stems.iter().flatten().all(|x| *x == 0.0));
-    assert!(model.take_stages().network.is_zero(), "the network ran over silence");
+    assert!(model.take_stage_times().network.is_zero(), "the network ran over silence");
 }
 
 #[test]
@@ -172,13 +172,13 @@ fn augmentation_is_the_mean_of_the_undone_variants() {
 }
 
 #[test]
-fn a_break_stops_at_once() {
+fn a_break_cancels_at_once() {
     let mut model = separator(2, 2);
     let song = noise(2, 20_000);
     let mut calls = 0;
     let result = demix(
         &mut model,
-        &mut MemorySource::new(&song),
+        &mut MemoryReader::new(&song),
         &options(2, 1, MaskRule::Plain),
         &mut |_| Ok(()),
         &mut |_| {

@@ -19,7 +19,7 @@ use nullsum::model::roformer::Roformer;
 use nullsum::model::weights;
 use nullsum::offline::demix::{DemixOptions, demix};
 use nullsum::offline::plan::ChunkPlan;
-use nullsum::offline::source::MemorySource;
+use nullsum::offline::reader::MemoryReader;
 use nullsum::separator::{MaskRule, Runtime, Separator};
 use num_complex::Complex32;
 use safetensors::SafeTensors;
@@ -185,7 +185,7 @@ impl Case {
                 stems.append(block);
                 Ok(())
             };
-            demix(separator, &mut MemorySource::new(&shifted), &options, &mut sink, &mut |_| {
+            demix(separator, &mut MemoryReader::new(&shifted), &options, &mut sink, &mut |_| {
                 ControlFlow::Continue(())
             })
             .unwrap();
@@ -284,12 +284,12 @@ fn all_match(folder: &Path) {
 }
 
 #[test]
-fn every_fixture_equals_its_reference() {
+fn every_fixture_matches_its_reference() {
     all_match(&fixtures());
 }
 
 #[test]
-fn cases_of_the_environment_equal_their_references() {
+fn cases_from_environment_match_their_references() {
     match std::env::var_os("NULLSUM_PARITY_DIR") {
         Some(folder) => all_match(Path::new(&folder)),
         None => println!("NULLSUM_PARITY_DIR is not set: nothing to compare"),
@@ -297,7 +297,7 @@ fn cases_of_the_environment_equal_their_references() {
 }
 
 #[test]
-fn wrappers_and_prefixes_are_found_and_named() {
+fn wrappers_and_prefixes_are_detected() {
     for case in cases(&fixtures()) {
         let checkpoint = case.checkpoint();
         assert_eq!(checkpoint.wrapper().unwrap_or(""), case.text("wrap"), "{}", case.name());
@@ -307,7 +307,7 @@ fn wrappers_and_prefixes_are_found_and_named() {
 
 /// An option that only the YAML holds must matter to its fixture, or the fixture would prove nothing about it.
 #[test]
-fn fixtures_hear_the_options_that_only_the_yaml_holds() {
+fn yaml_only_options_change_results() {
     for (name, from, to) in [
         ("bs_msst_skip_connection", "skip_connection: true", "skip_connection: false"),
         ("mel_msst_skip_connection", "skip_connection: true", "skip_connection: false"),
@@ -330,7 +330,7 @@ fn fixtures_hear_the_options_that_only_the_yaml_holds() {
 
 /// The band split's norm takes the scale of the spectrum out again, so only the spectrum tells.
 #[test]
-fn normalized_spectra_are_told_from_plain_ones() {
+fn normalized_stft_changes_results() {
     let case = fixture("bs_seed_normalized");
     let plain = case.yaml().replace("stft_normalized: true", "stft_normalized: false");
     assert!(case.spec_db(&case.load(&case.yaml())) > 90.0);
@@ -339,7 +339,7 @@ fn normalized_spectra_are_told_from_plain_ones() {
 
 /// Weights that only differ a little must not pass for the same.
 #[test]
-fn another_seed_does_not_pass() {
+fn wrong_weights_fail_comparison() {
     let case = fixture("bs_seed_mono");
     let mut separator = case.load(&case.yaml());
     let info = separator.info().clone();

@@ -3,14 +3,14 @@
 use std::collections::HashSet;
 
 use nullsum::model::architecture::Family;
-use nullsum::registry::{RegistryError, Remote, default_entry, entries, find};
+use nullsum::registry::{RegistryError, RemoteFile, default_entry, entries, find};
 
-fn remotes() -> impl Iterator<Item = (&'static str, &'static Remote)> {
+fn remotes() -> impl Iterator<Item = (&'static str, &'static RemoteFile)> {
     entries().iter().flat_map(|e| [(e.name.as_str(), &e.checkpoint), (e.name.as_str(), &e.config)])
 }
 
 #[test]
-fn names_are_unique_and_easy_to_type() {
+fn names_are_unique_and_well_formed() {
     let mut seen = HashSet::new();
     for e in entries() {
         assert!(seen.insert(&e.name), "{} twice", e.name);
@@ -37,7 +37,7 @@ fn checkpoints_are_unique() {
 }
 
 #[test]
-fn urls_are_https_and_name_a_file_of_the_right_kind() {
+fn urls_are_https_with_expected_extensions() {
     for (name, remote) in remotes() {
         assert!(remote.url.starts_with("https://"), "{name}: {}", remote.url);
         assert!(
@@ -71,7 +71,7 @@ fn hashes_are_sha256_and_sizes_are_plausible() {
 }
 
 #[test]
-fn every_entry_says_what_it_puts_out_and_who_made_it() {
+fn every_entry_has_stems_title_and_author() {
     for e in entries() {
         assert!(!e.stems.is_empty(), "{}", e.name);
         let unique: HashSet<_> = e.stems.iter().collect();
@@ -88,7 +88,7 @@ fn every_entry_says_what_it_puts_out_and_who_made_it() {
 }
 
 #[test]
-fn published_figures_name_their_benchmark_and_are_plausible() {
+fn published_scores_name_benchmark_and_are_plausible() {
     for e in entries() {
         for sdr in &e.sdr {
             assert!(!sdr.benchmark.is_empty(), "{}", e.name);
@@ -102,7 +102,7 @@ fn published_figures_name_their_benchmark_and_are_plausible() {
 }
 
 #[test]
-fn the_default_is_the_four_stem_checkpoint_with_its_published_figures() {
+fn default_is_four_stem_checkpoint() {
     let e = default_entry();
     assert_eq!(e, &entries()[0]);
     assert_eq!(e.stems_text(), "drums, bass, other, vocals");
@@ -117,7 +117,7 @@ fn the_default_is_the_four_stem_checkpoint_with_its_published_figures() {
 }
 
 #[test]
-fn what_nobody_stated_is_said_to_be_unstated() {
+fn unknown_values_read_not_stated() {
     let e = find("bs-viperx-1297").unwrap();
     assert_eq!(e.licence_text(), "not stated");
     let e = find("bs-polarformer").unwrap();
@@ -126,7 +126,7 @@ fn what_nobody_stated_is_said_to_be_unstated() {
 }
 
 #[test]
-fn names_and_file_names_are_found_in_any_case() {
+fn lookup_ignores_case() {
     let default = default_entry();
     for name in [
         "bs-roformer-musdb18hq",
@@ -140,7 +140,7 @@ fn names_and_file_names_are_found_in_any_case() {
 }
 
 #[test]
-fn a_misspelt_name_gets_the_right_suggestion() {
+fn misspelt_name_gets_suggestion() {
     for (typed, meant) in [
         ("mel-band-kimm", "mel-band-kim"),
         ("viperx", "bs-viperx-1297"),
@@ -148,9 +148,9 @@ fn a_misspelt_name_gets_the_right_suggestion() {
         ("deux", "mel-band-becruily-deux"),
         ("mel-band-dereverb-eco", "mel-band-dereverb-echo-v2"),
     ] {
-        let Err(RegistryError::UnknownModel { near, .. }) = find(typed) else { panic!("{typed} found") };
-        assert!(near.iter().any(|n| n == meant), "{typed}: {near:?}");
-        assert!(near.len() <= 3);
+        let Err(RegistryError::UnknownModel { similar, .. }) = find(typed) else { panic!("{typed} found") };
+        assert!(similar.iter().any(|n| n == meant), "{typed}: {similar:?}");
+        assert!(similar.len() <= 3);
     }
     let e = find("mel-band-kimm").unwrap_err().to_string();
     assert!(e.contains("\"mel-band-kimm\"") && e.contains("did you mean mel-band-kim"), "{e}");

@@ -1,7 +1,7 @@
-"""Recorded drums, hit by hit: kits of General MIDI soundfonts, of Emanuel Rumpf's samples and of DrumGizmo's MuldjordKit, mixed, tuned,
-damped and played.
+"""Acoustic drums from recorded hits: General MIDI soundfonts, Emanuel Rumpf's samples and DrumGizmo's MuldjordKit, mixed, tuned, damped and
+played.
 
-A shelf is what one source has: {voice: [hits from soft to loud]}, a hit float32 [t] at the level at which it was recorded.
+A shelf holds the hits of one source: {voice: [hits from soft to loud]}. A hit is float32 [t] at its recorded level.
 """
 
 import numpy as np
@@ -32,7 +32,7 @@ SECONDS = 2.5
 
 
 def trimmed(audio):
-    """Mono [t], from the stroke to where it has died away."""
+    """Mono [t], from the stroke until it has decayed."""
     audio = audio.mean(1) / 32768 if audio.ndim == 2 else audio
     loud = np.flatnonzero(np.abs(audio) > 0.003 * max(np.abs(audio).max(), 1e-4))
     if not len(loud):
@@ -44,7 +44,7 @@ def trimmed(audio):
 
 
 def soundfont_shelves(soundfont):
-    """Two a kit: every voice with its first and with its last key."""
+    """Two shelves per kit: every voice with its first and with its last key."""
     rng = np.random.default_rng(0)
     for program in PROGRAMS:
         notes = [(voice, keys[side], velocity) for side in (0, -1) for voice, keys in KEYS.items() for velocity in VELOCITIES]
@@ -62,7 +62,7 @@ def soundfont_shelves(soundfont):
 
 
 def rumpf_shelves(folder):
-    """One hit a voice; how loud it is played is left to the kit."""
+    """One hit per voice; the kit sets its loudness."""
     for turn in range(4):
         yield {voice: [trimmed(decode(folder / f"beats_{names[turn % len(names)]}.flac"))] for voice, names in RUMPF.items()}
 
@@ -87,13 +87,13 @@ def shelves(soundfonts, rumpf=None, muldjord=None):
 
 
 def tuned(hit, ratio):
-    """Played faster by `ratio`."""
+    """Resample to play faster by `ratio`."""
     count = int(len(hit) / ratio)
     return np.interp(np.arange(count) * ratio, np.arange(len(hit)), hit).astype(np.float32)
 
 
 class Kit:
-    """One drummer's kit; drums from one shelf for the most part."""
+    """One drummer's kit; most drums come from one shelf."""
 
     def __init__(self, rng, shelves):
         self.rng, own, self.voices, self.cache = rng, shelves[rng.integers(len(shelves))], {}, {}
@@ -110,7 +110,7 @@ class Kit:
             self.voices[voice] = [hit / loudest for hit in shelf[voice]], ratio, damping
 
     def hit(self, voice, velocity):
-        """float32 [t]; two of each loudness, so that no stroke is the next one's copy."""
+        """float32 [t]; two variants of each loudness, so that consecutive strokes differ."""
         layers, ratio, damping = self.voices[voice]
         layer = min(len(layers) - 1, int(np.searchsorted(VELOCITIES, velocity - 12)))
         name = voice, layer, int(self.rng.integers(2))

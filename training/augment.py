@@ -16,11 +16,11 @@ import torch
 import bus
 from prepare import KINDS, SAMPLE_RATE, STEMS, held_out, kind
 
-# Semitones a stem may be shifted by resampling; the voices of the pool are high, so theirs go down further.
+# Range in semitones by which resampling may shift a stem. The pool's voices are high, so vocals may go down further.
 SHIFT = {"drums": (-3, 3), "bass": (-4, 4), "other": (-4, 4), "vocals": (-7, 2)}
 LEVEL_DB = {"drums": (-22, 5), "bass": (-23, 5), "other": (-22, 5), "vocals": (-22, 5)}
 ACTIVE = 10 ** (-45 / 20)
-# Shares by kind of source.
+# Weight of each kind of source.
 WEIGHTS = "song=0.8,variant=1.2,loose=0.4,morph=0.6,sung=0.6,choir=0.4,sectoid=0.3,synth=0.5,electro=1,midi=0.5,band=1.5"
 
 
@@ -52,7 +52,7 @@ class Track:
 
 
 class Pool:
-    """Every track below a folder but the held-out songs, with a weight a kind of source; a kind without one is left out."""
+    """All tracks below a folder except the held-out songs, with a weight per kind of source. Kinds without a weight are left out."""
 
     def __init__(self, root, holdout, weights):
         self.songs = []
@@ -107,7 +107,7 @@ def equaliser(rng, bins, strength):
 
 
 def reverb(rng, length):
-    """Spectrum [s, bins] of the direct sound and a decaying, independent tail a channel."""
+    """Spectrum [s, bins] of the direct sound plus a decaying tail, independent for each channel."""
     seconds = rng.uniform(0.15, 1.2)
     t = np.arange(length, dtype=np.float32) / SAMPLE_RATE
     tail = rng.standard_normal((2, length), dtype=np.float32) * np.exp(-6.9 * t / np.float32(seconds))

@@ -1,4 +1,4 @@
-"""What signal processing alone gives: harmonic/percussive medians, a low-pass, mid against side."""
+"""A baseline of plain signal processing: harmonic/percussive median filters, a low-pass filter, mid/side."""
 
 import numpy as np
 import scipy.ndimage

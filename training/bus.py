@@ -1,4 +1,4 @@
-"""What a mixing desk does: rooms, echoes, ducking, compression. Audio is float32 [s, t]."""
+"""Mixing effects: reverb, echo, ducking, compression. Audio is float32 [s, t]."""
 
 import numpy as np
 import scipy.ndimage
@@ -10,7 +10,7 @@ HOP = 64
 
 
 def level(audio, attack, release):
-    """Envelope of the louder channel, one value a HOP; times in seconds."""
+    """Envelope of the louder channel, one value per HOP; times in seconds."""
     peak = np.abs(audio).max(0)
     peak = np.pad(peak, (0, -len(peak) % HOP)).reshape(-1, HOP).max(1)
     rise, fall = np.exp(-HOP / SAMPLE_RATE / np.array((attack, release)))
@@ -22,20 +22,20 @@ def level(audio, attack, release):
 
 
 def curve(gain, length):
-    """Gain a HOP to gain a sample, [t]"""
+    """Interpolate gains from one per HOP to one per sample, [t]"""
     at = np.arange(length, dtype=np.float32) / HOP
     return np.interp(at, np.arange(len(gain)), gain).astype(np.float32)
 
 
 def compression(audio, threshold_db, ratio, attack=0.005, release=0.12):
-    """Gain [t] of a compressor. Given a mixture's, its stems stay its stems."""
+    """Gain [t] of a compressor. Apply the mixture's gain to every stem, so that the stems still sum to it."""
     loud = 20 * np.log10(level(audio, attack, release) + 1e-6)
     over = np.maximum(0, loud - threshold_db)
     return curve(10 ** (-over * (1 - 1 / ratio) / 20), audio.shape[-1])
 
 
 def limit(audio, ceiling=0.97):
-    """Gain [t] that keeps peaks near the ceiling: looks ahead by smoothing the least gain around."""
+    """Gain [t] of a look-ahead limiter: the smoothed minimum of the gains nearby."""
     peak = np.abs(audio).max(0)
     peak = np.pad(peak, (0, -len(peak) % HOP)).reshape(-1, HOP).max(1)
     gain = np.minimum(1, ceiling / np.maximum(peak, 1e-6))
@@ -54,7 +54,7 @@ def duck(hits, length, depth, seconds, shape=1.5):
 
 
 def reverb(rng, audio, seconds, wet):
-    """A room of decaying noise that gets darker, another one a channel."""
+    """Reverb of decaying noise that gets darker, different for each channel."""
     t = np.arange(int(min(seconds * 1.2, 3) * SAMPLE_RATE), dtype=np.float32) / SAMPLE_RATE
     tail = rng.standard_normal((2, len(t)), dtype=np.float32) * np.exp(-6.9 * t / seconds)
     dull = rng.uniform(0.1, 0.85)
@@ -66,7 +66,7 @@ def reverb(rng, audio, seconds, wet):
 
 
 def echo(rng, audio, seconds, wet):
-    """Repeats that swap sides and fade."""
+    """Fading echo that alternates between the channels."""
     out, gain = audio.copy(), wet
     step = int(seconds * SAMPLE_RATE)
     crossed = rng.random() < 0.6
@@ -80,7 +80,7 @@ def echo(rng, audio, seconds, wet):
 
 
 def tilt(rng, audio, strength=1.0):
-    """A first-order shelf and a bell, both drawn."""
+    """A random first-order shelf and a random bell."""
     hertz, gain = np.exp(rng.uniform(np.log(200), np.log(6000))), 10 ** (rng.normal(0, 3 * strength) / 20)
     b, a = scipy.signal.butter(1, hertz, fs=SAMPLE_RATE)
     low = scipy.signal.lfilter(b, a, audio).astype(np.float32)
@@ -88,7 +88,7 @@ def tilt(rng, audio, strength=1.0):
 
 
 def saturate(rng, audio, most=6.0):
-    """Odd and a little even distortion at a drawn drive, at an unchanged peak."""
+    """Odd and slight even distortion at a random drive; keeps the peak."""
     peak = np.abs(audio).max() + 1e-6
     gain, bias = np.exp(rng.uniform(0, np.log(most))), rng.uniform(0, 0.2)
     out = np.tanh(gain * audio / peak + bias) - np.tanh(bias)

@@ -1,10 +1,9 @@
-"""Singers of one note at a time, as choirs, backing voices and chops: stems `vocals`.
+"""Vocals from recordings of single sung notes: choirs, backing voices and chops.
 
     python choir.py --out POOL --notes FOLDER[,FOLDER] [--songs 40]
 
-Notes are audio files named after voice and key, such as `malevoice_oo_C#3.mp3`; which recordings: the model card. They
-hold chords, sing slow melodies, or are cut to a rhythm, and are mixed and put into rooms as `singer.py` does. What
-exists is left as it is.
+Notes are audio files named after voice and key, such as `malevoice_oo_C#3.mp3`; LOG.md lists the recordings. They hold chords, sing slow
+melodies, or are cut to a rhythm, and are mixed with reverb as in `singer.py`. Existing songs are kept.
 """
 
 import argparse
@@ -20,7 +19,7 @@ from synthesize import CHORDS, MAJOR, MINOR
 
 PITCHES = dict(c=0, d=2, e=4, f=5, g=7, a=9, b=11)
 NAME = re.compile(r"(?:^|_)([a-g])(#|sharp|b|)(\d)(?=_|$)")
-# Semitones a note may be moved by: further, it is another singer.
+# Maximum shift of a note in semitones. A larger shift sounds like another singer.
 REACH = 4
 
 
@@ -33,14 +32,14 @@ def voices(folders):
             letter, accidental, octave = note.groups()
             key = 12 * int(octave) + 12 + PITCHES[letter] + {"": 0, "b": -1}.get(accidental, 1)
             audio = trimmed(decode(path))
-            # One sample is what is left of silence.
+            # Silence was trimmed to one sample.
             if len(audio) > 1:
                 found.setdefault((path.parent, name[: note.start()]), {})[key] = audio
     return {voice: notes for voice, notes in found.items() if len(notes) > 3}
 
 
 def note(rng, notes, key, seconds):
-    """Mono [t] of the recorded note next to `key`; None out of reach."""
+    """Mono [t] of the recorded note nearest to `key`; None if it is too far away."""
     nearest = min(notes, key=lambda k: abs(k - key))
     if abs(nearest - key) > REACH:
         return None

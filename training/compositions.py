@@ -3,7 +3,7 @@
     python compositions.py --out POOL --soundfonts A.sf2,B.sf3 --wads freedoom1.wad,freedoom2.wad
 
 Channel 10 is the drums, General MIDI's basses are the bass. An excerpt of a song is rendered, in a drawn key, with a drawn kit and
-with some instruments replaced by others of their family; what exists is left as it is.
+with some instruments replaced by others of their family. Existing songs are kept.
 """
 
 import argparse

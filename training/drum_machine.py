@@ -1,4 +1,4 @@
-"""A drum machine whose every parameter is drawn: kits in the manner of analogue boxes, from clean to destroyed.
+"""A synthesised drum machine with random parameters: kits like those of analogue drum machines, from clean to heavily distorted.
 
 Each voice is a function of a generator that gives one hit, float32 [t] at a peak of about 1.
 """
@@ -33,7 +33,7 @@ def sine(frequency, phase=0.0):
 
 
 def drive(rng, hit, chance=0.5):
-    """Perhaps saturated; level 1, with a faded end."""
+    """Randomly saturated, normalised to 1, with a fade-out."""
     hit = hit / max(np.abs(hit).max(), 1e-6)
     if rng.random() < chance:
         gain = log_uniform(rng, 1.2, 8)
@@ -84,7 +84,7 @@ def rim(rng):
 
 
 def metal(rng, t):
-    """Six square waves that do not fit, with noise."""
+    """Six inharmonic square waves with noise."""
     base = rng.uniform(180, 480)
     ratios = np.array([1, 1.34, 1.46, 1.83, 2.1, 2.55]) * rng.uniform(0.93, 1.07, 6)
     tones = sum(np.sign(np.sin(2 * np.pi * base * r * t + rng.uniform(0, 6))) for r in ratios)

@@ -2,9 +2,9 @@
 
     python electronic.py --out POOL --songs 120 --seconds 45
 
-No recording is used. Style, kits, patches, rooms, ducking and mastering are drawn for every song; song `i`
-depends on `i` alone and is left as it is when it exists. Mastering gains are the mixture's, given to all stems,
-so that they still sum to it.
+No recording is used. Style, kits, patches, reverbs, ducking and mastering are random for every song. Song `i`
+depends on `i` alone; existing songs are kept. The mixture's mastering gain is applied to every stem, so that the stems
+still sum to the mixture.
 """
 
 import argparse
@@ -190,7 +190,7 @@ def produce(song):
 
 
 def publish(song, number, out):
-    """Write a song's stems to `<out>/<kind>-<number>`, all of them or none."""
+    """Write a song's stems to `<out>/<kind>-<number>`, either all or none."""
     folder = out / f"{song.KIND}-{number:03}"
     stems = produce(song)
     temporary = unfinished(folder)

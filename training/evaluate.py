@@ -3,8 +3,8 @@
     python evaluate.py --weights ../assets/nullsum-preview.safetensors --pool POOL [--songs a,b] [--markdown]
 
 SDR is 10·log10 of the stem's energy over the error's: of the whole song, and the median of the seconds in which the stem
-sounds. Each baseline (the mixture itself; `baseline.py`) is scaled by the gain that suits the true stem best, so that
-both are a little better than anything that has to guess. Stems that a song lacks are left out.
+sounds. Each baseline (the mixture itself; `baseline.py`) is scaled by the optimal gain for the true stem, which slightly
+favours the baselines. Stems that a song lacks are left out.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""The reference `BSRoformer`'s forward pass, regrouped over the same parameters.
+"""A faster forward pass of the reference `BSRoformer`, over the same parameters.
 
-The reference runs one small Linear a band and stem. Bands of one width are stacked here into one batched product, and
-rotation is one complex multiplication. Checkpoints are the reference's; `python fused.py [--config CONFIG]` checks that both agree.
+The reference runs one small Linear per band and stem. Here, bands of equal width form one batched product, and rotation is one complex
+multiplication. `python fused.py [--config CONFIG]` checks that the results agree.
 
 Axis letters as in the reference: b batch, s audio channel, f bin, t frame, c (re, im), k band, n stem, d feature, h head.
 """

@@ -1,4 +1,4 @@
-"""A start that saves a small model most of its first hours.
+"""An initialisation that saves most of the first hours of training.
 
 A RoFormer begins slowly: its bands see complex numbers of random phase and unit level, and must first learn what a
 magnitude is; until then the masks are constants. Three things are therefore put in at the start, all ordinary weights:

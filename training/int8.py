@@ -1,4 +1,4 @@
-"""What int8 would cost: SNR in decibels of the stems against f32, the linear layers rounded to eight bits.
+"""Quality loss of int8: SNR in decibels of the stems against f32, with the linear layers rounded to eight bits.
 
     python int8.py --weights ../assets/nullsum-preview.safetensors --pool POOL --song NAME
 

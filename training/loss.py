@@ -1,4 +1,4 @@
-"""An energy term a stem, in the manner of SDR, and the reference's loss: L1 of the waveform and of the complex STFT.
+"""The training loss: an SDR-like term per stem, plus the reference's L1 of the waveform and of the complex STFT.
 
 The reference's loss alone, on a small model, has a trap: silence is nearly the best answer while nothing is known, and a gated mask
 that has reached silence hardly learns. So the leading term is the logarithm of the error's level against the stem's, both

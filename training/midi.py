@@ -1,4 +1,4 @@
-"""A Standard MIDI File writer, as small as `synthesize.py` needs."""
+"""A minimal writer of Standard MIDI Files, for `synthesize.py`."""
 
 import struct
 

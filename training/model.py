@@ -11,7 +11,7 @@ CONFIG = Path(__file__).with_name("model.yaml")
 
 
 def reference():
-    """`BSRoformer`, imported past the package's `__init__`, which wants librosa for Mel-Band models."""
+    """`BSRoformer`, imported without the package's `__init__`, which needs librosa for Mel-Band models."""
     if "bs_roformer" not in sys.modules:
         spec = importlib.util.find_spec("bs_roformer")
         if spec is None:

@@ -1,4 +1,4 @@
-"""A pool in few megabytes, to carry to a machine with a GPU, and there a pool again.
+"""Packs a pool into a small archive to move it to a machine with a GPU, and unpacks it there.
 
     python pack.py --pool POOL --archive ARCHIVE --megabytes 40
     python pack.py --unpack --archive ARCHIVE --pool POOL --jobs 16
@@ -8,7 +8,7 @@ measures on them. The rest is shared out among the other kinds by `--weights`, a
 are whole, goes into the rate. Packing needs ffmpeg; unpacking needs the Python package soundfile instead.
 
 `index.json` has the length of every stem in samples at 44.1 kHz. What is decoded is cut to it, so that the stems of a song stay aligned.
-What the pool has already is left as it is.
+Existing parts of the pool are kept.
 """
 
 import argparse

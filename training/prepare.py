@@ -18,9 +18,9 @@ import numpy as np
 SAMPLE_RATE = 44100
 STEMS = ("drums", "bass", "other", "vocals")
 SILENCE = 1e-4
-# Songs that nothing is trained on.
+# Songs excluded from training.
 HOLDOUT = ("sodium", "mdn-multitrack")
-# What a folder of the pool is, by its name up to the first hyphen; every other folder is a song.
+# Kinds of folders in the pool, by the name up to the first hyphen. Every other folder is a song.
 KINDS = ("variant", "loose", "morph", "sung", "choir", "sectoid", "synth", "electro", "midi", "band")
 
 
@@ -36,7 +36,7 @@ def held_out(name, holdout):
 
 
 def unfinished(folder):
-    """An empty folder beside the pool, to be filled and then renamed to `folder`: what is in the pool is whole."""
+    """A temporary folder that is renamed to `folder` when it is complete, so that the pool holds only complete folders."""
     temporary = folder.parent.parent / f"{folder.parent.name}-unfinished-{folder.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     return temporary

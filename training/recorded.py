@@ -1,4 +1,4 @@
-"""Recorded strings, note by note: folders of samples named after their key, such as `eb3_ff_rr1.wav`, played like `guitar.Strings`.
+"""String instruments from recorded notes: folders of samples named after their key, such as `eb3_ff_rr1.wav`, played like `guitar.Strings`.
 
 An instrument is {key: [notes from soft to loud]}, a note mono float32 [t] from its stroke on.
 """

@@ -1,11 +1,11 @@
-"""Singing without a singer, and singers from one: stems `vocals`.
+"""Vocals from singing and speech synthesis, and variants of recorded singers.
 
     python singer.py --out POOL --songs 60 [--flite FLITE] [--jtalk VOICE] [--loose 2] [--of SONG,SONG]
 
 Sinsy's voice (CC-BY 3.0, Nagoya Institute of Technology) and, with `--flite` and `--jtalk`, the speaking voices of CMU flite
 and of Open JTalk sing procedural melodies, or speak fast; `voice.py` makes them high, low, thin, wide and breathy. `--loose`
-does the same to every loose voice of the pool and to the vocals of the songs `--of`, so many times. Voices are doubled,
-harmonised, made choirs, chopped, and put into rooms. What exists is left as it is.
+does the same to every loose voice of the pool and to the vocals of the songs `--of`, the given number of times. Voices are
+doubled, harmonised, layered to choirs, chopped, and given reverb. Existing songs are kept.
 """
 
 import argparse

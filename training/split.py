@@ -1,11 +1,11 @@
-"""Make exported weights those of the same network with more, narrower bands, to train on from.
+"""Converts exported weights to the same network with more, narrower bands, as a start for further training.
 
     python split.py --weights ../assets/nullsum-preview.safetensors --bands 6,6,6,6,8,8,8,... --out split.safetensors
 
 Every band of the old network must be a run of the new ones. Each new band gets its part of the old band's projection, times the
 square root of the number of parts, so that its vector is as long as the old one's, and its rows of the masks' heads. The result is
-not the same function (each part now sees a share of what the band saw, and positions along frequency are spread), but it keeps
-what a start from nothing takes hours to find.
+not the same function (each new band sees part of the old one's input, and positions along frequency change), but it saves the first hours of
+training.
 """
 
 import argparse

@@ -1,12 +1,12 @@
 //! Reading of audio files as a stream of planar `f32`.
 //!
-//! WAV and AIFF with integer or float samples are parsed here, which gives exact values, exact byte counts in the
-//! errors, RF64 and streamed headers. Everything compressed goes through symphonia, and Opus through a Rust
-//! translation of libopus.
+//! WAV and AIFF with integer or float samples are parsed here, which gives exact values, exact byte counts in
+//! errors, RF64, and streamed headers. symphonia decodes everything compressed except Opus, which a Rust translation
+//! of libopus decodes.
 //!
-//! Policy for damage: in a lossless file it is an error, since its samples would be wrong without a sign. In a lossy
-//! one the undecodable packet becomes silence of its length, so that the rest stays in time, and is recorded in
-//! [`Decoder::warnings`].
+//! Damage in a lossless file is an error, because wrong samples would otherwise go unnoticed. In a lossy file an
+//! undecodable packet becomes silence of the same length, so that the rest stays in time; [`Decoder::warnings`]
+//! records it.
 
 mod aiff;
 mod flac;
@@ -24,7 +24,7 @@ pub use symphonia::core::io::MediaSource;
 
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
 
-/// How the source stores its samples, which says what a bit-exact output needs.
+/// Sample format of an input. It determines the format of a bit-exact output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceFormat {
     /// Integers of up to 8 bits: multiples of 2⁻⁷.
@@ -39,7 +39,7 @@ pub enum SourceFormat {
     Float32,
     /// 64-bit floats, each rounded to the nearest `f32`.
     Float64,
-    /// A lossy codec, which has no sample format of its own.
+    /// A lossy codec, which has no integer or float sample format.
     Lossy,
 }
 
@@ -59,7 +59,7 @@ impl SourceFormat {
     }
 }
 
-/// What a file says of itself.
+/// Properties of an open file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceInfo {
     /// The container, in short: `WAV`, `FLAC`, `Ogg`.
@@ -70,21 +70,21 @@ pub struct SourceInfo {
     pub sample_rate: u32,
     /// Channels, 1 to [`MAX_CHANNELS`].
     pub channels: usize,
-    /// Samples per channel, without encoder delay and padding; `None` when the file does not tell. Exact for
-    /// lossless files, an announcement for lossy ones.
+    /// Samples per channel, without encoder delay and padding; `None` when the header does not state it. Exact for
+    /// lossless files, approximate for lossy ones.
     pub samples: Option<u64>,
     /// How the samples are stored.
     pub sample_format: SourceFormat,
 }
 
-/// One file's samples in the natural blocks of its container.
-trait Blocks: Send {
+/// Reads the samples of one file in the container's own blocks.
+trait BlockReader: Send {
     fn info(&self) -> &SourceInfo;
-    /// Puts one block, possibly of no samples, into the empty `out`. `false` at the end.
-    fn next(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError>;
+    /// Reads one block, possibly without samples, into the empty `out`. Returns `false` at the end.
+    fn read_block(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError>;
 }
 
-/// What went wrong without being an error. Bounded: a broken file can have a million broken packets.
+/// Problems that are not errors. Only the first are kept, since a broken file can have a million broken packets.
 #[derive(Default)]
 struct Warnings {
     kept: Vec<String>,
@@ -117,8 +117,8 @@ impl Warnings {
 /// # Ok::<(), nullsum::audio::AudioError>(())
 /// ```
 pub struct Decoder {
-    blocks: Box<dyn Blocks>,
-    /// Decoded, not yet read: `pending[at..]`.
+    blocks: Box<dyn BlockReader>,
+    /// Decoded samples; those from `at` on have not been read yet.
     pending: Planar,
     at: usize,
     ended: bool,
@@ -128,11 +128,11 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// Opens a file and reads its header. The content decides on the format, the name's extension does not.
+    /// Opens a file and reads its header. The format is detected from the content, whatever the extension.
     ///
     /// # Errors
-    /// Everything that can be known before decoding: a missing or unreadable file, a folder, 0 bytes, an unknown
-    /// format, an impossible header, a WAV or AIFF file that is shorter than it says.
+    /// Everything that can be found before decoding: a missing or unreadable file, a folder, an empty file, an unknown
+    /// format, an invalid header, a WAV or AIFF file that is shorter than its header states.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, AudioError> {
         let path = path.as_ref();
         let open = |source| AudioError::Open { path: path.to_path_buf(), source };
@@ -148,7 +148,7 @@ impl Decoder {
         Self::from_source(Box::new(File::open(path).map_err(open)?), path)
     }
 
-    /// Like [`open`](Self::open) for bytes that are already at hand. `path` only names them in errors.
+    /// Like [`open`](Self::open), for an open source. `path` is used in errors only.
     ///
     /// # Errors
     /// As [`open`](Self::open).
@@ -173,9 +173,9 @@ impl Decoder {
             (Some(b"fLaC"), _) => flac::parse_empty(source.as_mut(), length, path)?,
             _ => None,
         };
-        let blocks: Box<dyn Blocks> = match header {
-            Some(layout) => Box::new(pcm::PcmBlocks::new(source, layout, path)?),
-            None => Box::new(packets::PacketBlocks::open(source, length, path, &magic, &mut warnings)?),
+        let blocks: Box<dyn BlockReader> = match header {
+            Some(layout) => Box::new(pcm::PcmReader::new(source, layout, path)?),
+            None => Box::new(packets::PacketReader::open(source, length, path, &magic, &mut warnings)?),
         };
         let channels = blocks.info().channels;
         Ok(Self {
@@ -189,7 +189,7 @@ impl Decoder {
         })
     }
 
-    /// What the file says of itself.
+    /// Properties of the file.
     pub fn info(&self) -> &SourceInfo {
         self.blocks.info()
     }
@@ -212,9 +212,9 @@ impl Decoder {
                 if self.ended {
                     break;
                 }
-                // An error ends the stream: what follows it cannot be trusted.
+                // An error ends the stream, since the data after it cannot be trusted.
                 self.ended = true;
-                self.ended = !self.blocks.next(&mut self.pending, &mut self.warnings)?;
+                self.ended = !self.blocks.read_block(&mut self.pending, &mut self.warnings)?;
                 continue;
             }
             let count = (max_samples + before - out.samples()).min(self.pending.samples() - self.at);
@@ -234,25 +234,24 @@ impl Decoder {
         self.position
     }
 
-    /// NaN and infinite samples read so far, over all channels. They are handed out as they are: refusing or
-    /// cleaning them is the caller's choice.
+    /// NaN and infinite samples read so far, over all channels. They are returned unchanged; the caller decides whether
+    /// to refuse or clean them.
     pub fn non_finite(&self) -> u64 {
         self.non_finite
     }
 
-    /// What was wrong with the file so far without being an error, in words; the first 16 of
-    /// [`warning_count`](Self::warning_count).
+    /// Problems found so far that are not errors, as text: the first 16 of [`warning_count`](Self::warning_count).
     pub fn warnings(&self) -> &[String] {
         &self.warnings.kept
     }
 
-    /// How many warnings there were.
+    /// Number of all warnings so far.
     pub fn warning_count(&self) -> u64 {
         self.warnings.total
     }
 }
 
-/// Refuses a channel count or sample rate that no real file has.
+/// Refuses an implausible channel count or sample rate.
 fn check_shape(path: &Path, channels: usize, sample_rate: u32) -> Result<(), AudioError> {
     let header = |what| Err(AudioError::Header { path: PathBuf::from(path), what });
     if channels == 0 || channels > MAX_CHANNELS {

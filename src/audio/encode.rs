@@ -1,8 +1,7 @@
-//! Writing of WAV and FLAC as a stream, bit for bit what the caller put on the integer grid.
+//! Streaming WAV and FLAC writers. Samples that lie on the integer grid of the format are stored exactly.
 //!
-//! The samples go to a hidden temporary file in the destination folder. Only [`AudioWriter::finish`] gives it its
-//! name, by an atomic rename, so that a reader never meets half a file; a writer dropped before (an error, a
-//! cancelled run) removes it.
+//! Samples go to a hidden temporary file in the destination folder. [`AudioWriter::finish`] renames it atomically, so
+//! that no reader ever sees half a file. A writer dropped before that (an error, a cancelled run) removes it.
 
 mod flac;
 mod wav;
@@ -12,21 +11,21 @@ use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
-use crate::partial::{self, Partial};
+use crate::atomic_file::AtomicFile;
 
-/// How a sample is stored.
+/// Sample format of an output file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SampleFormat {
     /// 16-bit integers, steps of 2⁻¹⁵.
     Pcm16,
     /// 24-bit integers, steps of 2⁻²³.
     Pcm24,
-    /// 32-bit floats as they are, without clipping. WAV only.
+    /// 32-bit floats, never clipped. WAV only.
     Float32,
 }
 
 impl SampleFormat {
-    /// Bytes of one stored sample.
+    /// Bytes per sample.
     pub fn bytes(self) -> usize {
         match self {
             Self::Pcm16 => 2,
@@ -35,13 +34,13 @@ impl SampleFormat {
         }
     }
 
-    /// Bits of one stored sample.
+    /// Bits per sample.
     pub fn bits(self) -> usize {
         8 * self.bytes()
     }
 }
 
-/// The file around the samples.
+/// File format of an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Container {
     /// RIFF WAVE; becomes RF64 when it outgrows 4 GiB.
@@ -60,12 +59,12 @@ impl Container {
     }
 }
 
-/// All that an output file needs to know beforehand. Its length it learns at the end.
+/// Format of an output file. The length need not be known beforehand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WriterSpec {
-    /// The file around the samples.
+    /// File format.
     pub container: Container,
-    /// How a sample is stored.
+    /// Sample format.
     pub format: SampleFormat,
     /// Channels, 1 to [`MAX_CHANNELS`] (FLAC: 8).
     pub channels: usize,
@@ -102,18 +101,18 @@ impl WriterSpec {
     }
 }
 
-/// The temporary file behind a buffer: what the two containers write to.
-type Out = BufWriter<Partial>;
+/// Buffered temporary file that the containers write to.
+type TempFile = BufWriter<AtomicFile>;
 
-/// One container's view of a stream: blocks in, a header corrected at the end.
-trait Sink: Send {
-    /// Writes whole blocks; `block` has the channels of the specification. Returns how many samples saturated.
-    fn write(&mut self, out: &mut Out, block: &Planar) -> io::Result<u64>;
-    /// Writes what is still held, then the header as it must be in the end.
-    fn finish(&mut self, out: &mut Out) -> io::Result<()>;
+/// Writes one container: blocks as they come, and a corrected header at the end.
+trait ContainerWriter: Send {
+    /// Writes a block, which has the channels of the specification. Returns the number of clipped samples.
+    fn write(&mut self, out: &mut TempFile, block: &Planar) -> io::Result<u64>;
+    /// Writes buffered samples and the final header.
+    fn finish(&mut self, out: &mut TempFile) -> io::Result<()>;
 }
 
-/// An output file in the making.
+/// Writes one audio file.
 ///
 /// ```no_run
 /// use nullsum::audio::{AudioWriter, Container, Planar, SampleFormat, WriterSpec};
@@ -132,15 +131,15 @@ trait Sink: Send {
 pub struct AudioWriter {
     path: PathBuf,
     spec: WriterSpec,
-    // None once a write has failed: the temporary file is gone then.
-    out: Option<Out>,
-    sink: Box<dyn Sink>,
+    // None after a failed write, which removes the temporary file.
+    out: Option<TempFile>,
+    encoder: Box<dyn ContainerWriter>,
     written: u64,
     clipped: u64,
 }
 
 impl AudioWriter {
-    /// Starts a file that [`finish`](Self::finish) will put at `path`, replacing a file that is there.
+    /// Starts a file that [`finish`](Self::finish) will move to `path`, replacing an existing file.
     ///
     /// # Errors
     /// [`AudioError::Spec`] when the specification cannot be stored, [`AudioError::NotAFile`] when a folder is at
@@ -152,7 +151,7 @@ impl AudioWriter {
         }
         match fs::metadata(&path) {
             Ok(meta) if meta.is_dir() => return Err(AudioError::NotAFile { path, kind: "a folder" }),
-            // Too long, for instance, which only the last rename would find.
+            // A name that is too long, for instance, would otherwise fail only at the final rename.
             Err(source) if source.kind() == io::ErrorKind::InvalidFilename => {
                 return Err(AudioError::Create { path, source });
             }
@@ -161,18 +160,18 @@ impl AudioWriter {
         if path.file_name().is_none() {
             return Err(AudioError::Spec { path, what: "the path names no file".to_owned() });
         }
-        let mut out = match partial::beside(&path) {
+        let mut out = match AtomicFile::create_beside(&path) {
             Ok(file) => BufWriter::with_capacity(1 << 16, file),
             Err(source) => return Err(AudioError::Create { path, source }),
         };
-        let sink: io::Result<Box<dyn Sink>> = match spec.container {
-            Container::Wav => wav::WavSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>),
-            Container::Flac => {
-                flac::FlacSink::start(&mut out, spec).map(|sink| Box::new(sink) as Box<dyn Sink>)
-            }
+        let encoder: io::Result<Box<dyn ContainerWriter>> = match spec.container {
+            Container::Wav => wav::WavContainer::start(&mut out, spec)
+                .map(|encoder| Box::new(encoder) as Box<dyn ContainerWriter>),
+            Container::Flac => flac::FlacContainer::start(&mut out, spec)
+                .map(|encoder| Box::new(encoder) as Box<dyn ContainerWriter>),
         };
-        match sink {
-            Ok(sink) => Ok(Self { path, spec, out: Some(out), sink, written: 0, clipped: 0 }),
+        match encoder {
+            Ok(encoder) => Ok(Self { path, spec, out: Some(out), encoder, written: 0, clipped: 0 }),
             Err(source) => {
                 discard(out);
                 Err(AudioError::Write { path, written: 0, source })
@@ -180,17 +179,17 @@ impl AudioWriter {
         }
     }
 
-    /// The specification that the file was started with.
+    /// The format given to [`create`](Self::create).
     pub fn spec(&self) -> WriterSpec {
         self.spec
     }
 
-    /// Where the file will be.
+    /// Final path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Samples per channel taken so far.
+    /// Samples per channel written so far.
     pub fn written(&self) -> u64 {
         self.written
     }
@@ -213,14 +212,14 @@ impl AudioWriter {
         if block.channels() != self.spec.channels {
             return Err(AudioError::Channels { expected: self.spec.channels, found: block.channels() });
         }
-        let Some(out) = self.out.as_mut() else { return Err(self.failed(gone())) };
-        match self.sink.write(out, block) {
+        let Some(out) = self.out.as_mut() else { return Err(self.fail(earlier_failure())) };
+        match self.encoder.write(out, block) {
             Ok(clipped) => {
                 self.clipped += clipped;
                 self.written += block.samples() as u64;
                 Ok(())
             }
-            Err(source) => Err(self.failed(source)),
+            Err(source) => Err(self.fail(source)),
         }
     }
 
@@ -232,23 +231,22 @@ impl AudioWriter {
         self.complete()?.publish()
     }
 
-    /// Completes the file without giving it its name: of several files that belong together none should appear before all are
-    /// whole.
+    /// Completes the file without renaming it, so that a group of files can appear only when all are complete.
     ///
     /// # Errors
     /// As [`finish`](Self::finish).
     pub(crate) fn complete(mut self) -> Result<CompleteFile, AudioError> {
-        let Some(mut out) = self.out.take() else { return Err(self.failed(gone())) };
-        let done = self.sink.finish(&mut out).and_then(|()| out.flush());
-        // Flushed, or the file goes: the parts lose nothing that counts.
+        let Some(mut out) = self.out.take() else { return Err(self.fail(earlier_failure())) };
+        let done = self.encoder.finish(&mut out).and_then(|()| out.flush());
+        // After a failed flush the file is discarded, so the unwritten part of the buffer does not matter.
         let (file, _) = out.into_parts();
         match done {
             Ok(()) => Ok(CompleteFile { path: std::mem::take(&mut self.path), file, written: self.written }),
-            Err(source) => Err(self.failed(source)),
+            Err(source) => Err(self.fail(source)),
         }
     }
 
-    fn failed(&mut self, source: io::Error) -> AudioError {
+    fn fail(&mut self, source: io::Error) -> AudioError {
         if let Some(out) = self.out.take() {
             discard(out);
         }
@@ -264,10 +262,10 @@ impl Drop for AudioWriter {
     }
 }
 
-/// A file that is whole and waits for its name; dropped before, it removes itself.
+/// A complete file under its temporary name. Dropping it removes it.
 pub(crate) struct CompleteFile {
     path: PathBuf,
-    file: Partial,
+    file: AtomicFile,
     written: u64,
 }
 
@@ -282,16 +280,16 @@ impl CompleteFile {
     }
 }
 
-/// Closes without writing what the buffer holds, which would fail again; the temporary file removes itself.
-fn discard(out: Out) {
+/// Closes without flushing the buffer, which would fail again; the temporary file removes itself.
+fn discard(out: TempFile) {
     drop(out.into_parts());
 }
 
-fn gone() -> io::Error {
+fn earlier_failure() -> io::Error {
     io::Error::other("an earlier write failed")
 }
 
-/// Nearest integer step of `bits` bits and whether the sample did not fit.
+/// Rounds to the nearest integer of `bits` bits. The flag tells whether the sample was clipped.
 fn quantise(sample: f32, bits: usize) -> (i32, bool) {
     let scale = (1_i32 << (bits - 1)) as f32;
     // Exact: the product only moves the exponent.
@@ -303,7 +301,7 @@ fn quantise(sample: f32, bits: usize) -> (i32, bool) {
 }
 
 /// Overwrites `bytes` at `position` and returns to the end.
-fn patch(out: &mut Out, position: u64, bytes: &[u8]) -> io::Result<()> {
+fn patch_bytes(out: &mut TempFile, position: u64, bytes: &[u8]) -> io::Result<()> {
     out.seek(io::SeekFrom::Start(position))?;
     out.write_all(bytes)?;
     out.seek(io::SeekFrom::End(0))?;

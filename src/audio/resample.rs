@@ -15,33 +15,33 @@ use crate::dsp::lowest_terms;
 /// the band, 74 Hz at 44.1 kHz on either side of the cutoff.
 const FILTER_SAMPLES: usize = 4096;
 /// Most samples in the blocks of all channels. Rates without a common divisor, such as only broken headers have, need long blocks.
-const MOST_SAMPLES: usize = 1 << 23;
+const MAX_BLOCK_SAMPLES: usize = 1 << 23;
 
 /// Converts a stream of blocks of any size between two fixed rates.
 ///
-/// What comes out is aligned with what went in (the filter's delay is taken off) and has exactly
-/// `round(samples · to / from)` samples once [`finish`](Self::finish) was called. Equal rates pass through bit for
-/// bit. The result does not depend on how the input is cut into blocks.
+/// The output is aligned with the input (the filter's delay is removed) and has exactly `round(samples · to / from)`
+/// samples after [`finish`](Self::finish). Equal rates pass through bit for bit. The result does not depend on the
+/// block sizes of the input.
 pub struct Resampler {
     from: u32,
     to: u32,
     channels: usize,
     // None when the rates are equal.
-    engine: Option<Engine>,
-    /// Samples per channel taken in.
+    engine: Option<FftEngine>,
+    /// Samples per channel pushed.
     taken: u64,
-    /// Samples per channel given out.
+    /// Samples per channel returned.
     given: u64,
 }
 
-struct Engine {
+struct FftEngine {
     fft: Fft<f64>,
-    /// `[channels][0..block_in]`, filled to `held`.
+    /// `[channels][block_in]`, of which the first `filled` samples are set.
     input: Vec<Vec<f64>>,
-    held: usize,
+    filled: usize,
     /// `[channels][block_out]`.
     output: Vec<Vec<f64>>,
-    /// Samples of the filter's delay still to be dropped.
+    /// Samples of the filter's delay still to be discarded.
     skip: usize,
     block_in: usize,
     block_out: usize,
@@ -63,18 +63,18 @@ impl Resampler {
         }
         let engine = match from == to {
             true => None,
-            false => Some(Engine::new(from, to, channels).map_err(refuse)?),
+            false => Some(FftEngine::new(from, to, channels).map_err(refuse)?),
         };
         Ok(Self { from, to, channels, engine, taken: 0, given: 0 })
     }
 
-    /// Samples per channel that `samples` of input become: `round(samples · to / from)`, halves upwards.
+    /// Output length for `samples` samples of input: `round(samples · to / from)`, halves rounded up.
     pub fn output_samples(&self, samples: u64) -> u64 {
         let (from, to) = (u128::from(self.from), u128::from(self.to));
         ((u128::from(samples) * to * 2 + from) / (2 * from)) as u64
     }
 
-    /// Takes a block and appends to `out` what is ready. `out` must have the stream's channels.
+    /// Converts a block and appends the finished samples to `out`. `out` must have the stream's channels.
     ///
     /// # Errors
     /// [`AudioError::Channels`] when either block has another number of channels.
@@ -94,15 +94,15 @@ impl Resampler {
         };
         let mut at = 0;
         while at < block.samples() {
-            at += engine.hold(block, at);
-            if engine.held == engine.block_in {
-                self.given += engine.run(out, u64::MAX).map_err(refuse)?;
+            at += engine.fill_input(block, at);
+            if engine.filled == engine.block_in {
+                self.given += engine.process_block(out, u64::MAX).map_err(refuse)?;
             }
         }
         Ok(())
     }
 
-    /// Appends the rest to `out`, then starts over for another stream of the same kind.
+    /// Appends the remaining samples to `out` and resets for another stream of the same rates.
     ///
     /// # Errors
     /// [`AudioError::Channels`] when `out` has another number of channels.
@@ -113,12 +113,10 @@ impl Resampler {
         let total = self.output_samples(self.taken);
         if let Some(engine) = &mut self.engine {
             while self.given < total {
-                engine.pad();
-                self.given += engine.run(out, total - self.given).map_err(|what| AudioError::Resample {
-                    from: self.from,
-                    to: self.to,
-                    what,
-                })?;
+                engine.zero_fill();
+                self.given += engine
+                    .process_block(out, total - self.given)
+                    .map_err(|what| AudioError::Resample { from: self.from, to: self.to, what })?;
             }
             engine.reset();
         }
@@ -127,14 +125,14 @@ impl Resampler {
     }
 }
 
-impl Engine {
+impl FftEngine {
     fn new(from: u32, to: u32, channels: usize) -> Result<Self, String> {
         let (unit_in, unit_out) = lowest_terms(from, to);
         let (unit_in, unit_out) = (unit_in as usize, unit_out as usize);
         // An even number of units makes the filter's centre, and with it the delay, a whole number of
         // samples at both rates.
         let units = FILTER_SAMPLES.div_ceil(unit_in.min(unit_out)).next_multiple_of(2);
-        if units * (unit_in + unit_out) * channels > MOST_SAMPLES {
+        if units * (unit_in + unit_out) * channels > MAX_BLOCK_SAMPLES {
             return Err(format!("{channels} channels at these rates would take too much memory"));
         }
         let fft = Fft::new_custom(
@@ -152,7 +150,7 @@ impl Engine {
             skip: fft.output_delay(),
             fft,
             input: vec![vec![0.0; block_in]; channels],
-            held: 0,
+            filled: 0,
             output: vec![vec![0.0; block_out]; channels],
             block_in,
             block_out,
@@ -160,34 +158,34 @@ impl Engine {
     }
 
     /// Copies samples of `block` from `at` on into the input block; returns how many there was room for.
-    fn hold(&mut self, block: &Planar, at: usize) -> usize {
-        let count = (self.block_in - self.held).min(block.samples() - at);
+    fn fill_input(&mut self, block: &Planar, at: usize) -> usize {
+        let count = (self.block_in - self.filled).min(block.samples() - at);
         for (to, from) in self.input.iter_mut().zip(block.planes()) {
-            for (to, &from) in to[self.held..].iter_mut().zip(&from[at..at + count]) {
+            for (to, &from) in to[self.filled..].iter_mut().zip(&from[at..at + count]) {
                 *to = f64::from(from);
             }
         }
-        self.held += count;
+        self.filled += count;
         count
     }
 
     /// Fills the input block with zeros.
-    fn pad(&mut self) {
+    fn zero_fill(&mut self) {
         for plane in &mut self.input {
-            plane[self.held..].fill(0.0);
+            plane[self.filled..].fill(0.0);
         }
-        self.held = self.block_in;
+        self.filled = self.block_in;
     }
 
     /// Converts the full input block and appends at most `limit` samples; returns how many.
-    fn run(&mut self, out: &mut Planar, limit: u64) -> Result<u64, String> {
+    fn process_block(&mut self, out: &mut Planar, limit: u64) -> Result<u64, String> {
         let channels = self.input.len();
         let input =
             SequentialSliceOfVecs::new(&self.input, channels, self.block_in).map_err(|e| e.to_string())?;
         let mut output = SequentialSliceOfVecs::new_mut(&mut self.output, channels, self.block_out)
             .map_err(|e| e.to_string())?;
         self.fft.process_into_buffer(&input, &mut output, None).map_err(|e| e.to_string())?;
-        self.held = 0;
+        self.filled = 0;
         let skipped = self.skip.min(self.block_out);
         self.skip -= skipped;
         let ready = (self.block_out - skipped).min(usize::try_from(limit).unwrap_or(usize::MAX));
@@ -199,7 +197,7 @@ impl Engine {
 
     fn reset(&mut self) {
         self.fft.reset();
-        self.held = 0;
+        self.filled = 0;
         self.skip = self.fft.output_delay();
     }
 }

@@ -1,6 +1,6 @@
-//! Nullsum as an app of its own, on the system's audio devices.
+//! The standalone app, which runs on the system's audio devices.
 //!
-//! `nullsum SONG` plays a file in place of the live input; `nullsum --help` lists back ends, devices and rates.
+//! `nullsum SONG` plays a file instead of the live input. `nullsum --help` lists the audio backends and their options.
 
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -9,39 +9,39 @@ use std::process::ExitCode;
 use nice_plug::prelude::nice_export_standalone_with_args;
 use nullsum::plugin::{Stereo, player};
 
-/// Before the framework's own.
+/// Printed before the framework's own help.
 const HELP: &str = "\
-Nullsum: separates what comes from an audio device, or a song.
+Nullsum: separates live audio input, or a song, into stems.
 
 Usage: nullsum [SONG] [OPTIONS]
 
   --play <SONG>
-          Play this file over and over in place of the input. SONG alone means the same. On Linux, a song can also be
-          dropped on the window
+          Play this file in a loop instead of the input. A bare SONG means the same. On Linux you can also drop a
+          song on the window
 
-No input is connected unless it is named: --input-device <NAME>, or with JACK --connect-jack-inputs <PORTS>. An empty NAME
-lists the devices. All other options:
+No input is connected by default. To connect one, use --input-device <NAME>, or with JACK --connect-jack-inputs <PORTS>.
+An empty NAME lists the devices. All other options:
 
 ";
 /// Options that connect an input.
 const INPUTS: [&str; 2] = ["--input-device", "--connect-jack-inputs"];
 
 fn main() -> ExitCode {
-    let asked = match Asked::of(std::env::args_os()) {
-        Ok(asked) => asked,
+    let parsed = match Arguments::parse(std::env::args_os()) {
+        Ok(parsed) => parsed,
         Err(error) => return fail(&error),
     };
-    if asked.help {
+    if parsed.help {
         print!("{HELP}");
-    } else if let Err(error) = player::play_in_app(asked.song.as_deref(), asked.has_input) {
+    } else if let Err(error) = player::play_in_app(parsed.song.as_deref(), parsed.has_input) {
         return fail(&error.to_string());
     }
     #[cfg(unix)]
     if let Err(error) = end_on_signals() {
         eprintln!("nullsum: Ctrl-C will not end the app: {error}");
     }
-    // It knows text alone.
-    let arguments = asked.rest.iter().map(|argument| argument.to_string_lossy().into_owned());
+    // The framework accepts only Unicode arguments.
+    let arguments = parsed.rest.iter().map(|argument| argument.to_string_lossy().into_owned());
     let ran = nice_export_standalone_with_args::<Stereo, _>(arguments.collect::<Vec<_>>());
     if ran { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
@@ -51,42 +51,42 @@ fn fail(error: &str) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// A command line.
+/// The parsed command line.
 #[derive(Debug, Default, PartialEq)]
-struct Asked {
+struct Arguments {
     song: Option<PathBuf>,
     help: bool,
-    /// Whether an input is named.
+    /// Whether an option connects a live input.
     has_input: bool,
-    /// What is left for the framework.
+    /// Arguments for the framework.
     rest: Vec<OsString>,
 }
 
-impl Asked {
-    /// The framework takes nothing but options, so whatever is neither one nor the value of one is a song.
-    fn of(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
+impl Arguments {
+    /// The framework accepts only options, so an argument that is neither an option nor an option's value is a song.
+    fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, String> {
         let mut arguments = arguments.into_iter();
         let program = arguments.next();
-        let mut asked = Self { rest: program.into_iter().collect(), ..Self::default() };
+        let mut parsed = Self { rest: program.into_iter().collect(), ..Self::default() };
         while let Some(argument) = arguments.next() {
             if argument == "--play" {
-                asked.play(&arguments.next().unwrap_or_default())?;
-            } else if let Some(song) = after(&argument, "--play=") {
-                asked.play(song)?;
+                parsed.play(&arguments.next().unwrap_or_default())?;
+            } else if let Some(song) = strip_prefix(&argument, "--play=") {
+                parsed.play(song)?;
             } else if !argument.as_encoded_bytes().starts_with(b"-") {
-                asked.play(&argument)?;
+                parsed.play(&argument)?;
             } else {
-                asked.help |= argument == "--help" || argument == "-h";
-                asked.has_input |= INPUTS.iter().any(|name| {
-                    after(&argument, name)
+                parsed.help |= argument == "--help" || argument == "-h";
+                parsed.has_input |= INPUTS.iter().any(|name| {
+                    strip_prefix(&argument, name)
                         .is_some_and(|rest| rest.is_empty() || rest.as_encoded_bytes().starts_with(b"="))
                 });
                 let value = if takes_next(&argument) { arguments.next() } else { None };
-                asked.rest.push(argument);
-                asked.rest.extend(value);
+                parsed.rest.push(argument);
+                parsed.rest.extend(value);
             }
         }
-        Ok(asked)
+        Ok(parsed)
     }
 
     fn play(&mut self, song: &OsStr) -> Result<(), String> {
@@ -95,19 +95,20 @@ impl Asked {
         }
         match self.song.replace(song.into()) {
             None => Ok(()),
-            Some(first) => Err(format!("one song at a time: {} or {}", first.display(), song.display())),
+            Some(first) => {
+                Err(format!("expected one song, found two: {} and {}", first.display(), song.display()))
+            }
         }
     }
 }
 
-/// What follows a beginning.
-fn after<'a>(argument: &'a OsStr, beginning: &str) -> Option<&'a OsStr> {
-    let rest = argument.as_encoded_bytes().strip_prefix(beginning.as_bytes())?;
-    // SAFETY: encoded bytes of an OsStr, cut behind UTF-8.
+fn strip_prefix<'a>(argument: &'a OsStr, prefix: &str) -> Option<&'a OsStr> {
+    let rest = argument.as_encoded_bytes().strip_prefix(prefix.as_bytes())?;
+    // SAFETY: the bytes come from an OsStr and are split directly after a non-empty UTF-8 string, which is allowed.
     Some(unsafe { OsStr::from_encoded_bytes_unchecked(rest) })
 }
 
-/// Whether an option's value is the next argument: all of the framework's but its help take one, unless it is joined to them.
+/// Whether the option's value is the next argument. All options of the framework except help take a value, which may also be joined to them.
 fn takes_next(option: &OsStr) -> bool {
     match option.as_encoded_bytes() {
         b"--" | b"--help" | b"-h" => false,
@@ -116,19 +117,19 @@ fn takes_next(option: &OsStr) -> bool {
     }
 }
 
-/// Lets Ctrl-C, and the system at the end of a session, end the app. nice-plug's wrapper catches these signals and heeds them only where
-/// there is no window; so no thread is given them but one that waits for them. Nothing is lost: the app keeps no state of its own, and
-/// what it caches appears when it is complete.
+/// Makes Ctrl-C and the system's shutdown end the app. nice-plug catches these signals but ignores them while a window is open, so we block
+/// them in every thread and wait for them in one of ours. Nothing is lost: the app saves no state, and cache files are renamed into place when
+/// they are complete.
 #[cfg(unix)]
 fn end_on_signals() -> std::io::Result<()> {
-    // SAFETY: the set is initialised by sigemptyset before it is read; the calls have no other condition.
+    // SAFETY: sigemptyset initialises the set before it is read. The calls have no other preconditions.
     let signals = unsafe {
         let mut signals = std::mem::zeroed();
         libc::sigemptyset(&mut signals);
         for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
             libc::sigaddset(&mut signals, signal);
         }
-        // The threads to come inherit it.
+        // Threads started from now on inherit the mask.
         match libc::pthread_sigmask(libc::SIG_BLOCK, &signals, std::ptr::null_mut()) {
             0 => signals,
             error => return Err(std::io::Error::from_raw_os_error(error)),
@@ -136,7 +137,7 @@ fn end_on_signals() -> std::io::Result<()> {
     };
     std::thread::Builder::new().name("signals".into()).spawn(move || {
         let mut signal = 0;
-        // SAFETY: the set is initialised. _exit, since the audio driver and OpenGL are at work in other threads.
+        // SAFETY: the set is initialised. `_exit` skips destructors, since the audio driver and OpenGL still run in other threads.
         unsafe {
             if libc::sigwait(&signals, &mut signal) == 0 {
                 libc::_exit(128 + signal);
@@ -150,19 +151,19 @@ fn end_on_signals() -> std::io::Result<()> {
 mod tests {
     use super::*;
 
-    fn asked(arguments: &[&str]) -> Result<Asked, String> {
-        Asked::of(["nullsum"].iter().chain(arguments).map(OsString::from))
+    fn parse(arguments: &[&str]) -> Result<Arguments, String> {
+        Arguments::parse(["nullsum"].iter().chain(arguments).map(OsString::from))
     }
 
-    /// Song, whether there is an input, and what the framework gets.
+    /// The song, whether an input is connected, and the framework's arguments.
     fn parts(arguments: &[&str]) -> Result<(String, bool, String), String> {
-        let Asked { song, has_input, rest, .. } = asked(arguments)?;
+        let Arguments { song, has_input, rest, .. } = parse(arguments)?;
         let rest: Vec<_> = rest.iter().skip(1).map(|argument| argument.to_string_lossy()).collect();
         Ok((song.unwrap_or_default().display().to_string(), has_input, rest.join(" ")))
     }
 
     #[test]
-    fn a_song_is_found_however_it_is_named_and_the_framework_gets_the_rest() {
+    fn song_and_framework_arguments_are_told_apart() {
         for (arguments, song, has_input, rest) in [
             (&[][..], "", false, ""),
             (&["a.flac"], "a.flac", false, ""),
@@ -182,18 +183,18 @@ mod tests {
     }
 
     #[test]
-    fn a_command_line_that_means_nothing_is_refused_in_words() {
+    fn empty_and_repeated_songs_are_rejected() {
         for arguments in [&["--play"][..], &["--play="], &[""], &["a.flac", "b.flac"]] {
-            assert!(asked(arguments).is_err(), "{arguments:?}");
+            assert!(parse(arguments).is_err(), "{arguments:?}");
         }
     }
 
     #[test]
-    fn help_is_asked_for_by_an_option_not_by_a_value() {
+    fn only_an_option_requests_help_not_an_option_value() {
         for (arguments, help) in
             [(&["--help"][..], true), (&["-h", "a.flac"], true), (&["--midi-input", "-h"], false)]
         {
-            assert_eq!(asked(arguments).map(|asked| asked.help), Ok(help), "{arguments:?}");
+            assert_eq!(parse(arguments).map(|parsed| parsed.help), Ok(help), "{arguments:?}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What composing asks of random numbers.
+//! Random choices for composing.
 
 use crate::dsp::Random;
 
@@ -8,7 +8,7 @@ impl Random {
         low + (high - low) * self.unit()
     }
 
-    /// Whether a thing of probability `p` happens.
+    /// True with probability `p`.
     pub(super) fn chance(&mut self, p: f32) -> bool {
         self.unit() < p
     }

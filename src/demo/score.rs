@@ -1,4 +1,4 @@
-//! What is played: tempo, key, chords, form.
+//! The score: tempo, key, chords, form.
 
 use super::SAMPLE_RATE;
 use crate::dsp::Random;
@@ -15,7 +15,7 @@ const PROGRESSIONS: [[usize; 4]; 5] = [[0, 5, 2, 6], [0, 3, 5, 4], [5, 3, 0, 4],
 /// Semitones of the scales: natural minor and major.
 const SCALES: [[i32; 7]; 2] = [[0, 2, 3, 5, 7, 8, 10], [0, 2, 4, 5, 7, 9, 11]];
 
-/// The plan of a piece.
+/// The score of a piece.
 pub struct Score {
     /// Beats per minute.
     pub tempo: f32,

@@ -1,4 +1,4 @@
-//! Oscillator, filters and the room that all instruments share.
+//! Oscillator, filter and reverb shared by all instruments.
 
 use std::f32::consts::PI;
 
@@ -69,7 +69,6 @@ impl Filter {
     }
 }
 
-/// Silence of `samples` samples.
 pub fn silence(samples: usize) -> Stereo {
     [vec![0.0; samples], vec![0.0; samples]]
 }
@@ -84,12 +83,12 @@ pub fn add(track: &mut Stereo, at: usize, pan: f32, sound: impl Iterator<Item = 
     }
 }
 
-/// Falls from 1 towards 0, to a 1000th in `seconds`.
+/// Exponential decay from 1, to 1/1000 after `seconds`.
 pub fn decay(i: usize, seconds: f32) -> f32 {
     (-6.9 * i as f32 / (seconds * RATE)).exp()
 }
 
-/// Adds a room: four combs and an all-pass a channel, of different lengths left and right.
+/// Adds reverb: four comb filters and an all-pass per channel, with different lengths left and right.
 pub fn room(track: &mut Stereo, wet: f32) {
     const LENGTHS: [[usize; 4]; 2] = [[1557, 1617, 1491, 1422], [1580, 1640, 1514, 1445]];
     for (channel, lengths) in track.iter_mut().zip(LENGTHS) {
@@ -112,7 +111,7 @@ pub fn room(track: &mut Stereo, wet: f32) {
     }
 }
 
-/// Adds echoes that change sides.
+/// Adds ping-pong echoes.
 pub fn echo(track: &mut Stereo, delay_seconds: f32, gain: f32) {
     let delay = (delay_seconds * RATE) as usize;
     let [left, right] = track;

@@ -1,4 +1,4 @@
-//! A voice without words: pulses of a throat through the resonances of vowels, with breath and consonants.
+//! A wordless voice: a glottal source through vowel formants, with breath noise and consonants.
 
 use std::f32::consts::TAU;
 

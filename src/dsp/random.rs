@@ -1,16 +1,16 @@
-//! Seeded random numbers, the same everywhere.
+//! Seeded random numbers, the same on every platform.
 
-/// SplitMix64: small, and good enough for noise and dice.
+/// SplitMix64 generator; not for cryptography.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// A sequence of its own for every seed.
+    /// A generator with its own sequence for each seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Sixty-four bits.
+    /// 64 random bits.
     pub fn bits(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
@@ -19,17 +19,17 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// From 0 up to 1, without 1.
+    /// Uniform in [0, 1).
     pub fn unit(&mut self) -> f32 {
         (self.bits() >> 40) as f32 / (1u64 << 24) as f32
     }
 
-    /// From −1 up to 1, without 1.
+    /// Uniform in [−1, 1).
     pub fn bipolar(&mut self) -> f32 {
         2.0 * self.unit() - 1.0
     }
 
-    /// White noise of so many samples, from `-peak` up to `peak`.
+    /// `samples` samples of white noise, uniform in [−peak, peak).
     pub fn noise(&mut self, samples: usize, peak: f32) -> Vec<f32> {
         (0..samples).map(|_| peak * self.bipolar()).collect()
     }

@@ -1,8 +1,8 @@
-//! How far one signal is from another.
+//! Signal-to-noise ratio between two signals.
 
 /// Signal-to-noise ratio in dB of `other` as a copy of `reference`: 10·log₁₀(Σ r² / Σ (r − o)²), summed in double precision.
 ///
-/// ∞ where both are the same; −∞, which passes no test and stays in a minimum, where a value is not finite or one signal is longer.
+/// ∞ if both are equal; −∞ if a value is not finite or the lengths differ, so that comparisons against a limit fail.
 pub fn snr_db<'a, R, O>(
     reference: impl IntoIterator<Item = &'a R>,
     other: impl IntoIterator<Item = &'a O>,
@@ -40,7 +40,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_or_too_short_passes_no_test() {
+    fn non_finite_values_and_different_lengths_give_minus_infinity() {
         for bad in [&[1.0f32][..], &[1.0, 2.0, 3.0], &[1.0, f32::NAN], &[f32::INFINITY, 2.0]] {
             assert_eq!(snr_db(&[1.0f32, 2.0], bad), f64::NEG_INFINITY, "{bad:?}");
             assert_eq!(snr_db(bad, &[1.0f32, 2.0]), f64::NEG_INFINITY, "{bad:?}");

@@ -9,14 +9,14 @@ use std::sync::Arc;
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex32;
 
-use super::window::hann_centred;
+use super::window::hann_analysis_window;
 
 /// Parameters of the transform, named as in `torch.stft`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct StftConfig {
     /// Length of the Fourier transform in samples.
     pub n_fft: usize,
-    /// Distance of two frames in samples.
+    /// Samples between the starts of two frames.
     pub hop_length: usize,
     /// Length of the Hann window in samples, at most `n_fft`.
     pub win_length: usize,
@@ -25,27 +25,27 @@ pub struct StftConfig {
 }
 
 impl StftConfig {
-    /// Bins of the one-sided spectrum.
+    /// Number of bins of the one-sided spectrum.
     pub fn freqs(&self) -> usize {
         self.n_fft / 2 + 1
     }
 
-    /// Frames of a signal of `samples` samples: an odd `n_fft` is one longer than its padding.
+    /// Number of frames of a signal of `samples` samples. The centred padding of an odd `n_fft` is one sample shorter than it.
     pub fn frames(&self, samples: usize) -> usize {
         1 + samples.saturating_sub(self.n_fft % 2) / self.hop_length
     }
 
-    /// Fewest samples that reflect padding can extend.
+    /// Fewest samples that reflect padding supports.
     pub fn min_samples(&self) -> usize {
         self.n_fft / 2 + 1
     }
 }
 
-/// Planned transforms of one configuration. Cheap to clone: the plans are shared.
+/// Planned transforms of one configuration. Clones share the plans.
 #[derive(Clone)]
 pub struct Stft {
     config: StftConfig,
-    window: Vec<f32>,
+    analysis_window: Vec<f32>,
     forward: Arc<dyn RealToComplex<f32>>,
     inverse: Arc<dyn ComplexToReal<f32>>,
 }
@@ -56,14 +56,14 @@ impl Stft {
     pub fn new(config: StftConfig) -> Self {
         let mut planner = RealFftPlanner::new();
         Self {
-            window: hann_centred(config.win_length, config.n_fft),
+            analysis_window: hann_analysis_window(config.win_length, config.n_fft),
             forward: planner.plan_fft_forward(config.n_fft),
             inverse: planner.plan_fft_inverse(config.n_fft),
             config,
         }
     }
 
-    /// The configuration planned for.
+    /// The configuration of the transforms.
     pub fn config(&self) -> &StftConfig {
         &self.config
     }
@@ -81,10 +81,10 @@ impl Stft {
         for (t, row) in spec.chunks_exact_mut(freqs * channels).enumerate() {
             // Position of the frame's first sample in the unpadded signal.
             let start = (t * hop_length) as isize - (n_fft / 2) as isize;
-            for (i, (x, w)) in frame.iter_mut().zip(&self.window).enumerate() {
+            for (i, (x, w)) in frame.iter_mut().zip(&self.analysis_window).enumerate() {
                 *x = signal[reflect(start + i as isize, signal.len())] * w;
             }
-            // The buffers come from the plan, so their lengths are right and the call cannot fail.
+            // The buffers come from the plan, so their lengths match and the call cannot fail.
             let done = self.forward.process_with_scratch(&mut frame, &mut bins, &mut scratch);
             debug_assert!(done.is_ok());
             for (f, bin) in bins.iter().enumerate() {
@@ -120,7 +120,7 @@ impl Stft {
             // The part of the frame that lies in the signal.
             let skip = (-start).clamp(0, n_fft as isize) as usize;
             let at = (start + skip as isize) as usize;
-            let frame = frame.iter().zip(&self.window).skip(skip);
+            let frame = frame.iter().zip(&self.analysis_window).skip(skip);
             let out = signal.iter_mut().zip(envelope.iter_mut()).skip(at);
             for ((x, e), (y, w)) in out.zip(frame) {
                 *x += y * w;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn there_are_as_many_frames_as_torch_makes() {
+    fn frame_count_matches_torch() {
         // (2 · (n_fft / 2) + samples − n_fft) / hop + 1 frames fit into the padded signal.
         for (n_fft, hop_length, samples, frames) in
             [(2048, 512, 8192, 17), (2048, 512, 8191, 16), (25, 10, 70, 7), (25, 10, 71, 8)]

@@ -1,11 +1,11 @@
-//! Windows: the STFT's Hann window and the fades that join chunks.
+//! The STFT's Hann analysis window and the weights that crossfade chunks.
 
 use std::f64::consts::TAU;
 
 /// Periodic Hann window of `win_length` samples, zero-padded and centred to `n_fft`, as `torch.stft` prepares it.
 ///
 /// The cosine is taken in f64, so the window is the f32 nearest to the exact one.
-pub fn hann_centred(win_length: usize, n_fft: usize) -> Vec<f32> {
+pub fn hann_analysis_window(win_length: usize, n_fft: usize) -> Vec<f32> {
     let mut window = vec![0.0; n_fft];
     let left = n_fft.saturating_sub(win_length) / 2;
     for (n, w) in window[left..].iter_mut().take(win_length).enumerate() {
@@ -36,13 +36,13 @@ mod tests {
 
     #[test]
     fn hann_is_periodic_and_centred() {
-        let w = hann_centred(4, 8);
+        let w = hann_analysis_window(4, 8);
         let expected = [0.0, 0.0, 0.0, 0.5, 1.0, 0.5, 0.0, 0.0];
         assert!(w.iter().zip(expected).all(|(a, b)| (a - b).abs() < 1e-7), "{w:?}");
     }
 
     #[test]
-    fn chunk_weight_fades_both_ends_unless_told() {
+    fn chunk_weight_fades_both_ends_except_at_the_song_ends() {
         assert_eq!(chunk_weight(0, 100, 10, false, false), 0.0);
         assert_eq!(chunk_weight(9, 100, 10, false, false), 1.0);
         assert_eq!(chunk_weight(0, 100, 10, true, false), 1.0);

@@ -7,26 +7,26 @@ use super::tiles::STEP;
 
 /// Rows of queries in a tile: a multiple of the GEMM tiles of those kernels.
 const fn queries(kernels: &Kernels) -> usize {
-    if kernels.paired { 64 } else { 48 }
+    if kernels.bf16_dot { 64 } else { 48 }
 }
 
-/// Most keys in a tile; longer sequences are cut into equal tiles.
+/// Most keys in a tile; longer sequences are split into equal tiles.
 const KEYS: usize = 512;
 
 /// Keys in a tile of a sequence of `len`, whole panels.
 pub(super) fn keys_in_tile(kernels: &Kernels, len: usize) -> usize {
     let width = len.div_ceil(len.div_ceil(KEYS).max(1)).next_multiple_of(kernels.nr);
-    if kernels.paired { width.next_multiple_of(STEP) } else { width }
+    if kernels.bf16_dot { width.next_multiple_of(STEP) } else { width }
 }
 
-/// Floats of scratch for [`Head::attend`]: the scores' exponentials as an operand, scores, running maximum and sum.
+/// Floats of scratch for [`AttentionHead::attend`]: the scores' exponentials as an operand, scores, running maximum and sum.
 pub(super) fn scratch_len(kernels: &Kernels, len: usize) -> usize {
     let width = keys_in_tile(kernels, len);
-    kernels.narrowed_len(queries(kernels), width) + queries(kernels) * (width + 2)
+    kernels.converted_len(queries(kernels), width) + queries(kernels) * (width + 2)
 }
 
 /// One head of one sequence. Strides are in floats.
-pub(super) struct Head {
+pub(super) struct AttentionHead {
     pub len: usize,
     pub dim_head: usize,
     /// Queries, an operand [len, ldq], rotated, scaled by log₂e / √dim_head (the softmax works in base 2).
@@ -45,7 +45,7 @@ pub(super) struct Head {
     pub gate_stride: usize,
 }
 
-impl Head {
+impl AttentionHead {
     /// out ← softmax(q · kᵀ) · v · gate.
     ///
     /// # Safety
@@ -56,7 +56,7 @@ impl Head {
         // SAFETY: query rows stay below `len`, key columns below the padded length, for which the panels exist.
         unsafe {
             let operand = scratch;
-            let scores = operand.add(kernels.narrowed_len(queries, width));
+            let scores = operand.add(kernels.converted_len(queries, width));
             let max = scores.add(queries * width);
             let sum = max.add(queries);
             let mut q0 = 0;
@@ -72,8 +72,8 @@ impl Head {
                         k: self.dim_head,
                         a: self.q.add(q0 * self.ldq),
                         lda: self.ldq,
-                        b: self.keys.add(k0 * kernels.words(self.dim_head)),
-                        b_panel: kernels.words(self.dim_head) * nr,
+                        b: self.keys.add(k0 * kernels.packed_stride(self.dim_head)),
+                        b_panel: kernels.packed_stride(self.dim_head) * nr,
                         c: scores,
                         ldc: width,
                         c_panel: nr,
@@ -93,14 +93,15 @@ impl Head {
                         out_ld: self.ldo,
                         first: k0 == 0,
                     });
-                    let (a, lda) = if kernels.paired { (operand, kernels.words(n)) } else { (scores, width) };
+                    let (a, lda) =
+                        if kernels.bf16_dot { (operand, kernels.packed_stride(n)) } else { (scores, width) };
                     (kernels.gemm)(&Gemm {
                         m: rows,
                         n: self.dim_head,
                         k: n,
                         a,
                         lda,
-                        b: self.v.add(kernels.words(k0) * nr),
+                        b: self.v.add(kernels.packed_stride(k0) * nr),
                         b_panel: self.v_panel,
                         c: out,
                         ldc: self.ldo,

@@ -1,12 +1,12 @@
-//! From spectrogram to features: each band normalised and projected to `dim`.
+//! Band split: normalises each band of the spectrogram and projects it to `dim` features.
 
 use super::error::KernelError;
 use super::gemm::{Gemm, Packed, pad_bias};
 use super::isa::{Kernels, Target};
 use super::pool::Pool;
-use super::rows::{Rows, Sequences};
+use super::rows::{SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
-use super::transformer::{Linear, fold, nonzero};
+use super::transformer::{Linear, fold_gain, require_nonzero};
 
 /// Frames of a task.
 const TILE: usize = 96;
@@ -29,7 +29,7 @@ pub struct BandSplit {
 }
 
 struct Band {
-    /// Where the band begins among the features of a frame.
+    /// First feature of the band in a frame.
     from: usize,
     weight: Packed,
     bias: AlignedVec,
@@ -39,14 +39,15 @@ impl BandSplit {
     /// Packs the bands, in the order of their features.
     pub fn new(target: impl Into<Target>, bands: &[BandWeights<'_>]) -> Result<Self, KernelError> {
         let kernels = target.into().kernels()?;
-        let dim = nonzero("the bands' biases", bands.first().map_or(0, |band| band.linear.bias.len()))?;
+        let dim =
+            require_nonzero("the bands' biases", bands.first().map_or(0, |band| band.linear.bias.len()))?;
         let mut from = 0;
         let mut packed = Vec::with_capacity(bands.len());
         for (k, band) in bands.iter().enumerate() {
-            let dim_in = nonzero("a band's norm", band.norm.len())?;
+            let dim_in = require_nonzero("a band's norm", band.norm.len())?;
             KernelError::check(&format!("band {k}: weight"), dim * dim_in, band.linear.weight.len())?;
             KernelError::check(&format!("band {k}: bias"), dim, band.linear.bias.len())?;
-            let columns = fold(band.norm);
+            let columns = fold_gain(band.norm);
             let weight = Packed::new(kernels, band.linear.weight, dim, dim_in, Some(&columns), 1.0)?;
             packed.push(Band { from, weight, bias: pad_bias(kernels, band.linear.bias) });
             from += dim_in;
@@ -75,9 +76,9 @@ impl BandSplit {
         let bands = self.bands.len();
         KernelError::check("features", frames.saturating_mul(self.dim_in), features.len())?;
         KernelError::check("x", frames.saturating_mul(bands * self.dim), x.len())?;
-        let rows = Rows::new(x, self.dim, Sequences::band(frames, bands));
+        let rows = SequenceRows::new(x, self.dim, Sequences::band(frames, bands));
         let blocks = frames.div_ceil(TILE);
-        // The widest bands are the last: begun first, so that the end is even.
+        // The widest bands come last in a frame; they start first so that the tasks end together.
         pool.run(blocks * bands, |task| {
             let k = bands - 1 - task / blocks;
             let first = (task % blocks) * TILE;
@@ -88,19 +89,19 @@ impl BandSplit {
                 let [xn, spare] = [xn, spare].map(<[f32]>::as_mut_ptr);
                 // SAFETY: the features of frame first + row lie within the slice checked above; the rows of x of this band
                 // and these frames are this task's alone, `bands` rows apart.
-                kn.session(|| unsafe {
+                kn.with_tile_registers(|| unsafe {
                     for row in 0..m {
                         let band = &features[(first + row) * self.dim_in + from..][..weight.k];
-                        kn.fill_row(xn, row, weight.k, spare, |to| {
+                        kn.write_operand_row(xn, row, weight.k, spare, |to| {
                             (kn.normalize)(band.as_ptr(), to, weight.k, std::ptr::null());
                         });
                     }
-                    (kn.project)(&Gemm {
+                    (kn.gemm_packed)(&Gemm {
                         m,
                         n: self.dim,
                         k: weight.k,
                         a: xn,
-                        lda: kn.words(weight.k),
+                        lda: kn.packed_stride(weight.k),
                         b: weight.row(0),
                         b_panel: weight.panel_stride(),
                         c: rows.ptr(first * bands + k),

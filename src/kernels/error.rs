@@ -1,12 +1,12 @@
-//! What can be wrong with the arguments of a kernel.
+//! Errors of the kernels: wrong sizes, missing instruction sets, no threads.
 
-/// Why a kernel refused.
+/// Why a kernel cannot be built or run.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum KernelError {
     /// A slice of the wrong length.
     #[error(
-        "{what} holds {found} values where the other shapes ask for {expected}; check the sizes given with it"
+        "{what} holds {found} values, expected {expected} from the other shapes; check the sizes given with it"
     )]
     Size {
         /// The tensor or argument.
@@ -16,38 +16,38 @@ pub enum KernelError {
         /// The length it has.
         found: usize,
     },
-    /// A size no kernel takes.
+    /// A size that no kernel accepts.
     #[error("{what} is {found}, expected {expected}")]
     Value {
         /// The argument.
         what: String,
-        /// What it may be.
+        /// The values it may have.
         expected: String,
-        /// What it is.
+        /// The value it has.
         found: usize,
     },
-    /// An instruction set this processor, or this build, does not have.
+    /// An instruction set that this processor or this build lacks.
     #[error(
         "this processor cannot run the {isa} kernels; unset NULLSUM_KERNEL or set it to one of: {available}"
     )]
     Unavailable {
-        /// The instruction set asked for.
+        /// The requested instruction set.
         isa: String,
-        /// Those there are.
+        /// The available instruction sets.
         available: String,
     },
-    /// A name that means no instruction set.
+    /// The environment variable names no known instruction set.
     #[error("NULLSUM_KERNEL={found} is unknown; use one of: {available}")]
     UnknownIsa {
         /// The name.
         found: String,
-        /// Those there are.
+        /// The available instruction sets.
         available: String,
     },
     /// The operating system refused threads.
-    #[error("cannot start {threads} worker threads: {reason}; ask for fewer")]
+    #[error("cannot start {threads} worker threads: {reason}; try fewer")]
     Threads {
-        /// How many were asked for.
+        /// The requested number.
         threads: usize,
         /// The system's reason.
         reason: String,

@@ -153,7 +153,7 @@ pub(super) struct Gemm {
     pub accumulate: bool,
 }
 
-/// What a tile starts from.
+/// Initial value of a tile of C.
 #[derive(Clone, Copy)]
 enum Start {
     Zero,
@@ -163,16 +163,16 @@ enum Start {
 
 /// Products of f32 and f32.
 pub(super) const F32: u8 = 0;
-/// Products of f32 with a B in bf16, which is widened.
+/// Products of f32 with a bf16 B that is widened to f32.
 pub(super) const WIDENED: u8 = 1;
 /// Products of bf16 and bf16, two at a time: a word of A or B is a pair. A lies in [`tiles`].
-pub(super) const PAIRS: u8 = 2;
+pub(super) const BF16_DOT: u8 = 2;
 
 /// A part of a panel in f32.
 #[repr(align(64))]
 struct Wide([MaybeUninit<f32>; KC_BF16 * MAX_NR]);
 
-/// Runs a multiplication. `KIND`: [`F32`], [`WIDENED`] or [`PAIRS`].
+/// Runs a multiplication. `KIND`: [`F32`], [`WIDENED`] or [`BF16_DOT`].
 ///
 /// # Safety
 /// `S`'s instruction set must be available; A, B, C and the bias must be valid for the shape and strides given, C writable
@@ -185,10 +185,14 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
     }
     let mut wide = Wide([const { MaybeUninit::uninit() }; KC_BF16 * MAX_NR]);
     let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-    let k = if KIND == PAIRS { g.k.div_ceil(2) } else { g.k };
+    let k = if KIND == BF16_DOT { g.k.div_ceil(2) } else { g.k };
     let kc = match KIND {
         WIDENED => KC_BF16,
-        _ => k.div_ceil(k.div_ceil(PANEL / nr).max(1)).next_multiple_of(if KIND == PAIRS { LINE } else { 1 }),
+        _ => k.div_ceil(k.div_ceil(PANEL / nr).max(1)).next_multiple_of(if KIND == BF16_DOT {
+            LINE
+        } else {
+            1
+        }),
     };
     let mut i0 = 0;
     while i0 < g.m {
@@ -221,18 +225,18 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
                     while i < rows {
                         let step = match KIND {
                             // Within a tile of A.
-                            PAIRS => (rows - i).min(if S::MR < 8 { 4 } else { 8 }),
+                            BF16_DOT => (rows - i).min(if S::MR < 8 { 4 } else { 8 }),
                             _ => rows_of_tile(rows - i, S::MR),
                         };
                         for line in lines * i / rows..lines * (i + step) / rows {
                             S::prefetch(next.wrapping_add(line * 16));
                         }
                         let a = match KIND {
-                            PAIRS => g.a.add(tiles::row(i0 + i, g.k) + k0 / LINE * tiles::TILE / 2),
+                            BF16_DOT => g.a.add(tiles::row(i0 + i, g.k) + k0 / LINE * tiles::TILE / 2),
                             _ => g.a.add((i0 + i) * g.lda + k0),
                         };
                         let c = g.c.add((i0 + i) * g.ldc + panel * g.c_panel);
-                        tile_of::<S, NV, KIND>(step, depth, a, g.lda, b, c, g.ldc, start, columns);
+                        tile_with_rows::<S, NV, KIND>(step, depth, a, g.lda, b, c, g.ldc, start, columns);
                         i += step;
                     }
                 }
@@ -265,7 +269,7 @@ unsafe fn widen<S: Simd, const NV: usize>(from: *const f32, pairs: usize, to: *m
     }
 }
 
-/// Rows of the next tile: the remainder is dealt over two tiles rather than left as a sliver that cannot fill the pipeline.
+/// Rows of the next tile. A remainder is split over two tiles, since a small last tile cannot fill the pipeline.
 #[inline(always)]
 fn rows_of_tile(left: usize, mr: usize) -> usize {
     if left > mr && left < mr + mr / 2 + 1 { left.div_ceil(2) } else { left.min(mr) }
@@ -275,7 +279,7 @@ fn rows_of_tile(left: usize, mr: usize) -> usize {
 /// As [`gemm`]'s.
 #[inline(always)]
 #[allow(clippy::too_many_arguments, reason = "registers, not an interface")]
-unsafe fn tile_of<S: Simd, const NV: usize, const KIND: u8>(
+unsafe fn tile_with_rows<S: Simd, const NV: usize, const KIND: u8>(
     rows: usize,
     k: usize,
     a: *const f32,
@@ -286,7 +290,7 @@ unsafe fn tile_of<S: Simd, const NV: usize, const KIND: u8>(
     start: Start,
     columns: usize,
 ) {
-    macro_rules! by_rows {
+    macro_rules! dispatch_rows {
         ($($n:literal)*) => {
             match rows {
                 $($n if $n <= S::MR => tile::<S, $n, NV, KIND>(k, a, lda, b, c, ldc, start, columns),)*
@@ -295,7 +299,7 @@ unsafe fn tile_of<S: Simd, const NV: usize, const KIND: u8>(
         };
     }
     // SAFETY: the caller's.
-    unsafe { by_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+    unsafe { dispatch_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
 }
 
 /// `MR` rows by one panel.
@@ -346,7 +350,7 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const KIND: u8>(
         }
         let mut rows = [a; MR];
         for (i, row) in rows.iter_mut().enumerate() {
-            *row = a.add(i * if KIND == PAIRS { LINE } else { lda });
+            *row = a.add(i * if KIND == BF16_DOT { LINE } else { lda });
         }
         let mut line = b;
         for p in 0..k {
@@ -355,11 +359,11 @@ unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const KIND: u8>(
                 *v = S::load(line.add(j * S::LANES));
             }
             for i in 0..MR {
-                let at = if KIND == PAIRS { p / LINE * tiles::TILE / 2 + p % LINE } else { p };
+                let at = if KIND == BF16_DOT { p / LINE * tiles::TILE / 2 + p % LINE } else { p };
                 let av = S::splat(*rows[i].add(at));
                 for j in 0..NV {
-                    acc[i][j] = if KIND == PAIRS {
-                        S::dot_pairs(av, bv[j], acc[i][j])
+                    acc[i][j] = if KIND == BF16_DOT {
+                        S::dot_bf16(av, bv[j], acc[i][j])
                     } else {
                         S::fma(av, bv[j], acc[i][j])
                     };

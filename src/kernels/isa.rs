@@ -1,4 +1,4 @@
-//! Instruction sets and number formats: which there are, which are used, and the kernels compiled for each.
+//! Instruction sets and number formats: which exist, which one is chosen, and the kernels compiled for each.
 
 use std::fmt;
 
@@ -8,20 +8,20 @@ use super::ops::{self, SoftmaxTile};
 use super::simd;
 use super::tiles;
 
-/// The environment variable that overrides the choice, for tests and reports.
+/// Environment variable that overrides the choice of instruction set, for tests and reports.
 pub const ENV: &str = "NULLSUM_KERNEL";
 
 /// An instruction set with kernels of its own.
 ///
-/// A new one is a variant here, a `Simd` or `Tiles` implementation, and a row in `Target::find`.
+/// A new one is a variant here, a `Simd` or `Tiles` implementation, and a row in `Target::lookup`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Isa {
-    /// The tiles of AMX in plain Rust, to test and to compare with; bf16 only, slow.
+    /// AMX tiles in plain Rust, for tests; bf16 only, slow.
     Emulated,
     /// Plain Rust; every processor.
     Portable,
-    /// What every x86-64 processor has.
+    /// The x86-64 baseline.
     Sse2,
     /// AVX2 and FMA.
     Avx2,
@@ -35,16 +35,16 @@ pub enum Isa {
     Amx,
 }
 
-/// What products are computed from. Sums, norms and softmax are f32 in all.
+/// Number format of the operands of matrix products. Sums, norms and softmax are always f32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// f32.
     F32,
-    /// Weights in bf16; where products are of bf16 (AMX, AVX-512 BF16, and in plain Rust to test them) activations too.
+    /// Weights in bf16. Where the instruction set multiplies bf16 (AMX, AVX-512 BF16, and plain Rust for tests), activations too.
     Bf16,
 }
 
-/// What kernels are compiled for. An [`Isa`] alone means f32 where it has that.
+/// Instruction set and format that kernels are compiled for. An [`Isa`] converts to its f32 target if it has one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Target {
     /// Instruction set.
@@ -81,20 +81,20 @@ impl Isa {
         }
     }
 
-    /// Whether it has kernels for bf16 alone: whoever takes it means bf16.
+    /// Whether it has kernels for bf16 only.
     pub fn bf16_only(self) -> bool {
         matches!(self, Self::Emulated | Self::Avx512Bf16 | Self::Amx)
     }
 
-    /// Those this processor can run in some format, best last.
+    /// The instruction sets this processor can run in some format, best last.
     pub fn available() -> Vec<Self> {
-        let usable = |isa: &Self| Target::of(*isa).any(|target| target.find().is_some());
+        let usable = |isa: &Self| Target::of(*isa).any(|target| target.lookup().is_some());
         Self::ALL.into_iter().filter(usable).collect()
     }
 
     /// The instruction set of that name, if this processor has it.
     pub fn by_name(name: &str) -> Result<Self, KernelError> {
-        let available = || names(Self::available());
+        let available = || join_names(Self::available());
         let isa = Self::ALL.into_iter().find(|isa| isa.name() == name.to_ascii_lowercase());
         let isa =
             isa.ok_or_else(|| KernelError::UnknownIsa { found: name.to_owned(), available: available() })?;
@@ -105,11 +105,11 @@ impl Isa {
         }
     }
 
-    /// What `NULLSUM_KERNEL` asks for; none where it leaves the choice.
+    /// The instruction set named by `NULLSUM_KERNEL`; none if it is unset, empty or `auto`.
     ///
     /// # Errors
-    /// [`KernelError`] where that is unknown, or not on this processor.
-    pub fn asked_for() -> Result<Option<Self>, KernelError> {
+    /// [`KernelError`] if the name is unknown or this processor lacks the instruction set.
+    pub fn from_env() -> Result<Option<Self>, KernelError> {
         match std::env::var(ENV) {
             Ok(name) if !name.is_empty() && name != "auto" => Self::by_name(&name).map(Some),
             _ => Ok(None),
@@ -132,7 +132,7 @@ impl From<Isa> for Target {
 impl Target {
     /// Those this processor can run, best last within each format.
     pub fn available() -> Vec<Self> {
-        Isa::ALL.into_iter().flat_map(Self::of).filter(|target| target.find().is_some()).collect()
+        Isa::ALL.into_iter().flat_map(Self::of).filter(|target| target.lookup().is_some()).collect()
     }
 
     /// The best available in `format`, or what `NULLSUM_KERNEL` asks for.
@@ -140,7 +140,7 @@ impl Target {
     /// # Errors
     /// [`KernelError`] where the processor lacks what is asked for, or that has not this format.
     pub fn select(format: Format) -> Result<Self, KernelError> {
-        match Isa::asked_for()? {
+        match Isa::from_env()? {
             Some(isa) => {
                 let target = Self { isa, format };
                 target.kernels().map(|_| target)
@@ -161,7 +161,7 @@ impl Target {
 
     /// The kernels, or an error when this processor cannot run them: holding the reference proves that it can.
     pub(super) fn kernels(self) -> Result<&'static Kernels, KernelError> {
-        self.find().ok_or_else(|| {
+        self.lookup().ok_or_else(|| {
             // A set may be here in the other format, so both are named.
             let format = match self.format {
                 Format::F32 => "f32",
@@ -170,12 +170,12 @@ impl Target {
             let others = Self::available().into_iter().filter(|target| target.format == self.format);
             KernelError::Unavailable {
                 isa: format!("{} {format}", self.isa),
-                available: names(others.map(|target| target.isa)),
+                available: join_names(others.map(|target| target.isa)),
             }
         })
     }
 
-    fn find(self) -> Option<&'static Kernels> {
+    fn lookup(self) -> Option<&'static Kernels> {
         let [f32, bf16] = match self.isa {
             Isa::Emulated => [None, Some(&emulated::BF16)],
             Isa::Portable => [Some(&portable::F32), Some(&portable::BF16)],
@@ -215,7 +215,7 @@ impl fmt::Display for Target {
     }
 }
 
-fn names(isas: impl IntoIterator<Item = Isa>) -> String {
+fn join_names(isas: impl IntoIterator<Item = Isa>) -> String {
     isas.into_iter().map(Isa::name).collect::<Vec<_>>().join(", ")
 }
 
@@ -226,11 +226,11 @@ pub(super) struct Kernels {
     /// Columns of a panel.
     pub nr: usize,
     /// Products are of bf16 in pairs, with A in [`tiles`].
-    pub paired: bool,
+    pub bf16_dot: bool,
     /// Both operands activations.
     pub gemm: unsafe fn(&Gemm),
     /// B a [`Packed`](super::gemm::Packed).
-    pub project: unsafe fn(&Gemm),
+    pub gemm_packed: unsafe fn(&Gemm),
     /// Before and after the products of a task.
     begin: unsafe fn(),
     end: unsafe fn(),
@@ -244,12 +244,12 @@ pub(super) struct Kernels {
     /// (src, rows, n, ld, dst, width)
     pub transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
     /// (row, n, its lines of an operand)
-    narrow: unsafe fn(*const f32, usize, *mut f32),
+    row_to_bf16: unsafe fn(*const f32, usize, *mut f32),
     /// (src, rows, width, dst)
-    pub pair_rows: unsafe fn(*const f32, usize, usize, *mut f32),
+    pub interleave_rows_bf16: unsafe fn(*const f32, usize, usize, *mut f32),
     pub gelu: unsafe fn(*mut f32, usize),
     /// (row, n, its lines of an operand): GELU as exact as bf16 needs it
-    gelu_narrow: unsafe fn(*const f32, usize, *mut f32),
+    gelu_to_bf16: unsafe fn(*const f32, usize, *mut f32),
     pub tanh: unsafe fn(*mut f32, usize),
     pub sigmoid: unsafe fn(*mut f32, usize),
     pub exp: unsafe fn(*mut f32, usize),
@@ -263,28 +263,28 @@ pub(super) struct Kernels {
     /// (x, n, factor)
     pub scale: unsafe fn(*mut f32, usize, f32),
     /// (rounds) → (FLOPs, a value that keeps them alive)
-    pub burst: unsafe fn(usize) -> (f64, f32),
+    pub peak_flops: unsafe fn(usize) -> (f64, f32),
 }
 
 impl Kernels {
     /// Words of k values: a row of an operand A, or one column of an operand B of activations.
-    pub fn words(&self, k: usize) -> usize {
-        if self.paired { k.next_multiple_of(tiles::STEP) / 2 } else { k }
+    pub fn packed_stride(&self, k: usize) -> usize {
+        if self.bf16_dot { k.next_multiple_of(tiles::STEP) / 2 } else { k }
     }
 
     /// Rows that an operand A of `rows` rows has.
-    pub fn rows(&self, rows: usize) -> usize {
-        if self.paired { rows.next_multiple_of(tiles::ROWS) } else { rows }
+    pub fn padded_rows(&self, rows: usize) -> usize {
+        if self.bf16_dot { rows.next_multiple_of(tiles::ROWS) } else { rows }
     }
 
     /// Floats of an operand A of `rows` rows of k values.
     pub fn operand_len(&self, rows: usize, k: usize) -> usize {
-        self.rows(rows) * self.words(k)
+        self.padded_rows(rows) * self.packed_stride(k)
     }
 
     /// As [`Self::operand_len`], where f32 stay where they are.
-    pub fn narrowed_len(&self, rows: usize, k: usize) -> usize {
-        if self.paired { self.operand_len(rows, k) } else { 0 }
+    pub fn converted_len(&self, rows: usize, k: usize) -> usize {
+        if self.bf16_dot { self.operand_len(rows, k) } else { 0 }
     }
 
     /// Writes row `index` of an operand A of k values: `write` is told where to leave it as f32, which is in `spare` when it must
@@ -292,7 +292,7 @@ impl Kernels {
     ///
     /// # Safety
     /// The operand must have that row, `spare` room for k floats.
-    pub unsafe fn fill_row(
+    pub unsafe fn write_operand_row(
         &self,
         operand: *mut f32,
         index: usize,
@@ -302,9 +302,9 @@ impl Kernels {
     ) {
         // SAFETY: the caller's.
         unsafe {
-            if self.paired {
+            if self.bf16_dot {
                 write(spare);
-                (self.narrow)(spare, k, operand.add(tiles::row(index, k)));
+                (self.row_to_bf16)(spare, k, operand.add(tiles::row(index, k)));
             } else {
                 write(operand.add(index * k));
             }
@@ -314,8 +314,8 @@ impl Kernels {
     /// Rows of k f32, `ld` apart, as an operand A and its stride: `to` if they are narrowed, else the rows themselves.
     ///
     /// # Safety
-    /// The rows must be readable, `to` have room for [`Self::narrowed_len`] floats.
-    pub unsafe fn operand(
+    /// The rows must be readable, `to` have room for [`Self::converted_len`] floats.
+    pub unsafe fn to_operand(
         &self,
         rows: *const f32,
         count: usize,
@@ -323,21 +323,21 @@ impl Kernels {
         ld: usize,
         to: *mut f32,
     ) -> (*const f32, usize) {
-        if !self.paired {
+        if !self.bf16_dot {
             return (rows, ld);
         }
         for i in 0..count {
             // SAFETY: the caller's.
-            unsafe { (self.narrow)(rows.add(i * ld), k, to.add(tiles::row(i, k))) }
+            unsafe { (self.row_to_bf16)(rows.add(i * ld), k, to.add(tiles::row(i, k))) }
         }
-        (to, self.words(k))
+        (to, self.packed_stride(k))
     }
 
-    /// As [`Self::operand`] of the rows' GELU.
+    /// As [`Self::to_operand`] of the rows' GELU.
     ///
     /// # Safety
-    /// As [`Self::operand`]'s; the rows must be writable.
-    pub unsafe fn gelu_operand(
+    /// As [`Self::to_operand`]'s; the rows must be writable.
+    pub unsafe fn gelu_to_operand(
         &self,
         rows: *mut f32,
         count: usize,
@@ -349,18 +349,18 @@ impl Kernels {
             // SAFETY: the caller's.
             unsafe {
                 let row = rows.add(i * ld);
-                if self.paired {
-                    (self.gelu_narrow)(row, k, to.add(tiles::row(i, k)));
+                if self.bf16_dot {
+                    (self.gelu_to_bf16)(row, k, to.add(tiles::row(i, k)));
                 } else {
                     (self.gelu)(row, k);
                 }
             }
         }
-        if self.paired { (to, self.words(k)) } else { (rows, ld) }
+        if self.bf16_dot { (to, self.packed_stride(k)) } else { (rows, ld) }
     }
 
     /// Runs `f` with this thread ready for products.
-    pub fn session<R>(&self, f: impl FnOnce() -> R) -> R {
+    pub fn with_tile_registers<R>(&self, f: impl FnOnce() -> R) -> R {
         struct End(unsafe fn());
         impl Drop for End {
             fn drop(&mut self) {
@@ -376,38 +376,38 @@ impl Kernels {
 }
 
 /// Nothing to prepare.
-unsafe fn nothing() {}
+unsafe fn no_setup() {}
 
 macro_rules! compile_for {
     ($module:ident, $isa:expr, $simd:ty, $nv:literal $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
-            pub(super) static F32: Kernels = kernels(Format::F32, false, gemm, nothing, nothing);
-            pub(super) static BF16: Kernels = Kernels { project: widening, ..kernels(Format::Bf16, false, gemm, nothing, nothing) };
+            pub(super) static F32: Kernels = kernels(Format::F32, false, gemm, no_setup, no_setup);
+            pub(super) static BF16: Kernels = Kernels { gemm_packed: widening, ..kernels(Format::Bf16, false, gemm, no_setup, no_setup) };
             const NR: usize = $nv * <S as simd::Simd>::LANES;
         }
             gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
             widening(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::WIDENED }>(g);
-            burst(rounds: usize) -> (f64, f32) = ops::fma_burst::<S>(rounds);
+            peak_flops(rounds: usize) -> (f64, f32) = ops::fma_peak::<S>(rounds);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, pairs $nv:literal $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
-            pub(super) static F32: Kernels = kernels(Format::F32, false, f32, nothing, nothing);
-            pub(super) static BF16: Kernels = kernels(Format::Bf16, true, gemm, nothing, nothing);
+            pub(super) static F32: Kernels = kernels(Format::F32, false, f32, no_setup, no_setup);
+            pub(super) static BF16: Kernels = kernels(Format::Bf16, true, gemm, no_setup, no_setup);
             const NR: usize = $nv * <S as simd::Simd>::LANES;
         }
             f32(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::F32 }>(g);
-            gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
-            burst(rounds: usize) -> (f64, f32) = ops::fma_burst::<S>(rounds);
+            gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::BF16_DOT }>(g);
+            peak_flops(rounds: usize) -> (f64, f32) = ops::fma_peak::<S>(rounds);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, pairs only $nv:literal $(, $feature:literal)?) => {
         compile_for!(@module $module, $isa, $simd, $($feature)?; {
-            pub(super) static BF16: Kernels = kernels(Format::Bf16, true, gemm, nothing, nothing);
+            pub(super) static BF16: Kernels = kernels(Format::Bf16, true, gemm, no_setup, no_setup);
             const NR: usize = $nv * <S as simd::Simd>::LANES;
         }
-            gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::PAIRS }>(g);
-            burst(rounds: usize) -> (f64, f32) = ops::fma_burst::<S>(rounds);
+            gemm(g: &Gemm) = gemm::gemm::<S, $nv, { gemm::BF16_DOT }>(g);
+            peak_flops(rounds: usize) -> (f64, f32) = ops::fma_peak::<S>(rounds);
         );
     };
     ($module:ident, $isa:expr, $simd:ty, tiles $tiles:ty $(, $feature:literal)?) => {
@@ -416,7 +416,7 @@ macro_rules! compile_for {
             const NR: usize = tiles::NR;
         }
             gemm(g: &Gemm) = tiles::gemm::<$tiles>(g);
-            burst(rounds: usize) -> (f64, f32) = tiles::burst::<$tiles>(rounds);
+            peak_flops(rounds: usize) -> (f64, f32) = tiles::peak_flops::<$tiles>(rounds);
             begin() = <$tiles as tiles::Tiles>::begin();
             end() = <$tiles as tiles::Tiles>::end();
         );
@@ -431,7 +431,7 @@ macro_rules! compile_for {
 
             const fn kernels(
                 format: Format,
-                paired: bool,
+                bf16_dot: bool,
                 gemm: unsafe fn(&Gemm),
                 begin: unsafe fn(),
                 end: unsafe fn(),
@@ -439,20 +439,20 @@ macro_rules! compile_for {
                 Kernels {
                     target: Target { isa: $isa, format },
                     nr: NR,
-                    paired,
+                    bf16_dot,
                     gemm,
-                    project: gemm,
+                    gemm_packed: gemm,
                     begin,
                     end,
                     softmax,
-                    softmax_operand: if paired { softmax_pairs } else { softmax },
+                    softmax_operand: if bf16_dot { softmax_bf16 } else { softmax },
                     normalize,
                     rotate,
-                    transpose: if paired { transpose_pairs } else { transpose },
-                    narrow,
-                    pair_rows,
+                    transpose: if bf16_dot { transpose_bf16 } else { transpose },
+                    row_to_bf16,
+                    interleave_rows_bf16,
                     gelu,
-                    gelu_narrow,
+                    gelu_to_bf16,
                     tanh,
                     sigmoid,
                     exp,
@@ -461,24 +461,24 @@ macro_rules! compile_for {
                     add_assign,
                     prefetch,
                     scale,
-                    burst,
+                    peak_flops,
                 }
             }
 
             // SAFETY of all: the kernels are handed out only where the instruction set is; pointers are the caller's.
             compile_for!(@fns $($feature)?; $($gemm)*
                 softmax(t: &SoftmaxTile) = ops::softmax::<S, false>(t);
-                softmax_pairs(t: &SoftmaxTile) = ops::softmax::<S, true>(t);
+                softmax_bf16(t: &SoftmaxTile) = ops::softmax::<S, true>(t);
                 normalize(x: *const f32, out: *mut f32, n: usize, gamma: *const f32) = ops::normalize::<S>(x, out, n, gamma);
                 rotate(x: *mut f32, table: *const f32, n: usize) = ops::rotate::<S>(x, table, n);
                 transpose(src: *const f32, rows: usize, n: usize, ld: usize, dst: *mut f32, width: usize)
                     = ops::transpose(src, rows, n, ld, dst, width);
-                transpose_pairs(src: *const f32, rows: usize, n: usize, ld: usize, dst: *mut f32, width: usize)
-                    = ops::transpose_pairs::<S>(src, rows, n, ld, dst, width);
-                narrow(row: *const f32, n: usize, lines: *mut f32) = ops::narrow::<S>(row, n, lines);
-                pair_rows(src: *const f32, rows: usize, width: usize, dst: *mut f32) = ops::pair_rows::<S>(src, rows, width, dst);
+                transpose_bf16(src: *const f32, rows: usize, n: usize, ld: usize, dst: *mut f32, width: usize)
+                    = ops::transpose_bf16::<S>(src, rows, n, ld, dst, width);
+                row_to_bf16(row: *const f32, n: usize, lines: *mut f32) = ops::row_to_bf16::<S>(row, n, lines);
+                interleave_rows_bf16(src: *const f32, rows: usize, width: usize, dst: *mut f32) = ops::interleave_rows_bf16::<S>(src, rows, width, dst);
                 gelu(x: *mut f32, n: usize) = ops::map::<S, ops::Gelu>(x, n);
-                gelu_narrow(row: *const f32, n: usize, lines: *mut f32) = ops::map_operand::<S, ops::GeluCoarse>(row, n, lines);
+                gelu_to_bf16(row: *const f32, n: usize, lines: *mut f32) = ops::map_to_operand::<S, ops::GeluCoarse>(row, n, lines);
                 tanh(x: *mut f32, n: usize) = ops::map::<S, ops::Tanh>(x, n);
                 sigmoid(x: *mut f32, n: usize) = ops::map::<S, ops::Sigmoid>(x, n);
                 exp(x: *mut f32, n: usize) = ops::map::<S, ops::Exp>(x, n);

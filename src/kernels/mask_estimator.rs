@@ -1,18 +1,18 @@
-//! From features to masks: for each stem and band a small MLP and a GLU, grouped into GEMMs over many frames.
+//! Mask estimators: a small MLP and a GLU for each stem and band, as GEMMs over many frames.
 
 use super::error::KernelError;
 use super::gemm::{Gemm, Packed, pad_bias};
 use super::isa::{Kernels, Target};
 use super::pool::Pool;
-use super::rows::{Rows, Sequences};
+use super::rows::{SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
-use super::transformer::{AHEAD, Linear, fold, nonzero};
+use super::transformer::{Linear, PREFETCH_ROWS, fold_gain, require_nonzero};
 
-/// Frames taken through the layers at a time.
+/// Frames per step through the layers.
 const TILE: usize = 96;
-/// Frames of a task: enough that a band's weights are worth fetching.
+/// Frames per task: enough to amortise loading a band's weights.
 const FRAMES: usize = 4 * TILE;
-/// Mask values taken through the GLU at a time.
+/// Mask values per step of the GLU.
 const COLUMNS: usize = 128;
 
 /// The MLP of one band of one stem, packed; `mask_estimators.{n}.to_freqs.{k}.0`.
@@ -35,14 +35,14 @@ impl BandMlp {
         norm: Option<&[f32]>,
     ) -> Result<Self, KernelError> {
         let kernels = target.into().kernels()?;
-        let folded = norm.map(fold);
-        nonzero("the number of Linears of a mask estimator", layers.len())?;
+        let folded = norm.map(fold_gain);
+        require_nonzero("the number of Linears of a mask estimator", layers.len())?;
         let mut packed = Vec::with_capacity(layers.len());
         let mut width = 0;
         let mut dim = 0;
         for (i, layer) in layers.iter().enumerate() {
-            let n = nonzero("a mask estimator's bias", layer.bias.len())?;
-            let k = nonzero("a mask estimator's weight", layer.weight.len() / n)?;
+            let n = require_nonzero("a mask estimator's bias", layer.bias.len())?;
+            let k = require_nonzero("a mask estimator's weight", layer.weight.len() / n)?;
             let columns = if i == 0 { folded.as_deref() } else { None };
             if i == 0 {
                 (dim, width) = (columns.map_or(k, <[f64]>::len), columns.map_or(k, <[f64]>::len));
@@ -56,7 +56,7 @@ impl BandMlp {
                     found: n,
                 });
             }
-            // The last Linear is two: values and gates, so that a GLU can follow each few columns.
+            // The last Linear is packed as two, values and gates, so that the GLU can run on a few columns at a time.
             let parts = if last { 2 } else { 1 };
             for rows in (0..parts).map(|part| part * n / parts..(part + 1) * n / parts) {
                 let weight = &layer.weight[rows.start * width..rows.end * width];
@@ -95,14 +95,14 @@ pub struct MaskEstimator {
     normalize: bool,
     /// `[stem][band]`.
     stems: Vec<Vec<BandMlp>>,
-    /// Where each band begins among the mask values of a frame.
+    /// First mask value of each band in a frame.
     from: Vec<usize>,
     dim_out: usize,
     widest: usize,
 }
 
 impl MaskEstimator {
-    /// Puts the bands of all stems together, `stems[stem][band]`. `normalize`: the MLPs were made with a norm.
+    /// Combines the bands of all stems, `stems[stem][band]`. `normalize`: the MLPs were packed with a norm.
     pub fn new(stems: Vec<Vec<BandMlp>>, normalize: bool) -> Result<Self, KernelError> {
         let none = || KernelError::Size { what: "mask estimators".to_owned(), expected: 1, found: 0 };
         let model = stems.first().ok_or_else(none)?;
@@ -161,12 +161,12 @@ impl MaskEstimator {
         let (stems, bands) = (self.stems.len(), self.from.len());
         KernelError::check("x", frames.saturating_mul(bands * self.dim), x.len())?;
         KernelError::check("masks", frames.saturating_mul(stems * self.dim_out), masks.len())?;
-        let rows = Rows::new(masks, self.dim_out, Sequences::band(stems, frames));
-        // Equal blocks, no more frames than needed to give every thread some.
+        let rows = SequenceRows::new(masks, self.dim_out, Sequences::band(stems, frames));
+        // Equal blocks of frames.
         let blocks = frames.div_ceil(FRAMES);
         let block = frames.div_ceil(blocks.max(1)).next_multiple_of(TILE.min(frames.max(1)));
         pool.run(blocks * bands * stems, |task| {
-            // The widest bands are the last: begun first, so that the end is even.
+            // The widest bands come last in a frame; they start first so that the tasks end together.
             let k = bands - 1 - task / (blocks * stems);
             let (n, first) = ((task / blocks) % stems, (task % blocks) * block);
             let last = (first + block).min(frames);
@@ -174,7 +174,7 @@ impl MaskEstimator {
             while from < last {
                 let m = TILE.min(last - from);
                 // SAFETY: masks of this stem, band and frames are this task's alone.
-                self.kernels.session(|| unsafe { self.tile(x, &rows, n, k, from, m, frames) });
+                self.kernels.with_tile_registers(|| unsafe { self.tile(x, &rows, n, k, from, m, frames) });
                 from += m;
             }
         });
@@ -189,7 +189,7 @@ impl MaskEstimator {
     unsafe fn tile(
         &self,
         x: &[f32],
-        masks: &Rows<'_>,
+        masks: &SequenceRows<'_>,
         n: usize,
         k: usize,
         first: usize,
@@ -199,26 +199,26 @@ impl MaskEstimator {
         let (kn, nr, dim, bands) = (self.kernels, self.kernels.nr, self.dim, self.from.len());
         let mlp = &self.stems[n][k];
         let columns = COLUMNS.next_multiple_of(nr);
-        let lda = kn.words(dim);
+        let lda = kn.packed_stride(dim);
         let sizes = [
             kn.operand_len(m, dim),
             dim,
             m * self.widest,
             m * self.widest,
-            kn.narrowed_len(m, self.widest),
+            kn.converted_len(m, self.widest),
             m * columns,
             m * columns,
         ];
-        with_scratch(sizes, |[xn, spare, ping, pong, narrowed, value, gate]| {
+        with_scratch(sizes, |[xn, spare, ping, pong, converted, value, gate]| {
             let [xn, spare, mut ping, mut pong] = [xn, spare, ping, pong].map(<[f32]>::as_mut_ptr);
-            let [narrowed, value, gate] = [narrowed, value, gate].map(<[f32]>::as_mut_ptr);
+            let [converted, value, gate] = [converted, value, gate].map(<[f32]>::as_mut_ptr);
             // SAFETY: pointers are scratch slices of the sizes above, rows of x or of this task's masks.
             unsafe {
                 for row in 0..m {
                     let source = |row: usize| &x[((first + row) * bands + k) * dim..][..dim];
-                    (kn.prefetch)(source((row + AHEAD).min(m - 1)).as_ptr(), dim);
+                    (kn.prefetch)(source((row + PREFETCH_ROWS).min(m - 1)).as_ptr(), dim);
                     let source = source(row).as_ptr();
-                    kn.fill_row(xn, row, dim, spare, |to| {
+                    kn.write_operand_row(xn, row, dim, spare, |to| {
                         if self.normalize {
                             (kn.normalize)(source, to, dim, std::ptr::null());
                         } else {
@@ -234,7 +234,7 @@ impl MaskEstimator {
                              n: usize,
                              c,
                              ldc| {
-                    (kn.project)(&Gemm {
+                    (kn.gemm_packed)(&Gemm {
                         m,
                         n: n.next_multiple_of(nr),
                         k: weight.k,
@@ -253,7 +253,7 @@ impl MaskEstimator {
                     let width = hidden.0.padded();
                     layer(hidden, a, lda, 0, width, ping, width);
                     (kn.tanh)(ping, m * width);
-                    (a, lda) = kn.operand(ping, m, hidden.0.n, width, narrowed);
+                    (a, lda) = kn.to_operand(ping, m, hidden.0.n, width, converted);
                     std::mem::swap(&mut ping, &mut pong);
                 }
                 let out = mlp.dim_out();

@@ -1,4 +1,4 @@
-//! Element- and row-wise kernels over slices in memory, any length, any alignment.
+//! Elementwise and row-wise kernels over slices of any length and alignment.
 //!
 //! # Safety
 //! Each function needs the instruction set of `S` and pointers valid for the lengths it names.
@@ -7,7 +7,7 @@ use super::math;
 use super::simd::{MAX_LANES, Pair, Simd};
 use super::tiles::{self, STEP, TILE};
 
-/// As many vectors at once as hide the latency of a polynomial.
+/// Four vectors at a time, which hides the latency of a polynomial.
 type Interleaved<S> = Pair<Pair<S>>;
 
 /// Loads `n < LANES` values; the other lanes hold `fill`.
@@ -43,7 +43,7 @@ unsafe fn store_tail<S: Simd>(p: *mut f32, v: S::V, n: usize) {
 /// # Safety
 /// See the module.
 #[inline(always)]
-unsafe fn lanes<S: Simd>(v: S::V) -> [f32; MAX_LANES] {
+unsafe fn to_lanes<S: Simd>(v: S::V) -> [f32; MAX_LANES] {
     let mut buffer = [0.0; MAX_LANES];
     // SAFETY: LANES ≤ MAX_LANES.
     unsafe { S::store(buffer.as_mut_ptr(), v) };
@@ -55,10 +55,10 @@ unsafe fn lanes<S: Simd>(v: S::V) -> [f32; MAX_LANES] {
 #[inline(always)]
 unsafe fn sum<S: Simd>(v: S::V) -> f32 {
     // SAFETY: as the caller's.
-    unsafe { lanes::<S>(v)[..S::LANES].iter().sum() }
+    unsafe { to_lanes::<S>(v)[..S::LANES].iter().sum() }
 }
 
-/// A function of one vector, as a type: closures would not inherit the instruction set.
+/// A function of one vector, as a type because closures do not inherit `target_feature`.
 pub(super) trait Map<S: Simd> {
     /// # Safety
     /// See the module.
@@ -67,7 +67,7 @@ pub(super) trait Map<S: Simd> {
 
 /// Exact GELU.
 pub(super) struct Gelu;
-/// GELU as exact as a bf16 needs it.
+/// GELU with bf16 accuracy.
 pub(super) struct GeluCoarse;
 /// tanh.
 pub(super) struct Tanh;
@@ -159,7 +159,7 @@ pub(super) unsafe fn add_assign<S: Simd>(x: *mut f32, y: *const f32, n: usize) {
     }
 }
 
-/// Asks for n values. Rows that lie far apart are new pages, which the processor does not foresee.
+/// Prefetches n values. Rows that lie far apart are on new pages, which the hardware prefetcher does not follow.
 ///
 /// # Safety
 /// The instruction set only: any address will do.
@@ -262,9 +262,9 @@ pub(super) unsafe fn rotate<S: Simd>(x: *mut f32, table: *const f32, n: usize) {
 
 /// One tile of the online softmax, in base 2.
 pub(super) struct SoftmaxTile {
-    /// Scores [rows, n] with row stride `ld`; replaced by p = 2^(score − running maximum), unless that goes to `operand`.
+    /// Scores [rows, n] with row stride `ld`; replaced by p = 2^(score − running maximum) unless written to `operand`.
     pub scores: *mut f32,
-    /// For products of bf16: p as an operand of tiles.
+    /// For products of bf16: receives p as an operand of tiles.
     pub operand: *mut f32,
     pub rows: usize,
     pub n: usize,
@@ -280,25 +280,25 @@ pub(super) struct SoftmaxTile {
     pub first: bool,
 }
 
-/// 2ˣ, as exact as its operand.
+/// 2ˣ with the accuracy of the operand's format.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-unsafe fn power<S: Simd, const PAIRED: bool>(x: S::V) -> S::V {
+unsafe fn exp2_for<S: Simd, const BF16: bool>(x: S::V) -> S::V {
     // SAFETY: the caller's.
-    unsafe { if PAIRED { math::exp2_coarse::<S>(x) } else { math::exp2::<S>(x) } }
+    unsafe { if BF16 { math::exp2_coarse::<S>(x) } else { math::exp2::<S>(x) } }
 }
 
-/// Values i.. of a row: to its lines of an operand of tiles, or where they lie.
+/// Stores values i.. of a row: in its lines of an operand of tiles, or in place.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-unsafe fn put<S: Simd, const PAIRED: bool>(row: *mut f32, lines: *mut u16, i: usize, v: S::V) {
+unsafe fn store_value<S: Simd, const BF16: bool>(row: *mut f32, lines: *mut u16, i: usize, v: S::V) {
     // SAFETY: the caller's; LANES divides STEP.
     unsafe {
-        if PAIRED {
+        if BF16 {
             S::store_bf16(lines.add(i / STEP * TILE + i % STEP), v);
         } else {
             S::store(row.add(i), v);
@@ -309,7 +309,7 @@ unsafe fn put<S: Simd, const PAIRED: bool>(row: *mut f32, lines: *mut u16, i: us
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn softmax<S: Simd, const PAIRED: bool>(t: &SoftmaxTile) {
+pub(super) unsafe fn softmax<S: Simd, const BF16: bool>(t: &SoftmaxTile) {
     // SAFETY: every row lies at row · ld with n values; the loops stay below n.
     unsafe {
         for row in 0..t.rows {
@@ -332,7 +332,7 @@ pub(super) unsafe fn softmax<S: Simd, const PAIRED: bool>(t: &SoftmaxTile) {
                 high = S::max(high, load_tail::<S>(s.add(i), t.n - i, f32::NEG_INFINITY));
             }
             let mut max = f32::NEG_INFINITY;
-            for &v in &lanes::<S>(high)[..S::LANES] {
+            for &v in &to_lanes::<S>(high)[..S::LANES] {
                 max = if v > max { v } else { max };
             }
             let shift = S::splat(max);
@@ -341,33 +341,33 @@ pub(super) unsafe fn softmax<S: Simd, const PAIRED: bool>(t: &SoftmaxTile) {
             i = 0;
             while i + 2 * S::LANES <= t.n {
                 let v = Pair::<S>::load(s.add(i));
-                let p = power::<Pair<S>, PAIRED>(Pair::<S>::sub(v, [shift; 2]));
-                put::<S, PAIRED>(s, lines, i, p[0]);
-                put::<S, PAIRED>(s, lines, i + S::LANES, p[1]);
+                let p = exp2_for::<Pair<S>, BF16>(Pair::<S>::sub(v, [shift; 2]));
+                store_value::<S, BF16>(s, lines, i, p[0]);
+                store_value::<S, BF16>(s, lines, i + S::LANES, p[1]);
                 total = S::add(total, S::add(p[0], p[1]));
                 i += 2 * S::LANES;
             }
             while i + S::LANES <= t.n {
-                let p = power::<S, PAIRED>(S::sub(S::load(s.add(i)), shift));
-                put::<S, PAIRED>(s, lines, i, p);
+                let p = exp2_for::<S, BF16>(S::sub(S::load(s.add(i)), shift));
+                store_value::<S, BF16>(s, lines, i, p);
                 total = S::add(total, p);
                 i += S::LANES;
             }
             if i < t.n {
                 // 2^(−∞ − max) = 0 in the unused lanes.
                 let v = load_tail::<S>(s.add(i), t.n - i, f32::NEG_INFINITY);
-                let p = power::<S, PAIRED>(S::sub(v, shift));
-                if PAIRED {
-                    put::<S, PAIRED>(s, lines, i, p);
+                let p = exp2_for::<S, BF16>(S::sub(v, shift));
+                if BF16 {
+                    store_value::<S, BF16>(s, lines, i, p);
                     i += S::LANES;
                 } else {
                     store_tail::<S>(s.add(i), p, t.n - i);
                 }
                 total = S::add(total, p);
             }
-            if PAIRED {
+            if BF16 {
                 while i < t.n.next_multiple_of(STEP) {
-                    put::<S, PAIRED>(s, lines, i, S::splat(0.0));
+                    store_value::<S, BF16>(s, lines, i, S::splat(0.0));
                     i += S::LANES;
                 }
             }
@@ -376,7 +376,7 @@ pub(super) unsafe fn softmax<S: Simd, const PAIRED: bool>(t: &SoftmaxTile) {
             if t.first {
                 *t.sum.add(row) = total;
             } else {
-                let fade = lanes::<S>(math::exp2::<S>(S::splat(old - max)))[0];
+                let fade = to_lanes::<S>(math::exp2::<S>(S::splat(old - max)))[0];
                 *t.sum.add(row) = *t.sum.add(row) * fade + total;
                 if fade != 1.0 {
                     scale::<S>(t.out.add(row * t.out_ld), t.out_n, fade);
@@ -414,12 +414,12 @@ pub(super) unsafe fn transpose(
     }
 }
 
-/// As [`transpose`], to words of two bf16 and padded with zeros to a whole step of a product of tiles.
+/// [`transpose`] to words of two bf16, zero padded to whole [`STEP`]s.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn transpose_pairs<S: Simd>(
+pub(super) unsafe fn transpose_bf16<S: Simd>(
     src: *const f32,
     rows: usize,
     n: usize,
@@ -434,7 +434,7 @@ pub(super) unsafe fn transpose_pairs<S: Simd>(
         unsafe {
             for j in 0..width {
                 if j < rows {
-                    narrow_line::<S>(src.add(j * ld + k), STEP.min(n - k), words.as_mut_ptr().cast());
+                    line_to_bf16::<S>(src.add(j * ld + k), STEP.min(n - k), words.as_mut_ptr().cast());
                 } else {
                     words = [0; STEP / 2];
                 }
@@ -446,12 +446,12 @@ pub(super) unsafe fn transpose_pairs<S: Simd>(
     }
 }
 
-/// n ≤ STEP values to a line of STEP bf16, zeros behind them.
+/// Converts n ≤ STEP values to a zero padded line of STEP bf16.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-unsafe fn narrow_line<S: Simd>(row: *const f32, n: usize, line: *mut u16) {
+unsafe fn line_to_bf16<S: Simd>(row: *const f32, n: usize, line: *mut u16) {
     let mut i = 0;
     // SAFETY: i + LANES ≤ STEP, which LANES divides; the tail is n − i < LANES.
     unsafe {
@@ -466,24 +466,24 @@ unsafe fn narrow_line<S: Simd>(row: *const f32, n: usize, line: *mut u16) {
     }
 }
 
-/// A row of `n` f32 to its lines of an operand of tiles, which are [`TILE`] bf16 apart.
+/// Converts a row of `n` f32 to its lines of an operand of tiles, which are [`TILE`] bf16 apart.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn narrow<S: Simd>(row: *const f32, n: usize, lines: *mut f32) {
+pub(super) unsafe fn row_to_bf16<S: Simd>(row: *const f32, n: usize, lines: *mut f32) {
     for k in (0..n).step_by(STEP) {
         // SAFETY: a line for each STEP of n.
-        unsafe { narrow_line::<S>(row.add(k), STEP.min(n - k), lines.cast::<u16>().add(k / STEP * TILE)) }
+        unsafe { line_to_bf16::<S>(row.add(k), STEP.min(n - k), lines.cast::<u16>().add(k / STEP * TILE)) }
     }
 }
 
-/// f(x) of a row of `n` f32, f(0) = 0, to its lines of an operand of tiles.
+/// Writes f(x) of a row of `n` f32, with f(0) = 0, to its lines of an operand of tiles.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn map_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
+pub(super) unsafe fn map_to_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
     row: *const f32,
     n: usize,
     lines: *mut f32,
@@ -495,7 +495,7 @@ pub(super) unsafe fn map_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
         while i + Interleaved::<S>::LANES <= n {
             let v = <F as Map<Interleaved<S>>>::map(Interleaved::<S>::load(row.add(i)));
             for (j, v) in v.into_iter().flatten().enumerate() {
-                put::<S, true>(core::ptr::null_mut(), lines, i + j * S::LANES, v);
+                store_value::<S, true>(core::ptr::null_mut(), lines, i + j * S::LANES, v);
             }
             i += Interleaved::<S>::LANES;
         }
@@ -505,7 +505,7 @@ pub(super) unsafe fn map_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
             } else {
                 load_tail::<S>(row.wrapping_add(i), n.saturating_sub(i), 0.0)
             };
-            put::<S, true>(core::ptr::null_mut(), lines, i, <F as Map<S>>::map(v));
+            store_value::<S, true>(core::ptr::null_mut(), lines, i, <F as Map<S>>::map(v));
             i += S::LANES;
         }
     }
@@ -517,7 +517,12 @@ pub(super) unsafe fn map_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
 /// # Safety
 /// See the module. `dst` must have room for the padded pairs and not overlap `src`; LANES must divide `width`.
 #[inline(always)]
-pub(super) unsafe fn pair_rows<S: Simd>(src: *const f32, rows: usize, width: usize, dst: *mut f32) {
+pub(super) unsafe fn interleave_rows_bf16<S: Simd>(
+    src: *const f32,
+    rows: usize,
+    width: usize,
+    dst: *mut f32,
+) {
     // SAFETY: reads stay within rows · width, writes within the padded pairs.
     unsafe {
         for pair in 0..rows.next_multiple_of(STEP) / 2 {
@@ -535,13 +540,13 @@ pub(super) unsafe fn pair_rows<S: Simd>(src: *const f32, rows: usize, width: usi
     }
 }
 
-/// Arithmetic without memory: `rounds` rounds of 12 independent chains of fused multiply-adds. Returns the FLOPs done; for the
-/// benchmark's peak.
+/// Runs `rounds` rounds of 12 independent chains of multiply-adds on registers. Returns their FLOPs and a value that keeps them
+/// from being optimised away.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn fma_burst<S: Simd>(rounds: usize) -> (f64, f32) {
+pub(super) unsafe fn fma_peak<S: Simd>(rounds: usize) -> (f64, f32) {
     // SAFETY: as the caller's.
     unsafe {
         let mut acc = [S::splat(0.0); 12];

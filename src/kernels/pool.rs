@@ -1,4 +1,4 @@
-//! The crate's own threads: as many as the user asks for, shared by all separators of a process, joined when the last lets go.
+//! The crate's own thread pool. All separators of a process share it; it is joined when the last clone is dropped.
 
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use super::error::KernelError;
 use super::scratch;
 
-/// Worker threads, named `nullsum-0` onwards. Cloning shares them; the last clone to go joins them.
+/// Worker threads named `nullsum-0`, `nullsum-1`, …. Clones share the threads; dropping the last clone joins them.
 #[derive(Clone)]
 pub struct Pool {
     inner: Arc<Inner>,
@@ -22,19 +22,19 @@ struct Inner {
     threads: usize,
 }
 
-/// Pools given out by [`Pool::shared`], one a size.
+/// Pools created by [`Pool::shared`], one for each size.
 static SHARED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
 
 impl Pool {
-    /// A pool of its own; 0 means one thread for each processor available.
+    /// A new pool; 0 threads means one for each available processor.
     pub fn new(threads: usize) -> Result<Self, KernelError> {
         Ok(Self { inner: Arc::new(Inner::new(resolve(threads))?) })
     }
 
-    /// The process's pool of that size, started when nobody holds one.
+    /// The process-wide pool of that size, started if none is alive.
     pub fn shared(threads: usize) -> Result<Self, KernelError> {
         let threads = resolve(threads);
-        // Outlives the lock: a pool whose last other holder lets go meanwhile is joined after it.
+        // Declared before the lock: if this holds the last clone of a pool, the pool is joined after the lock is released.
         let alive: Vec<Arc<Inner>>;
         let mut shared = SHARED.lock();
         shared.retain(|pool| pool.strong_count() > 0);
@@ -47,12 +47,12 @@ impl Pool {
         Ok(Self { inner })
     }
 
-    /// Worker threads.
+    /// Number of worker threads.
     pub fn threads(&self) -> usize {
         self.inner.threads
     }
 
-    /// Runs `f` on a worker, so that rayon's parallel iterators inside it use this pool and no other.
+    /// Runs `f` on a worker, so that rayon's parallel iterators inside it use this pool.
     pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
         match &self.inner.rayon {
             Some(rayon) => rayon.install(f),
@@ -60,7 +60,7 @@ impl Pool {
         }
     }
 
-    /// Runs tasks 0..n, each once, in any order, and waits for all.
+    /// Runs tasks 0..n, each once and in any order, and waits for all of them.
     pub fn run(&self, tasks: usize, f: impl Fn(usize) + Send + Sync) {
         match tasks {
             0 => {}
@@ -69,7 +69,7 @@ impl Pool {
         }
     }
 
-    /// Fills the scratch memory of every worker with NaN, so that a test sees whoever reads before writing.
+    /// Fills the scratch memory of every worker with NaN, so that a test notices reads of memory that was not written.
     #[doc(hidden)]
     pub fn poison_scratch(&self) {
         if let Some(rayon) = &self.inner.rayon {

@@ -1,4 +1,4 @@
-//! Rotary position embedding: a table of cosines and sines that grows with the longest sequence seen.
+//! Rotary position embedding: a table of cosines and sines that grows with the longest sequence so far.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use parking_lot::RwLock;
 
 use super::error::KernelError;
 
-/// The rotation of interleaved pairs by `position · freqs[i]`, shared by all blocks with the same frequencies.
+/// Rotation of interleaved pairs by `position · freqs[i]`. Blocks with the same frequencies share one table.
 #[derive(Debug)]
 pub struct Rotary {
     freqs: Vec<f32>,
@@ -16,7 +16,7 @@ pub struct Rotary {
 }
 
 impl Rotary {
-    /// `freqs` as in the checkpoint's `rotary_embed.freqs`, at most `dim_head / 2` of them; features beyond stay as they are.
+    /// `freqs` as in the checkpoint's `rotary_embed.freqs`, at most `dim_head / 2`. Features beyond them are not rotated.
     pub fn new(freqs: &[f32], dim_head: usize) -> Result<Self, KernelError> {
         if 2 * freqs.len() > dim_head {
             return Err(KernelError::Value {
@@ -28,7 +28,7 @@ impl Rotary {
         Ok(Self { freqs: freqs.to_vec(), dim_head, table: RwLock::new(Arc::from([])) })
     }
 
-    /// Features of a head.
+    /// Features per head.
     pub fn dim_head(&self) -> usize {
         self.dim_head
     }
@@ -49,7 +49,7 @@ impl Rotary {
                 let (cos, sin) = row.split_at_mut(self.dim_head);
                 cos.fill(1.0);
                 for (i, &freq) in self.freqs.iter().enumerate() {
-                    // The product in f32, as the reference forms it; its cosine as exact as can be.
+                    // The reference forms the angle in f32; its cosine and sine are taken in f64.
                     let (s, c) = f64::from(position as f32 * freq).sin_cos();
                     cos[2 * i] = c as f32;
                     cos[2 * i + 1] = c as f32;

@@ -1,13 +1,13 @@
-//! Which rows of x [batch, frames, bands, dim] make a sequence.
+//! How x [batch, frames, bands, dim] is cut into sequences along time or bands.
 
 use std::marker::PhantomData;
 
 /// The axis a sequence runs along.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Axis {
-    /// A band's frames.
+    /// The frames of a band.
     Time,
-    /// A frame's bands.
+    /// The bands of a frame.
     Band,
 }
 
@@ -20,27 +20,27 @@ pub struct Sequences {
     pub frames: usize,
     /// Bands.
     pub bands: usize,
-    /// What a sequence runs along.
+    /// The axis a sequence runs along.
     pub axis: Axis,
 }
 
 impl Sequences {
-    /// One chunk, each band a sequence.
+    /// One chunk; each band is a sequence of frames.
     pub fn time(frames: usize, bands: usize) -> Self {
         Self { batch: 1, frames, bands, axis: Axis::Time }
     }
 
-    /// One chunk, each frame a sequence.
+    /// One chunk; each frame is a sequence of bands.
     pub fn band(frames: usize, bands: usize) -> Self {
         Self { batch: 1, frames, bands, axis: Axis::Band }
     }
 
-    /// Rows of `dim` values in all.
+    /// Total number of rows of `dim` values.
     pub fn rows(&self) -> usize {
         self.batch.saturating_mul(self.frames).saturating_mul(self.bands)
     }
 
-    /// How many sequences of which length.
+    /// (number of sequences, length of each).
     pub(super) fn count_and_len(&self) -> (usize, usize) {
         match self.axis {
             Axis::Time => (self.batch.saturating_mul(self.bands), self.frames),
@@ -49,20 +49,20 @@ impl Sequences {
     }
 }
 
-/// Rows of x in sequence order, for tasks on several threads that each own some.
-pub(super) struct Rows<'a> {
+/// Rows of x in sequence order. Tasks on several threads share it; each task owns some of the rows.
+pub(super) struct SequenceRows<'a> {
     base: *mut f32,
     dim: usize,
     sequences: Sequences,
     borrow: PhantomData<&'a mut [f32]>,
 }
 
-// SAFETY: `Rows` only computes addresses; whoever dereferences them owns the row (see the tasks).
-unsafe impl Send for Rows<'_> {}
+// SAFETY: `SequenceRows` only computes addresses; whoever dereferences them owns the row (see the tasks).
+unsafe impl Send for SequenceRows<'_> {}
 // SAFETY: as above.
-unsafe impl Sync for Rows<'_> {}
+unsafe impl Sync for SequenceRows<'_> {}
 
-impl<'a> Rows<'a> {
+impl<'a> SequenceRows<'a> {
     /// `x` must hold `sequences.rows() · dim` values.
     pub fn new(x: &'a mut [f32], dim: usize, sequences: Sequences) -> Self {
         debug_assert_eq!(x.len(), sequences.rows() * dim);
@@ -76,7 +76,7 @@ impl<'a> Rows<'a> {
     /// The row at `index`, counted sequence by sequence.
     ///
     /// # Safety
-    /// `index` must be below [`Self::count`]; the row is shared by all who ask for it.
+    /// `index` must be below [`Self::count`]; the caller must own the row.
     pub unsafe fn ptr(&self, index: usize) -> *mut f32 {
         let Sequences { frames, bands, axis, .. } = self.sequences;
         let row = match axis {

@@ -1,4 +1,4 @@
-//! Aligned memory, and a scratch arena for each thread that grows to the largest task and stays.
+//! Aligned memory, and a scratch arena per thread that grows to the largest task and is kept.
 
 use std::cell::RefCell;
 use std::ops::{Deref, DerefMut};
@@ -8,7 +8,7 @@ use std::ops::{Deref, DerefMut};
 #[repr(C, align(64))]
 struct Line([f32; 16]);
 
-/// Floats that start on a cache line.
+/// A vector of floats aligned to a cache line.
 #[derive(Default)]
 pub(super) struct AlignedVec {
     lines: Vec<Line>,
@@ -42,13 +42,13 @@ thread_local! {
     static ARENA: RefCell<AlignedVec> = RefCell::default();
 }
 
-/// Floats after each slice that nobody may write; checked in debug builds.
+/// Guard floats after each slice; debug builds check that nothing wrote to them.
 const GUARD: usize = if cfg!(debug_assertions) { 16 } else { 0 };
-/// What a guard holds: a NaN that no arithmetic makes.
+/// Bits of a guard float: a NaN that no arithmetic produces.
 const GUARD_BITS: u32 = 0x7fb1_ade5;
 
-/// Slices cut from this thread's arena, in the order of `sizes`, each on a cache line. Their contents are whatever was there.
-/// `f` must not call this again.
+/// Calls `f` with slices of this thread's arena of the given `sizes`, each aligned to a cache line. Their contents are
+/// unspecified. `f` must not call `with_scratch` again.
 pub(super) fn with_scratch<const N: usize, R>(sizes: [usize; N], f: impl FnOnce([&mut [f32]; N]) -> R) -> R {
     let total = sizes.iter().map(|n| n.next_multiple_of(16) + GUARD).sum();
     ARENA.with(|arena| {

@@ -61,7 +61,7 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn abs(v: Self::V) -> Self::V;
     /// The magnitude of `v` with the sign of `sign`.
     unsafe fn copysign(v: Self::V, sign: Self::V) -> Self::V;
-    /// Asks for the cache line at `p`, which may be any address.
+    /// Prefetches the cache line at `p`, which may be any address.
     #[inline(always)]
     unsafe fn prefetch(_p: *const f32) {}
     /// Each lane's lower half as a bf16.
@@ -70,7 +70,7 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn upper_bf16(v: Self::V) -> Self::V;
     /// Lanes of two bf16: `c` + lower · lower + upper · upper.
     #[inline(always)]
-    unsafe fn dot_pairs(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+    unsafe fn dot_bf16(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
         // SAFETY: the caller's.
         unsafe {
             let upper = Self::fma(Self::upper_bf16(a), Self::upper_bf16(b), c);
@@ -117,7 +117,7 @@ fn to_bf16(x: f32) -> u16 {
     (if x.is_nan() { bits | 0x0040_0000 } else { rounded } >> 16) as u16
 }
 
-/// Two vectors at once: long chains of dependent operations, such as polynomials, interleave by twos and hide their latency.
+/// Two vectors at once. Interleaving two chains of dependent operations, such as polynomials, hides their latency.
 #[derive(Clone, Copy)]
 pub(super) struct Pair<S>(PhantomData<S>);
 
@@ -176,11 +176,11 @@ impl<S: Simd> Simd for Pair<S> {
     }
 }
 
-/// Plain Rust, for processors without a path of their own, and the yardstick of the others.
+/// Plain Rust, for processors without their own implementation, and the reference for the others.
 #[derive(Clone, Copy)]
 pub(super) struct Portable;
 
-/// Four floats: what every 64-bit baseline has.
+/// Four floats, the vector width of 64-bit baselines.
 #[derive(Clone, Copy)]
 #[repr(align(16))]
 pub(super) struct F4([f32; 4]);

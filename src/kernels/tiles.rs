@@ -96,7 +96,7 @@ pub(super) unsafe fn gemm<T: Tiles>(g: &Gemm) {
 /// # Safety
 /// As [`Tiles`]'.
 #[inline(always)]
-pub(super) unsafe fn burst<T: Tiles>(rounds: usize) -> (f64, f32) {
+pub(super) unsafe fn peak_flops<T: Tiles>(rounds: usize) -> (f64, f32) {
     // SAFETY: the caller's.
     unsafe {
         T::zero::<4>();

@@ -2,26 +2,26 @@
 
 use std::sync::Arc;
 
-use super::attention::{self, Head};
+use super::attention::{self, AttentionHead};
 use super::error::KernelError;
 use super::gemm::{Gemm, Packed, pad_bias};
 use super::isa::{Kernels, Target};
 use super::pool::Pool;
 use super::rotary::Rotary;
-use super::rows::{Axis, Rows, Sequences};
+use super::rows::{Axis, SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
 
-/// Rows taken through a projection at a time.
+/// Rows per projection.
 const TILE: usize = 96;
-/// Rows asked for ahead of their use.
-pub(super) const AHEAD: usize = 3;
-/// Rows a task aims at, when sequences are short enough to be grouped.
-const GROUP: usize = 288;
+/// How many rows ahead of their use rows are prefetched.
+pub(super) const PREFETCH_ROWS: usize = 3;
+/// Target rows per task; short sequences are grouped.
+const TASK_ROWS: usize = 288;
 
-/// Rows taken through the feed-forward at a time, and hidden features.
+/// Rows and hidden features of the feed-forward per step.
 fn feed_forward_tile(kernels: &Kernels) -> (usize, usize) {
-    if kernels.paired {
-        // Such products are so quick that fetching a layer's weights, which are more than a second-level cache, would hold them up.
+    if kernels.bf16_dot {
+        // These products are so fast that they wait for a layer's weights, which exceed the second-level cache.
         (2 * TILE, 384)
     } else {
         (TILE, 384)
@@ -31,7 +31,7 @@ fn feed_forward_tile(kernels: &Kernels) -> (usize, usize) {
 /// A linear layer's parameters: `weight` [out, in], `bias` `[out]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear<'a> {
-    /// Row by row, as PyTorch stores it.
+    /// Row-major, as PyTorch stores it.
     pub weight: &'a [f32],
     /// One value an output.
     pub bias: &'a [f32],
@@ -58,7 +58,7 @@ pub struct TransformerWeights<'a> {
     pub norm: Option<&'a [f32]>,
 }
 
-/// A layer with its weights packed for one instruction set; the slices it was made from are not kept.
+/// A layer with its weights packed for one instruction set.
 pub struct TransformerBlock {
     kernels: &'static Kernels,
     dim: usize,
@@ -80,17 +80,17 @@ pub struct TransformerBlock {
 }
 
 impl TransformerBlock {
-    /// Packs a layer. `rotary` may be shared between layers; `None` leaves positions out.
+    /// Packs a layer. Layers may share `rotary`; `None` means no positions.
     pub fn new(
         target: impl Into<Target>,
         weights: &TransformerWeights<'_>,
         rotary: Option<Arc<Rotary>>,
     ) -> Result<Self, KernelError> {
         let kernels = target.into().kernels()?;
-        let dim = nonzero("attention norm", weights.attention_norm.len())?;
-        let heads = nonzero("to_gates.bias", weights.to_gates.bias.len())?;
-        let inner = nonzero("feed-forward bias", weights.linear_in.bias.len())?;
-        let dim_head = nonzero("to_qkv.weight", weights.to_qkv.len() / (3 * heads * dim))?;
+        let dim = require_nonzero("attention norm", weights.attention_norm.len())?;
+        let heads = require_nonzero("to_gates.bias", weights.to_gates.bias.len())?;
+        let inner = require_nonzero("feed-forward bias", weights.linear_in.bias.len())?;
+        let dim_head = require_nonzero("to_qkv.weight", weights.to_qkv.len() / (3 * heads * dim))?;
         let hd = heads * dim_head;
         let check = KernelError::check;
         check("to_qkv.weight", 3 * hd * dim, weights.to_qkv.len())?;
@@ -106,8 +106,8 @@ impl TransformerBlock {
         if let Some(rotary) = &rotary {
             check("rotary dim_head", dim_head, rotary.dim_head())?;
         }
-        // x / ‖x‖ is all that is left to do at run time.
-        let attention_scale = fold(weights.attention_norm);
+        // The gains are folded into the weights; x / ‖x‖ remains at run time.
+        let attention_scale = fold_gain(weights.attention_norm);
         let columns = Some(attention_scale.as_slice());
         let mut qkv = Vec::with_capacity(3 * heads);
         for head in 0..heads {
@@ -119,7 +119,7 @@ impl TransformerBlock {
             let q_scale = std::f64::consts::LOG2_E / (dim_head as f64).sqrt();
             qkv.extend([part(0, q_scale)?, part(1, 1.0)?, part(2, 1.0)?]);
         }
-        let ff_scale = fold(weights.feed_forward_norm);
+        let ff_scale = fold_gain(weights.feed_forward_norm);
         Ok(Self {
             kernels,
             dim,
@@ -134,7 +134,7 @@ impl TransformerBlock {
             linear_in_bias: pad_bias(kernels, weights.linear_in.bias),
             linear_out: Packed::new(kernels, weights.linear_out.weight, dim, inner, None, 1.0)?,
             linear_out_bias: pad_bias(kernels, weights.linear_out.bias),
-            norm: weights.norm.map(|gamma| fold(gamma).iter().map(|&g| g as f32).collect()),
+            norm: weights.norm.map(|gamma| fold_gain(gamma).iter().map(|&g| g as f32).collect()),
             rotary,
         })
     }
@@ -167,14 +167,14 @@ impl TransformerBlock {
         }
         let table = self.rotary.as_ref().map(|rotary| rotary.table(len));
         let table = table.as_deref();
-        let rows = Rows::new(x, self.dim, sequences);
-        // Whole sequences, about GROUP rows, but enough tasks for every thread.
-        let group = (GROUP / len).min(count / (3 * pool.threads())).max(1);
+        let rows = SequenceRows::new(x, self.dim, sequences);
+        // Whole sequences, about TASK_ROWS rows, but enough tasks for every thread.
+        let group = (TASK_ROWS / len).min(count / (3 * pool.threads())).max(1);
         let tasks = count.div_ceil(group);
         let task = |i: usize, feed_forward: bool| {
             let (first, last) = (i * group * len, ((i + 1) * group).min(count) * len);
             // SAFETY: tasks own disjoint rows of x, which is borrowed for the whole call.
-            self.kernels.session(|| unsafe {
+            self.kernels.with_tile_registers(|| unsafe {
                 self.attention(&rows, first, last, len, table);
                 if feed_forward {
                     self.feed_forward(&rows, first, last);
@@ -184,14 +184,14 @@ impl TransformerBlock {
         if tasks >= 8 * pool.threads() || pool.threads() == 1 {
             pool.run(tasks, |i| task(i, true));
         } else {
-            // Few long sequences: the rows of the feed-forward, which are independent, even out the load.
+            // Few long sequences: the feed-forward runs in tasks of its own, whose independent rows balance the load.
             pool.run(tasks, |i| task(i, false));
-            let plain = Rows::new(x, self.dim, Sequences { axis: Axis::Band, ..sequences });
+            let plain = SequenceRows::new(x, self.dim, Sequences { axis: Axis::Band, ..sequences });
             let (tile, _) = feed_forward_tile(self.kernels);
             pool.run(plain.count().div_ceil(tile), |i| {
                 let last = ((i + 1) * tile).min(plain.count());
                 // SAFETY: as above; the attention is done.
-                self.kernels.session(|| unsafe { self.feed_forward(&plain, i * tile, last) });
+                self.kernels.with_tile_registers(|| unsafe { self.feed_forward(&plain, i * tile, last) });
             });
         }
         Ok(())
@@ -203,7 +203,7 @@ impl TransformerBlock {
     /// No one else may touch these rows.
     unsafe fn attention(
         &self,
-        rows: &Rows<'_>,
+        rows: &SequenceRows<'_>,
         first: usize,
         last: usize,
         len: usize,
@@ -212,19 +212,19 @@ impl TransformerBlock {
         let (kn, nr, dim, dim_head) = (self.kernels, self.kernels.nr, self.dim, self.dim_head);
         let (count, hd) = (last - first, self.heads * dim_head);
         let padded = dim_head.next_multiple_of(nr);
-        let (lda, words) = (kn.words(dim), kn.words(dim_head));
-        let key_panels = len.div_ceil(nr) * words * nr;
+        let (lda, packed_stride) = (kn.packed_stride(dim), kn.packed_stride(dim_head));
+        let key_panels = len.div_ceil(nr) * packed_stride * nr;
         // Products of bf16 take values as pairs of rows, others as they come.
-        let pairs = if kn.paired { kn.words(len) * nr } else { 0 };
+        let pairs = if kn.bf16_dot { kn.packed_stride(len) * nr } else { 0 };
         let sizes = [
             kn.operand_len(count, dim),
-            dim.max(kn.narrowed_len(TILE, hd)),
+            dim.max(kn.converted_len(TILE, hd)),
             count * self.heads,
             count * hd,
             count * padded,
             count * padded,
             count * padded,
-            kn.narrowed_len(len, dim_head),
+            kn.converted_len(len, dim_head),
             key_panels,
             pairs * padded / nr,
             attention::scratch_len(kn, len),
@@ -238,9 +238,11 @@ impl TransformerBlock {
             // and padded biases have the sizes checked in `new`.
             unsafe {
                 for row in 0..count {
-                    (kn.prefetch)(rows.ptr(first + (row + AHEAD).min(count - 1)), dim);
+                    (kn.prefetch)(rows.ptr(first + (row + PREFETCH_ROWS).min(count - 1)), dim);
                     let x = rows.ptr(first + row);
-                    kn.fill_row(xn, row, dim, spare, |to| (kn.normalize)(x, to, dim, std::ptr::null()));
+                    kn.write_operand_row(xn, row, dim, spare, |to| {
+                        (kn.normalize)(x, to, dim, std::ptr::null())
+                    });
                 }
                 let plain = Gemm {
                     m: count,
@@ -256,24 +258,25 @@ impl TransformerBlock {
                     bias: self.gates_bias.as_ptr(),
                     accumulate: false,
                 };
-                (kn.project)(&plain);
+                (kn.gemm_packed)(&plain);
                 (kn.sigmoid)(gates, count * self.heads);
-                // Rows of f32 stay near while they meet q, k and v; those of bf16 are half, and gain more from weights that stay.
-                let tile = if kn.paired { count } else { TILE };
+                // f32 rows are tiled so that they stay in cache for q, k and v. bf16 rows are half the size and gain more from
+                // reusing the weights.
+                let tile = if kn.bf16_dot { count } else { TILE };
                 for head in 0..self.heads {
                     let mut r = 0;
                     while r < count {
                         let m = tile.min(count - r);
                         let a = xn.add(r * lda);
-                        let project = |part: usize, c: *mut f32, ldc: usize, c_panel: usize| {
+                        let gemm_packed = |part: usize, c: *mut f32, ldc: usize, c_panel: usize| {
                             let b = self.qkv.column((3 * head + part) * padded);
                             let (n, b_panel, bias) = (padded, self.qkv.panel_stride(), std::ptr::null());
-                            (kn.project)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
+                            (kn.gemm_packed)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
                         };
-                        project(0, q.add(r * padded), padded, nr);
-                        project(1, k.add(r * padded), padded, nr);
-                        // The values land in panels at once.
-                        project(2, v.add(r * nr), nr, count * nr);
+                        gemm_packed(0, q.add(r * padded), padded, nr);
+                        gemm_packed(1, k.add(r * padded), padded, nr);
+                        // Values are written in panels directly.
+                        gemm_packed(2, v.add(r * nr), nr, count * nr);
                         r += m;
                     }
                     if let Some(table) = table {
@@ -287,12 +290,12 @@ impl TransformerBlock {
                         let mut p = 0;
                         while p < len {
                             let tokens = nr.min(len - p);
-                            let to = keys.add(p * words);
+                            let to = keys.add(p * packed_stride);
                             (kn.transpose)(k.add((s + p) * padded), tokens, dim_head, padded, to, nr);
                             p += nr;
                         }
-                        let (q, ldq) = kn.operand(q.add(s * padded), len, dim_head, padded, queries);
-                        let mut one = Head {
+                        let (q, ldq) = kn.to_operand(q.add(s * padded), len, dim_head, padded, queries);
+                        let mut one = AttentionHead {
                             len,
                             dim_head,
                             q,
@@ -305,9 +308,9 @@ impl TransformerBlock {
                             gates: gates.add(s * self.heads + head),
                             gate_stride: self.heads,
                         };
-                        if kn.paired {
+                        if kn.bf16_dot {
                             for panel in 0..padded / nr {
-                                (kn.pair_rows)(
+                                (kn.interleave_rows_bf16)(
                                     one.v.add(panel * one.v_panel),
                                     len,
                                     nr,
@@ -322,8 +325,8 @@ impl TransformerBlock {
                 let mut r = 0;
                 while r < count {
                     let m = TILE.min(count - r);
-                    let (a, lda) = kn.operand(out.add(r * hd), m, hd, hd, spare);
-                    (kn.project)(&Gemm {
+                    let (a, lda) = kn.to_operand(out.add(r * hd), m, hd, hd, spare);
+                    (kn.gemm_packed)(&Gemm {
                         m,
                         n: dim,
                         k: hd,
@@ -338,7 +341,7 @@ impl TransformerBlock {
                         accumulate: false,
                     });
                     for row in 0..m {
-                        (kn.prefetch)(rows.ptr(first + r + (row + AHEAD).min(m - 1)), dim);
+                        (kn.prefetch)(rows.ptr(first + r + (row + PREFETCH_ROWS).min(m - 1)), dim);
                         (kn.add_assign)(rows.ptr(first + r + row), sum.add(row * dim), dim);
                     }
                     r += m;
@@ -351,33 +354,35 @@ impl TransformerBlock {
     ///
     /// # Safety
     /// No one else may touch these rows.
-    unsafe fn feed_forward(&self, rows: &Rows<'_>, first: usize, last: usize) {
+    unsafe fn feed_forward(&self, rows: &SequenceRows<'_>, first: usize, last: usize) {
         let (kn, nr, dim) = (self.kernels, self.kernels.nr, self.dim);
         let (tile, width) = feed_forward_tile(kn);
         let (tile, width) = (tile.min(last - first), width.min(self.inner).next_multiple_of(nr));
-        let sizes = [kn.operand_len(tile, dim), dim, tile * width, kn.narrowed_len(tile, width), tile * dim];
-        with_scratch(sizes, |[xn, spare, hidden, narrowed, sum]| {
+        let sizes = [kn.operand_len(tile, dim), dim, tile * width, kn.converted_len(tile, width), tile * dim];
+        with_scratch(sizes, |[xn, spare, hidden, converted, sum]| {
             let [xn, spare, hidden] = [xn, spare, hidden].map(<[f32]>::as_mut_ptr);
-            let [narrowed, sum] = [narrowed, sum].map(<[f32]>::as_mut_ptr);
+            let [converted, sum] = [converted, sum].map(<[f32]>::as_mut_ptr);
             let mut r = first;
             while r < last {
                 let m = tile.min(last - r);
                 // SAFETY: as in `attention`; panels c0/nr and rows c0 exist because c0 < inner and width is whole panels.
                 unsafe {
                     for row in 0..m {
-                        (kn.prefetch)(rows.ptr(r + (row + AHEAD).min(m - 1)), dim);
+                        (kn.prefetch)(rows.ptr(r + (row + PREFETCH_ROWS).min(m - 1)), dim);
                         let x = rows.ptr(r + row);
-                        kn.fill_row(xn, row, dim, spare, |to| (kn.normalize)(x, to, dim, std::ptr::null()));
+                        kn.write_operand_row(xn, row, dim, spare, |to| {
+                            (kn.normalize)(x, to, dim, std::ptr::null())
+                        });
                     }
                     let mut c0 = 0;
                     while c0 < self.inner {
                         let n = width.min(self.inner - c0);
-                        (kn.project)(&Gemm {
+                        (kn.gemm_packed)(&Gemm {
                             m,
                             n: n.next_multiple_of(nr),
                             k: dim,
                             a: xn,
-                            lda: kn.words(dim),
+                            lda: kn.packed_stride(dim),
                             b: self.linear_in.column(c0),
                             b_panel: self.linear_in.panel_stride(),
                             c: hidden,
@@ -386,8 +391,8 @@ impl TransformerBlock {
                             bias: self.linear_in_bias.as_ptr().add(c0),
                             accumulate: false,
                         });
-                        let (a, lda) = kn.gelu_operand(hidden, m, n, width, narrowed);
-                        (kn.project)(&Gemm {
+                        let (a, lda) = kn.gelu_to_operand(hidden, m, n, width, converted);
+                        (kn.gemm_packed)(&Gemm {
                             m,
                             n: dim,
                             k: n,
@@ -404,7 +409,7 @@ impl TransformerBlock {
                         c0 += n;
                     }
                     for row in 0..m {
-                        (kn.prefetch)(rows.ptr(r + (row + AHEAD).min(m - 1)), dim);
+                        (kn.prefetch)(rows.ptr(r + (row + PREFETCH_ROWS).min(m - 1)), dim);
                         let x = rows.ptr(r + row);
                         (kn.add_assign)(x, sum.add(row * dim), dim);
                         if let Some(gamma) = &self.norm {
@@ -418,14 +423,14 @@ impl TransformerBlock {
     }
 }
 
-/// gamma · √dim, to be multiplied into what follows a norm.
-pub(super) fn fold(gamma: &[f32]) -> Vec<f64> {
+/// gamma · √dim, which is folded into the weights after a norm.
+pub(super) fn fold_gain(gamma: &[f32]) -> Vec<f64> {
     let root = (gamma.len() as f64).sqrt();
     gamma.iter().map(|&g| f64::from(g) * root).collect()
 }
 
-/// Refuses empty sizes.
-pub(super) fn nonzero(what: &str, found: usize) -> Result<usize, KernelError> {
+/// An error if `found` is 0.
+pub(super) fn require_nonzero(what: &str, found: usize) -> Result<usize, KernelError> {
     if found > 0 {
         return Ok(found);
     }

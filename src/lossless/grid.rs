@@ -1,4 +1,4 @@
-//! The exact grid: mixture and stems as whole multiples of one step, one stem taking the difference in integers.
+//! The exact grid: mixture and stems become integer multiples of one step, and one stem takes the difference.
 //!
 //! With a step of 2⁻²³ every 16- and 24-bit sample is on the grid, a float holds every multiple up to ±2.0 exactly, and so
 //! the sum of the stems is the mixture in any order of summation, in files and in a mixer.
@@ -10,60 +10,60 @@ pub const COARSE_BITS: u32 = 15;
 
 /// Puts stems on a grid so that they sum to the mixture.
 #[derive(Clone, Copy, Debug)]
-pub struct Grid {
+pub struct ExactGrid {
     bits: u32,
-    carrier: usize,
-    bounded: bool,
+    remainder_stem: usize,
+    integer_pcm: bool,
 }
 
-/// What happened on the grid.
+/// Counts of exceptional samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct GridReport {
-    /// Samples of stems that passed full scale and handed the excess to other stems.
-    pub handed_over: u64,
-    /// Samples of the mixture itself that are past what the output holds: there the sum cannot be exact.
+pub struct ExactGridReport {
+    /// Stem samples beyond full scale whose excess was moved to other stems.
+    pub redistributed: u64,
+    /// Mixture samples beyond the range of the output, where the sum cannot be exact.
     pub out_of_range: u64,
 }
 
-impl GridReport {
+impl ExactGridReport {
     /// Adds another block's report.
     pub fn add(&mut self, other: Self) {
-        self.handed_over += other.handed_over;
+        self.redistributed += other.redistributed;
         self.out_of_range += other.out_of_range;
     }
 }
 
-impl Grid {
-    /// A grid of step 2^-`bits` whose stem `carrier` takes the difference. `bounded` where the output is integer PCM, which
-    /// holds −1 to 1 − step: then a stem past full scale is not clipped, the excess goes to stems with room.
-    pub fn new(bits: u32, carrier: usize, bounded: bool) -> Self {
-        Self { bits, carrier, bounded }
+impl ExactGrid {
+    /// A grid of step 2^-`bits` in which the stem of index `remainder_stem` takes the difference. With `integer_pcm` the
+    /// output range is −1 to 1 − step: instead of clipping a stem, its excess is moved to stems with headroom.
+    pub fn new(bits: u32, remainder_stem: usize, integer_pcm: bool) -> Self {
+        Self { bits, remainder_stem, integer_pcm }
     }
 
     /// Quantises one channel. `mixture`: `[samples]`; `stems`: one slice of as many samples each, overwritten with multiples
     /// of the step whose sum is the mixture, itself rounded to the step.
-    pub fn settle(&self, mixture: &[f32], stems: &mut [&mut [f32]]) -> GridReport {
+    pub fn quantise(&self, mixture: &[f32], stems: &mut [&mut [f32]]) -> ExactGridReport {
         let scale = f64::from(2u32.pow(self.bits));
-        let mut report = GridReport::default();
-        let mut units = vec![0i64; stems.len()];
+        let mut report = ExactGridReport::default();
+        let mut steps = vec![0i64; stems.len()];
         for (i, &m) in mixture.iter().enumerate() {
-            let whole = to_units(m, scale);
+            let whole = to_steps(m, scale);
             let mut others = 0;
             for (n, stem) in stems.iter().enumerate() {
-                units[n] = to_units(stem[i], scale);
-                if n != self.carrier {
-                    others += units[n];
+                steps[n] = to_steps(stem[i], scale);
+                if n != self.remainder_stem {
+                    others += steps[n];
                 }
             }
-            if let Some(carrier) = units.get_mut(self.carrier) {
-                *carrier = whole - others;
+            if let Some(remainder_stem) = steps.get_mut(self.remainder_stem) {
+                *remainder_stem = whole - others;
             }
-            if self.bounded {
-                let moved = bound(&mut units, 1i64 << self.bits);
-                report.handed_over += u64::from(moved.0);
+            if self.integer_pcm {
+                let moved = redistribute_excess(&mut steps, 1i64 << self.bits);
+                report.redistributed += u64::from(moved.0);
                 report.out_of_range += u64::from(moved.1);
             }
-            for (stem, &u) in stems.iter_mut().zip(&units) {
+            for (stem, &u) in stems.iter_mut().zip(&steps) {
                 stem[i] = (u as f64 / scale) as f32;
             }
         }
@@ -71,26 +71,26 @@ impl Grid {
     }
 }
 
-/// Nearest multiple of the step, in steps; what is not finite counts as 0, what is absurdly large is held at ±2³⁹.
-fn to_units(x: f32, scale: f64) -> i64 {
-    let units = (f64::from(x) * scale).round();
-    if units.is_finite() { units.clamp(-(2f64.powi(39)), 2f64.powi(39)) as i64 } else { 0 }
+/// Nearest multiple of the step, in steps. Non-finite values become 0; values are limited to ±2³⁹ steps.
+fn to_steps(x: f32, scale: f64) -> i64 {
+    let steps = (f64::from(x) * scale).round();
+    if steps.is_finite() { steps.clamp(-(2f64.powi(39)), 2f64.powi(39)) as i64 } else { 0 }
 }
 
-/// Brings every value into −`full` ..= `full` − 1 without changing the sum. Returns how many values were brought in, and
-/// whether the sum itself does not fit.
-fn bound(units: &mut [i64], full: i64) -> (u32, bool) {
+/// Limits every value to −`full` ..= `full` − 1 without changing the sum. Returns the number of limited values, and
+/// whether the sum itself is out of range.
+fn redistribute_excess(steps: &mut [i64], full: i64) -> (u32, bool) {
     let (low, high) = (-full, full - 1);
     let mut excess = 0;
     let mut moved = 0;
-    for u in units.iter_mut() {
-        let held = (*u).clamp(low, high);
-        moved += u32::from(held != *u);
-        excess += *u - held;
-        *u = held;
+    for u in steps.iter_mut() {
+        let limited = (*u).clamp(low, high);
+        moved += u32::from(limited != *u);
+        excess += *u - limited;
+        *u = limited;
     }
     if excess != 0 {
-        for u in units.iter_mut() {
+        for u in steps.iter_mut() {
             let taken = (*u + excess).clamp(low, high) - *u;
             *u += taken;
             excess -= taken;
@@ -99,7 +99,7 @@ fn bound(units: &mut [i64], full: i64) -> (u32, bool) {
     (moved, excess != 0)
 }
 
-/// Peak of mixture − Σ stems over a song.
+/// Peak of the difference between mixture and sum of stems (a null test).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct NullMeter {
     peak: f64,
@@ -119,7 +119,7 @@ impl NullMeter {
         20.0 * self.peak.log10()
     }
 
-    /// Whether nothing is left at all.
+    /// Whether the difference is exactly 0.
     pub fn is_exact(&self) -> bool {
         self.peak == 0.0
     }
@@ -141,24 +141,24 @@ mod tests {
         })
     }
 
-    fn settle(grid: Grid, mixture: &[f32], stems: &mut [Vec<f32>]) -> GridReport {
+    fn quantise(grid: ExactGrid, mixture: &[f32], stems: &mut [Vec<f32>]) -> ExactGridReport {
         let mut views: Vec<&mut [f32]> = stems.iter_mut().map(Vec::as_mut_slice).collect();
-        grid.settle(mixture, &mut views)
+        grid.quantise(mixture, &mut views)
     }
 
     proptest! {
         #[test]
         fn stems_sum_to_the_mixture_in_any_order(
             bits in prop_oneof![Just(COARSE_BITS), Just(FINE_BITS)],
-            carrier in 0usize..4,
-            bounded: bool,
+            remainder_stem in 0usize..4,
+            integer_pcm: bool,
             raw in prop::collection::vec((-1f32..1.0, prop::array::uniform4(-0.24f32..0.24)), 1..64),
         ) {
             let scale = 2f32.powi(bits as i32);
             let mixture: Vec<f32> = raw.iter().map(|r| (r.0 * scale).trunc() / scale).collect();
             let mut stems: Vec<Vec<f32>> =
                 (0..4).map(|n| raw.iter().map(|r| r.1[n]).collect()).collect();
-            let report = settle(Grid::new(bits, carrier, bounded), &mixture, &mut stems);
+            let report = quantise(ExactGrid::new(bits, remainder_stem, integer_pcm), &mixture, &mut stems);
             prop_assert_eq!(report.out_of_range, 0);
             prop_assert!(sums_exact_in_every_order(&mixture, &stems));
         }
@@ -168,31 +168,31 @@ mod tests {
             m in -32768i64..32768,
             stems in prop::collection::vec(-70_000i64..70_000, 1..5),
         ) {
-            let mut units = stems;
-            let last = units.len() - 1;
-            units[last] = m - units[..last].iter().sum::<i64>();
-            let (_, out) = bound(&mut units, 32_768);
+            let mut steps = stems;
+            let last = steps.len() - 1;
+            steps[last] = m - steps[..last].iter().sum::<i64>();
+            let (_, out) = redistribute_excess(&mut steps, 32_768);
             prop_assert!(!out);
-            prop_assert_eq!(units.iter().sum::<i64>(), m);
-            prop_assert!(units.iter().all(|u| (-32_768..32_768).contains(u)));
+            prop_assert_eq!(steps.iter().sum::<i64>(), m);
+            prop_assert!(steps.iter().all(|u| (-32_768..32_768).contains(u)));
         }
     }
 
     #[test]
-    fn values_that_are_no_numbers_cost_nothing() {
+    fn non_finite_stem_samples_count_as_zero() {
         let mut stems = vec![vec![f32::NAN], vec![f32::INFINITY], vec![0.25]];
-        settle(Grid::new(FINE_BITS, 2, false), &[0.5], &mut stems);
+        quantise(ExactGrid::new(FINE_BITS, 2, false), &[0.5], &mut stems);
         assert_eq!(stems, [[0.0], [0.0], [0.5]]);
     }
 
     #[test]
     fn a_mixture_past_full_scale_is_reported() {
         let mut stems = vec![vec![1.0], vec![0.5]];
-        let report = settle(Grid::new(COARSE_BITS, 1, true), &[1.5], &mut stems);
+        let report = quantise(ExactGrid::new(COARSE_BITS, 1, true), &[1.5], &mut stems);
         // 1.5 fits in two stems; only a sum past what all stems hold together does not.
-        assert_eq!((report.handed_over, report.out_of_range), (1, 0));
+        assert_eq!((report.redistributed, report.out_of_range), (1, 0));
         let mut stems = vec![vec![1.0]];
-        assert_eq!(settle(Grid::new(COARSE_BITS, 0, true), &[1.5], &mut stems).out_of_range, 1);
+        assert_eq!(quantise(ExactGrid::new(COARSE_BITS, 0, true), &[1.5], &mut stems).out_of_range, 1);
     }
 
     #[test]

@@ -1,11 +1,11 @@
-//! The two-pass rule: the model runs again on the residual, and what it finds there goes to `drums` and `other`.
+//! The hybrid rule: the model runs again on the residual and divides it between `drums` and `other`.
 //!
 //! With r the residual, r_d and r_o the drums and other stems of the second pass:
 //! `ratio = Σ|r_d| / (Σ|r_d| + Σ|r_o|)` over the whole song, `ambiguous = r − (r_d + r_o)`,
 //! `drums += r_d + ambiguous·ratio`, `other += r_o + ambiguous·(1 − ratio)`. A model without both gives r to its first
 //! stem. The rule is that of `lossless-bs-roformer` 1.0.0.
 
-/// Sums that the ratio is made of, gathered over the second pass.
+/// Energies of drums and other in the second pass.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Energies {
     drums: f64,
@@ -20,14 +20,14 @@ impl Energies {
         self.other += sum(other);
     }
 
-    /// Share of the ambiguous part that `drums` gets; a half where the second pass heard nothing.
+    /// Share of the ambiguous part that `drums` gets; 0.5 where the second pass is silent.
     pub fn ratio(&self) -> f32 {
         let all = self.drums + self.other;
         if all > 0.0 { (self.drums / all) as f32 } else { 0.5 }
     }
 }
 
-/// Gives a block of the residual to `drums` and `other`.
+/// Adds a block of the residual to `drums` and `other`.
 pub fn distribute(
     residual: &[f32],
     residual_drums: &[f32],
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_whole_residual_is_given() {
+    fn the_whole_residual_is_distributed() {
         let residual = [0.5f32, -0.25, 0.125];
         let (rd, ro) = ([0.1f32, -0.1, 0.0], [0.2f32, -0.05, 0.3]);
         let mut energies = Energies::default();
@@ -66,7 +66,7 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_second_pass_halves() {
+    fn a_silent_second_pass_divides_equally() {
         assert_eq!(Energies::default().ratio(), 0.5);
     }
 }

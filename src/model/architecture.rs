@@ -1,22 +1,25 @@
-//! One description of a network, resolved from what a YAML says and what a checkpoint holds.
+//! The description of a network, resolved from its YAML and the tensors of its checkpoint.
 //!
-//! What the YAML states counts, and is checked against the tensors; what it leaves out is read off their shapes. Some
-//! facts are always read off the tensors, because the YAML cannot be trusted with them: the number of Linears in a mask
-//! estimator, its width, and the dialect of the trainer that wrote the file.
+//! Values of the YAML apply, and are checked against the tensors. Values that it omits are derived from tensor shapes. A
+//! few values always come from the tensors, because YAML files are often wrong about them: the number of Linears in a
+//! mask estimator, its width, and the naming scheme of the library that wrote the file.
 
-mod evidence;
+mod checkpoint_probe;
+mod error;
 mod expected;
 mod mismatch;
 mod resolve;
+mod tensor_shapes;
 
 use serde::Deserialize;
 
 use super::bands::BandLayout;
 use crate::dsp::stft::StftConfig;
 
-pub use expected::Expected;
-pub use mismatch::{Mismatch, Misshapen};
-pub use resolve::{ArchitectureError, TensorShapes};
+pub use error::ArchitectureError;
+pub use expected::ExpectedTensor;
+pub use mismatch::{Mismatch, ShapeMismatch};
+pub use tensor_shapes::TensorShapes;
 
 /// Family of a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
@@ -56,7 +59,7 @@ pub enum Position {
     Polar,
 }
 
-/// How a layer's values are mixed with the first layer's.
+/// How a layer's attention values are mixed with those of the first layer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ValueResidual {
     /// `to_value_residual_mix` (`bs-roformer`'s BSRoformer): `v + mix · (v₁ − v)`.
@@ -129,7 +132,7 @@ pub struct Architecture {
 }
 
 impl Architecture {
-    /// Whether a norm follows every transformer (`norm.gamma`, Mel-Band RoFormer).
+    /// Whether a norm follows each transformer (`norm.gamma`, Mel-Band RoFormer).
     pub fn transformer_norm(&self) -> bool {
         self.family == Family::MelBandRoformer
     }
@@ -144,7 +147,7 @@ impl Architecture {
         self.bands.iter().map(|bins| bins.len() * self.channels * 2).collect()
     }
 
-    /// Where the bands' features lie in a frame.
+    /// Positions of the bands' features in a frame.
     pub fn band_layout(&self) -> BandLayout {
         BandLayout::new(&self.bands, 2 * self.channels, self.frame_features())
     }
@@ -154,8 +157,8 @@ impl Architecture {
         self.stft.freqs() * self.channels * 2
     }
 
-    /// Blocks of the transformers and layers of the masks, saturating: what [`tensors`](Self::tensors) would list, to be asked
-    /// first where the sizes are not trusted.
+    /// Number of transformer blocks and mask layers, saturating. It bounds the length of [`tensors`](Self::tensors), and is
+    /// checked first because the sizes are untrusted.
     pub(super) fn modules(&self) -> usize {
         let blocks =
             self.linear_transformer_depth + self.time_transformer_depth + self.freq_transformer_depth;
@@ -163,13 +166,13 @@ impl Architecture {
         self.depth.saturating_mul(blocks).saturating_add(masks)
     }
 
-    /// Parameters of the network.
+    /// Number of parameters of the network.
     pub fn parameters(&self) -> usize {
         self.tensors().iter().filter(|t| !t.optional).map(|t| t.shape.iter().product::<usize>()).sum()
     }
 
-    /// Floating-point operations of one pass over a chunk of `samples` samples: two for every multiply-add of the matrix
-    /// products, which are all but a few per cent of the work.
+    /// Floating-point operations of one pass over a chunk of `samples` samples: two for each multiply-add of the matrix
+    /// products, which are nearly all of the work.
     pub fn flops(&self, samples: usize) -> f64 {
         let frames = self.stft.frames(samples) as f64;
         let bands = self.bands.len() as f64;
@@ -198,7 +201,7 @@ impl Architecture {
         self.depth as f64 * (linear + time + freq + hyper) + split + masks
     }
 
-    /// Sizes along a band's mask MLP: input, hidden…, and twice the band's features for the gated linear unit.
+    /// Layer sizes of a band's mask MLP: input, hidden…, and twice the band's features for the gated linear unit.
     pub(crate) fn mask_sizes(&self, features: usize) -> Vec<usize> {
         let mut sizes = vec![self.dim];
         sizes.extend(std::iter::repeat_n(self.mask_hidden, self.mask_linears - 1));
@@ -206,7 +209,7 @@ impl Architecture {
         sizes
     }
 
-    /// The seed's default checkpoint: dim 384, depth 8, 62 bands, 4 stems, 131.7 M parameters.
+    /// The default checkpoint of the registry: dim 384, depth 8, 62 bands, 4 stems, 131.7 M parameters.
     pub fn reference_default() -> Self {
         Self {
             family: Family::BsRoformer,
@@ -235,7 +238,7 @@ impl Architecture {
     }
 }
 
-/// Disjoint bands of the given sizes, beginning at bin `first`.
+/// Disjoint bands of the given sizes, starting at bin `first`.
 fn contiguous_bands(sizes: &[usize], first: usize) -> Vec<Vec<usize>> {
     let mut start = first;
     sizes
@@ -253,14 +256,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_reference_default_has_its_published_size() {
+    fn reference_default_has_published_size() {
         let arch = Architecture::reference_default();
         assert_eq!(arch.tensors().len(), 1355);
         assert!((131.6e6..131.8e6).contains(&(arch.parameters() as f64)), "{}", arch.parameters());
     }
 
     #[test]
-    fn the_reference_default_costs_what_was_measured() {
+    fn reference_default_costs_measured_flops() {
         // About 460 GFLOP per second of audio in 2 s chunks, 520 in 8 s.
         let arch = Architecture::reference_default();
         let per_second = |seconds: usize| arch.flops(44_100 * seconds) / seconds as f64 / 1e9;

@@ -24,7 +24,7 @@ pub(super) struct Attention {
 }
 
 impl Attention {
-    /// `mixes_values` where the block mixes its values with the first layer's.
+    /// `mixes_values`: whether the block mixes its values with those of the first layer.
     pub fn new(arch: &Architecture, mixes_values: bool, vb: VarBuilder) -> Result<Self> {
         let inner = arch.heads * arch.dim_head;
         Ok(Self {
@@ -38,13 +38,13 @@ impl Attention {
         })
     }
 
-    /// The tables that [`Attention::forward`] wants for sequences of `len` tokens.
+    /// Position tables for [`Attention::forward`] with sequences of `len` tokens.
     pub fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Arc<Tables>> {
         self.position.tables(len, device)
     }
 
-    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, added to `onto` where there is one, and this block's values
-    /// [sequences, heads, len, dim_head]. `first_values` are the first layer's.
+    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, added to `onto` if given, and this block's values
+    /// [sequences, heads, len, dim_head]. `first_values` are those of the first layer.
     pub fn forward(
         &self,
         x: &Tensor,
@@ -71,8 +71,8 @@ impl Attention {
         Ok((self.to_out.forward_onto(&out, onto)?, own_values))
     }
 
-    /// out: [sequences, heads, len, dim_head] → [sequences, len, (h d)], each head times its gate. gates: [sequences, len, heads], without
-    /// the bias.
+    /// Multiplies each head by its gate. out: [sequences, heads, len, dim_head], gates without bias: [sequences, len, heads] →
+    /// [sequences, len, (h d)]
     fn join_heads(&self, out: &Tensor, gates: Tensor) -> Result<Tensor> {
         #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
         if let Some(bias) = &self.to_gates.bias
@@ -87,7 +87,7 @@ impl Attention {
     }
 }
 
-/// Softmax attention, q scaled already: [sequences, heads, len, dim_head] each.
+/// Softmax attention of scaled q, k and v: [sequences, heads, len, dim_head] each.
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
     if let Some(out) = super::cuda::attend(q, k, v)? {
@@ -96,16 +96,16 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     softmax(&q.matmul(&k.t()?)?)?.matmul(v)
 }
 
-/// Softmax over the last axis, in f32 whatever the number type.
+/// Softmax over the last axis, computed in f32 for every number type.
 fn softmax(scores: &Tensor) -> Result<Tensor> {
-    // CUDA's kernel sums in f32 itself.
+    // The CUDA kernel accumulates in f32.
     if scores.dtype() == DType::F32 || scores.device().is_cuda() {
         return softmax_last_dim(scores);
     }
     softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(scores.dtype())
 }
 
-/// The layer that says how much of the first layer's values comes in, where the block has one.
+/// The Linear that weights the values of the first layer, where the block mixes them in.
 pub(super) fn value_residual(
     arch: &Architecture,
     mixes_values: bool,

@@ -1,4 +1,4 @@
-//! From a frame's spectrum to one token a band, the references' `BandSplit`.
+//! From the spectrum of a frame to one token per band, the references' `BandSplit`.
 
 use candle_core::{Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -11,10 +11,10 @@ use super::norm::RmsNorm;
 pub(super) struct BandFeatures {
     /// Index of every band feature in the frame: [features of all bands]
     pub indices: Tensor,
-    /// Whether the bands are the whole frame in order, so that nothing needs gathering.
+    /// Whether the bands cover the frame in order, so that no gather is needed.
     pub whole: bool,
-    /// For the first, second, … band that owns a feature of the frame: where it lies among the features of all bands, and 1
-    /// or, where there is no such band, 0: [features of a frame] each.
+    /// For the first, second, … band that owns a feature of the frame: its index among the features of all bands, and 1, or 0
+    /// where there is no such band: [features of a frame] each.
     owners: Vec<(Tensor, Tensor)>,
     /// 1 / number of bands that own a feature, 0 where none does: [features of a frame]
     weights: Tensor,
@@ -44,12 +44,12 @@ impl BandFeatures {
         })
     }
 
-    /// Masks of all bands laid onto the frame; where bands share a bin, their mean. [..., band features] → [..., (f s) c]
+    /// Maps the masks of all bands to the frame; bins shared by several bands get the mean. [..., band features] → [..., (f s) c]
     pub fn onto_frame(&self, masks: &Tensor) -> Result<Tensor> {
         if self.whole {
             return Ok(masks.clone());
         }
-        // Gathered, not scattered: devices add to one place from many threads one after the other.
+        // Gathered, not scattered: on GPUs, scattered additions to the same element are serialised.
         let mut sum: Option<Tensor> = None;
         for (place, there) in &self.owners {
             let part = masks.index_select(place, masks.rank() - 1)?.broadcast_mul(there)?;
@@ -65,21 +65,21 @@ impl BandFeatures {
     }
 }
 
-/// Lengths of runs of neighbours that are equal.
+/// Runs of equal neighbours, as (length, value).
 pub(super) fn runs(sizes: &[usize]) -> Vec<(usize, usize)> {
     sizes.chunk_by(|a, b| a == b).map(|run| (run.len(), run[0])).collect()
 }
 
-/// Norm and Linear for each band; neighbours of one size at once.
+/// Norm and Linear for each band. Neighbouring bands of equal size share one product.
 pub(super) struct BandSplit {
     groups: Vec<Group>,
 }
 
-/// Neighbouring bands of one size.
+/// Neighbouring bands of equal size.
 struct Group {
     bands: usize,
     features: usize,
-    /// Without gain: the gains are in the weights.
+    /// Without gain, because the gains are folded into the weights.
     norm: RmsNorm,
     linears: Linears,
 }

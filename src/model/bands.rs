@@ -1,4 +1,4 @@
-//! Which frequency bins belong to which band.
+//! The assignment of frequency bins to bands.
 
 /// The default split of BS-RoFormer: 62 bands over 1025 bins (arXiv 2309.02612, section 4.1, as trained by the community).
 pub fn default_freqs_per_bands() -> Vec<usize> {
@@ -34,7 +34,7 @@ pub fn mel_bands(sample_rate: u32, n_fft: usize, num_bands: usize) -> Vec<Vec<us
                 .filter(|&f| {
                     let lower = (bin_hz(f) - edge[0]) / rise;
                     let upper = (edge[2] - bin_hz(f)) / fall;
-                    // librosa keeps the triangle in f32 before it scales it: a weight that underflows there is no weight.
+                    // librosa stores the triangle as f32 before scaling, so a weight that underflows there is zero.
                     let triangle = lower.min(upper).max(0.0) as f32;
                     (f64::from(triangle) * scale) as f32 > 0.0
                 })
@@ -54,18 +54,18 @@ pub fn mel_bands(sample_rate: u32, n_fft: usize, num_bands: usize) -> Vec<Vec<us
     bands
 }
 
-/// Which features of a frame, (f s) c, the bands own, in the order of the bands.
+/// The features of a frame, (f s) c, that the bands own, in band order.
 pub struct BandLayout {
-    /// Place in the frame of every feature of all bands.
+    /// Index in the frame of every band feature.
     pub indices: Vec<usize>,
-    /// One over the number of bands that own a feature of the frame, 0 where none does: masks of shared bins are averaged.
+    /// 1 / number of bands that own a feature of the frame, or 0: masks of shared bins are averaged.
     pub weights: Vec<f32>,
-    /// Whether the bands are the whole frame in order, so that nothing needs gathering.
+    /// Whether the bands cover the frame in order, so that no gather is needed.
     pub whole: bool,
 }
 
 impl BandLayout {
-    /// The layout of `bands`, lists of bins, in frames of `frame` features, `bin` features a bin.
+    /// The layout of `bands` (lists of bins) in frames of `frame` features, with `bin` features per bin.
     pub fn new(bands: &[Vec<usize>], bin: usize, frame: usize) -> Self {
         let indices: Vec<usize> = bands.iter().flatten().flat_map(|&f| f * bin..(f + 1) * bin).collect();
         let mut owners = vec![0u32; frame];
@@ -77,7 +77,7 @@ impl BandLayout {
         }
     }
 
-    /// Features of all bands of each frame: [frames, band features].
+    /// Gathers the band features of each frame. spec: [frames, features of a frame] → out: [frames, band features]
     pub(super) fn gather(&self, spec: &[f32], frame: usize, out: &mut Vec<f32>) {
         out.clear();
         for row in spec.chunks_exact(frame) {
@@ -85,7 +85,7 @@ impl BandLayout {
         }
     }
 
-    /// Masks of all bands laid onto their frames; where bands share a bin, their mean.
+    /// Maps the masks of all bands to their frames; bins shared by several bands get the mean.
     pub(super) fn scatter(&self, masks: &[f32], frame: usize, out: &mut [f32]) {
         for (row, out) in masks.chunks_exact(self.indices.len()).zip(out.chunks_exact_mut(frame)) {
             out.fill(0.0);

@@ -1,27 +1,26 @@
-//! Weights from untrusted files, as named arrays of plain numbers.
+//! Reading weights from untrusted files as named arrays of numbers.
 //!
-//! People share checkpoints as PyTorch archives: zip files whose index is a Python pickle, a program that may
-//! call anything. It is read here by a reader which knows the few constructors of tensors and *calls
-//! nothing*; any other object it meets stays an opaque value, and only matters when it stands where a weight
-//! should be. `.safetensors` is read as well, and is what [`convert`](crate::model::convert) writes.
+//! Most checkpoints are PyTorch archives: zip files whose index is a Python pickle, which is a program that may call
+//! any function. The reader here recognises the few functions that build tensors and *executes nothing*. Every other
+//! object becomes an opaque value, which is an error only where a weight is expected. `.safetensors` files are read as
+//! well; [`convert`](crate::model::convert) writes them.
 //!
-//! Which of the two a file is, is told by its content: extensions are often wrong. Files are memory-mapped,
-//! and tensors are views into the map until they are converted.
+//! The content of a file decides its format, because extensions are often wrong. Files are memory-mapped, and tensors
+//! are views into the map until they are converted.
 //!
-//! Training checkpoints wrap their weights. The dict that holds them is looked for at the top and under
-//! `state_dict`, `model_state_dict`, `state`, `model`, `params`, `module`, nested up to four deep, and under any other
-//! key at the top when none of these holds a RoFormer's; of those that do the one with most tensors is taken, the
-//! earlier in this list when several have as many. The averaged weights (`ema_state_dict`, `ema_model`, `ema`) are
-//! taken only when nothing else holds at least half as many, since few trainers evaluate them;
-//! [`Checkpoint::wrapper`] says which it was. A prefix that all names share (`module.`) is taken off, and with it the
-//! counters that wrappers of an average add; of an average and the weights in one dict (`ema_model.`, `online_model.`) the
-//! weights are taken.
+//! Training checkpoints wrap their weights in dicts. The search covers the top level and the keys `state_dict`,
+//! `model_state_dict`, `state`, `model`, `params` and `module`, up to four levels deep. Where none of these holds a
+//! RoFormer, every other key of the top level is searched. The dict with the most tensors wins; among equals, the first
+//! in the order above. Averaged weights (`ema_state_dict`, `ema_model`, `ema`) are used only when no other dict holds at
+//! least half as many tensors, because few trainers evaluate them. [`Checkpoint::wrapper`] names the choice. A prefix
+//! shared by all names (`module.`) is removed, and so are the counters of averaging wrappers. Where one dict holds both
+//! the weights and their average (`online_model.`, `ema_model.`), the weights are used.
 
+mod bytes;
 mod error;
 mod layout;
 mod pickle;
 mod safetensors;
-mod source;
 mod tensor;
 mod torch;
 
@@ -29,16 +28,16 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use bytes::{CheckpointBytes, ContainerKind};
 pub use error::CheckpointError;
 pub(super) use error::printable;
-use source::{Content, Source};
-use tensor::Entry;
+use tensor::TensorEntry;
 pub use tensor::{Dtype, TensorView};
 
-/// Longest name of a tensor.
+/// Longest accepted tensor name.
 const MAX_NAME_BYTES: usize = 1024;
 
-/// The container a checkpoint came in.
+/// File format of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Format {
@@ -65,22 +64,22 @@ pub struct Checkpoint {
     prefix: String,
     metadata: BTreeMap<String, String>,
     skipped: Vec<String>,
-    source: Source,
-    /// Storages of a compressed archive, unpacked; the others are read from the map.
+    bytes: CheckpointBytes,
+    /// Decompressed storages of a compressed archive. Stored ones are read from `bytes`.
     inflated: Vec<Vec<u8>>,
-    tensors: BTreeMap<String, Entry>,
+    tensors: BTreeMap<String, TensorEntry>,
 }
 
 impl Checkpoint {
-    /// Opens `.ckpt`, `.pt`, `.pth` or `.safetensors`, told apart by content. The file is memory-mapped: it
-    /// must not be truncated while it is open.
+    /// Opens a `.ckpt`, `.pt`, `.pth` or `.safetensors` file; the content decides which. The file is memory-mapped
+    /// and must not be truncated while it is open.
     ///
     /// # Errors
-    /// When the file cannot be read, is no checkpoint, is damaged, or holds what cannot be taken over
-    /// faithfully. The message names the file, what was found and what to do.
+    /// [`CheckpointError`] when the file cannot be read, is no checkpoint, is damaged, or holds a tensor that cannot be
+    /// read exactly. The message names the file, what was found and what to do.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
         let origin = path.display().to_string();
-        Self::from_source(Source::open(path, &origin)?, origin)
+        Self::from_checkpoint_bytes(CheckpointBytes::open(path, &origin)?, origin)
     }
 
     /// Reads a checkpoint from memory, such as the embedded model. `origin` names it in errors and reports.
@@ -88,15 +87,15 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>, origin: &str) -> Result<Self, CheckpointError> {
-        Self::from_source(Source::Memory(bytes.into()), origin.to_owned())
+        Self::from_checkpoint_bytes(CheckpointBytes::Memory(bytes.into()), origin.to_owned())
     }
 
-    fn from_source(source: Source, origin: String) -> Result<Self, CheckpointError> {
-        let (format, contents) = match source::sniff(&source, &origin)? {
-            Content::Zip => (Format::Torch, torch::read(&source, &origin)?),
-            Content::SafeTensors => (Format::SafeTensors, safetensors::read(&source, &origin)?),
+    fn from_checkpoint_bytes(bytes: CheckpointBytes, origin: String) -> Result<Self, CheckpointError> {
+        let (format, contents) = match bytes::detect_container(&bytes, &origin)? {
+            ContainerKind::Zip => (Format::Torch, torch::read(&bytes, &origin)?),
+            ContainerKind::SafeTensors => (Format::SafeTensors, safetensors::read(&bytes, &origin)?),
         };
-        if let Some(name) = contents.tensors.keys().find(|name| !is_sane(name)) {
+        if let Some(name) = contents.tensors.keys().find(|name| !is_printable_name(name)) {
             return Err(CheckpointError::Tensor {
                 file: origin,
                 name: printable(name),
@@ -113,7 +112,7 @@ impl Checkpoint {
             prefix,
             metadata: contents.metadata,
             skipped: contents.skipped,
-            source,
+            bytes,
             inflated: contents.inflated,
             tensors,
         })
@@ -124,13 +123,13 @@ impl Checkpoint {
         self.tensors.keys().map(String::as_str)
     }
 
-    /// How many tensors there are.
+    /// The number of tensors.
     #[must_use]
     pub fn len(&self) -> usize {
         self.tensors.len()
     }
 
-    /// Never true: a file without tensors is refused.
+    /// Always false, because a file without tensors is refused.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.tensors.is_empty()
@@ -140,7 +139,7 @@ impl Checkpoint {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, entry) = self.tensors.get_key_value(name)?;
-        TensorView::new(&self.origin, name, entry, &self.source, &self.inflated)
+        TensorView::new(&self.origin, name, entry, &self.bytes, &self.inflated)
     }
 
     /// All tensors in the order of [`Checkpoint::names`].
@@ -172,20 +171,19 @@ impl Checkpoint {
         self.format
     }
 
-    /// The keys that led to the weights, such as `state_dict` or `ema.model`; none when they stood at the
-    /// top.
+    /// The dict keys that lead to the weights, such as `state_dict` or `ema.model`; `None` at the top level.
     #[must_use]
     pub fn wrapper(&self) -> Option<&str> {
         self.wrapper.as_deref()
     }
 
-    /// What was cut from every name, such as `module.` or `module.model.`; empty when nothing was.
+    /// The prefix removed from every name, such as `module.` or `module.model.`; empty when there was none.
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
     }
 
-    /// The entries next to the weights that are no tensors, by name; they play no part.
+    /// Names of the entries beside the weights that are not tensors. They are ignored.
     #[must_use]
     pub fn skipped(&self) -> &[String] {
         &self.skipped
@@ -194,12 +192,12 @@ impl Checkpoint {
     /// Size of the file in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        self.source.len() as u64
+        self.bytes.len() as u64
     }
 
-    /// The whole file, as it was read.
+    /// The raw bytes of the file.
     pub(crate) fn raw(&self) -> &[u8] {
-        &self.source
+        &self.bytes
     }
 }
 
@@ -215,16 +213,16 @@ impl std::fmt::Debug for Checkpoint {
     }
 }
 
-/// Names go to terminals, reports and JSON: no real one would trouble them.
-fn is_sane(name: &str) -> bool {
+/// Whether a name is safe to print in terminals, reports and JSON.
+fn is_printable_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control)
 }
 
-/// What a container held, before names are tidied.
-struct Contents {
+/// Tensors and metadata of a file, before prefixes are removed.
+struct ContainerContents {
     wrapper: Option<String>,
     metadata: BTreeMap<String, String>,
     skipped: Vec<String>,
     inflated: Vec<Vec<u8>>,
-    tensors: BTreeMap<String, Entry>,
+    tensors: BTreeMap<String, TensorEntry>,
 }

@@ -1,9 +1,9 @@
-//! The YAML file that comes with a checkpoint, in the dialect of Music-Source-Separation-Training.
+//! The YAML configuration of a checkpoint, in the format of Music-Source-Separation-Training.
 //!
-//! Only what separation needs is read; training settings are legal and listed in [`Config::unknown`]. Values
-//! are what PyYAML would make of them (`True`, `yes`, `1_000`), sequences may carry the tag `!!python/tuple`,
-//! and no tag constructs anything. A model argument that is absent or `null` is `None`: its default differs
-//! between model libraries, so whoever builds the model chooses it.
+//! Only the keys needed for separation are read. Training settings are allowed and listed in [`Config::unknown`]. Values
+//! are interpreted as PyYAML does (`True`, `yes`, `1_000`). Sequences may have the tag `!!python/tuple`; no tag constructs
+//! an object. A model argument that is absent or `null` is `None`, because its default differs between model libraries;
+//! [`Architecture::resolve`](crate::model::architecture::Architecture::resolve) chooses it.
 
 mod error;
 mod section;
@@ -19,15 +19,15 @@ use yaml::Document;
 /// A checkpoint's configuration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Config {
-    /// What the model was trained to hear.
+    /// Audio format that the model was trained on.
     pub audio: AudioConfig,
     /// Arguments of the model's constructor.
     pub model: ModelOptions,
-    /// The stems, and what else of training matters for use.
+    /// Stem names, and other training settings that affect inference.
     pub training: TrainingConfig,
-    /// How a song is cut into chunks.
+    /// How a song is split into chunks.
     pub inference: InferenceConfig,
-    /// Dotted names of keys outside `model` that play no part, such as `training.lr`.
+    /// Dotted names of ignored keys outside `model`, such as `training.lr`.
     pub unknown: Vec<String>,
     text: String,
 }
@@ -35,7 +35,7 @@ pub struct Config {
 /// The section `audio`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct AudioConfig {
-    /// Samples a chunk.
+    /// Samples per chunk.
     pub chunk_size: Option<usize>,
     /// In Hz.
     pub sample_rate: Option<u32>,
@@ -46,30 +46,30 @@ pub struct AudioConfig {
 /// The section `training`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct TrainingConfig {
-    /// Every stem of the data set, in the order of the model's outputs.
+    /// All stems of the data set, in the order of the model's outputs.
     pub instruments: Vec<String>,
-    /// When set, the model's only stem.
+    /// If set, the model's only stem.
     pub target_instrument: Option<String>,
-    /// Trained and run in mixed precision.
+    /// Whether training used mixed precision.
     pub use_amp: Option<bool>,
 }
 
 /// The section `inference`.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct InferenceConfig {
-    /// Chunks that cover each sample.
+    /// Number of chunks that cover each sample.
     pub num_overlap: Option<usize>,
-    /// Chunks that run at once.
+    /// Number of chunks processed at once.
     pub batch_size: Option<usize>,
-    /// Samples a chunk; wins over `audio.chunk_size`.
+    /// Samples per chunk; overrides `audio.chunk_size`.
     pub chunk_size: Option<usize>,
-    /// Standardise the mixture before separation.
+    /// Whether the mixture is standardised before separation.
     pub normalize: Option<bool>,
 }
 
-/// The section `model`: arguments of `BSRoformer` and `MelBandRoformer` under the names they have there.
+/// The section `model`: arguments of the references' `BSRoformer` and `MelBandRoformer`, under the same names.
 #[derive(Debug, Clone, Default, PartialEq)]
-#[allow(missing_docs, reason = "the names are the reference's; the layers that use them say what they do")]
+#[allow(missing_docs, reason = "the names are the reference's; the layers that use them document them")]
 pub struct ModelOptions {
     pub dim: Option<usize>,
     pub depth: Option<usize>,
@@ -79,7 +79,7 @@ pub struct ModelOptions {
     pub freq_transformer_depth: Option<usize>,
     pub linear_transformer_depth: Option<usize>,
     pub freqs_per_bands: Option<Vec<usize>>,
-    /// First bin, and the one after the last; -1 leaves an end open.
+    /// First bin, and the bin after the last; -1 means the end of the spectrum.
     pub freq_range: Option<(i64, i64)>,
     pub num_bands: Option<usize>,
     pub dim_head: Option<usize>,
@@ -110,7 +110,7 @@ pub struct ModelOptions {
     pub multi_stft_resolutions_window_sizes: Option<Vec<usize>>,
     pub multi_stft_hop_size: Option<usize>,
     pub multi_stft_normalized: Option<bool>,
-    /// Names of arguments that are none of these, in the order of the file.
+    /// Names of other arguments, in file order.
     pub unknown: Vec<String>,
 }
 
@@ -129,13 +129,13 @@ impl Config {
     pub fn from_file(path: &Path) -> Result<Self, ConfigError> {
         let origin = path.display().to_string();
         let io = |source| ConfigError::Io { file: origin.clone(), source };
-        // Asked of the path first: opening a folder fails on some systems with a message about permissions.
+        // Checked before opening: on some systems, opening a folder fails with a permission error.
         if std::fs::metadata(path).map_err(io)?.is_dir() {
             return Err(ConfigError::Folder { file: origin });
         }
         let file = std::fs::File::open(path).map_err(io)?;
         let mut bytes = Vec::new();
-        // Bounded here rather than by the file's size: a pipe has none.
+        // Bounded here and not by the file size, because a pipe has none.
         file.take(yaml::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(io)?;
         let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText { file: origin.clone() })?;
         Self::from_yaml(&text, &origin)
@@ -144,9 +144,8 @@ impl Config {
     /// Reads a configuration from its text; `origin` names it in errors.
     ///
     /// # Errors
-    /// For text that is no YAML, beyond the limits for untrusted files, without a `model` section, or with a
-    /// value of the wrong type or outside any sensible range. The message names file, line, column, key, what
-    /// was expected and what was found.
+    /// [`ConfigError`] for text that is not YAML, exceeds the limits for untrusted files, lacks a `model` section, or holds a
+    /// value of the wrong type or out of range. The message names file, line, column, key, expected and found.
     pub fn from_yaml(text: &str, origin: &str) -> Result<Self, ConfigError> {
         let document = Document::parse(text, origin)?;
         let mut top = Section::top(&document, origin)?;
@@ -154,43 +153,43 @@ impl Config {
         let mut model = top.section("model")?;
         let mut training = top.section("training")?;
         let mut inference = top.section("inference")?;
-        if !model.is_there() {
+        if !model.is_present() {
             return Err(ConfigError::Missing { file: origin.to_owned(), key: "model".to_owned() });
         }
         let mut config = Self {
             audio: AudioConfig {
-                chunk_size: audio.count("chunk_size", 1, MAX_SAMPLES)?,
+                chunk_size: audio.integer("chunk_size", 1, MAX_SAMPLES)?,
                 sample_rate: audio.sample_rate("sample_rate")?,
-                num_channels: audio.count("num_channels", 1, 64)?,
+                num_channels: audio.integer("num_channels", 1, 64)?,
             },
             model: model_options(&mut model)?,
             training: TrainingConfig {
-                instruments: training.names("instruments", MAX_STEMS)?,
-                target_instrument: training.name("target_instrument")?,
-                use_amp: training.truth("use_amp")?,
+                instruments: training.stem_names("instruments", MAX_STEMS)?,
+                target_instrument: training.stem_name("target_instrument")?,
+                use_amp: training.boolean("use_amp")?,
             },
             inference: InferenceConfig {
-                num_overlap: inference.count("num_overlap", 1, 1024)?,
-                batch_size: inference.count("batch_size", 1, 65_536)?,
-                chunk_size: inference.count("chunk_size", 1, MAX_SAMPLES)?,
-                normalize: inference.truth("normalize")?,
+                num_overlap: inference.integer("num_overlap", 1, 1024)?,
+                batch_size: inference.integer("batch_size", 1, 65_536)?,
+                chunk_size: inference.integer("chunk_size", 1, MAX_SAMPLES)?,
+                normalize: inference.boolean("normalize")?,
             },
             unknown: Vec::new(),
             text: text.to_owned(),
         };
         for section in [&top, &audio, &training, &inference] {
-            config.unknown.extend(section.unread().map(|key| section.dotted(key)));
+            config.unknown.extend(section.unread_keys().map(|key| section.dotted(key)));
         }
         Ok(config)
     }
 
-    /// Samples a chunk: `inference.chunk_size`, else `audio.chunk_size`.
+    /// Samples per chunk: `inference.chunk_size`, else `audio.chunk_size`.
     #[must_use]
     pub fn chunk_size(&self) -> Option<usize> {
         self.inference.chunk_size.or(self.audio.chunk_size)
     }
 
-    /// The names of the model's outputs: the target alone when one is set, else all instruments.
+    /// The names of the model's outputs: the target instrument when one is set, else all instruments.
     #[must_use]
     pub fn stems(&self) -> &[String] {
         match &self.training.target_instrument {
@@ -199,7 +198,7 @@ impl Config {
         }
     }
 
-    /// The text it was read from.
+    /// The source text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.text
@@ -208,51 +207,51 @@ impl Config {
 
 fn model_options(model: &mut Section<'_>) -> Result<ModelOptions, ConfigError> {
     let mut options = ModelOptions {
-        dim: model.count("dim", 1, MAX_DIM)?,
-        depth: model.count("depth", 1, MAX_DEPTH)?,
-        stereo: model.truth("stereo")?,
-        num_stems: model.count("num_stems", 1, MAX_STEMS)?,
-        time_transformer_depth: model.count("time_transformer_depth", 0, MAX_DEPTH)?,
-        freq_transformer_depth: model.count("freq_transformer_depth", 0, MAX_DEPTH)?,
-        linear_transformer_depth: model.count("linear_transformer_depth", 0, MAX_DEPTH)?,
-        freqs_per_bands: model.counts("freqs_per_bands", 1, MAX_N_FFT, MAX_BANDS)?,
+        dim: model.integer("dim", 1, MAX_DIM)?,
+        depth: model.integer("depth", 1, MAX_DEPTH)?,
+        stereo: model.boolean("stereo")?,
+        num_stems: model.integer("num_stems", 1, MAX_STEMS)?,
+        time_transformer_depth: model.integer("time_transformer_depth", 0, MAX_DEPTH)?,
+        freq_transformer_depth: model.integer("freq_transformer_depth", 0, MAX_DEPTH)?,
+        linear_transformer_depth: model.integer("linear_transformer_depth", 0, MAX_DEPTH)?,
+        freqs_per_bands: model.integers("freqs_per_bands", 1, MAX_N_FFT, MAX_BANDS)?,
         freq_range: model.range("freq_range", MAX_N_FFT)?,
-        num_bands: model.count("num_bands", 1, MAX_BANDS)?,
-        dim_head: model.count("dim_head", 1, MAX_DIM)?,
-        heads: model.count("heads", 1, 4096)?,
-        attn_dropout: model.number("attn_dropout", 0.0, 1.0)?,
-        ff_dropout: model.number("ff_dropout", 0.0, 1.0)?,
-        flash_attn: model.truth("flash_attn")?,
-        linear_flash_attn: model.truth("linear_flash_attn")?,
-        sage_attention: model.truth("sage_attention")?,
-        dim_freqs_in: model.count("dim_freqs_in", 1, MAX_N_FFT)?,
+        num_bands: model.integer("num_bands", 1, MAX_BANDS)?,
+        dim_head: model.integer("dim_head", 1, MAX_DIM)?,
+        heads: model.integer("heads", 1, 4096)?,
+        attn_dropout: model.float("attn_dropout", 0.0, 1.0)?,
+        ff_dropout: model.float("ff_dropout", 0.0, 1.0)?,
+        flash_attn: model.boolean("flash_attn")?,
+        linear_flash_attn: model.boolean("linear_flash_attn")?,
+        sage_attention: model.boolean("sage_attention")?,
+        dim_freqs_in: model.integer("dim_freqs_in", 1, MAX_N_FFT)?,
         sample_rate: model.sample_rate("sample_rate")?,
-        stft_n_fft: model.count("stft_n_fft", 2, MAX_N_FFT)?,
-        stft_hop_length: model.count("stft_hop_length", 1, MAX_N_FFT)?,
-        stft_win_length: model.count("stft_win_length", 1, MAX_N_FFT)?,
-        stft_normalized: model.truth("stft_normalized")?,
-        mask_estimator_depth: model.count("mask_estimator_depth", 1, 64)?,
-        mlp_expansion_factor: model.count("mlp_expansion_factor", 1, 1024)?,
-        zero_dc: model.truth("zero_dc")?,
-        skip_connection: model.truth("skip_connection")?,
-        use_pope: model.truth("use_pope")?,
-        match_input_audio_length: model.truth("match_input_audio_length")?,
-        add_value_residual: model.truth("add_value_residual")?,
-        num_residual_streams: model.count("num_residual_streams", 1, 1024)?,
-        num_residual_fracs: model.count("num_residual_fracs", 1, 1024)?,
-        mc_hyper_conn_sinkhorn_iters: model.count("mc_hyper_conn_sinkhorn_iters", 0, 1024)?,
-        use_torch_checkpoint: model.truth("use_torch_checkpoint")?,
-        multi_stft_resolution_loss_weight: model.number("multi_stft_resolution_loss_weight", 0.0, 1e9)?,
-        multi_stft_resolutions_window_sizes: model.counts(
+        stft_n_fft: model.integer("stft_n_fft", 2, MAX_N_FFT)?,
+        stft_hop_length: model.integer("stft_hop_length", 1, MAX_N_FFT)?,
+        stft_win_length: model.integer("stft_win_length", 1, MAX_N_FFT)?,
+        stft_normalized: model.boolean("stft_normalized")?,
+        mask_estimator_depth: model.integer("mask_estimator_depth", 1, 64)?,
+        mlp_expansion_factor: model.integer("mlp_expansion_factor", 1, 1024)?,
+        zero_dc: model.boolean("zero_dc")?,
+        skip_connection: model.boolean("skip_connection")?,
+        use_pope: model.boolean("use_pope")?,
+        match_input_audio_length: model.boolean("match_input_audio_length")?,
+        add_value_residual: model.boolean("add_value_residual")?,
+        num_residual_streams: model.integer("num_residual_streams", 1, 1024)?,
+        num_residual_fracs: model.integer("num_residual_fracs", 1, 1024)?,
+        mc_hyper_conn_sinkhorn_iters: model.integer("mc_hyper_conn_sinkhorn_iters", 0, 1024)?,
+        use_torch_checkpoint: model.boolean("use_torch_checkpoint")?,
+        multi_stft_resolution_loss_weight: model.float("multi_stft_resolution_loss_weight", 0.0, 1e9)?,
+        multi_stft_resolutions_window_sizes: model.integers(
             "multi_stft_resolutions_window_sizes",
             1,
             MAX_N_FFT,
             1024,
         )?,
-        multi_stft_hop_size: model.count("multi_stft_hop_size", 1, MAX_N_FFT)?,
-        multi_stft_normalized: model.truth("multi_stft_normalized")?,
+        multi_stft_hop_size: model.integer("multi_stft_hop_size", 1, MAX_N_FFT)?,
+        multi_stft_normalized: model.boolean("multi_stft_normalized")?,
         unknown: Vec::new(),
     };
-    options.unknown = model.unread().map(str::to_owned).collect();
+    options.unknown = model.unread_keys().map(str::to_owned).collect();
     Ok(options)
 }

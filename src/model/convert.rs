@@ -1,8 +1,7 @@
-//! Writing any checkpoint as one safetensors file that carries its configuration.
+//! Conversion of a checkpoint to one safetensors file with its configuration inside.
 //!
-//! The result holds the floating-point tensors under their tidy names, in one number type, and the YAML
-//! text as metadata, so that a single file is a model. Tensors are converted one at a time, straight from the
-//! map of the source to the file.
+//! The result holds the floating-point tensors without prefixes, in one number type, and the YAML text as metadata.
+//! Tensors are converted one at a time.
 
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
@@ -13,23 +12,23 @@ use half::f16;
 
 use super::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView};
 use super::config::{Config, ConfigError};
+use crate::atomic_file::AtomicFile;
 use crate::hash;
-use crate::partial;
 
-/// Number type of the written weights.
+/// Number type of converted weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Precision {
+pub enum WeightFormat {
     /// Exact for every source but `f64`.
     F32,
-    /// Half the size; about three decimal digits. Position frequencies stay `F32`: late in a chunk their error would be multiplied.
+    /// Half the size, about three decimal digits. Position frequencies stay `F32`, because positions multiply their error.
     F16,
 }
 
-impl Precision {
-    /// What `tensor` is written as.
-    fn of(self, tensor: &TensorView<'_>) -> Self {
+impl WeightFormat {
+    /// The format that `tensor` is written in.
+    fn for_tensor(self, tensor: &TensorView<'_>) -> Self {
         let frequencies = ["rotary_embed.freqs", "pope_embed.inv_freqs"];
-        // What is rounded already was so when the model was judged.
+        // Frequencies that are f16 in the source were so when the model was evaluated.
         let exact =
             tensor.dtype() != Dtype::F16 && frequencies.iter().any(|name| tensor.name().ends_with(name));
         if exact { Self::F32 } else { self }
@@ -44,22 +43,22 @@ impl Precision {
     }
 }
 
-/// What was written.
+/// Summary of a conversion.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
+pub struct ConversionReport {
     /// Tensors in the new file.
     pub tensors: usize,
-    /// Their elements.
+    /// Number of their elements.
     pub parameters: u64,
-    /// Size of the new file.
+    /// Size of the new file in bytes.
     pub bytes: u64,
-    /// Tensors that hold no weights, such as integer buffers, and were left out.
-    pub left_out: Vec<String>,
+    /// Names of tensors that hold no weights, such as integer buffers, and were not converted.
+    pub skipped: Vec<String>,
     /// SHA-256 of the source, in hexadecimal.
     pub source_sha256: String,
 }
 
-/// A checkpoint that was not converted; no file is left behind.
+/// Why a checkpoint was not converted. No file is left behind.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConvertError {
@@ -74,10 +73,10 @@ pub enum ConvertError {
     Io {
         /// Path of the new file.
         file: String,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A weight that half precision cannot hold.
+    /// A weight exceeds the range of f16.
     #[error("{file}: tensor `{name}` holds {value:e}, beyond the 65504 of f16; convert to f32 instead")]
     BeyondF16 {
         /// Path of the source.
@@ -87,10 +86,10 @@ pub enum ConvertError {
         /// The weight.
         value: f32,
     },
-    /// The caller asked to stop.
+    /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// Nothing to write.
+    /// The source has no floating-point tensors.
     #[error("{file}: none of its tensors holds floating-point numbers, so there are no weights to convert")]
     NoWeights {
         /// Path of the source.
@@ -98,51 +97,52 @@ pub enum ConvertError {
     },
 }
 
-/// Writes `checkpoint` to `out` as safetensors with `config_yaml` inside. An existing file is replaced, in
-/// one step at the end. `on_tensor` is called before each tensor and may stop the work.
+/// Writes `checkpoint` to `out` as safetensors with `config_yaml` inside. An existing file is replaced atomically at the
+/// end. `on_tensor` is called before each tensor and may cancel the conversion.
 ///
 /// # Errors
-/// When a tensor cannot be read or does not fit the number type, the configuration is no valid one, the
-/// disk refuses, or the caller stops it. The message names file and tensor; nothing is left at `out` or beside it.
+/// [`ConvertError`]. The message names file and tensor; no file is left behind.
 pub fn convert(
     checkpoint: &Checkpoint,
     config_yaml: &str,
     out: &Path,
-    precision: Precision,
+    format: WeightFormat,
     on_tensor: &mut dyn FnMut() -> ControlFlow<()>,
-) -> Result<Report, ConvertError> {
+) -> Result<ConversionReport, ConvertError> {
     Config::from_yaml(config_yaml, "the configuration")?;
     let (mut weights, rest): (Vec<_>, Vec<_>) =
         checkpoint.tensors().partition(|tensor| tensor.dtype().is_float());
-    // Wide numbers first: readers that map the file want each tensor aligned.
-    weights.sort_by_key(|tensor| std::cmp::Reverse(precision.of(tensor).dtype().1));
+    // Wide numbers first, so that every tensor is aligned for readers that map the file.
+    weights.sort_by_key(|tensor| std::cmp::Reverse(format.for_tensor(tensor).dtype().1));
     if weights.is_empty() {
         return Err(ConvertError::NoWeights { file: checkpoint.origin().to_owned() });
     }
     let source_sha256 = hash::sha256(checkpoint.raw());
-    let header = header(&weights, checkpoint, config_yaml, &source_sha256, precision);
+    let header = header(&weights, checkpoint, config_yaml, &source_sha256, format);
 
     let io = |source| ConvertError::Io { file: out.display().to_string(), source };
     if out.is_dir() {
         return Err(io(std::io::Error::from(std::io::ErrorKind::IsADirectory)));
     }
-    // Removed when dropped, whatever goes wrong below.
-    let temporary = partial::beside(out).map_err(io)?;
+    // Removed when dropped, unless it is published below.
+    let temporary = AtomicFile::create_beside(out).map_err(io)?;
     let mut writer = BufWriter::with_capacity(1 << 20, temporary);
     writer.write_all(&(header.len() as u64).to_le_bytes()).map_err(io)?;
     writer.write_all(header.as_bytes()).map_err(io)?;
     let mut parameters = 0;
     let mut bytes = (8 + header.len()) as u64;
     for tensor in &weights {
-        let precision = precision.of(tensor);
+        let format = format.for_tensor(tensor);
         if on_tensor().is_break() {
             return Err(ConvertError::Cancelled);
         }
         let converted;
-        let data = match (tensor.dtype(), precision, tensor.bytes()) {
-            (Dtype::F32, Precision::F32, Some(bytes)) | (Dtype::F16, Precision::F16, Some(bytes)) => bytes,
+        let data = match (tensor.dtype(), format, tensor.bytes()) {
+            (Dtype::F32, WeightFormat::F32, Some(bytes)) | (Dtype::F16, WeightFormat::F16, Some(bytes)) => {
+                bytes
+            }
             _ => {
-                converted = encode(tensor, checkpoint.origin(), precision)?;
+                converted = encode(tensor, checkpoint.origin(), format)?;
                 &converted
             }
         };
@@ -153,15 +153,15 @@ pub fn convert(
     let file = writer.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync().map_err(io)?;
     file.publish(out).map_err(io)?;
-    let left_out = rest.iter().map(|tensor| tensor.name().to_owned()).collect();
-    Ok(Report { tensors: weights.len(), parameters, bytes, left_out, source_sha256 })
+    let skipped = rest.iter().map(|tensor| tensor.name().to_owned()).collect();
+    Ok(ConversionReport { tensors: weights.len(), parameters, bytes, skipped, source_sha256 })
 }
 
-fn encode(tensor: &TensorView<'_>, origin: &str, precision: Precision) -> Result<Vec<u8>, ConvertError> {
+fn encode(tensor: &TensorView<'_>, origin: &str, format: WeightFormat) -> Result<Vec<u8>, ConvertError> {
     let values = tensor.to_f32()?;
-    match precision {
-        Precision::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        Precision::F16 => {
+    match format {
+        WeightFormat::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        WeightFormat::F16 => {
             let limit = f16::MAX.to_f32();
             if let Some(value) = values.iter().find(|value| value.abs() > limit) {
                 let (file, name) = (origin.to_owned(), tensor.name().to_owned());
@@ -172,13 +172,13 @@ fn encode(tensor: &TensorView<'_>, origin: &str, precision: Precision) -> Result
     }
 }
 
-/// The JSON text in front of the data: metadata, then every tensor in the order it will be written.
+/// The JSON header: metadata, then every tensor in the order it is written.
 fn header(
     weights: &[TensorView<'_>],
     checkpoint: &Checkpoint,
     config_yaml: &str,
     sha256: &str,
-    precision: Precision,
+    format: WeightFormat,
 ) -> String {
     let source =
         Path::new(checkpoint.origin()).file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
@@ -191,7 +191,7 @@ fn header(
     let mut text = format!("{{\"__metadata__\":{metadata}");
     let mut offset = 0;
     for tensor in weights {
-        let (dtype, width) = precision.of(tensor).dtype();
+        let (dtype, width) = format.for_tensor(tensor).dtype();
         let end = offset + tensor.elements() * width;
         let info =
             serde_json::json!({ "dtype": dtype, "shape": tensor.shape(), "data_offsets": [offset, end] });
@@ -200,7 +200,7 @@ fn header(
         offset = end;
     }
     text.push('}');
-    // Readers map the file: keep the numbers aligned.
+    // Padded so that the numbers are aligned for readers that map the file.
     while text.len() % 8 != 0 {
         text.push(' ');
     }

@@ -1,8 +1,8 @@
-//! CUDA kernels of our own (`cuda/kernels.cu`) for what stands between the network's matrix products, and for attention.
+//! Our own CUDA kernels (`cuda/kernels.cu`) for attention and for the operations between the network's matrix products.
 //!
-//! The network is written in candle's operations; where several of them are one kernel here, it asks for that first, and gets none
-//! unless `NULLSUM_CUDA_KERNELS=fused` wants it and the shapes allow it. Off by default: the kernels have run in an emulation of threads and tensor
-//! cores (`tests/emulation`), which is how the tests below run them, but on no GPU yet.
+//! The network is written in candle's operations. Where one kernel replaces several of them, the network asks for it first. It gets none
+//! unless `NULLSUM_CUDA_KERNELS=fused` is set and the shapes fit. They are off by default because they have only run in an emulation of
+//! threads and tensor cores (`tests/emulation`), which the tests below use.
 
 #[cfg(all(test, target_os = "linux"))]
 mod emulator;
@@ -20,25 +20,25 @@ use candle_core::{D, DType, Result, Shape, Tensor};
 use super::linear::Activation;
 use launch::{Launch, WARPS};
 
-/// Whether the kernels are asked for.
+/// Whether the environment enables the kernels.
 #[cfg(not(test))]
-static ASKED_FOR: LazyLock<bool> =
+static REQUESTED: LazyLock<bool> =
     LazyLock::new(|| std::env::var("NULLSUM_CUDA_KERNELS").is_ok_and(|value| value == "fused"));
 /// Queries of a block of the attention.
 const QUERIES: usize = 64;
-/// Neighbouring features that a thread takes at a time.
+/// Neighbouring features that a thread handles at a time.
 const FOUR: usize = 4;
 
-/// Whether tensors of `device` go through the kernels.
+/// Whether operations on `device` use the kernels.
 #[cfg(not(test))]
-fn wanted(device: &Device) -> bool {
-    device.is_cuda() && *ASKED_FOR
+fn kernels_enabled(device: &Device) -> bool {
+    device.is_cuda() && *REQUESTED
 }
 
 #[cfg(test)]
-use tests::wanted;
+use tests::kernels_enabled;
 
-/// How kernels for a number type of the matrix products end; none where there are none.
+/// Suffix of the kernel names for a number type of the matrix products; none if there are no such kernels.
 fn suffix(dtype: DType) -> Option<&'static str> {
     match dtype {
         DType::F16 => Some("f16"),
@@ -47,7 +47,7 @@ fn suffix(dtype: DType) -> Option<&'static str> {
     }
 }
 
-/// The kernel for products in `dtype`, unless kernels are not wanted, or there is none for these number types or for parts of a row of
+/// The kernel for products in `dtype`; none if kernels are disabled or do not support these number types or parts of a row of
 /// `part` features.
 fn launch<'a, const N: usize>(
     kernel: &str,
@@ -57,7 +57,7 @@ fn launch<'a, const N: usize>(
 ) -> Option<Launch<'a>> {
     let suffix = suffix(dtype)?;
     let fits = part.is_multiple_of(FOUR) && inputs.iter().all(|(x, dtype)| x.dtype() == *dtype);
-    (fits && wanted(inputs[0].0.device()))
+    (fits && kernels_enabled(inputs[0].0.device()))
         .then(|| Launch { kernel: format!("{kernel}_{suffix}"), inputs: inputs.map(|(x, _)| x).to_vec() })
 }
 
@@ -86,7 +86,7 @@ pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Option<Tensor>> {
     let fits = matches!(dim, 32 | 48 | 64)
         && [q, k, v].iter().all(|x| x.dtype() == DType::F16 && x.shape() == q.shape());
     let blocks = sequences * heads * len.div_ceil(QUERIES);
-    (fits && wanted(q.device()))
+    (fits && kernels_enabled(q.device()))
         .then(|| Launch { kernel: format!("attend_{dim}"), inputs: vec![q, k, v] })
         .map(|launch| launch.run(&[len], blocks, q.shape(), DType::F16))
         .transpose()
@@ -143,7 +143,7 @@ pub fn mask_mixture(spec: &Tensor, masks: &Tensor, complete: bool, zero_dc: bool
     let stems = masks.dim(1)?;
     let shape = Shape::from((batch, stems, channels, frames, 2 * freqs));
     let numbers = [stems, frames, freqs, channels, usize::from(complete), usize::from(zero_dc)];
-    wanted(spec.device())
+    kernels_enabled(spec.device())
         .then(|| Launch { kernel: "mask_mixture".into(), inputs: vec![spec, masks] })
         .map(|launch| launch.run(&numbers, batch * frames, &shape, DType::F32))
         .transpose()

@@ -1,4 +1,4 @@
-//! Where a network runs.
+//! The device that a network runs on.
 
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -8,41 +8,41 @@ use candle_core::Device;
 #[cfg(feature = "cuda")]
 pub(super) use cuda::memory;
 
-/// Bytes of memory of a device that says; none for others.
+/// Memory of a device in bytes, where it is known.
 #[cfg(not(feature = "cuda"))]
 pub(super) fn memory(_: &Device) -> Option<usize> {
     None
 }
 
-/// A device as the user names it: `auto`, `cpu`, `cuda`, `cuda:1`, `metal`.
+/// A device as named by the user: `auto`, `cpu`, `cuda`, `cuda:1`, `metal`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The best one that works: CUDA, then Metal, then the CPU.
+    /// The first that works of CUDA, Metal and the CPU.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
-    /// A CUDA device by its number.
+    /// A CUDA device, by index.
     Cuda(usize),
     /// The Metal device.
     Metal,
 }
 
-/// A device that cannot be had.
+/// Why a device cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum DeviceError {
-    /// The name means nothing.
+    /// The name is unknown.
     #[error("unknown device `{0}`: expected auto, cpu, cuda, cuda:N or metal")]
     Unknown(String),
-    /// The program was built without it.
-    #[error("this build has no {0} support (feature `{0}`); take one that has, or the CPU")]
+    /// This build does not support it.
+    #[error("this build has no {0} support (feature `{0}`); use a build that has it, or the CPU")]
     NotBuilt(&'static str),
-    /// The device does not start.
-    #[error("{name} does not start: {reason}; check its driver, or take the CPU")]
+    /// The device fails to start.
+    #[error("{name} does not start: {reason}; check its driver, or use the CPU")]
     Start {
-        /// The device as the user named it.
+        /// The device, as named by the user.
         name: String,
-        /// What the driver or the loader said.
+        /// The message of the driver or the loader.
         reason: String,
     },
 }
@@ -79,10 +79,11 @@ impl DeviceChoice {
     /// Starts the device.
     ///
     /// # Errors
-    /// [`DeviceError`] where the build has no support for it or it does not start. `auto` always ends at the CPU.
+    /// [`DeviceError`] where the build does not support it or it does not start. `auto` falls back to the CPU.
     pub fn open(self) -> Result<Device, DeviceError> {
         let start = |open: &dyn Fn() -> Result<Device, String>| {
-            started(open).map_err(|reason| DeviceError::Start { name: self.to_string(), reason })
+            start_catching_panics(open)
+                .map_err(|reason| DeviceError::Start { name: self.to_string(), reason })
         };
         match self {
             Self::Cpu => Ok(Device::Cpu),
@@ -96,7 +97,7 @@ impl DeviceChoice {
         }
     }
 
-    /// Starts the device and says what it is, for people.
+    /// Starts the device and describes it for users.
     ///
     /// # Errors
     /// As [`DeviceChoice::open`].
@@ -109,7 +110,7 @@ impl DeviceChoice {
         Ok(if device.is_cpu() { "the processor" } else { "ready" }.into())
     }
 
-    /// Why `auto` ends at the CPU in a build for GPUs; none where it finds one, or where the build has none.
+    /// Why `auto` falls back to the CPU in a GPU build; `None` where it finds a GPU, or the build supports none.
     pub fn fallback(self) -> Option<DeviceError> {
         let gpu = match self {
             Self::Auto if cfg!(feature = "cuda") => Self::Cuda(0),
@@ -120,8 +121,8 @@ impl DeviceChoice {
     }
 }
 
-/// A device, or why there is none, panics of driver bindings included.
-fn started(open: &dyn Fn() -> Result<Device, String>) -> Result<Device, String> {
+/// Starts a device. Panics of driver bindings become errors.
+fn start_catching_panics(open: &dyn Fn() -> Result<Device, String>) -> Result<Device, String> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(open)).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
@@ -129,7 +130,7 @@ fn started(open: &dyn Fn() -> Result<Device, String>) -> Result<Device, String> 
     })
 }
 
-/// Name of a device that runs: `cpu`, `cuda:0`, `metal`.
+/// Name of a running device: `cpu`, `cuda:0`, `metal`.
 pub fn device_name(device: &Device) -> String {
     match device.location() {
         candle_core::DeviceLocation::Cpu => "cpu".into(),
@@ -143,7 +144,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_parse_and_unknown_ones_say_what_is_known() {
+    fn names_parse_and_error_lists_known_names() {
         assert_eq!("cuda:2".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cuda(2));
         assert_eq!("CPU".parse::<DeviceChoice>().unwrap(), DeviceChoice::Cpu);
         let error = "tpu".parse::<DeviceChoice>().unwrap_err().to_string();
@@ -151,14 +152,15 @@ mod tests {
     }
 
     #[test]
-    fn auto_always_finds_a_device() {
+    fn auto_always_finds_device() {
         assert!(DeviceChoice::Auto.open().is_ok());
     }
 
     #[test]
-    fn a_driver_that_panics_is_a_device_that_does_not_start() {
-        let reason = started(&|| panic!("Unable to dynamically load {}", "libcuda")).unwrap_err();
+    fn panic_of_driver_is_start_error() {
+        let reason =
+            start_catching_panics(&|| panic!("Unable to dynamically load {}", "libcuda")).unwrap_err();
         assert_eq!(reason, "Unable to dynamically load libcuda");
-        assert!(started(&|| Ok(Device::Cpu)).is_ok());
+        assert!(start_catching_panics(&|| Ok(Device::Cpu)).is_ok());
     }
 }

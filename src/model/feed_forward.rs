@@ -24,9 +24,9 @@ impl FeedForward {
         })
     }
 
-    /// x: [..., dim] → [..., dim], f32, added to `onto` where there is one
+    /// x: [..., dim] → [..., dim], f32, added to `onto` if given
     pub fn forward(&self, x: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
         let x = self.norm.forward(x, self.up.number_type())?;
-        self.down.forward_onto(&self.up.forward_bent(&x, Activation::Gelu)?, onto)
+        self.down.forward_onto(&self.up.forward_with_activation(&x, Activation::Gelu)?, onto)
     }
 }

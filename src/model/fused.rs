@@ -1,8 +1,8 @@
-//! The network on the fused CPU kernels: the mathematics of [`Roformer`](super::roformer::Roformer), transformer blocks in
-//! cache, x the only tensor of full size.
+//! The network on the fused CPU kernels: the mathematics of [`Roformer`](super::roformer::Roformer) with transformer blocks
+//! that stay in cache. x is the only tensor of full size.
 //!
-//! It is built from the same architecture and weights, and covers what nearly all checkpoints are: softmax attention with rotary
-//! positions and plain residuals. [`uncovered`] names what it leaves to candle.
+//! It is built from the same architecture and weights and supports nearly all checkpoints: softmax attention with rotary
+//! positions and plain residuals. [`unsupported_feature`] names the first option that needs candle.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -20,19 +20,19 @@ use crate::kernels::{
     TransformerBlock, TransformerWeights,
 };
 
-/// Why the kernels cannot be used.
+/// Why the network cannot be built on the kernels.
 #[derive(Debug, thiserror::Error)]
 pub enum FusedError {
-    /// The kernels refuse.
+    /// The kernels do not accept a size or the instruction set.
     #[error(transparent)]
     Kernel(#[from] KernelError),
-    /// A weight cannot be had.
+    /// A weight cannot be read.
     #[error(transparent)]
     Weights(#[from] candle_core::Error),
 }
 
-/// The first option of `arch` that the kernels do not have; none when they cover it.
-pub fn uncovered(arch: &Architecture) -> Option<&'static str> {
+/// The first option of `arch` that the kernels do not support; none if they support all.
+pub fn unsupported_feature(arch: &Architecture) -> Option<&'static str> {
     if arch.hyper_connections.is_some() {
         Some("hyper-connections")
     } else if arch.value_residual.is_some() {
@@ -54,12 +54,12 @@ pub struct FusedRoformer {
     band_split: BandSplit,
     layers: Vec<Layer>,
     mask_estimator: MaskEstimator,
-    /// Where each band feature lies in a frame, and one over the bands that share a feature; none where the bands are the
+    /// Position of each band feature in a frame, and one over the number of bands that share it; none if the bands are the
     /// whole frame in order.
     bands: Option<BandLayout>,
     /// x: [frames, bands, dim], kept between calls.
     x: Vec<f32>,
-    /// Features of all bands, where they have to be gathered.
+    /// Features of all bands, if they must be gathered.
     gathered: Vec<f32>,
 }
 
@@ -69,7 +69,7 @@ struct Layer {
 }
 
 impl FusedRoformer {
-    /// Packs the weights of `vb` for `target`, on the threads of `pool`. `arch` must be covered.
+    /// Packs the weights of `vb` for `target` on the threads of `pool`. `arch` must be supported.
     ///
     /// # Errors
     /// [`FusedError`].
@@ -95,12 +95,12 @@ impl FusedRoformer {
         })
     }
 
-    /// What [`Self::forward`] of a network on `target` would make of one chunk. It is packed part by part as its turn comes, so that
-    /// there is never more of it than one.
+    /// The masks that [`Self::forward`] of a network on `target` gives for one chunk. Layers are packed one at a time, so that
+    /// never more than one is in memory.
     ///
     /// # Errors
     /// [`FusedError`].
-    pub fn once(
+    pub fn forward_layerwise(
         arch: &Architecture,
         vb: VarBuilder,
         target: Target,
@@ -120,10 +120,10 @@ impl FusedRoformer {
             }
         };
         pool.install(|| band_split(arch, &weights, target))?.forward(pool, features, &mut x, frames)?;
-        let mut earlier = None;
+        let mut skip_sum = None;
         for i in 0..arch.depth {
             let layer = pool.install(|| layer(arch, &weights, i, target, &rotaries))?;
-            layer.forward(arch, pool, &mut x, &mut earlier, frames)?;
+            layer.forward(arch, pool, &mut x, &mut skip_sum, frames)?;
         }
         let mut masks = vec![0.0; arch.num_stems * frames * frame];
         for (n, masks) in masks.chunks_exact_mut((frames * frame).max(1)).enumerate() {
@@ -140,12 +140,12 @@ impl FusedRoformer {
         Ok(masks)
     }
 
-    /// What the kernels are compiled for.
+    /// Instruction set and format of the kernels.
     pub fn target(&self) -> Target {
         self.target
     }
 
-    /// Threads it runs on.
+    /// Thread pool of the network.
     pub fn pool(&self) -> &Pool {
         &self.pool
     }
@@ -153,7 +153,7 @@ impl FusedRoformer {
     /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c], flat. Bins that no band owns get the mask 0.
     ///
     /// # Errors
-    /// [`KernelError`] where `spec` has the wrong size.
+    /// [`KernelError`] if `spec` has the wrong size.
     pub fn forward(&mut self, spec: &[f32], batch: usize) -> Result<Vec<f32>, KernelError> {
         let frame = self.architecture.frame_features();
         let frames = spec.len() / frame / batch.max(1);
@@ -178,9 +178,9 @@ impl FusedRoformer {
                 self.band_split.forward(&self.pool, &self.gathered, &mut self.x, frames)?;
             }
         }
-        let mut earlier = None;
+        let mut skip_sum = None;
         for layer in &self.layers {
-            layer.forward(&self.architecture, &self.pool, &mut self.x, &mut earlier, frames)?;
+            layer.forward(&self.architecture, &self.pool, &mut self.x, &mut skip_sum, frames)?;
         }
         match &self.bands {
             None => self.mask_estimator.forward(&self.pool, &self.x, masks, frames),
@@ -196,18 +196,18 @@ impl FusedRoformer {
 }
 
 impl Layer {
-    /// x [frames, bands, dim] through both transformers. `earlier` is the sum of what earlier layers gave, for skip connections.
+    /// x [frames, bands, dim] through both transformers. `skip_sum` is the sum of earlier layers' outputs, for skip connections.
     fn forward(
         &self,
         arch: &Architecture,
         pool: &Pool,
         x: &mut [f32],
-        earlier: &mut Option<Vec<f32>>,
+        skip_sum: &mut Option<Vec<f32>>,
         frames: usize,
     ) -> Result<(), KernelError> {
         let bands = arch.bands.len();
-        if let Some(earlier) = earlier {
-            x.iter_mut().zip(earlier).for_each(|(x, e)| *x += *e);
+        if let Some(sum) = skip_sum {
+            x.iter_mut().zip(sum).for_each(|(x, e)| *x += *e);
         }
         for block in &self.time {
             block.forward(pool, x, Sequences::time(frames, bands))?;
@@ -216,16 +216,16 @@ impl Layer {
             block.forward(pool, x, Sequences::band(frames, bands))?;
         }
         if arch.skip_connection {
-            match earlier {
-                Some(earlier) => earlier.iter_mut().zip(x).for_each(|(e, x)| *e += *x),
-                None => *earlier = Some(x.to_vec()),
+            match skip_sum {
+                Some(sum) => sum.iter_mut().zip(x).for_each(|(e, x)| *e += *x),
+                None => *skip_sum = Some(x.to_vec()),
             }
         }
         Ok(())
     }
 }
 
-/// Tensors as plain numbers, by name.
+/// Reads tensors by name as flat vectors.
 struct Weights<'a>(VarBuilder<'a>);
 
 impl<'a> Weights<'a> {
@@ -244,7 +244,7 @@ impl<'a> Weights<'a> {
     }
 }
 
-/// Rotary tables by their frequencies: all blocks of a checkpoint have the same.
+/// Rotary tables by frequencies; all blocks of a checkpoint share one.
 #[derive(Default)]
 struct Rotaries(Mutex<Vec<(Vec<f32>, Arc<Rotary>)>>);
 

@@ -1,9 +1,9 @@
 //! Manifold-constrained hyper-connections: several residual streams instead of one (arXiv 2409.19606, appendix J; with
 //! fractions, arXiv 2503.14125), as `hyper-connections` 0.4 computes them.
 //!
-//! The streams stand innermost on the leading axis, `(b s)`. The references pack bands into that axis *before* a
-//! transformer splits the streams off it, so a group of `streams` neighbouring rows is not always one token's streams.
-//! Checkpoints were trained with that; the grouping is kept.
+//! The streams are innermost on the leading axis, `(b s)`. The references pack bands into that axis *before* a transformer
+//! separates the streams, so a group of `streams` neighbouring rows does not always hold the streams of one token.
+//! Checkpoints were trained this way, so the grouping is kept.
 
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -31,7 +31,7 @@ pub(super) struct HyperConnections {
     post_scale: f64,
 }
 
-/// What [`HyperConnections::width`] leaves for [`HyperConnections::depth`].
+/// Values that [`HyperConnections::width`] passes to [`HyperConnections::depth`].
 pub(super) struct Streams {
     /// Mixed streams: [l, n, dim]
     residuals: Tensor,
@@ -66,7 +66,7 @@ impl HyperConnections {
         })
     }
 
-    /// Mixes the streams. residuals: [l, n, dim] → branch input [l / s, n, dim] and what `depth` needs.
+    /// Mixes the streams. residuals: [l, n, dim] → branch input [l / s, n, dim] and the values for `depth`.
     pub fn width(&self, residuals: &Tensor) -> Result<(Tensor, Streams)> {
         let Sizes { streams, fracs, sinkhorn_iters } = self.sizes;
         let (leading, tokens, dim) = residuals.dims3()?;

@@ -1,11 +1,11 @@
-//! What a checkpoint file is, without running it.
+//! A report on a checkpoint file, without running the network.
 
 use std::fmt;
 
 use super::architecture::{Architecture, ArchitectureError, Family};
 use super::checkpoint::Checkpoint;
 use super::config::Config;
-use super::fused::uncovered;
+use super::fused::unsupported_feature;
 
 /// A report on a checkpoint and its configuration. Displays as text.
 #[derive(Debug)]
@@ -14,32 +14,32 @@ pub struct Inspection {
     pub origin: String,
     /// Container: PyTorch archive or safetensors.
     pub format: String,
-    /// Keys that led to the weights, where they were wrapped.
+    /// Dict keys that lead to the weights, where they are wrapped.
     pub wrapper: Option<String>,
-    /// Prefix taken off every name.
+    /// Prefix removed from every name.
     pub prefix: String,
-    /// Size of the file.
+    /// Size of the file in bytes.
     pub file_bytes: u64,
-    /// Tensors in the file.
+    /// Number of tensors in the file.
     pub tensors: usize,
-    /// Their elements.
+    /// Number of their elements.
     pub elements: usize,
-    /// Element types and how many tensors have each.
+    /// Element types, with the number of tensors of each.
     pub dtypes: Vec<(String, usize)>,
-    /// The network, or why there is none.
+    /// The network, or why it cannot be built.
     pub architecture: Result<Architecture, ArchitectureError>,
-    /// Names of the stems in the YAML.
+    /// Stem names in the YAML.
     pub stems: Vec<String>,
-    /// Samples per second.
+    /// Sample rate in Hz.
     pub sample_rate: u32,
-    /// Samples of a chunk, where the YAML says.
+    /// Samples per chunk, where the YAML states it.
     pub chunk: Option<usize>,
-    /// Keys under `model` in the YAML that mean nothing here.
+    /// Keys under `model` in the YAML that are unknown here.
     pub unknown_options: Vec<String>,
 }
 
 impl Inspection {
-    /// Looks at `checkpoint` in the light of `config`.
+    /// Inspects `checkpoint` with the configuration `config`.
     pub fn new(checkpoint: &Checkpoint, config: &Config, family: Option<Family>) -> Self {
         let mut dtypes: Vec<(String, usize)> = Vec::new();
         let mut elements = 0;
@@ -86,10 +86,10 @@ impl fmt::Display for Inspection {
             writeln!(f, "  weights under `{wrapper}`")?;
         }
         if !self.prefix.is_empty() {
-            writeln!(f, "  prefix        `{}` taken off every name", self.prefix)?;
+            writeln!(f, "  prefix        `{}` removed from every name", self.prefix)?;
         }
         match &self.architecture {
-            Ok(arch) => self.network(f, arch)?,
+            Ok(arch) => self.write_network(f, arch)?,
             Err(error) => {
                 writeln!(f, "  does not load:")?;
                 for line in error.to_string().lines() {
@@ -98,14 +98,14 @@ impl fmt::Display for Inspection {
             }
         }
         if !self.unknown_options.is_empty() {
-            writeln!(f, "  not understood in the YAML's model section: {}", self.unknown_options.join(", "))?;
+            writeln!(f, "  unknown keys in the YAML's model section: {}", self.unknown_options.join(", "))?;
         }
         Ok(())
     }
 }
 
 impl Inspection {
-    fn network(&self, f: &mut fmt::Formatter<'_>, arch: &Architecture) -> fmt::Result {
+    fn write_network(&self, f: &mut fmt::Formatter<'_>, arch: &Architecture) -> fmt::Result {
         writeln!(f, "  architecture  {}, {:.1} M parameters", arch.family, arch.parameters() as f64 / 1e6)?;
         let stems = if self.stems.is_empty() { "not named".into() } else { self.stems.join(", ") };
         writeln!(f, "  stems         {} ({stems})", arch.num_stems)?;
@@ -156,15 +156,15 @@ impl Inspection {
         if !options.is_empty() {
             writeln!(f, "  options       {}", options.join(", "))?;
         }
-        match uncovered(arch) {
+        match unsupported_feature(arch) {
             None => writeln!(f, "  on the CPU    fused kernels")?,
-            Some(option) => writeln!(f, "  on the CPU    candle, slower: no fused kernels for {option}")?,
+            Some(option) => writeln!(f, "  on the CPU    candle (slower): no fused kernels for {option}")?,
         }
         let chunk = self.chunk.unwrap_or(8 * self.sample_rate as usize);
         let seconds = chunk as f64 / f64::from(self.sample_rate);
         writeln!(
             f,
-            "  cost          {:.0} GFLOP per second of audio, a pass, in chunks of {seconds:.1} s",
+            "  cost          {:.0} GFLOP per second of audio and pass, in chunks of {seconds:.1} s",
             arch.flops(chunk) / seconds / 1e9
         )
     }

@@ -1,7 +1,7 @@
 //! Matrix products in the network's number type.
 //!
-//! The number type is that of the builder: weights and the activations that meet them are rounded to it, devices accumulate in
-//! f32. Norms, softmax, masks and the sums along the residual stream are f32 whatever it is.
+//! The number type is that of the builder. Weights and the activations multiplied with them are rounded to it; devices
+//! accumulate in f32. Norms, softmax, masks and the sums of the residual stream are always f32.
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -11,25 +11,25 @@ pub(super) fn get_f32(vb: &VarBuilder, shape: impl Into<candle_core::Shape>, nam
     vb.get_with_hints_dtype(shape, name, Default::default(), DType::F32)
 }
 
-/// What bends the output of a Linear.
+/// Activation function after a Linear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Activation {
-    /// With the exact error function.
+    /// GELU with the exact error function.
     Gelu,
     /// Hyperbolic tangent.
     Tanh,
 }
 
 impl Activation {
-    /// Of a product and its bias.
-    fn of(self, product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    /// Applies the activation to a product plus its bias.
+    fn apply(self, product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
         #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
         if let Some(bias) = bias
             && let Some(out) = super::cuda::activate(&product, bias, self)?
         {
             return Ok(out);
         }
-        let sum = plus(product, bias)?;
+        let sum = add_bias(product, bias)?;
         match self {
             Self::Gelu => sum.gelu_erf(),
             Self::Tanh => sum.tanh(),
@@ -37,8 +37,8 @@ impl Activation {
     }
 }
 
-/// A product and its bias, where it has one.
-fn plus(product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+/// Adds the bias, where there is one.
+fn add_bias(product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
     match bias {
         Some(bias) => product.broadcast_add(bias),
         None => Ok(product),
@@ -47,7 +47,7 @@ fn plus(product: Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
 
 /// x · Wᵀ + b.
 pub(super) struct Linear {
-    /// Transposed view of [output, input]: what matrix products of all devices take without a copy.
+    /// Transposed view of [output, input], which the matrix products of all devices accept without a copy.
     weight: Tensor,
     pub bias: Option<Tensor>,
 }
@@ -63,7 +63,7 @@ impl Linear {
         Ok(Self { weight: vb.get((output, input), "weight")?.t()?, bias: None })
     }
 
-    /// The number type that it computes in.
+    /// The number type of the product.
     pub fn number_type(&self) -> DType {
         self.weight.dtype()
     }
@@ -74,11 +74,11 @@ impl Linear {
     }
 
     /// [`Linear::forward`] and an activation.
-    pub fn forward_bent(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        activation.of(self.product(x)?, self.bias.as_ref())
+    pub fn forward_with_activation(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        activation.apply(self.product(x)?, self.bias.as_ref())
     }
 
-    /// [`Linear::forward`] in f32, added to `onto` [..., output], f32, where there is one.
+    /// [`Linear::forward`] in f32, added to `onto` [..., output], f32, if given.
     pub fn forward_onto(&self, x: &Tensor, onto: Option<&Tensor>) -> Result<Tensor> {
         let product = self.product(x)?;
         let Some(onto) = onto else { return self.biased(product)?.to_dtype(DType::F32) };
@@ -100,13 +100,13 @@ impl Linear {
         rows.matmul(&self.weight)?.reshape(shape)
     }
 
-    /// A product with the bias.
+    /// A product plus the bias.
     pub fn biased(&self, product: Tensor) -> Result<Tensor> {
-        plus(product, self.bias.as_ref())
+        add_bias(product, self.bias.as_ref())
     }
 }
 
-/// Several Linears of one size, each for a signal of its own, as one product.
+/// Several Linears of equal size with separate inputs, as one batched product.
 pub(super) struct Linears {
     /// [n, input, output]
     weights: Tensor,
@@ -124,7 +124,7 @@ impl Linears {
         })
     }
 
-    /// The number type that they compute in.
+    /// The number type of the products.
     pub fn number_type(&self) -> DType {
         self.weights.dtype()
     }
@@ -135,8 +135,8 @@ impl Linears {
     }
 
     /// [`Linears::forward`] and an activation.
-    pub fn forward_bent(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
-        activation.of(self.product(x)?, Some(&self.biases))
+    pub fn forward_with_activation(&self, x: &Tensor, activation: Activation) -> Result<Tensor> {
+        activation.apply(self.product(x)?, Some(&self.biases))
     }
 
     /// [`Linears::forward`] without the biases.

@@ -39,7 +39,7 @@ impl LinearAttention {
         })
     }
 
-    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, added to `onto` where there is one, and this block's values
+    /// x: [sequences, len, dim] → output [sequences, len, dim], f32, added to `onto` if given, and this block's values
     /// [sequences, heads, dim_head, len].
     pub fn forward(
         &self,

@@ -1,4 +1,4 @@
-//! From tokens to the stems' complex masks, the references' `MaskEstimator`.
+//! From tokens to the complex masks of the stems, the references' `MaskEstimator`.
 
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -7,18 +7,19 @@ use candle_nn::ops::sigmoid;
 use super::architecture::Architecture;
 use super::band_split::runs;
 use super::linear::{Activation, Linears, get_f32};
-use super::transformer::slice_bytes;
+use super::transformer::max_slice_bytes;
 
-/// One MLP a stem and band: Linears with tanh between them, then a gated linear unit. All hidden layers have one size, so
-/// those of all stems and bands are one product each; the last ones are one for each run of bands of one size.
+/// One MLP per stem and band: Linears with tanh between them, then a gated linear unit. All hidden layers have the same
+/// size, so those of all stems and bands are one batched product. The last Linears are one product for each run of bands
+/// of equal size.
 pub(super) struct MaskEstimators {
     stems: usize,
     number_type: DType,
-    /// Bytes that the activations of one frame take.
+    /// Bytes of the activations of one frame.
     bytes: usize,
-    /// All but the last Linear, for every stem and band: stems · bands, band by band.
+    /// The hidden Linears for every stem and band, in order (band, stem).
     hidden: Vec<Linears>,
-    /// The last Linear of each run of neighbouring bands of one size, and how many they are.
+    /// For each run of neighbouring bands of equal size: the number of bands, and their last Linears.
     last: Vec<(usize, Linears)>,
 }
 
@@ -29,7 +30,7 @@ impl MaskEstimators {
         let linear = |stem: usize, band: usize, i: usize| -> Result<(Tensor, Tensor)> {
             let sizes = arch.mask_sizes(features[band]);
             let at = vb.pp(format!("{stem}.to_freqs.{band}.0.{}", 2 * i));
-            // Straight to the number type: they are a third of a large checkpoint.
+            // Converted at once, because these weights are a third of a large checkpoint.
             Ok((
                 get_f32(&at, (sizes[i + 1], sizes[i]), "weight")?.to_dtype(vb.dtype())?,
                 get_f32(&at, sizes[i + 1], "bias")?.to_dtype(vb.dtype())?,
@@ -62,9 +63,9 @@ impl MaskEstimators {
     /// x: [batch, frames, bands, dim] of any number type → [batch, stems, frames, features of all bands], f32
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let (batch, frames, bands, dim) = x.dims4()?;
-        // Rounded before every stem gets its copy.
+        // Converted before the copy for every stem.
         let x = x.to_dtype(self.number_type)?.reshape((batch * frames, bands, dim))?;
-        let step = (slice_bytes(x.device()) / self.bytes.max(1)).max(1);
+        let step = (max_slice_bytes(x.device()) / self.bytes.max(1)).max(1);
         let masks = (0..batch * frames)
             .step_by(step)
             .map(|start| self.forward_rows(&x.narrow(0, start, step.min(batch * frames - start))?))
@@ -84,7 +85,7 @@ impl MaskEstimators {
             .contiguous()?
             .reshape((bands * self.stems, rows, dim))?;
         for linears in &self.hidden {
-            h = linears.forward_bent(&h, Activation::Tanh)?;
+            h = linears.forward_with_activation(&h, Activation::Tanh)?;
         }
         let mut start = 0;
         let masks = self
@@ -129,7 +130,7 @@ mod tests {
         let x = Tensor::from_vec(values, (2, 7, 3, 6), &Device::Cpu).unwrap();
         let whole = masks.forward(&x).unwrap();
         assert_eq!(whole.dims(), [2, 3, 7, 2 * 2 * 9]);
-        masks.bytes = slice_bytes(&Device::Cpu) / 4;
+        masks.bytes = max_slice_bytes(&Device::Cpu) / 4;
         let sliced = masks.forward(&x).unwrap();
         let error = (whole - sliced).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f32>().unwrap();
         assert!(error < 1e-6, "{error}");

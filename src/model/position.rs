@@ -1,4 +1,4 @@
-//! Positions inside the attention: rotary embedding (arXiv 2104.09864) or PoPE, polar embedding (arXiv 2509.10534).
+//! Position embeddings of the attention: rotary (arXiv 2104.09864) or polar, PoPE (arXiv 2509.10534).
 
 use std::f64::consts::TAU;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use super::architecture::{Architecture, Position};
 use super::linear::get_f32;
 
-/// Sequence lengths whose tables are kept: frames and bands of a chunk, of a window and of a song's odd end.
+/// Number of sequence lengths whose tables are cached: frames and bands of a chunk, of a window and of a song's last chunk.
 const KEPT: usize = 4;
 
 /// Position embedding of one attention.
@@ -18,21 +18,21 @@ pub(super) struct PositionEmbed {
     kind: Kind,
     /// Number type of q and k.
     dtype: DType,
-    /// Tables of the lengths met last, on the device: they come from the host, and a chunk should wait for nothing else from there.
+    /// Tables of the most recent lengths, on the device, so that a chunk needs no upload from the host.
     tables: Mutex<Vec<(usize, Arc<Tables>)>>,
 }
 
 enum Kind {
     /// Rotates interleaved pairs of q and k. freqs: [dim_head / 2]
     Rotary { freqs: Vec<f32> },
-    /// Puts q and k in polar form. inv_freqs: [dim_head], bias: [heads, dim_head]
+    /// Converts q and k to polar form. inv_freqs: [dim_head], bias: [heads, dim_head]
     Polar { inv_freqs: Vec<f32>, bias: Vec<f32>, heads: usize },
 }
 
 impl PositionEmbed {
     pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
         let (dim, dtype) = (arch.dim_head, vb.dtype());
-        // The constants are stored in checkpoints, and taken from there: training may have learned them.
+        // Taken from the checkpoint where it has them, because training may have changed them.
         let stored = |vb: &VarBuilder, name: &str, len: usize, step: f64| -> Result<Vec<f32>> {
             if vb.contains_tensor(name) {
                 get_f32(vb, len, name)?.to_device(&Device::Cpu)?.to_vec1()
@@ -58,7 +58,7 @@ impl PositionEmbed {
         Ok(Self { kind, dtype, tables: Mutex::default() })
     }
 
-    /// Frequencies of the rotary embedding; none for the polar one.
+    /// Frequencies of the rotary embedding; `None` for the polar one.
     pub fn rotary_freqs(&self) -> Option<&[f32]> {
         match &self.kind {
             Kind::Rotary { freqs } => Some(freqs),
@@ -105,8 +105,8 @@ impl PositionEmbed {
     }
 }
 
-/// Cosines and sines of `pos · freq + bias`: [len, freqs] each. The angle is taken in f32, as the references take it; its
-/// cosine is exact.
+/// Cosines and sines of `pos · freq + bias`: [len, freqs] each. The angle is computed in f32 as in the references, its cosine
+/// in f64.
 fn table(len: usize, freqs: &[f32], bias: Option<&[f32]>) -> Result<(Tensor, Tensor)> {
     let angles = |f: fn(f64) -> f64| -> Result<Tensor> {
         let values: Vec<f32> = (0..len)
@@ -153,8 +153,8 @@ impl Tables {
         match self {
             Self::Rotary { cos, sin } => Ok((rotate(q, cos, sin)?, rotate(k, cos, sin)?)),
             Self::Polar { q: q_table, k: k_table } => {
-                // Magnitude softplus(x), phase from the table; real and imaginary parts side by side. The order of the
-                // features does not matter to the dot product.
+                // Magnitude softplus(x), phase from the table; real parts first, then imaginary parts. The dot product does not
+                // depend on the order of features.
                 let polar = |x: &Tensor, [cos, sin]: &[Tensor; 2]| -> Result<Tensor> {
                     let magnitude = softplus(&x.to_dtype(DType::F32)?)?;
                     Tensor::cat(&[magnitude.broadcast_mul(cos)?, magnitude.broadcast_mul(sin)?], 3)?

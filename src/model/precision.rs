@@ -1,20 +1,20 @@
-//! The number type of a network's matrix products.
+//! The number type of a network's matrix products, as chosen by the user.
 
-/// Arithmetic of a network as the user names it. Norms, softmax, residual sums and transforms are f32 in all of them.
+/// Number type of a network's matrix products. Norms, softmax, residual sums and transforms are always f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Precision {
-    /// The fastest that is known to be safe on the device.
+    /// The fastest type that is accurate on the device.
     #[default]
     Auto,
     /// 32-bit floating point.
     F32,
     /// 16-bit floating point: 11 significant bits, up to 65504.
     F16,
-    /// 16-bit brain floating point: 8 significant bits, the range of f32.
+    /// bfloat16: 8 significant bits, the range of f32.
     Bf16,
 }
 
-/// A name that means no precision.
+/// The name of a precision is unknown.
 #[derive(Debug, thiserror::Error)]
 #[error("unknown precision `{0}`: expected auto, f32, f16 or bf16")]
 pub struct UnknownPrecision(String);
@@ -49,7 +49,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_parse_to_what_they_print() {
+    fn names_round_trip() {
         for precision in [Precision::Auto, Precision::F32, Precision::F16, Precision::Bf16] {
             assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
         }

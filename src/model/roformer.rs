@@ -1,4 +1,4 @@
-//! The network: a mixture's spectrum in, one complex mask a stem out.
+//! The network: from the spectrum of a mixture to one complex mask per stem.
 
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
@@ -9,7 +9,7 @@ use super::mask_estimator::MaskEstimators;
 use super::norm::RmsNorm;
 use super::transformer::{Axis, Transformer};
 
-/// BS-RoFormer or Mel-Band RoFormer, whichever its [`Architecture`] describes.
+/// BS-RoFormer or Mel-Band RoFormer, as described by its [`Architecture`].
 pub struct Roformer {
     architecture: Architecture,
     device: Device,
@@ -41,7 +41,7 @@ impl Roformer {
     /// [`Architecture::tensors`]. The number type of `vb` is that of the matrix products: f32, f16 or bf16.
     ///
     /// # Errors
-    /// A candle error where a tensor is missing or misshapen, or the device is out of memory.
+    /// A candle error where a tensor is missing or has the wrong shape, or the device is out of memory.
     pub fn new(architecture: &Architecture, vb: VarBuilder) -> Result<Self> {
         let arch = architecture;
         let layers = (0..arch.depth)
@@ -76,22 +76,22 @@ impl Roformer {
         })
     }
 
-    /// What was built.
+    /// The architecture of the network.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }
 
-    /// Where it runs.
+    /// The device of the network.
     pub fn device(&self) -> &Device {
         &self.device
     }
 
-    /// What its matrix products are computed in.
+    /// The number type of the matrix products.
     pub fn number_type(&self) -> DType {
         self.number_type
     }
 
-    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c], f32 both. Bins that no band owns get the mask 0.
+    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c], both f32. Bins that no band owns get the mask 0.
     ///
     /// # Errors
     /// A candle error, such as a device out of memory.

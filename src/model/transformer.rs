@@ -14,13 +14,13 @@ use super::linear_attention::LinearAttention;
 use super::norm::RmsNorm;
 use super::position::Tables;
 
-/// Most bytes that the temporaries of one slice of sequences, or of frames, may take. Attention scores of a whole 11 s chunk would take
-/// gigabytes; the slices are independent, so cutting changes no result. A GPU wants large ones: each costs it a dozen calls.
-pub(super) fn slice_bytes(device: &Device) -> usize {
+/// Maximum memory for the temporaries of one slice of sequences or frames. Attention scores of a whole 11 s chunk would take
+/// gigabytes; slices are independent, so slicing changes no result. GPUs need large slices, because each costs a dozen calls.
+pub(super) fn max_slice_bytes(device: &Device) -> usize {
     if device.is_cpu() { 96 << 20 } else { memory(device).map_or(1 << 30, |bytes| bytes / 8) }
 }
 
-/// Which axis a transformer attends over, and how.
+/// The axis that a transformer attends over, and its kind of attention.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Axis {
     /// Linear attention over the joined (t k) sequence.
@@ -31,17 +31,17 @@ pub(super) enum Axis {
     Freq,
 }
 
-/// Attention of either kind.
-enum AnyAttention {
+/// Softmax or linear attention.
+enum AttentionKind {
     Softmax(Box<Attention>),
     Linear(Box<LinearAttention>),
 }
 
 /// One block: attention and feed-forward, each with its residual.
 struct Block {
-    attention: AnyAttention,
+    attention: AttentionKind,
     feed_forward: FeedForward,
-    /// Around attention and feed-forward; none means the plain residual.
+    /// Around attention and feed-forward; `None` means the plain residual.
     hyper: Option<[HyperConnections; 2]>,
 }
 
@@ -50,13 +50,13 @@ pub(super) struct Transformer {
     blocks: Vec<Block>,
     norm: Option<RmsNorm>,
     streams: usize,
-    /// Bytes that one sequence of `len` tokens takes: a·len² + b·len.
+    /// Coefficients of the bytes for one sequence of `len` tokens: a·len² + b·len.
     bytes: [usize; 2],
     keeps_values: bool,
 }
 
 impl Transformer {
-    /// `depth` blocks of layer `layer`, which stands at `vb`.
+    /// `depth` blocks of layer `layer`, whose tensors are at `vb`.
     pub fn new(arch: &Architecture, axis: Axis, depth: usize, layer: usize, vb: VarBuilder) -> Result<Self> {
         let blocks = (0..depth)
             .map(|i| Block::new(arch, axis, layer, vb.pp(format!("layers.{i}"))))
@@ -77,7 +77,7 @@ impl Transformer {
         let tables = self.blocks.iter().map(|b| b.tables(len, x.device())).collect::<Result<Vec<_>>>()?;
         let per_sequence =
             self.bytes[0].saturating_mul(len).saturating_add(self.bytes[1]).saturating_mul(len);
-        let step = (slice_bytes(x.device()) / per_sequence.max(1)).max(1) * self.streams;
+        let step = (max_slice_bytes(x.device()) / per_sequence.max(1)).max(1) * self.streams;
         if step >= sequences {
             return self.forward_slice(x, &tables, first_values);
         }
@@ -86,7 +86,7 @@ impl Transformer {
         for start in (0..sequences).step_by(step) {
             let count = step.min(sequences - start);
             let first = match first_values {
-                // The branches see one sequence for every group of streams.
+                // The branches process one sequence per group of streams.
                 Some(values) => Some(values.narrow(0, start / self.streams, count / self.streams)?),
                 None => None,
             };
@@ -125,9 +125,9 @@ impl Block {
     fn new(arch: &Architecture, axis: Axis, layer: usize, vb: VarBuilder) -> Result<Self> {
         let at = |part: &str| if arch.branch_names { vb.pp(part).pp("branch") } else { vb.pp(part) };
         let attention = match axis {
-            Axis::Linear => AnyAttention::Linear(Box::new(LinearAttention::new(arch, layer > 0, at("0"))?)),
+            Axis::Linear => AttentionKind::Linear(Box::new(LinearAttention::new(arch, layer > 0, at("0"))?)),
             Axis::Time | Axis::Freq => {
-                AnyAttention::Softmax(Box::new(Attention::new(arch, layer > 0, at("0"))?))
+                AttentionKind::Softmax(Box::new(Attention::new(arch, layer > 0, at("0"))?))
             }
         };
         let hyper = match arch.hyper_connections {
@@ -142,8 +142,8 @@ impl Block {
 
     fn tables(&self, len: usize, device: &Device) -> Result<Option<Arc<Tables>>> {
         match &self.attention {
-            AnyAttention::Softmax(attention) => Ok(Some(attention.tables(len, device)?)),
-            AnyAttention::Linear(_) => Ok(None),
+            AttentionKind::Softmax(attention) => Ok(Some(attention.tables(len, device)?)),
+            AttentionKind::Linear(_) => Ok(None),
         }
     }
 
@@ -155,11 +155,11 @@ impl Block {
         onto: Option<&Tensor>,
     ) -> Result<(Tensor, Tensor)> {
         match (&self.attention, tables) {
-            (AnyAttention::Linear(attention), _) => attention.forward(x, first_values, onto),
-            (AnyAttention::Softmax(attention), Some(tables)) => {
+            (AttentionKind::Linear(attention), _) => attention.forward(x, first_values, onto),
+            (AttentionKind::Softmax(attention), Some(tables)) => {
                 attention.forward(x, tables, first_values, onto)
             }
-            (AnyAttention::Softmax(_), None) => candle_core::bail!("softmax attention without its tables"),
+            (AttentionKind::Softmax(_), None) => candle_core::bail!("softmax attention without its tables"),
         }
     }
 

@@ -1,4 +1,4 @@
-//! Where a network's tensors come from: a checkpoint, or seeded random numbers for benchmarks.
+//! Sources of a network's tensors: a checkpoint, or seeded random numbers for benchmarks.
 
 use candle_core::{DType, Device, Result, Shape, Tensor};
 use candle_nn::VarBuilder;
@@ -18,13 +18,13 @@ impl TensorShapes for Checkpoint {
     }
 }
 
-/// A builder over the tensors of `checkpoint`, converted to f32 one by one as they are asked for.
+/// A builder that reads tensors of `checkpoint` on demand and converts them to f32.
 pub fn from_checkpoint<'a>(checkpoint: &'a Checkpoint, device: &Device) -> VarBuilder<'a> {
     VarBuilder::from_backend(Box::new(CheckpointBackend(checkpoint)), DType::F32, device.clone())
 }
 
-/// A builder of random tensors, the same for the same seed, name and shape: Linears uniform within ±1/sqrt(inputs), gains 1.
-/// They separate nothing and cost exactly what trained ones cost.
+/// A builder of random tensors, determined by seed, name and shape: Linears uniform within ±1/sqrt(inputs), gains 1.
+/// Such a network separates nothing, but costs exactly as much as a trained one.
 pub fn seeded(seed: u64, device: &Device) -> VarBuilder<'static> {
     VarBuilder::from_backend(Box::new(SeededBackend(seed)), DType::F32, device.clone())
 }
@@ -52,10 +52,10 @@ impl SimpleBackend for CheckpointBackend<'_> {
             candle_core::bail!("{}: no tensor {name}", self.0.origin())
         };
         let values = view.to_f32().map_err(candle_core::Error::wrap)?;
-        // One NaN makes a NaN, or noise, of all that it touches.
+        // A single NaN would spread through the whole network.
         if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
             candle_core::bail!(
-                "{}: {name}: value {at} is {value}, expected a finite number; the checkpoint is damaged, or its training had failed",
+                "{}: {name}: value {at} is {value}, expected a finite number; the checkpoint is damaged, or its training diverged",
                 self.0.origin()
             )
         }
@@ -78,7 +78,7 @@ impl SimpleBackend for SeededBackend {
         dtype: DType,
         dev: &Device,
     ) -> Result<Tensor> {
-        // FNV-1a over the name, so that every tensor draws its own numbers.
+        // FNV-1a of the name, so that every tensor has its own numbers.
         let seed = name.bytes().fold(self.0 ^ 0xcbf2_9ce4_8422_2325, |h, b| {
             (h ^ u64::from(b)).wrapping_mul(0x0000_0100_0000_01b3)
         });
@@ -98,7 +98,7 @@ impl SimpleBackend for SeededBackend {
     }
 
     fn contains_tensor(&self, name: &str) -> bool {
-        // Constants that follow from the architecture are computed, not drawn.
+        // Constants that follow from the architecture are computed, not random.
         !name.ends_with("freqs")
     }
 }

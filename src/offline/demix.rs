@@ -1,23 +1,23 @@
-//! A stream of the mixture in, a stream of stems out: chunks, fades, test-time augmentation.
+//! Separates a stream in chunks: batching, overlap-add, test-time augmentation.
 
 use std::ops::ControlFlow;
 
 use super::error::OfflineError;
 use super::plan::{Chunk, ChunkPlan};
-use super::source::Source;
+use super::reader::SongReader;
 use crate::audio::Planar;
 use crate::separator::{MaskRule, SeparateError, Separator};
 
-/// How a song is cut and joined.
+/// How a stream is separated.
 #[derive(Clone, Copy, Debug)]
 pub struct DemixOptions {
-    /// Where the chunks lie.
+    /// Positions of the chunks.
     pub plan: ChunkPlan,
     /// Chunks per pass of the network.
     pub batch: usize,
-    /// What becomes of what no mask takes.
+    /// How the residual of the masks is distributed.
     pub rule: MaskRule,
-    /// Whether the mean is taken over the mixture, its channels swapped, and its polarity inverted (each undone).
+    /// Test-time augmentation: the mean of the results for the mixture, for swapped channels and for inverted polarity.
     pub tta: bool,
     /// Mean and standard deviation by which the mixture is standardised first; the stems are restored after.
     pub standardise: Option<Standardise>,
@@ -32,7 +32,7 @@ pub struct Standardise {
     pub std: f32,
 }
 
-/// Sums of which [`Standardise`] is made.
+/// Running sums for [`Standardise`].
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Moments {
     count: u64,
@@ -61,7 +61,7 @@ impl Moments {
     }
 }
 
-/// Called after every pass with the samples finished so far, at the model's rate; `Break` stops.
+/// Called after every batch with the finished samples at the model's rate; `Break` cancels.
 pub type OnProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// Separates all of `source`. `sink` gets the stems in order, in blocks of stems · channels planes, stem by stem; together
@@ -73,7 +73,7 @@ pub type OnProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 /// [`OfflineError`] of the source, the network or the sink; [`OfflineError::Cancelled`].
 pub fn demix(
     separator: &mut Separator,
-    source: &mut dyn Source,
+    source: &mut dyn SongReader,
     options: &DemixOptions,
     sink: &mut dyn FnMut(&Planar) -> Result<(), OfflineError>,
     on_progress: &mut OnProgress,
@@ -102,14 +102,14 @@ impl Variant {
 
 struct Demix<'a> {
     separator: &'a mut Separator,
-    source: &'a mut dyn Source,
+    source: &'a mut dyn SongReader,
     options: DemixOptions,
     channels: usize,
     stems: usize,
-    /// The padded song from sample `base` on.
+    /// The padded song, from sample `base` on.
     input: Planar,
     base: usize,
-    /// Samples of the song before any padding, once all are read.
+    /// Length of the song without padding, once known.
     length: Option<usize>,
     read: usize,
     padded: bool,
@@ -120,7 +120,7 @@ struct Demix<'a> {
 }
 
 impl<'a> Demix<'a> {
-    fn new(separator: &'a mut Separator, source: &'a mut dyn Source, options: DemixOptions) -> Self {
+    fn new(separator: &'a mut Separator, source: &'a mut dyn SongReader, options: DemixOptions) -> Self {
         let channels = source.channels();
         let stems = separator.info().architecture.num_stems;
         Self {
@@ -145,19 +145,19 @@ impl<'a> Demix<'a> {
         sink: &mut dyn FnMut(&Planar) -> Result<(), OfflineError>,
         on_progress: &mut OnProgress,
     ) -> Result<(), OfflineError> {
-        self.begin()?;
+        self.read_head()?;
         let mut batch = Vec::new();
-        let mut next = self.next(None)?;
+        let mut next = self.next_chunk(None)?;
         while let Some(chunk) = next {
             batch.push(chunk);
-            next = self.next(Some(chunk.start))?;
+            next = self.next_chunk(Some(chunk.start))?;
             if batch.len() < self.options.batch && next.is_some() {
                 continue;
             }
-            self.separate(&batch)?;
+            self.separate_batch(&batch)?;
             batch.clear();
             let finished = next.map_or(usize::MAX, |chunk| chunk.start);
-            self.emit(finished, sink)?;
+            self.emit_finished(finished, sink)?;
             if let Some(chunk) = next {
                 self.input.drop_front(chunk.start - self.base);
                 self.base = chunk.start;
@@ -171,10 +171,10 @@ impl<'a> Demix<'a> {
     }
 
     /// Reads enough to know whether the song is padded, and pads its head.
-    fn begin(&mut self) -> Result<(), OfflineError> {
+    fn read_head(&mut self) -> Result<(), OfflineError> {
         let border = self.options.plan.border;
-        self.fill(2 * border + 1)?;
-        self.padded = self.options.plan.pads(self.read);
+        self.fill_input(2 * border + 1)?;
+        self.padded = self.options.plan.is_padded(self.read);
         if self.padded {
             let planes = (0..self.channels)
                 .map(|c| {
@@ -191,7 +191,7 @@ impl<'a> Demix<'a> {
     }
 
     /// Reads until `upto` samples of the padded song are known, or all are.
-    fn fill(&mut self, upto: usize) -> Result<(), OfflineError> {
+    fn fill_input(&mut self, upto: usize) -> Result<(), OfflineError> {
         while self.length.is_none() && self.base + self.input.samples() < upto {
             let want = upto - self.base - self.input.samples();
             let from = self.input.samples();
@@ -220,44 +220,50 @@ impl<'a> Demix<'a> {
         self.input.append(&Planar::from_equal(planes));
     }
 
-    fn next(&mut self, start: Option<usize>) -> Result<Option<Chunk>, OfflineError> {
+    fn next_chunk(&mut self, start: Option<usize>) -> Result<Option<Chunk>, OfflineError> {
         let plan = self.options.plan;
         let at = start.map_or(0, |start| start + plan.step);
-        self.fill(at + plan.lookahead())?;
+        self.fill_input(at + plan.lookahead())?;
         let known = self.base + self.input.samples();
-        Ok(plan.next(start, known, self.length.is_some(), self.padded))
+        Ok(plan.next_chunk(start, known, self.length.is_some(), self.padded))
     }
 
     /// Runs a batch of chunks and adds their stems to the sums.
-    fn separate(&mut self, batch: &[Chunk]) -> Result<(), OfflineError> {
+    fn separate_batch(&mut self, batch: &[Chunk]) -> Result<(), OfflineError> {
         let plan = self.options.plan;
         let model_channels = self.separator.info().architecture.channels;
         let shortest = self.separator.info().architecture.stft.min_samples();
         let groups = self.channels.div_ceil(model_channels);
-        // A song of a few samples is all there is of its chunk: the rest need not be run.
+        // A very short song needs no full chunk.
         let samples = match batch {
-            [only] if only.first && only.len <= plan.stub => plan.fade.max(shortest),
+            [only] if only.first && only.len <= plan.min_tail => plan.fade.max(shortest),
             _ => plan.chunk,
         };
         let mut inputs: Vec<Vec<f32>> = Vec::new();
-        // For every chunk and group the index of its input; none for silence.
-        let mut which = Vec::with_capacity(batch.len() * groups);
+        // The index of the input for each chunk and group of channels; none for silence.
+        let mut input_of = Vec::with_capacity(batch.len() * groups);
         for chunk in batch {
             for group in 0..groups {
                 let input = self.chunk_input(chunk, group, model_channels, samples);
-                let heard = input.iter().any(|x| *x != 0.0);
-                which.push(heard.then_some(inputs.len()));
-                if heard {
+                let audible = input.iter().any(|x| *x != 0.0);
+                input_of.push(audible.then_some(inputs.len()));
+                if audible {
                     inputs.push(input);
                 }
             }
         }
         let mut outputs = Vec::with_capacity(inputs.len());
         for inputs in inputs.chunks(self.options.batch.max(1)) {
-            outputs.extend(self.augmented(inputs, model_channels, samples)?);
+            outputs.extend(self.separate_augmented(inputs, model_channels, samples)?);
         }
         for (i, chunk) in batch.iter().enumerate() {
-            self.add(chunk, samples, &which[i * groups..(i + 1) * groups], &outputs, model_channels);
+            self.overlap_add(
+                chunk,
+                samples,
+                &input_of[i * groups..(i + 1) * groups],
+                &outputs,
+                model_channels,
+            );
         }
         Ok(())
     }
@@ -267,7 +273,7 @@ impl<'a> Demix<'a> {
         let from = chunk.start - self.base;
         let mut input = Vec::with_capacity(model_channels * samples);
         for m in 0..model_channels {
-            // An odd last channel stands for both.
+            // An odd last channel is used for both.
             let channel = (group * model_channels + m).min(self.channels - 1);
             let part = &self.input.channel(channel)[from..from + chunk.len];
             input.extend_from_slice(part);
@@ -281,8 +287,8 @@ impl<'a> Demix<'a> {
         input
     }
 
-    /// The network's answer, with test-time augmentation where it is wanted: [stems, model channels, samples] each.
-    fn augmented(
+    /// Runs the network, with test-time augmentation if requested. Each result: [stems, model channels, samples].
+    fn separate_augmented(
         &mut self,
         inputs: &[Vec<f32>],
         channels: usize,
@@ -297,7 +303,7 @@ impl<'a> Demix<'a> {
         let (mut passes, variants) = match channels {
             2 => (1.0, [Variant::Swapped, Variant::Inverted].as_slice()),
             _ => {
-                // The one channel swapped is itself: no pass, but its share of the mean.
+                // Swapping a single channel changes nothing, so the plain result counts twice in the mean.
                 outputs.iter_mut().flatten().for_each(|x| *x *= 2.0);
                 (2.0, [Variant::Inverted].as_slice())
             }
@@ -318,11 +324,11 @@ impl<'a> Demix<'a> {
     }
 
     /// Adds one chunk's stems, weighted.
-    fn add(
+    fn overlap_add(
         &mut self,
         chunk: &Chunk,
         samples: usize,
-        which: &[Option<usize>],
+        input_of: &[Option<usize>],
         outputs: &[Vec<f32>],
         model_channels: usize,
     ) {
@@ -335,7 +341,7 @@ impl<'a> Demix<'a> {
         }
         let weights: Vec<f32> = (0..chunk.len).map(|i| plan.weight(i, chunk)).collect();
         self.weights[offset..end].iter_mut().zip(&weights).for_each(|(sum, w)| *sum += w);
-        for (group, output) in which.iter().enumerate() {
+        for (group, output) in input_of.iter().enumerate() {
             let Some(output) = output.and_then(|i| outputs.get(i)) else { continue };
             for stem in 0..self.stems {
                 let signal = |m: usize| &output[(stem * model_channels + m) * samples..][..chunk.len];
@@ -352,15 +358,15 @@ impl<'a> Demix<'a> {
         }
     }
 
-    /// Hands out what no later chunk reaches: all before sample `upto` of the padded song.
-    fn emit(
+    /// Returns the samples that no later chunk reaches: all before sample `upto` of the padded song.
+    fn emit_finished(
         &mut self,
         upto: usize,
         sink: &mut dyn FnMut(&Planar) -> Result<(), OfflineError>,
     ) -> Result<(), OfflineError> {
         let count = upto.saturating_sub(self.done).min(self.weights.len());
         let border = if self.padded { self.options.plan.border } else { 0 };
-        // Of these, the ones in the song itself.
+        // The part of them that is not padding.
         let from = border.saturating_sub(self.done).min(count);
         let to = self.length.map_or(count, |length| (border + length).saturating_sub(self.done).min(count));
         if from < to {
@@ -369,7 +375,7 @@ impl<'a> Demix<'a> {
                 plane.iter_mut().zip(&self.weights[from..to]).for_each(|(x, w)| *x /= w);
             }
             if let Some(Standardise { mean, std }) = self.options.standardise {
-                // Completed masks give the stems' sum the mixture's mean once, not once a stem.
+                // Completed masks sum to 1, so the stems share the mean.
                 let mean = match self.options.rule {
                     MaskRule::Plain => mean,
                     MaskRule::Complete => mean / self.stems as f32,

@@ -1,4 +1,4 @@
-//! What can go wrong while a song is separated.
+//! Errors of offline separation.
 
 use crate::audio::AudioError;
 use crate::separator::SeparateError;
@@ -12,15 +12,15 @@ pub enum OfflineError {
     /// The network failed.
     #[error(transparent)]
     Separate(#[from] SeparateError),
-    /// The temporary file that holds intermediate results failed.
+    /// A temporary file for intermediate results could not be read or written.
     #[error("temporary file in {folder}: {source}; set TMPDIR to a folder with more space")]
     Spool {
         /// Folder of temporary files.
         folder: String,
-        /// What the system said.
+        /// Error of the system.
         source: std::io::Error,
     },
-    /// The input holds values that are not finite, and the caller wants none.
+    /// The input contains non-finite samples and the caller refuses them.
     #[error("{input}: {count} samples are NaN or infinite; clean the file, or allow them to be set to 0")]
     NonFinite {
         /// The input.
@@ -28,18 +28,18 @@ pub enum OfflineError {
         /// How many.
         count: u64,
     },
-    /// A stem that the model does not have.
+    /// The model has no such stem.
     #[error("the model has no stem `{name}`; it has {known}")]
     UnknownStem {
-        /// The name asked for.
+        /// The requested name.
         name: String,
-        /// The names there are.
+        /// The names of the model's stems.
         known: String,
     },
-    /// An option that cannot be.
+    /// Invalid options.
     #[error("{what}")]
     Options {
-        /// What is wrong, and what would be right.
+        /// The problem, and valid values.
         what: String,
     },
     /// The caller asked to stop.

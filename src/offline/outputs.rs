@@ -1,59 +1,59 @@
-//! The files that a song becomes: stems put on the exact grid beside the mixture, and what is made of them.
+//! The output files of a song: stems on the exact grid, the instrumental and the remix.
 
 use std::path::{Path, PathBuf};
 
 use super::error::OfflineError;
 use super::mix::remix;
-use super::render::RenderOptions;
-use super::source::clean;
+use super::options::RenderOptions;
+use super::reader::clean;
 use crate::audio::{
     AudioError, AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec,
 };
 use crate::lossless::LosslessMode;
-use crate::lossless::grid::{COARSE_BITS, FINE_BITS, Grid, GridReport, NullMeter};
-use crate::separator::{ModelInfo, stem_position};
+use crate::lossless::grid::{COARSE_BITS, ExactGrid, ExactGridReport, FINE_BITS, NullMeter};
+use crate::separator::{ModelSpec, stem_position};
 
-/// What one file holds.
-enum Content {
+/// Content of one output file.
+enum OutputContent {
     /// The stem of that index.
     Stem(usize),
     /// The mixture without the stem of that index.
     Without(usize),
-    /// Each stem with its gain.
+    /// The mixture with a gain for each stem.
     Remix(Vec<f32>),
 }
 
-/// The outputs of one song, at the source's rate.
-pub(super) struct Outputs {
-    /// The input a second time, for the mixture as it was.
+/// The output files of one song, at the source's rate.
+pub(super) struct StemFiles {
+    /// A second reader of the input, for the mixture at its own rate and depth.
     decoder: Decoder,
     mixture: Planar,
     channels: usize,
-    /// Stems of the network, and one more where the network's only stem has a complement.
+    /// Stems of the network, plus the complement of a single-stem model.
     stems: usize,
     complement: bool,
-    grid: Option<Grid>,
-    files: Vec<(Content, AudioWriter)>,
+    grid: Option<ExactGrid>,
+    files: Vec<(OutputContent, AudioWriter)>,
     null: NullMeter,
-    grid_report: GridReport,
+    grid_report: ExactGridReport,
     samples: u64,
 }
 
-/// What [`Finisher::finish`] gives.
-pub(super) struct Finished {
+/// Result of [`OutputResampler::finish`].
+pub(super) struct WrittenSong {
     pub files: Vec<PathBuf>,
     pub samples: u64,
     pub null: NullMeter,
     pub warnings: Vec<String>,
 }
 
-impl Outputs {
-    /// Creates all files of `input` in `folder`, none of them visible before [`Outputs::finish`].
+impl StemFiles {
+    /// Creates all files of `input` in `folder`, none of them visible before [`StemFiles::finish`].
     pub fn create(
         decoder: Decoder,
         input: &Path,
         folder: &Path,
-        model: &ModelInfo,
+        model: &ModelSpec,
         options: &RenderOptions,
     ) -> Result<Self, OfflineError> {
         let source = decoder.info().clone();
@@ -64,15 +64,15 @@ impl Outputs {
 
         let lossless = options.lossless != LosslessMode::Off;
         let (names, complement) = stem_names(model, options);
-        // What rounding and resampling leave goes where it is heard least.
-        let carrier = match complement {
+        // Rounding and resampling errors go to the stem where they are least audible.
+        let remainder_stem = match complement {
             true => names.len() - 1,
             false => stem_position(&names, "other").unwrap_or(names.len() - 1),
         };
         let grid = lossless.then(|| match format {
-            SampleFormat::Pcm16 => Grid::new(COARSE_BITS, carrier, true),
-            SampleFormat::Pcm24 => Grid::new(FINE_BITS, carrier, true),
-            SampleFormat::Float32 => Grid::new(FINE_BITS, carrier, false),
+            SampleFormat::Pcm16 => ExactGrid::new(COARSE_BITS, remainder_stem, true),
+            SampleFormat::Pcm24 => ExactGrid::new(FINE_BITS, remainder_stem, true),
+            SampleFormat::Float32 => ExactGrid::new(FINE_BITS, remainder_stem, false),
         });
 
         let contents = contents(&names, options)?;
@@ -96,15 +96,15 @@ impl Outputs {
             grid,
             files,
             null: NullMeter::default(),
-            grid_report: GridReport::default(),
+            grid_report: ExactGridReport::default(),
             samples: 0,
         })
     }
 
-    /// Takes a block of stems · channels planes at the source's rate.
+    /// Writes a block of stems · channels planes at the source's rate.
     fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
         let count = self.read_mixture(stems.samples())?;
-        self.settle(stems.slice(0..count))
+        self.write_quantised(stems.slice(0..count))
     }
 
     /// Reads the next samples of the mixture, at most `count`, and returns how many there were.
@@ -115,8 +115,8 @@ impl Outputs {
         Ok(count)
     }
 
-    /// Puts stems beside the mixture just read, and writes all files.
-    fn settle(&mut self, stems: Planar) -> Result<(), OfflineError> {
+    /// Quantises the stems against the mixture just read and writes all files.
+    fn write_quantised(&mut self, stems: Planar) -> Result<(), OfflineError> {
         let (channels, samples) = (self.channels, self.mixture.samples());
         let mut planes = stems.into_planes();
         if self.complement {
@@ -126,7 +126,7 @@ impl Outputs {
             if let Some(grid) = self.grid {
                 let mut views: Vec<&mut [f32]> =
                     planes.iter_mut().skip(c).step_by(channels).map(Vec::as_mut_slice).collect();
-                self.grid_report.add(grid.settle(self.mixture.channel(c), &mut views));
+                self.grid_report.add(grid.quantise(self.mixture.channel(c), &mut views));
             }
             let stems = planes.iter().skip(c).step_by(channels).map(Vec::as_slice);
             self.null.add(self.mixture.channel(c), stems);
@@ -135,11 +135,11 @@ impl Outputs {
         for (content, writer) in &mut self.files {
             let block: Vec<Vec<f32>> = (0..channels)
                 .map(|c| match content {
-                    Content::Stem(n) => stem(*n, c).to_vec(),
-                    Content::Without(n) => {
+                    OutputContent::Stem(n) => stem(*n, c).to_vec(),
+                    OutputContent::Without(n) => {
                         self.mixture.channel(c).iter().zip(stem(*n, c)).map(|(m, s)| m - s).collect()
                     }
-                    Content::Remix(gains) => {
+                    OutputContent::Remix(gains) => {
                         let stems = gains.iter().enumerate().map(|(n, gain)| (*gain, stem(n, c)));
                         remix(self.mixture.channel(c), stems)
                     }
@@ -151,26 +151,26 @@ impl Outputs {
         Ok(())
     }
 
-    /// Writes what of the mixture lies past the stems, and makes all files visible.
-    fn finish(mut self) -> Result<Finished, OfflineError> {
+    /// Writes the part of the mixture after the end of the stems, then publishes all files.
+    fn finish(mut self) -> Result<WrittenSong, OfflineError> {
         let model_stems = self.stems - usize::from(self.complement);
         loop {
             let count = self.read_mixture(1 << 14)?;
             if count == 0 {
                 break;
             }
-            self.settle(Planar::zeros(model_stems * self.channels, count))?;
+            self.write_quantised(Planar::zeros(model_stems * self.channels, count))?;
         }
         let mut warnings = self.decoder.warnings().to_vec();
-        if self.grid_report.handed_over > 0 {
+        if self.grid_report.redistributed > 0 {
             warnings.push(format!(
-                "{} samples of stems passed full scale; the excess went to the other stems (write float to keep it)",
-                self.grid_report.handed_over
+                "{} samples of stems passed full scale; the excess was moved to other stems (write float to avoid this)",
+                self.grid_report.redistributed
             ));
         }
         if self.grid_report.out_of_range > 0 {
             warnings.push(format!(
-                "{} samples of the mixture are past full scale and cannot be summed from PCM stems (write float)",
+                "{} samples of the mixture exceed full scale, so PCM stems cannot sum to them (write float)",
                 self.grid_report.out_of_range
             ));
         }
@@ -178,13 +178,13 @@ impl Outputs {
         if clipped > 0 {
             warnings.push(format!("{clipped} samples were clipped at full scale (write float to keep them)"));
         }
-        let files = publish(self.files.into_iter().map(|(_, writer)| writer))?;
-        Ok(Finished { files, samples: self.samples, null: self.null, warnings })
+        let files = publish_all(self.files.into_iter().map(|(_, writer)| writer))?;
+        Ok(WrittenSong { files, samples: self.samples, null: self.null, warnings })
     }
 }
 
-/// Gives all files their names once all are whole; if one cannot have its name, none of them stays.
-fn publish(writers: impl Iterator<Item = AudioWriter>) -> Result<Vec<PathBuf>, AudioError> {
+/// Publishes all files once all are complete. If one cannot be published, none of them stays.
+fn publish_all(writers: impl Iterator<Item = AudioWriter>) -> Result<Vec<PathBuf>, AudioError> {
     let complete = writers.map(AudioWriter::complete).collect::<Result<Vec<_>, _>>()?;
     let mut published: Vec<PathBuf> = Vec::with_capacity(complete.len());
     for file in complete {
@@ -192,7 +192,7 @@ fn publish(writers: impl Iterator<Item = AudioWriter>) -> Result<Vec<PathBuf>, A
             Ok(path) => published.push(path),
             Err(error) => {
                 for path in published {
-                    // The first error is the one to tell.
+                    // Only the first error is reported.
                     let _ = std::fs::remove_file(path);
                 }
                 return Err(error);
@@ -202,49 +202,49 @@ fn publish(writers: impl Iterator<Item = AudioWriter>) -> Result<Vec<PathBuf>, A
     Ok(published)
 }
 
-/// The files that [`render`](super::render::render) would write for `input`, so that a caller can find collisions and what
-/// is there already before any work. Nothing is opened.
+/// The files that [`render`](super::render::render) would write for `input`, so that a caller can find collisions and
+/// existing files before any work. Opens nothing.
 ///
 /// # Errors
-/// [`OfflineError::UnknownStem`] and [`OfflineError::Options`], as `render` would have them.
+/// [`OfflineError::UnknownStem`] and [`OfflineError::Options`], as `render` returns them.
 pub fn output_paths(
     input: &Path,
     folder: &Path,
-    model: &ModelInfo,
+    model: &ModelSpec,
     options: &RenderOptions,
 ) -> Result<Vec<PathBuf>, OfflineError> {
     let contents = contents(&stem_names(model, options).0, options)?;
     Ok(contents.iter().map(|(stem, _)| file_path(input, folder, stem, options)).collect())
 }
 
-/// Names of all stems that are made, and whether the last is a complement.
-fn stem_names(model: &ModelInfo, options: &RenderOptions) -> (Vec<String>, bool) {
+/// Names of all stems, and whether the last is a complement.
+fn stem_names(model: &ModelSpec, options: &RenderOptions) -> (Vec<String>, bool) {
     let complement = model.complement.as_ref().filter(|_| options.lossless != LosslessMode::Off);
     let names = model.stems.iter().chain(complement).cloned().collect();
     (names, complement.is_some())
 }
 
-/// What is written, with the name that stands for `{stem}`.
-fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, Content)>, OfflineError> {
-    let mut contents: Vec<(String, Content)> = Vec::new();
+/// The output files to write, each with its value of `{stem}`.
+fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, OutputContent)>, OfflineError> {
+    let mut contents: Vec<(String, OutputContent)> = Vec::new();
     let wanted = options.stems.clone().unwrap_or_else(|| names.to_vec());
     for name in &wanted {
         let found = stem_position(names, name).and_then(|i| Some((i, names.get(i)?)));
         let Some((i, stem)) = found else {
             return Err(OfflineError::UnknownStem { name: name.clone(), known: names.join(", ") });
         };
-        // Files are called what the model calls the stem, however it was asked for, and so there is one of each.
+        // Files carry the model's own spelling of the stem, so each stem is written once.
         if !contents.iter().any(|(name, _)| name == stem) {
-            contents.push((stem.clone(), Content::Stem(i)));
+            contents.push((stem.clone(), OutputContent::Stem(i)));
         }
     }
-    let named = |(name, _): &(String, Content)| name.eq_ignore_ascii_case("instrumental");
+    let named = |(name, _): &(String, OutputContent)| name.eq_ignore_ascii_case("instrumental");
     if options.extract_instrumental && !contents.iter().any(named) {
         let vocals = stem_position(names, "vocals").unwrap_or(0);
-        contents.push(("instrumental".into(), Content::Without(vocals)));
+        contents.push(("instrumental".into(), OutputContent::Without(vocals)));
     }
     if let Some(mix) = &options.mix {
-        contents.push(("mix".into(), Content::Remix(mix.gains(names)?)));
+        contents.push(("mix".into(), OutputContent::Remix(mix.gains(names)?)));
     }
 
     let template = options.template.as_deref().unwrap_or("{name}_{stem}");
@@ -258,7 +258,7 @@ fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, Co
     Ok(contents)
 }
 
-/// Where the file of `stem` goes. A stem's name comes from a YAML: it cannot lead out of the folder.
+/// Path of the file of `stem`. A stem's name comes from a YAML file, so it must not lead out of the folder.
 fn file_path(input: &Path, folder: &Path, stem: &str, options: &RenderOptions) -> PathBuf {
     let template = options.template.as_deref().unwrap_or("{name}_{stem}");
     let name = input.file_stem().unwrap_or_default().to_string_lossy();
@@ -269,7 +269,7 @@ fn file_path(input: &Path, folder: &Path, stem: &str, options: &RenderOptions) -
     folder.join(format!("{file}.{}", container.extension()))
 }
 
-/// The type that keeps a source's depth.
+/// The sample format that keeps the source's bit depth.
 fn default_format(source: SourceFormat, container: Container) -> SampleFormat {
     let float_container = container == Container::Wav;
     match source {
@@ -280,16 +280,16 @@ fn default_format(source: SourceFormat, container: Container) -> SampleFormat {
     }
 }
 
-/// Brings stems from the model's rate to the source's and hands them to [`Outputs`].
-pub(super) struct Finisher {
-    /// One a stem.
+/// Resamples stems from the model's rate to the source's and passes them to [`StemFiles`].
+pub(super) struct OutputResampler {
+    /// One per stem.
     resamplers: Vec<Resampler>,
-    outputs: Outputs,
+    outputs: StemFiles,
 }
 
-impl Finisher {
+impl OutputResampler {
     /// `stems` of the network at `model_rate`.
-    pub fn new(outputs: Outputs, model_rate: u32, stems: usize) -> Result<Self, OfflineError> {
+    pub fn new(outputs: StemFiles, model_rate: u32, stems: usize) -> Result<Self, OfflineError> {
         let rate = outputs.decoder.info().sample_rate;
         let resamplers = (0..stems)
             .map(|_| Resampler::new(model_rate, rate, outputs.channels))
@@ -297,23 +297,23 @@ impl Finisher {
         Ok(Self { resamplers, outputs })
     }
 
-    /// Takes a block of stems · channels planes at the model's rate.
+    /// Converts a block of stems · channels planes at the model's rate.
     pub fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
         let channels = self.outputs.channels;
-        self.convert(|n, resampler, out| {
+        self.resample_each(|n, resampler, out| {
             let planes = stems.planes()[n * channels..(n + 1) * channels].to_vec();
             resampler.push(&Planar::from_equal(planes), out)
         })
     }
 
-    /// Ends the stems and makes all files visible.
-    pub fn finish(mut self) -> Result<Finished, OfflineError> {
-        self.convert(|_, resampler, out| resampler.finish(out))?;
+    /// Flushes the resamplers and publishes all files.
+    pub fn finish(mut self) -> Result<WrittenSong, OfflineError> {
+        self.resample_each(|_, resampler, out| resampler.finish(out))?;
         self.outputs.finish()
     }
 
-    /// Runs `each` over the stems' resamplers and passes their results on as one block.
-    fn convert(
+    /// Runs `each` on every resampler and writes the results as one block.
+    fn resample_each(
         &mut self,
         each: impl Fn(usize, &mut Resampler, &mut Planar) -> Result<(), AudioError>,
     ) -> Result<(), OfflineError> {
@@ -332,7 +332,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn where_one_file_cannot_have_its_name_none_has() {
+    fn if_one_file_cannot_be_published_none_stays() {
         let folder = tempfile::tempdir().unwrap();
         let [one, other] = ["a.wav", "b.wav"].map(|name| folder.path().join(name));
         let spec = WriterSpec {
@@ -342,12 +342,12 @@ mod tests {
             sample_rate: 44_100,
         };
         let writers = || [&one, &other].map(|path| AudioWriter::create(path, spec).unwrap()).into_iter();
-        assert_eq!(publish(writers()).unwrap(), [one.clone(), other.clone()]);
+        assert_eq!(publish_all(writers()).unwrap(), [one.clone(), other.clone()]);
         std::fs::remove_file(&one).unwrap();
         std::fs::remove_file(&other).unwrap();
         let again = writers();
         std::fs::create_dir_all(other.join("in the way")).unwrap();
-        assert!(publish(again).is_err());
+        assert!(publish_all(again).is_err());
         assert!(!one.exists());
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
     }

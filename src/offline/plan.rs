@@ -3,14 +3,14 @@
 //! step = chunk / overlap, border = chunk − step, fade = chunk / 10, as in Music-Source-Separation-Training. A song longer
 //! than two borders is reflect-padded by one border at both ends. Three things differ from that trainer, none of which
 //! changes a sample of the result elsewhere:
-//! chunks that lie wholly in the padding are not run; a last chunk of a few samples, a [`ChunkPlan::stub`], is not run as all but
+//! chunks that lie wholly in the padding are not run; a last chunk of a few samples, a [`ChunkPlan::min_tail`], is not run as all but
 //! padding (where nothing else covers it, the chunk is moved back to end with the song); and no sample is ever left
 //! without a weight (at overlap 1 the trainer's fades meet at 0, which silences two samples at every join).
 
 use crate::dsp::window::chunk_weight;
 
 /// Weight of a sample whose fades say 0: too little to matter beside any other chunk, enough to stand alone.
-const LEAST_WEIGHT: f32 = 1e-9;
+const MIN_WEIGHT: f32 = 1e-9;
 
 /// Sizes of the chunks, in samples.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,7 +24,7 @@ pub struct ChunkPlan {
     /// Length of a chunk's fades.
     pub fade: usize,
     /// Most samples of a last chunk that are not worth a chunk of their own.
-    pub stub: usize,
+    pub min_tail: usize,
 }
 
 /// One chunk of a song.
@@ -44,29 +44,35 @@ impl ChunkPlan {
     /// A plan of `chunk` samples, `overlap` chunks covering each sample.
     pub fn new(chunk: usize, overlap: usize) -> Self {
         let step = (chunk / overlap.max(1)).max(1);
-        Self { chunk, step, border: chunk - step, fade: chunk / 10, stub: chunk / 100 }
+        Self { chunk, step, border: chunk - step, fade: chunk / 10, min_tail: chunk / 100 }
     }
 
     /// Whether a song of `samples` samples is padded at its ends.
-    pub fn pads(&self, samples: usize) -> bool {
+    pub fn is_padded(&self, samples: usize) -> bool {
         self.border > 0 && samples > 2 * self.border
     }
 
-    /// Samples past a chunk's start that must be known, or known not to exist, before [`ChunkPlan::next`] can decide.
+    /// Samples past a chunk's start that must be known, or known not to exist, before [`ChunkPlan::next_chunk`] can decide.
     pub fn lookahead(&self) -> usize {
-        self.chunk.max(self.step + self.stub) + 1
+        self.chunk.max(self.step + self.min_tail) + 1
     }
 
     /// The chunk after the one that starts at `start` (`None` for the first chunk of all). `known` counts the samples of the
     /// padded song known so far, all of them when `complete`; `padded` tells whether the ends are padded.
-    pub fn next(&self, start: Option<usize>, known: usize, complete: bool, padded: bool) -> Option<Chunk> {
+    pub fn next_chunk(
+        &self,
+        start: Option<usize>,
+        known: usize,
+        complete: bool,
+        padded: bool,
+    ) -> Option<Chunk> {
         let at = start.map_or(0, |start| start + self.step);
         let reach = if padded { self.border } else { 0 };
         if complete && at + reach >= known {
             return None;
         }
         let remains = known - at;
-        if complete && start.is_some() && !padded && remains <= self.stub {
+        if complete && start.is_some() && !padded && remains <= self.min_tail {
             if self.border > 0 || known < self.chunk {
                 return None;
             }
@@ -76,7 +82,7 @@ impl ChunkPlan {
         // The last chunk of the trainer's grid keeps its tail, whether or not it is run here.
         let ends = complete && at + self.step >= known;
         let successor_dropped =
-            complete && !padded && self.border > 0 && known.saturating_sub(at + self.step) <= self.stub;
+            complete && !padded && self.border > 0 && known.saturating_sub(at + self.step) <= self.min_tail;
         Some(Chunk {
             start: at,
             len: remains.min(self.chunk),
@@ -87,15 +93,15 @@ impl ChunkPlan {
 
     /// Weight of sample `i` of `chunk`.
     pub fn weight(&self, i: usize, chunk: &Chunk) -> f32 {
-        chunk_weight(i, self.chunk, self.fade, chunk.first, chunk.last).max(LEAST_WEIGHT)
+        chunk_weight(i, self.chunk, self.fade, chunk.first, chunk.last).max(MIN_WEIGHT)
     }
 
     /// All chunks of a song of `samples` samples.
     pub fn chunks(&self, samples: usize) -> Vec<Chunk> {
-        let padded = self.pads(samples);
+        let padded = self.is_padded(samples);
         let known = samples + if padded { 2 * self.border } else { 0 };
         let mut chunks: Vec<Chunk> = Vec::new();
-        while let Some(chunk) = self.next(chunks.last().map(|c| c.start), known, true, padded) {
+        while let Some(chunk) = self.next_chunk(chunks.last().map(|c| c.start), known, true, padded) {
             chunks.push(chunk);
         }
         chunks
@@ -113,7 +119,7 @@ mod tests {
             for samples in
                 (1..60).chain([99, 100, 101, 500, 999, 1000, 1001, 1050, 1100, 1101, 1999, 5003, 9_999])
             {
-                let offset = if plan.pads(samples) { plan.border } else { 0 };
+                let offset = if plan.is_padded(samples) { plan.border } else { 0 };
                 let chunks = plan.chunks(samples);
                 let mut covered = vec![0; samples];
                 for chunk in &chunks {
@@ -136,7 +142,7 @@ mod tests {
             let plan = ChunkPlan::new(1000, overlap);
             for samples in 2_000..4_100 {
                 for chunk in plan.chunks(samples) {
-                    assert!(chunk.len > plan.stub, "overlap {overlap}, {samples} samples: {chunk:?}");
+                    assert!(chunk.len > plan.min_tail, "overlap {overlap}, {samples} samples: {chunk:?}");
                 }
             }
         }

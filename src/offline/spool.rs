@@ -1,4 +1,4 @@
-//! A signal on disk: what a song's second pass needs of the first, without its length in memory.
+//! A signal in a temporary file, for a second pass in bounded memory.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_goes_in_comes_out_and_can_be_overwritten() {
+    fn samples_are_stored_and_can_be_overwritten() {
         let mut spool = Spool::new(2).unwrap();
         let block = Planar::from_planes(vec![vec![1.0, 2.0, 3.0], vec![-1.0, -2.0, -3.0]]).unwrap();
         spool.append(&block).unwrap();

@@ -1,4 +1,4 @@
-//! How fast a model runs on this device: measured once, remembered for the machine and the model.
+//! Measures how fast a model runs on this computer, and remembers the result.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,44 +6,47 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::library::Loaded;
-use super::store;
-use crate::stream::{ModelSamples, WindowError, measure, plan};
+use super::cache_file;
+use super::model_loader::LoadedModel;
+use crate::live::{ModelSamples, WindowError, measure, plan};
 
 const RECORD: &str = "calibration.json";
-/// Window that is timed, in seconds: long enough to tell, short enough for a device that is too slow.
+/// Length of the measured window in seconds: long enough for a stable result, short enough for a slow computer.
 const WINDOW_SECONDS: u64 = 2;
-/// Time for measuring again, in seconds.
-const PATIENCE_SECONDS: f64 = 0.5;
+/// Time for repeated measurements, in seconds.
+const REPEAT_BUDGET_SECONDS: f64 = 0.5;
 
-/// Time for a window by machine and model.
+/// Measured windows, by computer and model.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Record {
+struct CalibrationRecord {
     #[serde(default)]
-    seconds: BTreeMap<String, Entry>,
+    seconds: BTreeMap<String, CalibrationEntry>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-struct Entry {
+struct CalibrationEntry {
     window: u64,
     seconds: f64,
 }
 
-/// What was measured on this machine for the model of this content, which need not be loaded for it: the latency must be right from the
-/// first activation.
-pub fn remembered(sha256: &str) -> Option<plan::Measured> {
-    let record: Record = store::read(RECORD);
-    let Entry { window, seconds } = *record.seconds.get(&key(sha256))?;
+/// The stored measurement of a model, by its SHA-256. It works before the model is loaded, so that the latency is right from the first activation.
+pub fn stored_measurement(sha256: &str) -> Option<plan::MeasuredCost> {
+    let record: CalibrationRecord = cache_file::read(RECORD);
+    let CalibrationEntry { window, seconds } = *record.seconds.get(&key(sha256))?;
     (window > 0 && seconds.is_finite() && seconds > 0.0)
-        .then_some(plan::Measured { window: ModelSamples(window), seconds })
+        .then_some(plan::MeasuredCost { window: ModelSamples(window), seconds })
 }
 
-/// Measures `model` and remembers it. Instances do it one after the other, since they would measure each other; where another has done it
-/// meanwhile, that is taken, unless it is to be done `anew`.
+/// Measures `model` and stores the result. Instances measure one after the other, because they would slow each other down. A result that another
+/// instance stored meanwhile is used, unless `force`.
 ///
 /// # Errors
-/// Those of the model; and that it was stopped, which is asked while it waits and between two windows.
-pub fn calibrate(model: &Loaded, anew: bool, stop: &dyn Fn() -> bool) -> Result<plan::Measured, WindowError> {
+/// Errors of the model, and cancellation by `stop`, which is checked while waiting and between windows.
+pub fn calibrate(
+    model: &LoadedModel,
+    force: bool,
+    stop: &dyn Fn() -> bool,
+) -> Result<plan::MeasuredCost, WindowError> {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = loop {
         if stop() {
@@ -53,30 +56,32 @@ pub fn calibrate(model: &Loaded, anew: bool, stop: &dyn Fn() -> bool) -> Result<
             break one;
         }
     };
-    if !anew && let Some(measured) = remembered(&model.sha256) {
+    if !force && let Some(measured) = stored_measurement(&model.sha256) {
         return Ok(measured);
     }
     let timing = model.model.timing();
     let longest = (WINDOW_SECONDS * u64::from(timing.rate)).min(timing.chunk.0);
     let window = ModelSamples(longest.max(2 * timing.frame.0));
-    // A quick model is timed often, since the machine may be busy just now; a slow one is not kept from its work.
+    // Measure a fast model several times, because the computer may be busy now. A slow model is measured once.
     let once = measure(&model.model, window, 1, stop)?;
-    let rounds = (PATIENCE_SECONDS / once.seconds.max(1e-6)).clamp(0.0, 20.0) as usize;
+    let rounds = (REPEAT_BUDGET_SECONDS / once.seconds.max(1e-6)).clamp(0.0, 20.0) as usize;
     let again = if rounds > 0 { measure(&model.model, window, rounds, stop)? } else { once };
-    let measured = plan::Measured { window, seconds: once.seconds.min(again.seconds) };
-    store::update(RECORD, |record: &mut Record| {
-        record.seconds.insert(key(&model.sha256), Entry { window: window.0, seconds: measured.seconds });
+    let measured = plan::MeasuredCost { window, seconds: once.seconds.min(again.seconds) };
+    cache_file::update(RECORD, |record: &mut CalibrationRecord| {
+        record
+            .seconds
+            .insert(key(&model.sha256), CalibrationEntry { window: window.0, seconds: measured.seconds });
     });
     Ok(measured)
 }
 
 fn key(sha256: &str) -> String {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    format!("{}, {threads} threads | {sha256}", machine())
+    format!("{}, {threads} threads | {sha256}", processor_name())
 }
 
-/// The processor's name where the system tells it. A cache folder may be shared by machines.
-fn machine() -> String {
+/// Name of the processor, if the system provides it. Computers may share a cache folder.
+fn processor_name() -> String {
     let linux = || {
         let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
         let line = text.lines().find(|line| line.starts_with("model name"))?;

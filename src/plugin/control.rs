@@ -1,5 +1,4 @@
-//! The control thread of an instance: makes what there is what is wanted. It loads models, measures the device, and opens streams; the audio
-//! thread and the host's threads never do.
+//! The control thread of an instance. It loads models, measures the computer and opens streams; the audio thread and the host's threads never do.
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,390 +9,413 @@ use std::time::Duration;
 use nice_plug::prelude::PluginApi;
 
 use super::calibration;
-use super::library::{self, Loaded, OpenError};
-use super::params::{Lossless, TierChoice};
-use super::selection::{Known, Selection, Source};
-use super::session::{
-    Command, Facts, Held, Host, Live, ModelView, Owner, Session, StandIn, TierView, changes_in_place,
+use super::instance_shared::{
+    ActiveModel, ControlCommand, HostConfig, InstanceShared, ModelView, PlanInputs, StandIn, StreamClient,
+    StreamState, TierView, changes_in_place,
 };
-use super::slot::{Routing, SLOTS};
+use super::model_loader::{self, LoadedModel, ModelLoadError};
+use super::params::{LosslessChoice, TierChoice};
+use super::routing::{Routing, STRIP_COUNT};
+use super::selection::{ModelSource, SavedModelSpec, Selection};
 use crate::embedded;
+use crate::live::plan::WindowSpec;
+use crate::live::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
 use crate::model::config::Config;
 use crate::registry;
-use crate::separator::{MaskRule, ModelInfo};
-use crate::stream::plan::Shape;
-use crate::stream::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
+use crate::separator::{MaskRule, ModelSpec};
 
-/// Between two looks at parameters, which nobody may announce from the audio thread.
+/// Interval at which parameters are checked: the audio thread cannot notify this thread.
 const POLL: Duration = Duration::from_millis(100);
 
-/// What the control thread knows that nobody else must.
+/// State of the control thread.
 #[derive(Default)]
-struct Control {
+struct ControlState {
     /// Tier and window that were last wanted.
-    size: Option<(TierChoice, Option<Shape>)>,
-    /// Selection that was last loaded, or failed to.
+    size: Option<(TierChoice, Option<WindowSpec>)>,
+    /// Generation of the selection that was last loaded, or failed to load.
     loaded: Option<u64>,
-    measured: Option<plan::Measured>,
-    /// What the host was last asked to start anew for: a host that does not is not asked ten times a second.
-    asked_for: Option<Plan>,
-    /// What was shown of the model before there was no plan for it.
-    planless: Option<ModelView>,
-    /// The tiers as they are shown, and what they were made from.
-    tiers: Option<(Facts, Vec<TierView>)>,
+    measured: Option<plan::MeasuredCost>,
+    /// Plan of the last restart request. A host that ignores it is not asked again ten times a second.
+    restart_requested_for: Option<Plan>,
+    /// The model view from before a plan failed.
+    view_before_plan_error: Option<ModelView>,
+    /// The tiers as shown, with the inputs they were computed from.
+    tiers: Option<(PlanInputs, Vec<TierView>)>,
 }
 
-/// The thread.
-pub(super) fn run(session: &Arc<Session>) {
-    let mut control = Control::default();
+/// Runs the control thread.
+pub(super) fn run(shared: &Arc<InstanceShared>) {
+    let mut control = ControlState::default();
     let mut may_fetch = false;
-    while !session.is_stopping() {
-        let command = session.commands().recv_timeout(POLL);
-        while session.retired.pop().is_some() {}
-        session.tell_latency();
+    while !shared.is_stopping() {
+        let command = shared.commands().recv_timeout(POLL);
+        while shared.retired.pop().is_some() {}
+        shared.notify_latency();
         let step = catch_unwind(AssertUnwindSafe(|| {
             match command {
-                Ok(Command::Fetch) => {
+                Ok(ControlCommand::Fetch) => {
                     may_fetch = true;
-                    control.forget(session);
+                    control.reload_model(shared);
                 }
-                Ok(Command::Retry) => control.forget(session),
-                Ok(Command::Calibrate) => {
-                    control.calibrate(session, true);
-                    session.owner.lock().measured = control.measured;
+                Ok(ControlCommand::Retry) => control.reload_model(shared),
+                Ok(ControlCommand::Calibrate) => {
+                    control.calibrate(shared, true);
+                    shared.stream_state.lock().measured = control.measured;
                 }
-                Ok(Command::Look) | Err(_) => control.look_again(session),
+                Ok(ControlCommand::Reconcile) | Err(_) => control.recheck_download(shared),
             }
-            control.settle(session, may_fetch);
+            control.reconcile(shared, may_fetch);
         }));
         if step.is_err() {
-            // A defect of ours: the sound goes on, and the user may choose another model.
-            let generation = session.params.model.generation();
+            // A bug of ours. Audio continues, and the user may choose another model.
+            let generation = shared.params.model.generation();
             control.loaded = Some(generation);
             let reason = "the model could not be loaded: internal error".into();
-            fail(session, generation, OpenError::Broken { reason, report: None });
+            report_load_failure(shared, generation, ModelLoadError::Broken { reason, report: None });
         }
         may_fetch = false;
-        session.tell_restart();
+        shared.notify_restart();
     }
 }
 
-impl Control {
-    /// Takes a model that another instance has fetched meanwhile.
-    fn look_again(&mut self, session: &Session) {
-        if let ModelView::Failed(OpenError::NotFetched { name, .. }) = session.view().model
-            && registry::find(&name).is_ok_and(|entry| registry::cached(entry).is_some())
+impl ControlState {
+    /// Reloads a model that another instance has downloaded meanwhile.
+    fn recheck_download(&mut self, shared: &InstanceShared) {
+        if let ModelView::Failed(ModelLoadError::NotFetched { name, .. }) = shared.view().model
+            && registry::find(&name).is_ok_and(|entry| registry::cached_files(entry).is_some())
         {
-            self.forget(session);
+            self.reload_model(shared);
         }
     }
 
-    /// Has what is selected loaded anew, which a render waits for.
-    fn forget(&mut self, session: &Session) {
+    /// Makes the next pass load the selected model again. Rendering waits for it.
+    fn reload_model(&mut self, shared: &InstanceShared) {
         self.loaded = None;
-        session.unsettle();
+        shared.clear_ready();
     }
 
-    fn settle(&mut self, session: &Arc<Session>, may_fetch: bool) {
-        let wanted = session.wanted();
-        // Before the first activation there is nothing to plan for, but a model may already be fetched.
-        let active = session.owner.lock().host.is_some();
+    fn reconcile(&mut self, shared: &Arc<InstanceShared>, may_fetch: bool) {
+        let wanted = shared.wanted();
+        // Before the first activation there is nothing to plan, but a model may be downloaded.
+        let active = shared.stream_state.lock().host.is_some();
         if self.loaded != Some(wanted.model) && (active || may_fetch) {
-            self.load(session, wanted.model, may_fetch);
+            self.load(shared, wanted.model, may_fetch);
         }
         if active {
             let size = (wanted.tier, wanted.window);
             if self.size.replace(size).is_some_and(|before| before != size) {
-                // Whoever chooses a tier, chooses by what is shown now.
-                session.owner.lock().measured = self.measured;
+                // The user chose by the costs shown now, so plan with them.
+                shared.stream_state.lock().measured = self.measured;
             }
-            self.plan(session);
+            self.plan(shared);
         }
-        self.show(session);
-        // Loaded for what was wanted then; whatever is wanted since comes next.
+        self.show(shared);
+        // Ready for what was wanted at the start of this pass; newer changes come next.
         if active && self.loaded == Some(wanted.model) {
-            session.set_settled(wanted);
+            shared.set_ready(wanted);
         }
     }
 
-    fn load(&mut self, session: &Arc<Session>, generation: u64, may_fetch: bool) {
-        session.show(|view| view.model = ModelView::Loading(None));
-        let selection = session.params.model.get();
+    fn load(&mut self, shared: &Arc<InstanceShared>, generation: u64, may_fetch: bool) {
+        shared.update_view(|view| view.model = ModelView::Loading(None));
+        let selection = shared.params.model.get();
         let mut on_step = |step| {
-            session.show(|view| view.model = ModelView::Loading(Some(step)));
-            let stale = session.is_stopping() || session.params.model.generation() != generation;
+            shared.update_view(|view| view.model = ModelView::Loading(Some(step)));
+            let stale = shared.is_stopping() || shared.params.model.generation() != generation;
             if stale { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        let opened = library::open(&selection, may_fetch, &mut on_step).and_then(fitting);
-        if session.is_stopping() {
+        let opened = model_loader::open(&selection, may_fetch, &mut on_step).and_then(check_stem_count);
+        if shared.is_stopping() {
             return;
         }
         self.loaded = Some(generation);
         let view = match opened {
             Ok(loaded) => {
-                session.params.model.learn(generation, |selection| learn(selection, &loaded));
-                self.measured = calibration::remembered(&loaded.sha256);
-                let view = ready(&loaded);
-                let renders = is_rendering(session);
-                session.owner.lock().model =
-                    Some(Held { loaded, title: selection.shown_title().into(), plays_for: generation });
-                session.show(|view| view.stand_in = None);
-                // While it renders, the latency must stay what it is, and the measurement would be wrong anyway.
-                if self.measured.is_none() && !renders {
-                    self.calibrate(session, false);
+                shared
+                    .params
+                    .model
+                    .update_if_current(generation, |selection| record_identity(selection, &loaded));
+                self.measured = calibration::stored_measurement(&loaded.sha256);
+                let view = ready_view(&loaded);
+                let offline = is_offline(shared);
+                shared.stream_state.lock().model = Some(ActiveModel {
+                    loaded,
+                    title: selection.shown_title().into(),
+                    serves_generation: generation,
+                });
+                shared.update_view(|view| view.stand_in = None);
+                // While rendering, the latency must not change, and a measurement would be wrong.
+                if self.measured.is_none() && !offline {
+                    self.calibrate(shared, false);
                 }
                 view
             }
-            // Somebody has chosen another one meanwhile, which comes next.
-            Err(OpenError::Cancelled) if session.params.model.generation() != generation => return,
+            // Another model was chosen meanwhile. It comes next.
+            Err(ModelLoadError::Cancelled) if shared.params.model.generation() != generation => return,
             Err(error) => {
-                fail(session, generation, error);
+                report_load_failure(shared, generation, error);
                 return;
             }
         };
-        session.show(|shown| shown.model = view);
-        let mut owner = session.owner.lock();
-        // What was measured since an activation counts from the next on: the latency changes under way only where the user has asked for
-        // another model, or where nothing is to be kept in time with it.
-        if owner.planned_for != Some(generation)
-            || owner.host.is_some_and(|host| host.api == PluginApi::Standalone)
+        shared.update_view(|shown| shown.model = view);
+        let mut state = shared.stream_state.lock();
+        // A measurement made since the activation counts from the next one. The latency changes during playback only if the user chose another model,
+        // or in the app, where nothing must stay in time.
+        if state.planned_for != Some(generation)
+            || state.host.is_some_and(|host| host.api == PluginApi::Standalone)
         {
-            owner.measured = self.measured;
+            state.measured = self.measured;
         }
-        put_in(session, &mut owner);
+        attach_model(shared, &mut state);
     }
 
-    /// Measures the device, `anew` even where somebody has.
-    fn calibrate(&mut self, session: &Session, anew: bool) {
-        let Some(model) = session.owner.lock().model.as_ref().map(|held| held.loaded.clone()) else { return };
-        let before = session.view().model;
-        session.show(|view| view.model = ModelView::Measuring);
-        self.measured = calibration::calibrate(&model, anew, &|| session.is_stopping()).ok();
-        session.show(|view| view.model = before);
+    /// Measures the computer. `force` ignores a stored measurement.
+    fn calibrate(&mut self, shared: &InstanceShared, force: bool) {
+        let Some(model) = shared.stream_state.lock().model.as_ref().map(|active| active.loaded.clone())
+        else {
+            return;
+        };
+        let before = shared.view().model;
+        shared.update_view(|view| view.model = ModelView::Measuring);
+        self.measured = calibration::calibrate(&model, force, &|| shared.is_stopping()).ok();
+        shared.update_view(|view| view.model = before);
     }
 
-    /// Opens a new stream where the one there is is not what is wanted.
-    fn plan(&mut self, session: &Arc<Session>) {
-        let renders = is_rendering(session);
-        let mut owner = session.owner.lock();
-        let Some(host) = owner.host else { return };
-        let (tier, plan) = match wanted_plan(session, &owner, host) {
+    /// Opens a new stream if the plan changed.
+    fn plan(&mut self, shared: &Arc<InstanceShared>) {
+        let offline = is_offline(shared);
+        let mut state = shared.stream_state.lock();
+        let Some(host) = state.host else { return };
+        let (tier, plan) = match wanted_plan(shared, &state, host) {
             Ok(found) => found,
             Err(error) => {
-                session.show(|view| {
+                shared.update_view(|view| {
                     let shown = std::mem::replace(&mut view.model, ModelView::Unplanned(error.to_string()));
                     if !matches!(shown, ModelView::Unplanned(_)) {
-                        self.planless = Some(shown);
+                        self.view_before_plan_error = Some(shown);
                     }
                 });
                 return;
             }
         };
-        if let Some(shown) = self.planless.take() {
-            session.show(|view| {
+        if let Some(shown) = self.view_before_plan_error.take() {
+            shared.update_view(|view| {
                 if matches!(view.model, ModelView::Unplanned(_)) {
                     view.model = shown;
                 }
             });
         }
-        if owner.plan.as_ref() == Some(&plan) {
-            owner.tier = tier;
-            self.asked_for = None;
-            session.show(|view| view.restart_pending = false);
+        if state.plan.as_ref() == Some(&plan) {
+            state.tier = tier;
+            self.restart_requested_for = None;
+            shared.update_view(|view| view.restart_pending = false);
             return;
         }
-        // The latency of a render must not change under way.
-        if renders && !session.fresh.load(Relaxed) {
+        // The latency must not change during a render.
+        if offline && !shared.before_first_block.load(Relaxed) {
             return;
         }
         if changes_in_place(host.api) {
-            if let Some(live) = open(session, &mut owner, host, tier, plan) {
-                let _ = session.handoff.force_push(Box::new(live));
+            if let Some(stream_client) = open_stream(shared, &mut state, host, tier, plan) {
+                let _ = shared.handoff.force_push(Box::new(stream_client));
             }
         } else {
-            if self.asked_for.as_ref() != Some(&plan) {
-                session.want_restart(true);
-                self.asked_for = Some(plan);
+            if self.restart_requested_for.as_ref() != Some(&plan) {
+                shared.request_restart(true);
+                self.restart_requested_for = Some(plan);
             }
-            session.show(|view| view.restart_pending = true);
+            shared.update_view(|view| view.restart_pending = true);
         }
     }
 
-    fn show(&mut self, session: &Session) {
-        let mut owner = session.owner.lock();
-        if session.handoff.is_empty() {
-            owner.before = None;
+    fn show(&mut self, shared: &InstanceShared) {
+        let mut state = shared.stream_state.lock();
+        if shared.handoff.is_empty() {
+            state.before = None;
         }
-        let Some(host) = owner.host else { return };
-        let facts = Facts {
-            timing: known(session, &owner).timing(),
+        let Some(host) = state.host else { return };
+        let plan_inputs = PlanInputs {
+            timing: model_spec(shared, &state).timing(),
             host_rate: host.rate,
-            block: block(host),
+            block: block_size(host),
             measured: self.measured,
         };
-        if self.tiers.as_ref().is_none_or(|(made_from, _)| *made_from != facts) {
-            self.tiers = Some((facts, facts.of_tiers()));
+        if self.tiers.as_ref().is_none_or(|(made_from, _)| *made_from != plan_inputs) {
+            self.tiers = Some((plan_inputs, plan_inputs.of_tiers()));
         }
         let tiers = self.tiers.as_ref().map(|(_, tiers)| tiers.clone()).unwrap_or_default();
-        for stream in owner.stream.iter().chain(&owner.before) {
-            stream.set_rule(rule(session));
+        for stream in state.stream.iter().chain(&state.before) {
+            stream.set_rule(mask_rule(shared));
         }
-        session.show(|view| {
+        shared.update_view(|view| {
             view.tiers = tiers;
-            view.facts = Some(facts);
-            view.tier = owner.tier;
+            view.plan_inputs = Some(plan_inputs);
+            view.tier = state.tier;
             view.host_rate = host.rate;
-            view.latency_ms = owner.plan.as_ref().map_or(0.0, Plan::latency_ms);
-            view.renders = session.renders.load(Relaxed);
-            view.routing = Some(session.routing());
-            view.status = owner.before.as_ref().or(owner.stream.as_ref()).map(Stream::status);
+            view.latency_ms = state.plan.as_ref().map_or(0.0, Plan::latency_ms);
+            view.offline = shared.offline.load(Relaxed);
+            view.routing = Some(shared.routing());
+            view.status = state.before.as_ref().or(state.stream.as_ref()).map(Stream::status);
         });
     }
 }
 
-/// Opens the stream of an instance that is being activated, for what is known now.
+/// Opens the stream of an instance that is being activated, from what is known now.
 ///
 /// # Errors
-/// [`PlanError`]: the host's rate or block has no plan.
-pub(super) fn activate(session: &Arc<Session>, host: Host) -> Result<Option<Live>, PlanError> {
-    let mut owner = session.owner.lock();
-    // What the control thread has opened until now is void; it opens no more while the lock is held.
-    while session.handoff.pop().is_some() {}
-    // Until there is another stream: the last one to go takes the worker with it.
-    let _void = (owner.stream.take(), owner.before.take());
-    owner.host = Some(host);
-    session.want_restart(false);
-    owner.measured = identity(session, &owner).and_then(|sha256| calibration::remembered(&sha256));
-    owner.planned_for = Some(session.params.model.generation());
-    let (tier, plan) = match wanted_plan(session, &owner, host) {
+/// [`PlanError`]: no plan exists for the host's sample rate or block size.
+pub(super) fn activate(
+    shared: &Arc<InstanceShared>,
+    host: HostConfig,
+) -> Result<Option<StreamClient>, PlanError> {
+    let mut state = shared.stream_state.lock();
+    // Discard streams that the control thread opened before. It opens none while the lock is held.
+    while shared.handoff.pop().is_some() {}
+    // Keep the old streams until the new one is open: dropping the last stream ends the worker thread.
+    let _void = (state.stream.take(), state.before.take());
+    state.host = Some(host);
+    shared.request_restart(false);
+    state.measured = known_sha256(shared, &state).and_then(|sha256| calibration::stored_measurement(&sha256));
+    state.planned_for = Some(shared.params.model.generation());
+    let (tier, plan) = match wanted_plan(shared, &state, host) {
         Ok(found) => found,
         Err(error) => {
-            owner.plan = None;
+            state.plan = None;
             return Err(error);
         }
     };
-    Ok(open(session, &mut owner, host, tier, plan))
+    Ok(open_stream(shared, &mut state, host, tier, plan))
 }
 
-/// Opens a stream. The one before goes on until the audio thread has the new one: it may never take it, in a render.
-fn open(session: &Session, owner: &mut Owner, host: Host, tier: Option<Tier>, plan: Plan) -> Option<Live> {
+/// Opens a stream. The previous one continues until the audio thread has taken the new one, which it may never do during a render.
+fn open_stream(
+    shared: &InstanceShared,
+    state: &mut StreamState,
+    host: HostConfig,
+    tier: Option<Tier>,
+    plan: Plan,
+) -> Option<StreamClient> {
     let scheduler = Scheduler::of_process().ok()?;
-    let (client, stream) = Stream::open(&plan, SLOTS, host.channels, &scheduler);
-    stream.set_rule(rule(session));
+    let (client, stream) = Stream::open(&plan, STRIP_COUNT, host.channels, &scheduler);
+    stream.set_rule(mask_rule(shared));
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
-    let last = owner.stream.replace(stream);
-    // Taken back, so that the audio thread cannot take it after this look: then what plays is still the one before it.
-    if session.handoff.pop().is_none() {
-        owner.before = last;
+    let last = state.stream.replace(stream);
+    // Take an untaken stream back, so that the audio thread cannot take it later. Then the stream before it still plays.
+    if shared.handoff.pop().is_none() {
+        state.before = last;
     }
-    owner.plan = Some(plan);
-    owner.tier = tier;
-    put_in(session, owner);
-    Some(Live { client, latency })
+    state.plan = Some(plan);
+    state.tier = tier;
+    attach_model(shared, state);
+    Some(StreamClient { client, latency })
 }
 
-/// What is shown of a model that runs.
-fn ready(loaded: &Loaded) -> ModelView {
+fn ready_view(loaded: &LoadedModel) -> ModelView {
     ModelView::Ready {
         runs_on: loaded.model.runs_on().into(),
-        stems: loaded.known.stems.clone(),
+        stems: loaded.spec.stems.clone(),
         licence: loaded.licence.clone(),
     }
 }
 
-fn rule(session: &Session) -> MaskRule {
-    match session.params.lossless.value() {
-        Lossless::Spectral => MaskRule::Complete,
-        Lossless::Off => MaskRule::Plain,
+fn mask_rule(shared: &InstanceShared) -> MaskRule {
+    match shared.params.lossless.value() {
+        LosslessChoice::Spectral => MaskRule::Complete,
+        LosslessChoice::Off => MaskRule::Plain,
     }
 }
 
-/// Says why the selection of this generation has no model. What played before plays on: a song must not lose its stems to a file that is
-/// broken.
-fn fail(session: &Session, generation: u64, error: OpenError) {
-    let mut owner = session.owner.lock();
-    let stand_in = owner.model.as_mut().map(|held| {
-        held.plays_for = generation;
-        StandIn { title: held.title.clone(), stems: held.loaded.known.stems.clone() }
+/// Reports why a selection could not be loaded. The previous model continues, so that a damaged file does not silence a song's stems.
+fn report_load_failure(shared: &InstanceShared, generation: u64, error: ModelLoadError) {
+    let mut state = shared.stream_state.lock();
+    let stand_in = state.model.as_mut().map(|active| {
+        active.serves_generation = generation;
+        StandIn { title: active.title.clone(), stems: active.loaded.spec.stems.clone() }
     });
-    session.show(|view| (view.model, view.stand_in) = (ModelView::Failed(error), stand_in));
-    if owner.model.is_none() {
-        put_in(session, &mut owner);
+    shared.update_view(|view| (view.model, view.stand_in) = (ModelView::Failed(error), stand_in));
+    if state.model.is_none() {
+        attach_model(shared, &mut state);
     }
 }
 
-/// Puts the model into the stream, or takes it out. Its stems go to the lanes of their slots: what was made before by a model with other
-/// stems then stays where it is, under its own fader, as long as it is heard.
-fn put_in(session: &Session, owner: &mut Owner) {
-    let Some(stream) = &owner.stream else { return };
-    let model = owner.model.as_ref().map(|held| &held.loaded);
+/// Attaches the model to the stream, or detaches it. Its stems use the channels of their strips. So the remaining output of a model with other stems
+/// stays under its own faders.
+fn attach_model(shared: &InstanceShared, state: &mut StreamState) {
+    let Some(stream) = &state.stream else { return };
+    let model = state.model.as_ref().map(|active| &active.loaded);
     let put = |stream: &Stream| {
         let model = model.filter(|loaded| loaded.model.timing().rate == stream.plan().model_rate());
-        let in_lanes =
-            |loaded: &Loaded| loaded.model.in_lanes(&Routing::of(&loaded.known.stems).slots(), SLOTS);
-        (stream.swap(model.map(in_lanes)), model)
+        let with_stems_at = |loaded: &LoadedModel| {
+            loaded.model.with_stems_at(&Routing::of(&loaded.spec.stems).strips(), STRIP_COUNT)
+        };
+        (stream.swap(model.map(with_stems_at)), model)
     };
     let (swapped, model) = put(stream);
-    if let Some(before) = &owner.before {
-        // Where the model has another rate it plays on without one, where its window is too short with the one it has.
+    if let Some(before) = &state.before {
+        // The old stream continues without a model of another sample rate, and with its own model if its window is too short for the new one.
         let _ = put(before);
     }
-    // Before there is one, the buses are what is to be expected.
+    // Before a model is loaded, show the expected stems.
     let routing = match (swapped, model) {
-        (Ok(()), Some(loaded)) => Routing::of(&loaded.known.stems),
+        (Ok(()), Some(loaded)) => Routing::of(&loaded.spec.stems),
         (Err(error), _) => {
-            session.show(|view| view.model = ModelView::Unplanned(error.to_string()));
+            shared.update_view(|view| view.model = ModelView::Unplanned(error.to_string()));
             Routing::NONE
         }
-        (Ok(()), None) => Routing::of(&known(session, owner).stems),
+        (Ok(()), None) => Routing::of(&model_spec(shared, state).stems),
     };
-    session.set_routing(routing);
+    shared.set_routing(routing);
 }
 
-/// The plan for what is wanted, and its tier; none where the window was set by hand.
-fn wanted_plan(session: &Session, owner: &Owner, host: Host) -> Result<(Option<Tier>, Plan), PlanError> {
-    let timing = known(session, owner).timing();
-    if let Some(shape) = session.wanted().window {
-        return Ok((None, Plan::new(shape.request(&timing, host.rate, block(host)))?));
+/// The wanted plan with its tier. The tier is `None` for a custom window.
+fn wanted_plan(
+    shared: &InstanceShared,
+    state: &StreamState,
+    host: HostConfig,
+) -> Result<(Option<Tier>, Plan), PlanError> {
+    let timing = model_spec(shared, state).timing();
+    if let Some(shape) = shared.wanted().window {
+        return Ok((None, Plan::new(shape.request(&timing, host.rate, block_size(host)))?));
     }
-    let tier = match (session.params.tier.value(), owner.measured) {
+    let tier = match (shared.params.tier.value(), state.measured) {
         (TierChoice::Auto, Some(measured)) => Tier::auto(&timing, measured).tier,
-        // The small model runs everywhere; of others nothing is known before they were measured.
-        (TierChoice::Auto, None) if session.params.model.get().source == Source::Embedded => Tier::Low,
+        // The built-in model is small enough for every computer. Other models are unknown until measured.
+        (TierChoice::Auto, None) if shared.params.model.get().source == ModelSource::Embedded => Tier::Low,
         (choice, _) => choice.named().unwrap_or(Tier::Balanced),
     };
-    Ok((Some(tier), Plan::new(tier.request(&timing, host.rate, block(host)))?))
+    Ok((Some(tier), Plan::new(tier.request(&timing, host.rate, block_size(host)))?))
 }
 
-fn block(host: Host) -> HostSamples {
+fn block_size(host: HostConfig) -> HostSamples {
     HostSamples(u64::from(host.max_block).clamp(1, plan::MAX_BLOCK.0))
 }
 
-/// The model that is there for what is wanted now. The one of an earlier choice says nothing of a later one, until that has failed.
-fn playing<'a>(session: &Session, owner: &'a Owner) -> Option<&'a Loaded> {
-    let held = owner.model.as_ref().filter(|held| held.plays_for == session.params.model.generation())?;
-    Some(&held.loaded)
+/// The loaded model, if it is the wanted one or a stand-in for it.
+fn active_model<'a>(shared: &InstanceShared, state: &'a StreamState) -> Option<&'a LoadedModel> {
+    let active =
+        state.model.as_ref().filter(|active| active.serves_generation == shared.params.model.generation())?;
+    Some(&active.loaded)
 }
 
-/// Content of the wanted model, as far as anyone knows.
-fn identity(session: &Session, owner: &Owner) -> Option<String> {
-    if let Some(loaded) = playing(session, owner) {
+/// SHA-256 of the wanted model, if known.
+fn known_sha256(shared: &InstanceShared, state: &StreamState) -> Option<String> {
+    if let Some(loaded) = active_model(shared, state) {
         return Some(loaded.sha256.clone());
     }
-    let selection = session.params.model.get();
-    if selection.source == Source::Embedded { Some(embedded::sha256().into()) } else { selection.sha256 }
+    let selection = shared.params.model.get();
+    if selection.source == ModelSource::Embedded { Some(embedded::sha256().into()) } else { selection.sha256 }
 }
 
-/// What the wanted model is, as far as anyone knows: from itself, from the session, or like the built-in one.
-fn known(session: &Session, owner: &Owner) -> Known {
-    if let Some(loaded) = playing(session, owner) {
-        return loaded.known.clone();
+/// Properties of the wanted model: from the model itself, from the saved state, or those of the built-in model.
+fn model_spec(shared: &InstanceShared, state: &StreamState) -> SavedModelSpec {
+    if let Some(loaded) = active_model(shared, state) {
+        return loaded.spec.clone();
     }
-    let selection = session.params.model.get();
-    let embedded = selection.source == Source::Embedded;
-    // A file that was never loaded may be anything: as long as nobody knows, it is taken to be like what plays now.
-    let before = || owner.model.as_ref().filter(|_| !embedded).map(|held| held.loaded.known.clone());
-    selection.known.or_else(before).or_else(built_in).unwrap_or(Known {
+    let selection = shared.params.model.get();
+    let embedded = selection.source == ModelSource::Embedded;
+    // A file that was never loaded may be anything. Assume that it resembles the current model.
+    let before = || state.model.as_ref().filter(|_| !embedded).map(|active| active.loaded.spec.clone());
+    selection.spec.or_else(before).or_else(built_in_spec).unwrap_or(SavedModelSpec {
         rate: 44_100,
         chunk: 4 * 44_100,
         frame_hop: 441,
@@ -402,44 +424,44 @@ fn known(session: &Session, owner: &Owner) -> Known {
     })
 }
 
-/// The built-in model's facts, without loading it.
-fn built_in() -> Option<Known> {
-    static KNOWN: OnceLock<Option<Known>> = OnceLock::new();
-    KNOWN.get_or_init(read_built_in).clone()
+/// Properties of the built-in model, without loading it.
+fn built_in_spec() -> Option<SavedModelSpec> {
+    static KNOWN: OnceLock<Option<SavedModelSpec>> = OnceLock::new();
+    KNOWN.get_or_init(read_built_in_spec).clone()
 }
 
-fn read_built_in() -> Option<Known> {
+fn read_built_in_spec() -> Option<SavedModelSpec> {
     let checkpoint = embedded::checkpoint()?;
     let config = Config::from_yaml(checkpoint.config_yaml()?, embedded::NAME).ok()?;
-    let info = ModelInfo::resolve(&checkpoint, &config, None).ok()?;
-    Some(Known::of(ModelTiming::of(&info), info.stem_names()))
+    let info = ModelSpec::resolve(&checkpoint, &config, None).ok()?;
+    Some(SavedModelSpec::new(ModelTiming::of(&info), info.stem_names()))
 }
 
-fn learn(selection: &mut Selection, loaded: &Loaded) {
+fn record_identity(selection: &mut Selection, loaded: &LoadedModel) {
     selection.sha256 = Some(loaded.sha256.clone());
-    selection.known = Some(loaded.known.clone());
-    if let (Source::File { checkpoint, config }, Some(path)) = (&mut selection.source, &loaded.path) {
+    selection.spec = Some(loaded.spec.clone());
+    if let (ModelSource::File { checkpoint, config }, Some(path)) = (&mut selection.source, &loaded.path) {
         checkpoint.clone_from(path);
-        // One that is not at hand now may come back, as a drive does.
+        // A configuration that is unavailable now may return, as a removable drive does.
         if loaded.config.is_some() {
             config.clone_from(&loaded.config);
         }
     }
 }
 
-/// A model for whose stems there are strips.
-fn fitting(loaded: Loaded) -> Result<Loaded, OpenError> {
-    match loaded.known.stems.len() {
-        0..=SLOTS => Ok(loaded),
-        stems => Err(OpenError::Broken {
+/// Refuses a model with more stems than strips.
+fn check_stem_count(loaded: LoadedModel) -> Result<LoadedModel, ModelLoadError> {
+    match loaded.spec.stems.len() {
+        0..=STRIP_COUNT => Ok(loaded),
+        stems => Err(ModelLoadError::Broken {
             reason: format!(
-                "the model has {stems} stems, the mixer room for {SLOTS}; nullsum-cli separates into all of them"
+                "the model has {stems} stems, but the mixer has {STRIP_COUNT} strips; the command line can separate into all of them"
             ),
             report: None,
         }),
     }
 }
 
-fn is_rendering(session: &Session) -> bool {
-    session.renders.load(Relaxed) || session.owner.lock().host.is_some_and(|host| host.offline)
+fn is_offline(shared: &InstanceShared) -> bool {
+    shared.offline.load(Relaxed) || shared.stream_state.lock().host.is_some_and(|host| host.offline)
 }

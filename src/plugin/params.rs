@@ -1,4 +1,4 @@
-//! What a host may automate and a session remembers.
+//! Parameters, and the other state that a host saves.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
@@ -7,35 +7,35 @@ use nice_plug::prelude::*;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::selection::Selected;
-use super::slot::{NAMES, SLOTS};
-use crate::stream::Tier;
-use crate::stream::plan::Shape;
+use super::routing::{STRIP_COUNT, STRIP_NAMES};
+use super::selection::SharedSelection;
+use crate::live::Tier;
+use crate::live::plan::WindowSpec;
 
-/// Lowest fader position in dB: silence.
+/// Lowest fader position in dB. Means silence.
 pub const SILENCE_DB: f32 = -80.0;
 /// Highest fader position in dB.
-pub const LOUDEST_DB: f32 = 12.0;
+pub const MAX_GAIN_DB: f32 = 12.0;
 
-/// How latency is traded for load.
+/// Latency tier: trades latency for load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum TierChoice {
-    /// The lowest latency that the device sustains.
+    /// The lowest latency that this computer sustains.
     #[id = "auto"]
     Auto,
-    /// Least latency.
+    /// Lowest latency, highest load.
     #[id = "low"]
     Low,
-    /// In between.
+    /// Between Low and High.
     #[id = "balanced"]
     Balanced,
-    /// Least load.
+    /// Highest latency, lowest load.
     #[id = "high"]
     High,
 }
 
 impl TierChoice {
-    /// The tier, where one is named.
+    /// The tier, unless it is Auto.
     pub fn named(self) -> Option<Tier> {
         match self {
             Self::Auto => None,
@@ -46,10 +46,10 @@ impl TierChoice {
     }
 }
 
-/// Whether the plugin may wait for the model.
+/// When the audio thread may wait for the model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
 pub enum RenderMode {
-    /// As the host says and its pace shows.
+    /// When the host renders offline.
     #[id = "auto"]
     Auto,
     /// Never.
@@ -60,28 +60,28 @@ pub enum RenderMode {
     Offline,
 }
 
-/// What becomes of the part of the input that no stem takes.
+/// Treatment of the part of the input that no stem takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enum)]
-pub enum Lossless {
-    /// It is given to the stems where the model heard them, so that they sum to the input.
+pub enum LosslessChoice {
+    /// Distributed over the stems, so that they sum to the input.
     #[id = "spectral"]
     Spectral,
-    /// It is left out: stems are what the model says.
+    /// Left out: stems are what the model says.
     #[id = "off"]
     Off,
 }
 
-/// What the editor remembers.
+/// Editor settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct EditorMemory {
-    /// Logical width of the window.
+    /// Logical width of the editor.
     pub width: f32,
-    /// Logical height of the window.
+    /// Logical height of the editor.
     pub height: f32,
-    /// Zoom on top of the system's.
+    /// Zoom in addition to the system's scale.
     pub zoom: f32,
-    /// Light instead of dark colours; none follows the system.
+    /// Light colours instead of dark ones. `None` follows the system.
     pub light: Option<bool>,
 }
 
@@ -91,19 +91,16 @@ impl Default for EditorMemory {
     }
 }
 
-/// One slot's controls.
+/// Controls of one strip.
 #[derive(Params)]
 pub struct StripParams {
-    /// Fader in dB.
     #[id = "gain"]
     pub gain: FloatParam,
-    /// Solo.
     #[id = "solo"]
     pub solo: BoolParam,
-    /// Mute.
     #[id = "mute"]
     pub mute: BoolParam,
-    /// Balance from −1 (left) to 1 (right).
+    /// Balance, from −1 (left) to 1 (right).
     #[id = "pan"]
     pub pan: FloatParam,
     /// Inverts the polarity.
@@ -114,28 +111,26 @@ pub struct StripParams {
 impl StripParams {
     fn new(name: &str) -> Self {
         Self {
-            gain: decibels(format!("{name} Gain")),
+            gain: gain_param(format!("{name} Gain")),
             solo: BoolParam::new(format!("{name} Solo"), false),
             mute: BoolParam::new(format!("{name} Mute"), false),
             pan: FloatParam::new(format!("{name} Pan"), 0.0, FloatRange::Linear { min: -1.0, max: 1.0 })
-                .with_value_to_string(Arc::new(pan_text))
-                .with_string_to_value(Arc::new(pan_of)),
+                .with_value_to_string(Arc::new(format_pan))
+                .with_string_to_value(Arc::new(parse_pan)),
             phase: BoolParam::new(format!("{name} Phase"), false),
         }
     }
 
-    /// Gains of the left and right channel, without solo and mute.
-    ///
-    /// Realtime-safe.
+    /// Realtime-safe: gains of the left and right channel, without solo and mute.
     pub fn gains(&self) -> [f32; 2] {
         let sign = if self.phase.value() { -1.0 } else { 1.0 };
         let gain = sign * decibels_to_gain(self.gain.value());
-        crate::stream::smooth::balance(self.pan.value()).map(|side| side * gain)
+        crate::live::smooth::balance(self.pan.value()).map(|side| side * gain)
     }
 }
 
-/// A pan in hundredths of a side; what rounds to the centre is called so, since a text that is read must come back as it was.
-fn pan_text(pan: f32) -> String {
+/// Formats a pan as a percentage and side. A value that rounds to the centre is written as `C`, so that formatting and parsing agree.
+fn format_pan(pan: f32) -> String {
     match (100.0 * pan).round() {
         0.0 => "C".into(),
         left if left < 0.0 => format!("{:.0}L", -left),
@@ -143,9 +138,9 @@ fn pan_text(pan: f32) -> String {
     }
 }
 
-/// The pan that a text means: `C`, `30L`, `30 R`, or hundredths of a side, which are below 0 on the left.
-fn pan_of(text: &str) -> Option<f32> {
-    let text = plain(text).to_ascii_lowercase();
+/// Parses a pan: `C`, `30L`, `30 R`, or a number from −100 (left) to 100 (right).
+fn parse_pan(text: &str) -> Option<f32> {
+    let text = normalise_number(text).to_ascii_lowercase();
     if text == "c" {
         return Some(0.0);
     }
@@ -160,14 +155,12 @@ fn pan_of(text: &str) -> Option<f32> {
     }
 }
 
-/// Numbers as people write them, with a comma or another minus, as they are read.
-fn plain(text: &str) -> String {
+/// Normalises a number as people write it: decimal comma, other minus signs.
+fn normalise_number(text: &str) -> String {
     text.trim().replace('−', "-").replace(',', ".").replace('∞', "inf")
 }
 
-/// The factor for a fader position: exactly 1 at 0 dB, exactly 0 at the lower end.
-///
-/// Realtime-safe.
+/// Realtime-safe: the factor for a fader position. Exactly 1 at 0 dB, exactly 0 at the lower end.
 pub fn decibels_to_gain(decibels: f32) -> f32 {
     if decibels == 0.0 {
         1.0
@@ -178,23 +171,23 @@ pub fn decibels_to_gain(decibels: f32) -> f32 {
     }
 }
 
-/// A fader whose upper half is the range that is mixed in.
-fn decibels(name: String) -> FloatParam {
+/// A fader. The upper half of its travel covers the range used for mixing.
+fn gain_param(name: String) -> FloatParam {
     let range = FloatRange::SymmetricalSkewed {
         min: SILENCE_DB,
-        max: LOUDEST_DB,
+        max: MAX_GAIN_DB,
         factor: FloatRange::skew_factor(0.0),
         center: -12.0,
     };
     FloatParam::new(name, 0.0, range)
         .with_unit(" dB")
-        // Whatever a fader is set to, its way through a normalised value must not lose the 0.
+        // Rounds a position that went through its normalised value, so that 0 dB stays 0 dB.
         .with_step_size(0.01)
         .with_value_to_string(Arc::new(|db| {
             if db <= SILENCE_DB { "-inf".into() } else { format!("{:.2}", if db == 0.0 { 0.0 } else { db }) }
         }))
         .with_string_to_value(Arc::new(|text| {
-            let text = plain(text);
+            let text = normalise_number(text);
             let text = text.trim_end_matches(|c: char| c.is_alphabetic() && c != 'f').trim();
             if text.to_ascii_lowercase().starts_with("-inf") {
                 return Some(SILENCE_DB);
@@ -203,28 +196,22 @@ fn decibels(name: String) -> FloatParam {
         }))
 }
 
-/// All of it.
+/// All parameters of an instance.
 #[derive(Params)]
 pub struct NullsumParams {
-    /// Slot Vocals.
     #[nested(id_prefix = "vocals", group = "Vocals")]
     pub vocals: StripParams,
-    /// Slot Drums.
     #[nested(id_prefix = "drums", group = "Drums")]
     pub drums: StripParams,
-    /// Slot Bass.
     #[nested(id_prefix = "bass", group = "Bass")]
     pub bass: StripParams,
-    /// Slot Other.
     #[nested(id_prefix = "other", group = "Other")]
     pub other: StripParams,
-    /// Slot Guitar.
     #[nested(id_prefix = "guitar", group = "Guitar")]
     pub guitar: StripParams,
-    /// Slot Piano.
     #[nested(id_prefix = "piano", group = "Piano")]
     pub piano: StripParams,
-    /// The delayed input instead of the mix of stems.
+    /// Outputs the delayed input instead of the mix of stems.
     #[id = "bypass"]
     pub bypass: BoolParam,
     /// From the delayed input (0) to the mix of stems (1).
@@ -233,32 +220,27 @@ pub struct NullsumParams {
     /// Gain of the main output in dB.
     #[id = "output"]
     pub output: FloatParam,
-    /// Lossless stems.
     #[id = "lossless"]
-    pub lossless: EnumParam<Lossless>,
-    /// Latency against load.
+    pub lossless: EnumParam<LosslessChoice>,
     #[id = "tier"]
     pub tier: EnumParam<TierChoice>,
-    /// Whether to wait for the model.
     #[id = "render"]
     pub render: EnumParam<RenderMode>,
-    /// The model.
     #[persist = "model"]
-    pub model: Selected,
-    /// A window that was set by hand, in place of the tier's.
+    pub model: SharedSelection,
+    /// A custom window that replaces the tier's.
     #[persist = "window"]
-    pub window: Arc<Mutex<Option<Shape>>>,
-    /// The editor's window.
+    pub window: Arc<Mutex<Option<WindowSpec>>>,
     #[persist = "editor"]
     pub editor: Arc<Mutex<EditorMemory>>,
-    /// Groups of gains that were moved in the editor and not heard yet, a bit each.
-    hands: AtomicU32,
+    /// Groups of gains that the user changed in the editor since the last block, one bit each.
+    user_edits: AtomicU32,
 }
 
 impl NullsumParams {
-    /// The defaults: everything at unity, the embedded model.
+    /// Defaults: all gains at unity, the built-in model.
     pub fn new() -> Self {
-        let [vocals, drums, bass, other, guitar, piano] = NAMES.map(StripParams::new);
+        let [vocals, drums, bass, other, guitar, piano] = STRIP_NAMES.map(StripParams::new);
         Self {
             vocals,
             drums,
@@ -271,33 +253,33 @@ impl NullsumParams {
                 .with_unit(" %")
                 .with_value_to_string(formatters::v2s_f32_percentage(1))
                 .with_string_to_value(Arc::new(|text| {
-                    let percent: f32 = plain(text).trim_end_matches([' ', '%']).parse().ok()?;
+                    let percent: f32 = normalise_number(text).trim_end_matches([' ', '%']).parse().ok()?;
                     percent.is_finite().then_some(percent / 100.0)
                 })),
-            output: decibels("Output".into()),
-            // The worker goes by it from its next window on, which no automation could be in time with.
-            lossless: EnumParam::new("Lossless", Lossless::Spectral).non_automatable(),
+            output: gain_param("Output".into()),
+            // It takes effect at the next window, so it could not be automated in time.
+            lossless: EnumParam::new("Lossless", LosslessChoice::Spectral).non_automatable(),
             tier: EnumParam::new("Latency Tier", TierChoice::Auto).non_automatable(),
             render: EnumParam::new("Render Mode", RenderMode::Auto).non_automatable(),
-            model: Selected::default(),
+            model: SharedSelection::default(),
             window: Arc::default(),
             editor: Arc::default(),
-            hands: AtomicU32::new(0),
+            user_edits: AtomicU32::new(0),
         }
     }
 
-    /// Says that the editor moves these groups of gains (`cues`), a bit each.
-    pub(super) fn lay_hands_on(&self, groups: u32) {
-        self.hands.fetch_or(groups, Relaxed);
+    /// Marks groups of gains as changed by the user in the editor, one bit each (see `automation_delay`).
+    pub(super) fn mark_user_edits(&self, groups: u32) {
+        self.user_edits.fetch_or(groups, Relaxed);
     }
 
-    /// The groups that were moved since the last call. Realtime-safe.
-    pub(super) fn take_hands(&self) -> u32 {
-        self.hands.swap(0, Relaxed)
+    /// Realtime-safe: the groups that the user changed since the last call.
+    pub(super) fn take_user_edits(&self) -> u32 {
+        self.user_edits.swap(0, Relaxed)
     }
 
-    /// The slots' controls.
-    pub fn strips(&self) -> [&StripParams; SLOTS] {
+    /// Controls of all strips, in order.
+    pub fn strips(&self) -> [&StripParams; STRIP_COUNT] {
         [&self.vocals, &self.drums, &self.bass, &self.other, &self.guitar, &self.piano]
     }
 }
@@ -313,7 +295,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_strip_s_gains_are_its_fader_pan_and_polarity() {
+    fn strip_gains_combine_fader_pan_and_polarity() {
         let params = NullsumParams::new();
         let strip = &params.drums;
         let set = |param: ParamPtr, normalized| {
@@ -338,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_decibels_survive_the_way_through_a_host() {
+    fn zero_decibels_survive_normalisation() {
         let params = NullsumParams::new();
         for param in [&params.vocals.gain, &params.output] {
             let back = param.preview_plain(param.preview_normalized(0.0));
@@ -352,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_fader_shows_it_also_reads() {
+    fn fader_text_parses_back() {
         let gain = &NullsumParams::new().bass.gain;
         for (text, expected) in [
             ("-6.00 dB", -6.0),
@@ -371,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pan_is_read_with_its_side_or_with_a_sign() {
+    fn pans_parse_with_a_side_or_a_sign() {
         let params = NullsumParams::new();
         let pan = &params.bass.pan;
         for (text, expected) in [
@@ -394,19 +376,19 @@ mod tests {
             assert_eq!(pan.string_to_normalized_value(text), None, "{text}");
         }
         for pan in [-1.0, -0.37, 0.0, 0.004, 0.5] {
-            let shown = pan_text(pan);
-            assert_eq!(pan_of(&shown).map(pan_text), Some(shown));
+            let shown = format_pan(pan);
+            assert_eq!(parse_pan(&shown).map(format_pan), Some(shown));
         }
         assert_eq!(params.mix.string_to_normalized_value("12,5 %"), Some(0.125));
         assert_eq!(params.mix.string_to_normalized_value("much"), None);
     }
 
     #[test]
-    fn identifiers_stay_what_sessions_have_stored() {
+    fn parameter_ids_stay_as_saved_in_projects() {
         let ids: Vec<String> = NullsumParams::new().param_map().into_iter().map(|(id, _, _)| id).collect();
         let mut expected: Vec<String> = ["vocals", "drums", "bass", "other", "guitar", "piano"]
             .iter()
-            .flat_map(|slot| ["gain", "solo", "mute", "pan", "phase"].map(|id| format!("{slot}_{id}")))
+            .flat_map(|strip| ["gain", "solo", "mute", "pan", "phase"].map(|id| format!("{strip}_{id}")))
             .collect();
         expected.extend(["bypass", "mix", "output", "lossless", "tier", "render"].map(String::from));
         assert_eq!(ids, expected);

@@ -1,4 +1,4 @@
-//! A song in place of the live input, for the standalone app: looped, at the device's rate. Without one the input goes through.
+//! Plays a song instead of the live input, for the standalone app: looped, at the device's sample rate. Without a song the input passes through.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,41 +14,40 @@ use crate::audio::{AudioError, Decoder, Planar, Resampler};
 
 /// Name of the decoding thread.
 pub const THREAD_NAME: &str = "nullsum-player";
-/// Audio that is decoded ahead, in seconds.
-const AHEAD: f64 = 1.0;
+/// Audio decoded ahead, in seconds.
+const PREFETCH_SECONDS: f64 = 1.0;
 /// Samples decoded at a time.
 const BLOCK: usize = 4096;
-/// Between two looks whether there is room.
+/// Interval at which the decoding thread checks for free space.
 const POLL: Duration = Duration::from_millis(20);
 
 /// What the app was started with.
-struct App {
+struct AppOptions {
     song: Option<PathBuf>,
     has_input: bool,
 }
 
-/// For the next instance; none: it is a host's, and has no player.
-static NEXT: Mutex<Option<App>> = Mutex::new(None);
+/// Options for the next instance. `None` in a host.
+static APP_OPTIONS: Mutex<Option<AppOptions>> = Mutex::new(None);
 
-/// Gives the next instance that is made a player. For the app, whose instance the wrapper makes. `has_input`: whether somebody has named
-/// an input.
+/// Gives the next instance a player. For the app, whose wrapper creates the instance. `has_input`: whether an input device was named.
 ///
 /// # Errors
-/// [`AudioError`] when `song` cannot be opened.
+/// [`AudioError`] if `song` cannot be opened.
 pub fn play_in_app(song: Option<&Path>, has_input: bool) -> Result<(), AudioError> {
     if let Some(song) = song {
         Decoder::open(song)?;
     }
-    *NEXT.lock() = Some(App { song: song.map(Path::to_path_buf), has_input });
+    *APP_OPTIONS.lock() = Some(AppOptions { song: song.map(Path::to_path_buf), has_input });
     Ok(())
 }
 
-/// A player as it was asked for with [`play_in_app`], once.
-pub(super) fn of_app() -> Option<Player> {
-    NEXT.lock().take().map(|app| Player::new(app.song, app.has_input))
+/// Takes the player requested with [`play_in_app`].
+pub(super) fn take_app_player() -> Option<Player> {
+    APP_OPTIONS.lock().take().map(|app| Player::new(app.song, app.has_input))
 }
 
-/// Plays a song, over and over.
+/// Plays a song in a loop.
 pub struct Player {
     shared: Arc<Shared>,
     has_input: bool,
@@ -56,18 +55,17 @@ pub struct Player {
 }
 
 struct Shared {
-    /// None: the input goes through.
+    /// `None`: the input passes through.
     song: Mutex<Option<PathBuf>>,
-    /// Whether there is one, for the audio thread.
+    /// The same for the audio thread.
     has_song: AtomicBool,
     playing: AtomicBool,
     stopping: AtomicBool,
-    /// Samples from the song's start to what is played next, at the device's rate. The decoding thread where it goes elsewhere, then the
-    /// audio thread.
+    /// Position of the next sample to play, at the device's rate. Written by the decoding thread after a seek, else by the audio thread.
     position: AtomicU64,
-    /// Where the decoder is asked to go on, plus 1; 0: nowhere.
+    /// Requested position plus 1; 0 if none.
     seek: AtomicU64,
-    /// Length at the device's rate; 0: not known.
+    /// Length at the device's rate; 0 if unknown.
     length: AtomicU64,
     error: Mutex<Option<String>>,
 }
@@ -87,40 +85,40 @@ impl Player {
         Self { shared: Arc::new(shared), has_input, thread: Mutex::new(None) }
     }
 
-    /// The song.
+    /// The open song, if any.
     pub fn song(&self) -> Option<PathBuf> {
         self.shared.song.lock().clone()
     }
 
-    /// Whether there is one; else the input goes through.
+    /// Whether a song is open. Otherwise the input passes through.
     pub fn has_song(&self) -> bool {
         self.shared.has_song.load(Relaxed)
     }
 
-    /// Whether the app was started with an input.
+    /// Whether the app was started with an input device.
     pub fn has_input(&self) -> bool {
         self.has_input
     }
 
-    /// Plays another song, from its start.
+    /// Plays another song from its start.
     pub fn open(&self, song: PathBuf) {
-        self.put(Some(song));
+        self.set_song(Some(song));
         self.set_playing(true);
     }
 
-    /// Lets the song go: the input goes through again.
+    /// Closes the song. The input passes through again.
     pub fn close(&self) {
-        self.put(None);
+        self.set_song(None);
     }
 
-    fn put(&self, song: Option<PathBuf>) {
+    fn set_song(&self, song: Option<PathBuf>) {
         self.shared.has_song.store(song.is_some(), Relaxed);
         *self.shared.song.lock() = song;
         self.shared.length.store(0, Relaxed);
         self.seek(0);
     }
 
-    /// Whether it plays; else the input is silent.
+    /// Whether the song plays. While paused, the input is silent.
     pub fn is_playing(&self) -> bool {
         self.shared.playing.load(Relaxed)
     }
@@ -130,28 +128,28 @@ impl Player {
         self.shared.playing.store(playing, Relaxed);
     }
 
-    /// Position and length in samples of the device's rate; a length of 0 is not known yet.
+    /// Position and length in samples at the device's rate. A length of 0 is not known yet.
     pub fn position(&self) -> (u64, u64) {
-        let asked = self.shared.seek.load(Relaxed).checked_sub(1);
-        let position = asked.unwrap_or_else(|| self.shared.position.load(Relaxed));
+        let take_seek_request = self.shared.seek.load(Relaxed).checked_sub(1);
+        let position = take_seek_request.unwrap_or_else(|| self.shared.position.load(Relaxed));
         (position, self.shared.length.load(Relaxed))
     }
 
-    /// Goes on from a sample of the device's rate.
+    /// Continues from a sample at the device's rate.
     pub fn seek(&self, position: u64) {
         self.shared.seek.store(position.saturating_add(1), Release);
     }
 
-    /// What went wrong with the song.
+    /// Why the song cannot be played.
     pub fn error(&self) -> Option<String> {
         self.shared.error.lock().clone()
     }
 
-    /// Starts decoding for a device of `rate` Hz. The audio thread's end of it.
+    /// Starts decoding for a device at `rate` Hz. Returns the audio thread's half.
     pub(super) fn start(&self, rate: u32) -> Feed {
         self.stop();
         self.shared.stopping.store(false, Release);
-        let queue = Arc::new(ArrayQueue::new((AHEAD * f64::from(rate.max(1))) as usize + BLOCK));
+        let queue = Arc::new(ArrayQueue::new((PREFETCH_SECONDS * f64::from(rate.max(1))) as usize + BLOCK));
         let feed = Feed { queue: queue.clone(), shared: self.shared.clone() };
         let reader = Reader { shared: self.shared.clone(), queue, rate, whole: None };
         let spawned = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || reader.run());
@@ -176,22 +174,22 @@ impl Drop for Player {
     }
 }
 
-/// Samples of the left and the right channel.
+/// One sample of the left and right channel.
 #[derive(Clone, Copy, Debug)]
-struct Decoded {
+struct StereoFrame {
     pair: [f32; 2],
-    /// Samples from the song's start.
+    /// Samples from the start of the song.
     position: u64,
 }
 
-/// The audio thread's end.
+/// The audio thread's half of a player.
 pub(super) struct Feed {
-    queue: Arc<ArrayQueue<Decoded>>,
+    queue: Arc<ArrayQueue<StereoFrame>>,
     shared: Arc<Shared>,
 }
 
 impl Feed {
-    /// Fills a block with the song's next samples, or silence; without a song the block stays as it is. Realtime-safe.
+    /// Realtime-safe: fills a block with the next samples, or with silence while paused. Leaves it unchanged if no song is open.
     pub fn fill(&self, main: &mut [&mut [f32]]) {
         if !self.shared.has_song.load(Relaxed) {
             return;
@@ -215,12 +213,12 @@ impl Feed {
     }
 }
 
-/// The decoding thread's end.
+/// The decoding thread's half of a player.
 struct Reader {
     shared: Arc<Shared>,
-    queue: Arc<ArrayQueue<Decoded>>,
+    queue: Arc<ArrayQueue<StereoFrame>>,
     rate: u32,
-    /// The song that was read to its end last, and its length: what a lossy file says of itself is an announcement.
+    /// The last song decoded to its end, with its length. Lossy files may announce a wrong length.
     whole: Option<(PathBuf, u64)>,
 }
 
@@ -241,10 +239,10 @@ impl Reader {
         self.shared.stopping.load(Acquire)
     }
 
-    /// Until another song is opened, or this one is tried again. Where to begin.
+    /// Waits for a seek or another song. Returns the position to start from.
     fn wait(&self) -> u64 {
         while !self.is_stopped() {
-            if let Some(from) = self.asked() {
+            if let Some(from) = self.take_seek_request() {
                 return from;
             }
             std::thread::sleep(POLL);
@@ -252,17 +250,17 @@ impl Reader {
         0
     }
 
-    /// Where it is asked to go. What was decoded ahead is then forgotten.
-    fn asked(&self) -> Option<u64> {
+    /// Takes the requested position, and discards what was decoded ahead.
+    fn take_seek_request(&self) -> Option<u64> {
         let from = self.shared.seek.load(Acquire).checked_sub(1)?;
         while self.queue.pop().is_some() {}
         self.shared.position.store(from, Relaxed);
-        // Another wish that has come meanwhile stays; the same one for another song is met by reading the song's path anew.
+        // A newer request stays. The same position in another song is correct too, because the path is read again.
         let _ = self.shared.seek.compare_exchange(from + 1, 0, AcqRel, Relaxed);
         Some(from)
     }
 
-    /// Reads the song once, from a sample of the device's rate to its end or until it is asked to go elsewhere. Where to go on; none: there is
+    /// Decodes the song once from a sample at the device's rate, until its end or the next request. Returns where to continue, or `None` if there is
     /// nothing to play.
     fn read(&mut self, from: u64) -> Result<Option<u64>, AudioError> {
         let Some(song) = self.shared.song.lock().clone() else {
@@ -278,7 +276,7 @@ impl Reader {
         let mut resampler =
             if own == self.rate { None } else { Some(Resampler::new(own, self.rate, channels)?) };
         let (mut block, mut ready) = (Planar::new(channels), Planar::new(channels));
-        // No format is sought in: what comes before is decoded, and left out.
+        // We do not seek inside files. Samples before the position are decoded and discarded.
         let mut skip = scaled(from, self.rate, own);
         while skip > 0 {
             block.clear();
@@ -291,7 +289,7 @@ impl Reader {
             if self.is_stopped() {
                 return Ok(None);
             }
-            if let Some(next) = self.asked() {
+            if let Some(next) = self.take_seek_request() {
                 return Ok(Some(next));
             }
         }
@@ -315,7 +313,7 @@ impl Reader {
             let left = out.planes().first().map_or(&[][..], Vec::as_slice);
             let right = out.planes().get(1).map_or(left, Vec::as_slice);
             for (left, right) in left.iter().zip(right) {
-                let mut next = Decoded { pair: [*left, *right], position };
+                let mut next = StereoFrame { pair: [*left, *right], position };
                 position += 1;
                 while let Err(back) = self.queue.push(next) {
                     if self.is_stopped() {
@@ -331,19 +329,19 @@ impl Reader {
             if self.is_stopped() {
                 return Ok(None);
             }
-            if let Some(next) = self.asked() {
+            if let Some(next) = self.take_seek_request() {
                 return Ok(Some(next));
             }
         }
         let length = scaled(decoder.position(), own, self.rate);
         self.shared.length.store(length, Relaxed);
         self.whole = Some((song, length));
-        // An empty file would be read for ever.
+        // An empty file would otherwise be read in an endless loop.
         Ok((length > 0).then_some(0))
     }
 }
 
-/// A count of samples at another rate, halves upwards.
+/// Converts a sample count to another rate. Halves round up.
 fn scaled(samples: u64, from: u32, to: u32) -> u64 {
     let (from, to) = (u128::from(from.max(1)), u128::from(to));
     u64::try_from((u128::from(samples) * to * 2 + from) / (2 * from)).unwrap_or(u64::MAX)
@@ -378,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_is_played_also_after_one_that_is_none() {
+    fn another_file_plays_even_after_an_invalid_one() {
         let folder = tempfile::tempdir().unwrap();
         let [first, second, gone] = ["a.wav", "b.wav", "gone.wav"].map(|name| folder.path().join(name));
         ramp(&first, 1.0);
@@ -391,7 +389,7 @@ mod tests {
         player.open(second.clone());
         until("the error stays", &|| player.error().is_none());
         assert!(player.is_playing() && player.song() == Some(second));
-        // What was decoded ahead is gone as soon as the decoder has seen the wish.
+        // The queue is emptied as soon as the decoder sees the request.
         until("the first file goes on", &|| {
             let mut next = [0.0; 10];
             feed.queue.len() > 10 && {
@@ -400,13 +398,13 @@ mod tests {
             }
         });
         let mut next = [0.0; 1000];
-        until("too little", &|| feed.queue.len() > 1000);
+        until("too few samples", &|| feed.queue.len() > 1000);
         feed.fill(&mut [&mut next]);
         assert!(next.iter().all(|x| falling.contains(x)));
     }
 
     #[test]
-    fn a_file_is_played_from_its_start_and_again_from_its_start() {
+    fn a_song_plays_in_a_loop() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wav");
         let ramp = ramp(&path, 1.0);
@@ -414,7 +412,7 @@ mod tests {
         let feed = player.start(48_000);
         let (mut left, mut right) = (Vec::new(), Vec::new());
         while left.len() < 2_500 {
-            until("too little", &|| feed.queue.len() >= 100);
+            until("too few samples", &|| feed.queue.len() >= 100);
             let (mut l, mut r) = ([9.0; 100], [9.0; 100]);
             feed.fill(&mut [&mut l, &mut r]);
             left.extend(l);
@@ -430,31 +428,31 @@ mod tests {
     }
 
     #[test]
-    fn a_song_goes_on_from_where_it_is_asked_also_while_it_rests() {
+    fn seeking_works_while_paused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wav");
         let ramp = ramp(&path, 1.0);
         let player = Player::new(Some(path), false);
         let feed = player.start(48_000);
         player.set_playing(false);
-        for (asked, played) in [(600, 600), (0, 0), (999, 999), (5_000_000, 0)] {
-            player.seek(asked);
-            assert_eq!(player.position().0, asked);
-            until("nobody heeds it", &|| player.shared.seek.load(Relaxed) == 0);
-            assert_eq!(player.position().0, asked);
-            until("too little", &|| feed.queue.len() >= 10);
+        for (target, played) in [(600, 600), (0, 0), (999, 999), (5_000_000, 0)] {
+            player.seek(target);
+            assert_eq!(player.position().0, target);
+            until("the seek is not taken", &|| player.shared.seek.load(Relaxed) == 0);
+            assert_eq!(player.position().0, target);
+            until("too few samples", &|| feed.queue.len() >= 10);
             player.set_playing(true);
             let mut next = [9.0; 10];
             feed.fill(&mut [&mut next]);
             player.set_playing(false);
             let expected: Vec<f32> = (played..played + 10).map(|at| ramp[at % 1000]).collect();
-            assert_eq!(next, *expected, "{asked}");
+            assert_eq!(next, *expected, "{target}");
             assert_eq!(player.position(), ((played as u64 + 9) % 1000 + 1, 1000));
         }
     }
 
     #[test]
-    fn a_song_s_length_is_known_before_it_was_played_at_any_rate() {
+    fn the_length_is_known_before_playback_at_any_rate() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wav");
         ramp(&path, 1.0);
@@ -467,7 +465,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_song_the_input_goes_through() {
+    fn without_a_song_the_input_passes_through() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wav");
         ramp(&path, 1.0);

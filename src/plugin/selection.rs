@@ -1,4 +1,4 @@
-//! Which model a session uses, in a form that survives moving the session, the file, or the program's version.
+//! Which model a project uses, in a form that survives moving the project, moving the file, and other versions of the plugin.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,52 +7,49 @@ use nice_plug::params::persist::PersistentField;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::path;
+use super::serde_path;
 use crate::embedded;
-use crate::stream::{ModelSamples, ModelTiming};
+use crate::live::{ModelSamples, ModelTiming};
 
-/// Version of the form; later ones may add fields, which are kept as they are.
+/// Version of the saved form. Later versions may add fields, which are kept.
 const FORMAT: u32 = 1;
 
 /// Where a model comes from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "from", rename_all = "lowercase")]
-pub enum Source {
-    /// The one that is built in.
+pub enum ModelSource {
+    /// The built-in model.
     Embedded,
-    /// The registry's, by its name there.
+    /// A model of the registry.
     Registry {
-        /// Name of the entry.
+        /// Name of the registry entry.
         name: String,
     },
-    /// A file of the user's.
+    /// A file chosen by the user.
     File {
-        /// The checkpoint.
-        #[serde(with = "path")]
+        #[serde(with = "serde_path")]
         checkpoint: PathBuf,
-        /// Its YAML; none: inside it or beside it.
-        #[serde(with = "path::optional", default)]
+        /// Its YAML configuration. `None`: inside the checkpoint or beside it.
+        #[serde(with = "serde_path::optional", default)]
         config: Option<PathBuf>,
     },
 }
 
-/// What a plan must know of a model before it is loaded.
+/// Model properties that a plan needs before the model is loaded. Saved with the project.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Known {
+pub struct SavedModelSpec {
     /// Sample rate in Hz.
     pub rate: u32,
-    /// Samples of a chunk.
+    /// Chunk length in samples.
     pub chunk: u64,
-    /// Samples between frames.
+    /// Samples between STFT frames.
     pub frame_hop: u64,
-    /// Samples of a frame.
+    /// STFT frame length in samples.
     pub frame: u64,
-    /// Names of the stems.
     pub stems: Vec<String>,
 }
 
-impl Known {
-    /// What planning needs.
+impl SavedModelSpec {
     pub fn timing(&self) -> ModelTiming {
         ModelTiming {
             rate: self.rate,
@@ -62,8 +59,7 @@ impl Known {
         }
     }
 
-    /// Of a model that is there.
-    pub fn of(timing: ModelTiming, stems: Vec<String>) -> Self {
+    pub fn new(timing: ModelTiming, stems: Vec<String>) -> Self {
         Self {
             rate: timing.rate,
             chunk: timing.chunk.0,
@@ -73,7 +69,7 @@ impl Known {
         }
     }
 
-    /// Whether any of it is out of the question; a session file may say anything.
+    /// Whether every value is within limits. A saved state may contain anything.
     fn is_sane(&self) -> bool {
         (8_000..=192_000).contains(&self.rate)
             && (1..=60 * u64::from(self.rate)).contains(&self.chunk)
@@ -83,108 +79,107 @@ impl Known {
     }
 }
 
-/// A model, as a session names it.
+/// A model as saved in a project.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Selection {
-    /// Version of the form.
     pub format: u32,
-    /// Where it is.
-    pub source: Source,
-    /// A title for people.
+    pub source: ModelSource,
+    /// Title for display.
     pub title: String,
-    /// SHA-256 of the checkpoint, once it was loaded: finds it again when it moves.
+    /// SHA-256 of the checkpoint, known after the first load. Used to find a file that moved.
     pub sha256: Option<String>,
-    /// What it was when it was loaded last.
-    pub known: Option<Known>,
-    /// Fields of later versions.
+    /// Properties of the model when it was last loaded.
+    #[serde(rename = "known")]
+    pub spec: Option<SavedModelSpec>,
+    /// Fields of later versions, kept as they are.
     #[serde(flatten)]
-    pub later: serde_json::Map<String, serde_json::Value>,
+    pub unknown_fields: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Default for Selection {
     fn default() -> Self {
-        Self::new(Source::Embedded, embedded::NAME)
+        Self::new(ModelSource::Embedded, embedded::NAME)
     }
 }
 
 impl Selection {
     /// A model that was never loaded.
-    pub fn new(source: Source, title: &str) -> Self {
+    pub fn new(source: ModelSource, title: &str) -> Self {
         Self {
             format: FORMAT,
             source,
             title: title.into(),
             sha256: None,
-            known: None,
-            later: Default::default(),
+            spec: None,
+            unknown_fields: Default::default(),
         }
     }
 
-    /// A file of the user's.
+    /// A checkpoint file of the user.
     pub fn file(checkpoint: PathBuf, config: Option<PathBuf>) -> Self {
         let title = checkpoint.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        Self::new(Source::File { checkpoint, config }, &title)
+        Self::new(ModelSource::File { checkpoint, config }, &title)
     }
 
-    /// The title as people see it.
+    /// The title to display.
     pub fn shown_title(&self) -> &str {
         match &self.source {
-            Source::Embedded => "Nullsum preview",
+            ModelSource::Embedded => "Nullsum preview",
             _ if self.title.trim().is_empty() => "Unnamed model",
             _ => &self.title,
         }
     }
 
     fn checked(mut self) -> Self {
-        self.known = self.known.filter(Known::is_sane);
+        self.spec = self.spec.filter(SavedModelSpec::is_sane);
         self.title.truncate(self.title.char_indices().nth(200).map_or(self.title.len(), |(at, _)| at));
         self
     }
 }
 
-/// The selection of an instance, shared by the host's state, the editor and the control thread.
+/// The selection of one instance, shared by the host's state, the editor and the control thread.
 #[derive(Debug, Default)]
-pub struct Selected {
+pub struct SharedSelection {
     selection: Mutex<Selection>,
-    /// Grows whenever another model is wanted.
+    /// Incremented whenever another model is chosen.
     generation: AtomicU64,
 }
 
-impl Selected {
+impl SharedSelection {
     /// Chooses another model.
     pub fn choose(&self, selection: Selection) {
         *self.selection.lock() = selection.checked();
         self.generation.fetch_add(1, Ordering::Release);
     }
 
-    /// Notes what was found out about the one that is chosen, unless another was chosen since `generation`.
-    pub fn learn(&self, generation: u64, learn: impl FnOnce(&mut Selection)) {
+    /// Updates the selection with what loading found out, unless another model was chosen since `generation`.
+    pub fn update_if_current(&self, generation: u64, update: impl FnOnce(&mut Selection)) {
         let mut selection = self.selection.lock();
         if self.generation() == generation {
-            learn(&mut selection);
+            update(&mut selection);
         }
     }
 
-    /// The model that is wanted.
+    /// The chosen model.
     pub fn get(&self) -> Selection {
         self.selection.lock().clone()
     }
 
-    /// Keeps everybody else from it.
+    /// Locks the selection, for tests.
     #[cfg(test)]
-    pub(super) fn hold(&self) -> impl Sized {
+    pub(super) fn lock(&self) -> impl Sized {
         self.selection.lock()
     }
 
-    /// Number of times that another one was wanted.
+    /// How often a model was chosen.
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 }
 
-impl<'a> PersistentField<'a, Selection> for Selected {
-    /// A host restores a state: on any thread, while it plays, without activating again.
+impl<'a> PersistentField<'a, Selection> for SharedSelection {
+    /// Called when a host restores a state: on any thread, also while playing, without a new activation.
     fn set(&self, selection: Selection) {
         self.choose(selection);
     }
@@ -202,10 +197,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fields_of_later_versions_are_kept_and_missing_ones_have_defaults() {
+    fn unknown_fields_are_kept_and_missing_ones_default() {
         let text = r#"{"format":7,"source":{"from":"registry","name":"x"},"flavour":"sweet"}"#;
         let selection: Selection = serde_json::from_str(text).unwrap();
-        assert_eq!(selection.source, Source::Registry { name: "x".into() });
+        assert_eq!(selection.source, ModelSource::Registry { name: "x".into() });
         let again = serde_json::to_value(&selection).unwrap();
         assert_eq!(again["flavour"], "sweet");
         assert_eq!(again["format"], 7);
@@ -213,7 +208,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn a_path_that_is_no_text_survives_the_session() {
+    fn non_unicode_paths_survive_saving() {
         use std::os::unix::ffi::OsStrExt;
 
         let odd = PathBuf::from(std::ffi::OsStr::from_bytes(b"/m/M\xfcller.ckpt"));
@@ -226,24 +221,24 @@ mod tests {
         }
         let text = r#"{"source":{"from":"file","checkpoint":"/m/a.ckpt","config":null}}"#;
         let selection: Selection = serde_json::from_str(text).unwrap();
-        assert_eq!(selection.source, Source::File { checkpoint: "/m/a.ckpt".into(), config: None });
+        assert_eq!(selection.source, ModelSource::File { checkpoint: "/m/a.ckpt".into(), config: None });
     }
 
     #[test]
-    fn nonsense_in_a_session_is_not_believed() {
-        let selected = Selected::default();
-        let known = Known { rate: 1, chunk: u64::MAX, frame_hop: 0, frame: 0, stems: vec![] };
-        selected.set(Selection { known: Some(known), title: "ä".repeat(9_999), ..Selection::default() });
-        assert_eq!(selected.get().known, None);
+    fn out_of_range_specs_in_a_state_are_dropped() {
+        let selected = SharedSelection::default();
+        let spec = SavedModelSpec { rate: 1, chunk: u64::MAX, frame_hop: 0, frame: 0, stems: vec![] };
+        selected.set(Selection { spec: Some(spec), title: "ä".repeat(9_999), ..Selection::default() });
+        assert_eq!(selected.get().spec, None);
         assert_eq!(selected.get().title.chars().count(), 200);
         assert_eq!(selected.generation(), 1);
     }
 
     #[test]
-    fn what_is_learnt_of_an_old_choice_does_not_touch_the_new_one() {
-        let selected = Selected::default();
+    fn an_update_for_an_old_choice_does_not_touch_the_new_one() {
+        let selected = SharedSelection::default();
         selected.choose(Selection::file("b.ckpt".into(), None));
-        selected.learn(0, |selection| selection.sha256 = Some("a".into()));
+        selected.update_if_current(0, |selection| selection.sha256 = Some("a".into()));
         assert_eq!(selected.get().sha256, None);
     }
 }

@@ -1,63 +1,62 @@
-//! An instance without a wrapper: its session, its control thread, and the audio thread's half, played by the test.
+//! Tests of an instance without a wrapper: shared state, control thread and audio half, driven by the test.
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
-use super::library::OpenError;
+use super::instance_shared::{ControlCommand, ModelView, View};
+use super::model_loader::ModelLoadError;
 use super::params::{RenderMode, TierChoice};
-use super::selection::{Known, Selection};
-use super::session::{Command, ModelView, View};
+use super::selection::{SavedModelSpec, Selection};
 use super::*;
-use crate::stream::{HostSamples, Plan, Tier};
+use crate::live::{HostSamples, Plan, Tier};
 
-/// How long a model may take to be loaded, on a machine that is busy.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for loading a model on a busy computer.
+const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 
-/// An instance that was activated as by a VST3 host.
+/// An instance activated as by a VST3 host.
 struct Bench {
-    session: Guard,
+    shared: InstanceGuard,
     processor: Processor,
     position: usize,
 }
 
 impl Deref for Bench {
-    type Target = Arc<Session>;
+    type Target = Arc<InstanceShared>;
 
     fn deref(&self) -> &Self::Target {
-        &self.session.0
+        &self.shared.0
     }
 }
 
 impl Bench {
-    fn host() -> Host {
-        Host { rate: 44_100, max_block: 512, channels: 2, api: PluginApi::Vst3, offline: false }
+    fn host() -> HostConfig {
+        HostConfig { rate: 44_100, max_block: 512, channels: 2, api: PluginApi::Vst3, offline: false }
     }
 
     fn new() -> Self {
-        let session = Session::new(Arc::new(NullsumParams::new()), None);
-        set(&session.params.tier, TierChoice::Low);
-        set(&session.params.render, RenderMode::Realtime);
-        let live = control::activate(&session, Self::host()).unwrap();
-        session.send(Command::Look);
-        let processor = Processor::new(session.clone(), live, 44_100.0, false);
-        Self { session: Guard(session), processor, position: 0 }
+        let shared = InstanceShared::new(Arc::new(NullsumParams::new()), None, crate::plugin::control::run);
+        set(&shared.params.tier, TierChoice::Low);
+        set(&shared.params.render, RenderMode::Realtime);
+        let stream_client = control::activate(&shared, Self::host()).unwrap();
+        shared.send(ControlCommand::Reconcile);
+        let processor = Processor::new(shared.clone(), stream_client, 44_100.0, false);
+        Self { shared: InstanceGuard(shared), processor, position: 0 }
     }
 
-    /// Plays a block of a tone; true when it came out as it went in, later.
+    /// Plays a block of a tone. True if the output is the delayed input.
     fn block(&mut self) -> bool {
         let tone = |at: usize| (at as f32 * 0.03).sin() * 0.4;
         let samples: Vec<f32> = (self.position..self.position + 512).map(tone).collect();
         let mut planes = [samples.clone(), samples];
-        let (session, processor) = (&self.session.0, &mut self.processor);
-        let renders = processor.renders(&session.params, 512);
-        processor.adopt(renders);
-        let latency = processor.latency() as usize;
+        let (shared, processor) = (&self.shared.0, &mut self.processor);
         let mut transport = Transport::new(44_100.0);
         transport.playing = true;
         let mut main = planes.each_mut().map(Vec::as_mut_slice);
-        processor.process(&session.params, &mut main, &mut [], &transport, renders);
+        processor.process_block(&shared.params, &mut main, &mut [], &transport, None);
+        let latency = processor.latency() as usize;
         let start = self.position;
         self.position += 512;
         planes.iter().all(|plane| {
@@ -65,11 +64,11 @@ impl Bench {
         })
     }
 
-    /// Plays in step with the clock until `done`; true when all blocks came out as they went in.
+    /// Plays in real time until `done`. True if all output was the delayed input.
     fn play_until(&mut self, done: impl Fn(&View) -> bool) -> bool {
         let (start, mut exact) = (Instant::now(), true);
         while !done(&self.view()) {
-            assert!(start.elapsed() < PATIENCE, "{:?}", self.view());
+            assert!(start.elapsed() < LOAD_TIMEOUT, "{:?}", self.view());
             exact &= self.block();
             std::thread::sleep(Duration::from_millis(11));
         }
@@ -91,7 +90,7 @@ fn set<T: PartialEq + nice_plug::prelude::Enum + 'static>(param: &EnumParam<T>, 
     unsafe { param.as_ptr()._internal_set_normalized_value(normalized) };
 }
 
-/// The embedded checkpoint as a file of the user's, `length` bytes of it, with a weight changed by `number`.
+/// Writes a user's checkpoint file: `length` bytes of the embedded one, with a weight changed by `number`.
 fn checkpoint(folder: &Path, name: &str, length: usize, number: u8) -> PathBuf {
     let mut bytes = include_bytes!("../../assets/nullsum-preview.safetensors").to_vec();
     let header = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
@@ -103,16 +102,16 @@ fn checkpoint(folder: &Path, name: &str, length: usize, number: u8) -> PathBuf {
 }
 
 #[test]
-fn the_audio_thread_takes_no_lock_of_its_instance() {
+fn the_audio_thread_takes_no_lock() {
     let mut bench = Bench::new();
     bench.play_until_ready();
-    let session = bench.session.0.clone();
-    // Somebody holds all there are. The control thread is kept waiting, and so would be an audio thread that wants one.
-    let held = session.hold_every_lock();
+    let shared = bench.shared.0.clone();
+    // Every lock is taken. The control thread waits, and an audio thread that needs a lock would too.
+    let held = shared.lock_everything();
     let (done, told) = mpsc::channel();
     let player = std::thread::spawn(move || {
         for n in 0..400u16 {
-            let params = &bench.session.0.params;
+            let params = &bench.shared.0.params;
             // SAFETY: the parameters are alive.
             unsafe { params.drums.gain.as_ptr()._internal_set_normalized_value(f32::from(n % 100) / 100.0) };
             bench.block();
@@ -130,10 +129,10 @@ fn the_audio_thread_takes_no_lock_of_its_instance() {
 }
 
 #[test]
-fn a_lock_that_the_audio_thread_takes_would_be_noticed() {
+fn a_lock_taken_by_the_audio_thread_would_be_detected() {
     let bench = Bench::new();
-    let session = bench.session.0.clone();
-    let held = session.hold_every_lock();
+    let shared = bench.shared.0.clone();
+    let held = shared.lock_everything();
     let (done, told) = mpsc::channel();
     let reader = std::thread::spawn(move || {
         bench.view();
@@ -143,12 +142,12 @@ fn a_lock_that_the_audio_thread_takes_would_be_noticed() {
     });
     assert!(told.recv_timeout(Duration::from_millis(300)).is_err());
     drop(held);
-    assert!(told.recv_timeout(PATIENCE).is_ok());
+    assert!(told.recv_timeout(LOAD_TIMEOUT).is_ok());
     drop(reader.join());
 }
 
 #[test]
-fn a_broken_model_is_named_and_the_one_before_plays_on() {
+fn a_broken_model_is_reported_and_the_previous_one_continues() {
     let folder = tempfile::tempdir().unwrap();
     let mut bench = Bench::new();
     assert!(bench.play_until_ready());
@@ -164,8 +163,8 @@ fn a_broken_model_is_named_and_the_one_before_plays_on() {
         bench.choose(path);
         let name = path.file_name().unwrap().to_str().unwrap();
         assert!(bench.play_until(|view| match &view.model {
-            ModelView::Failed(OpenError::Broken { reason, .. }) => reason.contains(name),
-            ModelView::Failed(OpenError::Missing { path }) => path.contains(name),
+            ModelView::Failed(ModelLoadError::Broken { reason, .. }) => reason.contains(name),
+            ModelView::Failed(ModelLoadError::Missing { path }) => path.contains(name),
             _ => false,
         }));
         let stand_in = bench.view().stand_in.expect("the model before");
@@ -183,37 +182,37 @@ fn a_broken_model_is_named_and_the_one_before_plays_on() {
 }
 
 #[test]
-fn an_activation_plans_for_the_model_that_is_wanted_not_for_the_one_that_is_there() {
+fn an_activation_plans_for_the_wanted_model() {
     let mut bench = Bench::new();
     bench.play_until_ready();
     let there = bench.processor.latency();
-    let known =
-        Known { rate: 44_100, chunk: 20_000, frame_hop: 441, frame: 2_048, stems: vec!["vocals".into()] };
-    let restored = Selection { known: Some(known.clone()), ..Selection::file("/gone/x.ckpt".into(), None) };
-    // As a host does it: the control thread has had no time to look.
+    let spec = SavedModelSpec {
+        rate: 44_100,
+        chunk: 20_000,
+        frame_hop: 441,
+        frame: 2_048,
+        stems: vec!["vocals".into()],
+    };
+    let restored = Selection { spec: Some(spec.clone()), ..Selection::file("/gone/x.ckpt".into(), None) };
+    // As a host does it, before the control thread notices.
     bench.params.model.choose(restored);
-    let live = control::activate(&bench, Bench::host()).unwrap().unwrap();
-    let wanted = Plan::new(Tier::Low.request(&known.timing(), 44_100, HostSamples(512))).unwrap();
-    assert_eq!(u64::from(live.latency), wanted.latency().0);
-    assert_ne!(live.latency, there);
+    let stream_client = control::activate(&bench, Bench::host()).unwrap().unwrap();
+    let wanted = Plan::new(Tier::Low.request(&spec.timing(), 44_100, HostSamples(512))).unwrap();
+    assert_eq!(u64::from(stream_client.latency), wanted.latency().0);
+    assert_ne!(stream_client.latency, there);
 }
 
-/// Renders with every stem muted, as fast as it goes and without saying so: the loudest of what is left once the pace is known and windows come.
-/// None where the machine was so busy that the pace said otherwise.
-fn left_of_a_render(bench: &mut Bench) -> Option<f32> {
+/// Renders with all stems muted, at full speed and without announcing it. Returns the largest residual once the render is detected and windows
+/// arrive; `None` if the computer was so busy that the detector decided otherwise.
+fn render_residual(bench: &mut Bench) -> Option<f32> {
     let mut loudest = 0f32;
     for block in 0..240 {
         let mut planes = [[0.25f32; 512]; 2];
         planes[0][block % 512] = -0.5;
-        let renders = bench.processor.renders(&bench.session.0.params, 512);
-        if renders {
-            bench.processor.settle();
-        }
-        bench.processor.adopt(renders);
         let mut main = planes.each_mut().map(|plane| plane.as_mut_slice());
         let transport = Transport::new(44_100.0);
-        bench.processor.process(&bench.session.0.params, &mut main, &mut [], &transport, renders);
-        if block >= 60 && !renders {
+        bench.processor.process_block(&bench.shared.0.params, &mut main, &mut [], &transport, None);
+        if block >= 60 && !bench.shared.0.offline.load(Relaxed) {
             return None;
         }
         if block >= 90 {
@@ -224,11 +223,11 @@ fn left_of_a_render(bench: &mut Bench) -> Option<f32> {
 }
 
 #[test]
-fn a_render_that_nobody_announces_keeps_its_stems_when_a_state_brings_another_tier() {
+fn an_unannounced_render_keeps_its_stems_when_a_state_changes_the_tier() {
     let left = (0..5).find_map(|_| {
         let mut bench = Bench::new();
         bench.play_until_ready();
-        // A host loads a state, and takes its time.
+        // A host loads a state and takes its time.
         set(&bench.params.tier, TierChoice::High);
         set(&bench.params.render, RenderMode::Auto);
         for strip in bench.params.strips() {
@@ -239,22 +238,22 @@ fn a_render_that_nobody_announces_keeps_its_stems_when_a_state_brings_another_ti
         bench.processor.reset();
         let started = Instant::now();
         while bench.view().latency_ms == before {
-            assert!(started.elapsed() < PATIENCE, "{:?}", bench.view());
+            assert!(started.elapsed() < LOAD_TIMEOUT, "{:?}", bench.view());
             std::thread::sleep(Duration::from_millis(20));
         }
-        left_of_a_render(&mut bench)
+        render_residual(&mut bench)
     });
     let left = left.expect("a render at an even pace");
     assert!(left < 1e-5, "{left}");
 }
 
 #[test]
-fn an_activation_voids_what_was_opened_before_it() {
+fn an_activation_discards_streams_opened_before_it() {
     let bench = Bench::new();
-    let live = control::activate(&bench, Bench::host()).unwrap().unwrap();
-    let latency = live.latency;
-    // As the control thread leaves it, when a host starts the plugin anew meanwhile.
-    assert!(bench.handoff.push(Box::new(live)).is_ok());
+    let stream_client = control::activate(&bench, Bench::host()).unwrap().unwrap();
+    let latency = stream_client.latency;
+    // As the control thread leaves it when a host restarts the plugin meanwhile.
+    assert!(bench.handoff.push(Box::new(stream_client)).is_ok());
     let again = control::activate(&bench, Bench::host()).unwrap().unwrap();
     assert!(bench.handoff.is_empty());
     assert_eq!(again.latency, latency);

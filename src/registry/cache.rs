@@ -1,4 +1,4 @@
-//! Where fetched models lie: `<cache>/<entry>/<file>`, and beside each file a small record of what was fetched.
+//! The cache of downloaded models: `<cache>/<entry>/<file>`, and beside each file a record of its download.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -6,21 +6,21 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Entry, RegistryError, Remote};
+use super::{RegistryEntry, RegistryError, RemoteFile};
 
-/// The environment variable that moves the cache.
+/// The environment variable that sets the cache folder.
 pub const CACHE_ENV: &str = "NULLSUM_CACHE";
 
-/// A model on this disk: what the loader needs.
+/// Paths of a downloaded model.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Files {
+pub struct ModelFiles {
     /// The weights.
     pub checkpoint: PathBuf,
-    /// Their YAML.
+    /// The YAML configuration.
     pub config: PathBuf,
 }
 
-/// The folder for fetched models: `NULLSUM_CACHE`, or `models` in the platform's cache folder for this program.
+/// The folder for downloaded models: `NULLSUM_CACHE`, else `models` in the platform's cache folder of this program.
 ///
 /// # Errors
 /// [`RegistryError::NoCacheDir`] when the variable is unset and no home directory is known.
@@ -33,9 +33,9 @@ pub fn cache_dir() -> Result<PathBuf, RegistryError> {
         .ok_or(RegistryError::NoCacheDir)
 }
 
-/// The folder of one entry below `cache`.
-pub fn folder_in(cache: &Path, entry: &Entry) -> PathBuf {
-    // Names in the registry need no cleaning; an entry from elsewhere might.
+/// The folder of one entry in `cache`.
+pub fn entry_folder(cache: &Path, entry: &RegistryEntry) -> PathBuf {
+    // Registry names are safe; names of other entries may not be.
     let name: String = entry
         .name
         .chars()
@@ -44,35 +44,35 @@ pub fn folder_in(cache: &Path, entry: &Entry) -> PathBuf {
     cache.join(if name.is_empty() { "_".to_owned() } else { name })
 }
 
-/// The entry's files when both are in the cache, complete. Their sizes are compared, their contents are not.
-pub fn cached(entry: &Entry) -> Option<Files> {
-    cached_in(&cache_dir().ok()?, entry)
+/// The entry's files, when both are in the cache and complete. Sizes are checked, contents are not.
+pub fn cached_files(entry: &RegistryEntry) -> Option<ModelFiles> {
+    cached_files_in(&cache_dir().ok()?, entry)
 }
 
-/// As [`cached`], in the given cache folder.
-pub fn cached_in(cache: &Path, entry: &Entry) -> Option<Files> {
-    let folder = folder_in(cache, entry);
-    Some(Files {
-        checkpoint: complete(&folder, &entry.checkpoint)?,
-        config: complete(&folder, &entry.config)?,
+/// As [`cached_files`], in the given cache folder.
+pub fn cached_files_in(cache: &Path, entry: &RegistryEntry) -> Option<ModelFiles> {
+    let folder = entry_folder(cache, entry);
+    Some(ModelFiles {
+        checkpoint: complete_file(&folder, &entry.checkpoint)?,
+        config: complete_file(&folder, &entry.config)?,
     })
 }
 
-/// The file's path when it is there with the size that the registry or the record states.
-pub(super) fn complete(folder: &Path, remote: &Remote) -> Option<PathBuf> {
+/// The path of a file that exists with the size stated in the registry or the download record.
+pub(super) fn complete_file(folder: &Path, remote: &RemoteFile) -> Option<PathBuf> {
     let path = folder.join(remote.file_name());
     let meta = fs::metadata(&path).ok().filter(fs::Metadata::is_file)?;
-    let size = remote.size.or_else(|| Record::beside(&path).map(|r| r.size));
-    // Without either, the atomic rename vouches for completeness; an empty file is never a model.
+    let size = remote.size.or_else(|| FetchRecord::beside(&path).map(|r| r.size));
+    // Without a stated size, the atomic rename guarantees completeness; an empty file is never a model.
     let fits = size.map_or(meta.len() > 0, |size| size == meta.len());
     fits.then_some(path)
 }
 
-/// What was fetched, kept as JSON beside a file (`model.ckpt.fetched.json`), and beside a partial one for resuming.
+/// Record of a download, stored as JSON beside a file (`model.ckpt.fetched.json`), and beside a partial file for resuming.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Record {
+pub(super) struct FetchRecord {
     pub(super) url: String,
-    /// Of the whole file; 0 while unknown.
+    /// Size of the complete file; 0 while unknown.
     #[serde(default)]
     pub(super) size: u64,
     /// Empty until the file is complete.
@@ -84,15 +84,15 @@ pub(super) struct Record {
     pub(super) last_modified: Option<String>,
 }
 
-impl Record {
-    /// The record beside `path`. A missing, damaged or oversized one is as good as none: it only ever adds knowledge.
+impl FetchRecord {
+    /// The record beside `path`. A missing, damaged or oversized record counts as none.
     pub(super) fn beside(path: &Path) -> Option<Self> {
         let mut text = String::new();
         File::open(Self::path(path)).ok()?.take(64 * 1024).read_to_string(&mut text).ok()?;
         serde_json::from_str(&text).ok()
     }
 
-    /// What an `If-Range` header takes: a strong entity tag, else the date.
+    /// Value for an `If-Range` header: a strong entity tag, else the date.
     #[cfg(feature = "download")]
     pub(super) fn validator(&self) -> Option<&str> {
         let etag = self.etag.as_deref().filter(|tag| !tag.starts_with("W/"));
@@ -106,22 +106,22 @@ impl Record {
         PathBuf::from(name)
     }
 
-    /// Writes it whole or not at all.
+    /// Writes the record atomically.
     #[cfg(feature = "download")]
     pub(super) fn write_beside(&self, path: &Path) -> std::io::Result<()> {
         let target = Self::path(path);
-        let mut temp = crate::partial::beside(&target)?;
+        let mut temp = crate::atomic_file::AtomicFile::create_beside(&target)?;
         serde_json::to_writer_pretty(&mut temp, self)?;
         temp.publish(&target)
     }
 }
 
-/// What a fetched file was hashed to when it was fetched, unless it was written to since.
+/// The SHA-256 computed when the file was downloaded; `None` if the file was modified since.
 #[cfg(feature = "plugin")]
 pub(crate) fn recorded_sha256(path: &Path) -> Option<String> {
-    let record = Record::beside(path)?;
-    let (file, beside) = (fs::metadata(path).ok()?, fs::metadata(Record::path(path)).ok()?);
-    let whole = record.sha256.len() == 64 && record.size == file.len();
-    let untouched = file.modified().ok()? <= beside.modified().ok()?;
-    (whole && untouched).then_some(record.sha256)
+    let record = FetchRecord::beside(path)?;
+    let (file, beside) = (fs::metadata(path).ok()?, fs::metadata(FetchRecord::path(path)).ok()?);
+    let complete = record.sha256.len() == 64 && record.size == file.len();
+    let unmodified = file.modified().ok()? <= beside.modified().ok()?;
+    (complete && unmodified).then_some(record.sha256)
 }

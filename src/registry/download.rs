@@ -1,40 +1,39 @@
-//! Fetching an entry into the cache: both files, once, whole, or not at all.
+//! Downloads an entry into the cache. Files appear only when they are complete.
 
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::cache::{cache_dir, cached_in, complete, folder_in};
+use super::cache::{cache_dir, cached_files_in, complete_file, entry_folder};
 use super::fetch_error::FetchError;
-use super::http::transferable;
-use super::lock::Lock;
+use super::http::resolve_url;
+use super::lock::FolderLock;
 use super::transfer::Transfer;
-use super::{Entry, Files, Remote};
-use crate::partial;
+use super::{ModelFiles, RegistryEntry, RemoteFile};
+use crate::atomic_file::AtomicFile;
 
 /// The environment variable that names a mirror: see [`FetchOptions::base_url`].
 pub const MIRROR_ENV: &str = "NULLSUM_MIRROR";
 
-/// No YAML of a model comes near this.
+/// Largest accepted YAML, far above that of any model.
 const CONFIG_LIMIT: u64 = 4 << 20;
-/// The largest public checkpoint has 6.4 GB; this is to stop an endless body, not a large model.
+/// Largest accepted checkpoint. The largest public one has 6.4 GB; the limit stops an endless response.
 const CHECKPOINT_LIMIT: u64 = 64 << 30;
 
-/// How to fetch. [`FetchOptions::from_env`] is what the command line uses.
+/// Options of a download.
 #[derive(Debug, Clone)]
 pub struct FetchOptions {
-    /// Only use what is in the cache.
+    /// Only use files in the cache. By default this is false.
     pub offline: bool,
-    /// Where to keep the files; `None`: [`cache_dir`].
+    /// The cache folder. By default this is [`cache_dir`].
     pub cache_dir: Option<PathBuf>,
-    /// Replaces scheme and host of every URL, for mirrors and tests: with `http://mirror:8080/x`, the file
+    /// Replaces scheme and host of every URL, for mirrors and tests. For example, with `http://mirror:8080/x`, the file
     /// `https://host/a/b.ckpt` is fetched from `http://mirror:8080/x/a/b.ckpt`.
     pub base_url: Option<String>,
-    /// How long to wait for what.
+    /// Time limits.
     pub timeouts: Timeouts,
-    /// How often a connection that breaks in the middle of a body is taken up again within one call. Only attempts
-    /// that brought new bytes are followed by another.
+    /// How often an interrupted transfer is resumed within one call. An attempt without new bytes is not retried.
     pub retries: u32,
 }
 
@@ -45,23 +44,23 @@ impl Default for FetchOptions {
 }
 
 impl FetchOptions {
-    /// The defaults, with the mirror that [`MIRROR_ENV`] names.
+    /// The defaults, with the mirror named by [`MIRROR_ENV`].
     pub fn from_env() -> Self {
         let base_url = std::env::var(MIRROR_ENV).ok().filter(|v| !v.trim().is_empty());
         Self { base_url, ..Self::default() }
     }
 }
 
-/// Patience. None of these bounds the whole download: a slow line may take its time as long as bytes come.
+/// Time limits. None of them bounds the whole download: a slow connection may continue as long as bytes arrive.
 #[derive(Debug, Clone, Copy)]
 pub struct Timeouts {
-    /// For the name look-up, and again for the connection with its TLS handshake.
+    /// For the DNS lookup, and again for the connection with its TLS handshake.
     pub connect: Duration,
     /// For the response headers after the request.
     pub response: Duration,
-    /// For the next bytes of a body. A cancellation waits at most this long.
+    /// For the next bytes of a response body. A cancellation takes at most this long.
     pub stall: Duration,
-    /// For another process that fetches the same model.
+    /// For another process that downloads the same model.
     pub lock: Duration,
 }
 
@@ -76,119 +75,121 @@ impl Default for Timeouts {
     }
 }
 
-/// Which of the two files.
+/// The two files of a model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum What {
+pub enum FileKind {
     /// The YAML.
     Config,
     /// The weights.
     Checkpoint,
 }
 
-/// What is being done with it.
+/// The current step of a download.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stage {
-    /// Another process is fetching this model; waiting for it.
+pub enum DownloadStage {
+    /// Waiting for another process that downloads the same model.
     Waiting,
-    /// Asking the server.
+    /// Waiting for the server's response.
     Connecting,
-    /// Receiving the body. `done_bytes` starts at what an earlier download left.
+    /// Receiving the file. `done_bytes` includes the part left by an earlier download.
     Downloading,
-    /// Hashing the file on disk.
+    /// Hashing the downloaded file.
     Verifying,
 }
 
-/// A moment of a download, given to the callback after every read; throttle the display, not the call.
+/// Progress of a download, passed to the callback after every read. The display should be throttled, not the callback.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Progress {
-    /// Which file.
-    pub what: What,
-    /// What is being done with it.
-    pub stage: Stage,
+pub struct DownloadProgress {
+    /// The current file.
+    pub file: FileKind,
+    /// The current step.
+    pub stage: DownloadStage,
     /// Bytes of this file received, or hashed.
     pub done_bytes: u64,
     /// Bytes of the whole file, once known.
     pub total_bytes: Option<u64>,
 }
 
-/// Makes sure that the entry's checkpoint and config are in the cache, fetching what is missing, and returns where.
+/// Downloads the files of an entry that are missing from the cache, and returns their paths.
 ///
-/// A broken or cancelled download leaves its part, which the next call continues (if the server still has the same
-/// file). A file gets its final name only when it is whole, has the published size and SHA-256 where these are
-/// known, and is synced to disk. Two processes that fetch the same model wait for each other.
+/// An interrupted or cancelled download leaves a partial file, which the next call resumes if the server still has the same
+/// file. A file gets its final name only when it is complete, has the published size and SHA-256 where these are known,
+/// and is synced to disk. Processes that download the same model wait for each other.
 ///
-/// The callback sees every step and stops the download with [`ControlFlow::Break`].
+/// The callback is called for every step and cancels the download with [`ControlFlow::Break`].
 ///
 /// # Errors
-/// See [`FetchError`]; [`FetchError::is_unreachable`] tells a missing network from a broken model.
+/// See [`FetchError`]; [`FetchError::is_unreachable`] distinguishes a missing network from a broken model.
 pub fn fetch(
-    entry: &Entry,
+    entry: &RegistryEntry,
     options: &FetchOptions,
-    progress: &mut dyn FnMut(Progress) -> ControlFlow<()>,
-) -> Result<Files, FetchError> {
+    progress: &mut dyn FnMut(DownloadProgress) -> ControlFlow<()>,
+) -> Result<ModelFiles, FetchError> {
     let cache = match &options.cache_dir {
         Some(dir) => dir.clone(),
         None => cache_dir()?,
     };
-    if let Some(files) = cached_in(&cache, entry) {
+    if let Some(files) = cached_files_in(&cache, entry) {
         return Ok(files);
     }
-    let folder = folder_in(&cache, entry);
+    let folder = entry_folder(&cache, entry);
     if options.offline {
         return Err(FetchError::Offline { name: entry.name.clone(), folder });
     }
     fs::create_dir_all(&folder).map_err(|e| FetchError::from_io(&folder, "create", None, e))?;
 
-    let mut notify = |progressed: Progress| match progress(progressed) {
+    let mut notify = |progressed: DownloadProgress| match progress(progressed) {
         ControlFlow::Continue(()) => Ok(()),
         ControlFlow::Break(()) => Err(FetchError::Cancelled { name: entry.name.clone() }),
     };
-    let waiting = Progress {
-        what: What::Checkpoint,
-        stage: Stage::Waiting,
+    let waiting = DownloadProgress {
+        file: FileKind::Checkpoint,
+        stage: DownloadStage::Waiting,
         done_bytes: 0,
         total_bytes: entry.checkpoint.size,
     };
-    let lock = Lock::acquire(&folder, &entry.name, options.timeouts.lock, &mut || notify(waiting))?;
+    let lock = FolderLock::acquire(&folder, &entry.name, options.timeouts.lock, &mut || notify(waiting))?;
 
-    // The small file first: when it is gone, nobody has waited for the large one.
-    let config = fetch_file(&entry.config, What::Config, &folder, &lock, options, &mut notify)?;
-    let checkpoint = fetch_file(&entry.checkpoint, What::Checkpoint, &folder, &lock, options, &mut notify)?;
-    Ok(Files { checkpoint, config })
+    // The small file first: if it no longer exists, no time is spent on the large one.
+    let config = fetch_file(&entry.config, FileKind::Config, &folder, &lock, options, &mut notify)?;
+    let checkpoint =
+        fetch_file(&entry.checkpoint, FileKind::Checkpoint, &folder, &lock, options, &mut notify)?;
+    Ok(ModelFiles { checkpoint, config })
 }
 
 fn fetch_file(
-    remote: &Remote,
-    what: What,
+    remote: &RemoteFile,
+    kind: FileKind,
     folder: &Path,
-    lock: &Lock,
+    lock: &FolderLock,
     options: &FetchOptions,
-    notify: &mut dyn FnMut(Progress) -> Result<(), FetchError>,
+    notify: &mut dyn FnMut(DownloadProgress) -> Result<(), FetchError>,
 ) -> Result<PathBuf, FetchError> {
-    // Looked at under the lock: whoever held it before may have fetched the file.
-    if let Some(path) = complete(folder, remote) {
+    // Checked while holding the lock, because its previous holder may have downloaded the file.
+    if let Some(path) = complete_file(folder, remote) {
         return Ok(path);
     }
-    let url = transferable(&remote.url, options.base_url.as_deref())?;
+    let url = resolve_url(&remote.url, options.base_url.as_deref())?;
     let target = folder.join(remote.file_name());
-    // Where locks don't work, a part of one's own that goes away again; else one that the next call continues.
+    // Without working locks, a temporary file that is removed; otherwise a partial file that the next call resumes.
     let mut own = None;
     let part = if lock.is_exclusive() {
         let mut name = target.as_os_str().to_owned();
         name.push(".part");
         PathBuf::from(name)
     } else {
-        let temp = partial::beside(&target)
+        let temp = AtomicFile::create_beside(&target)
             .map_err(|e| FetchError::from_io(folder, "write in", remote.size, e))?
             .close();
         own.insert(temp).path().to_path_buf()
     };
-    let limit = match what {
-        What::Config => CONFIG_LIMIT,
-        What::Checkpoint => CHECKPOINT_LIMIT,
+    let limit = match kind {
+        FileKind::Config => CONFIG_LIMIT,
+        FileKind::Checkpoint => CHECKPOINT_LIMIT,
     };
-    let mut report =
-        |stage, done_bytes, total_bytes| notify(Progress { what, stage, done_bytes, total_bytes });
+    let mut report = |stage, done_bytes, total_bytes| {
+        notify(DownloadProgress { file: kind, stage, done_bytes, total_bytes })
+    };
     Transfer { url, remote, part, limit, options, notify: &mut report }.run(&target)?;
     Ok(target)
 }

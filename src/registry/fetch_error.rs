@@ -1,4 +1,4 @@
-//! Why a model could not be fetched, and what to do about it.
+//! Errors of downloads.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,26 +12,26 @@ pub enum FetchError {
     /// The cache folder is unknown.
     #[error(transparent)]
     Registry(#[from] RegistryError),
-    /// The model is not in the cache, and downloads are switched off.
+    /// The model is not in the cache, and downloads are disabled.
     #[error(
-        "{name} is not in the cache, and downloads are switched off; allow them once, or put its checkpoint and \
-         config into {}", folder.display()
+        "{name} is not in the cache, and downloads are disabled; allow downloads, or copy its checkpoint and \
+         configuration to {}", folder.display()
     )]
     Offline {
         /// The entry.
         name: String,
-        /// Where its files belong.
+        /// The folder for its files.
         folder: PathBuf,
     },
-    /// The progress callback asked to stop.
+    /// The progress callback cancelled the download.
     #[error(
-        "the download of {name} was cancelled; the part that arrived is kept, the next download continues it"
+        "the download of {name} was cancelled; the partial file is kept, and the next download resumes it"
     )]
     Cancelled {
         /// The entry.
         name: String,
     },
-    /// Another process is fetching the same model and did not finish in time.
+    /// Another process is downloading the same model and did not finish in time.
     #[error("another download of {name} is running (lock {}); wait for it to end, then try again", lock.display())]
     Busy {
         /// The entry.
@@ -44,48 +44,48 @@ pub enum FetchError {
     BadUrl {
         /// The URL.
         url: String,
-        /// What is wrong with it.
+        /// Why it is invalid.
         reason: &'static str,
     },
-    /// No connection came about.
+    /// The connection failed.
     #[error("cannot reach {url}: {reason}; check the network (HTTPS_PROXY and SSL_CERT_FILE are respected)")]
     Unreachable {
         /// The URL.
         url: String,
-        /// The reason from below.
+        /// The network error.
         reason: String,
     },
-    /// Nothing answered in time.
+    /// The server did not respond in time.
     #[error("no answer from {url} within {seconds} s ({phase}); try again later")]
     Timeout {
         /// The URL.
         url: String,
-        /// What was waited for.
+        /// The step that timed out.
         phase: &'static str,
-        /// For how long.
+        /// The time limit.
         seconds: f64,
     },
-    /// The server refused.
+    /// The server returned an HTTP error.
     #[error("{url} answered with HTTP status {status}: {advice}")]
     Status {
         /// The URL of the registry.
         url: String,
         /// The HTTP status.
         status: u16,
-        /// What it means here and what to do.
+        /// The likely cause, and what to do.
         advice: &'static str,
     },
-    /// Redirects without end.
+    /// The server redirects too often.
     #[error("{url} redirects more than {limit} times; report this link as broken")]
     TooManyRedirects {
         /// The URL.
         url: String,
-        /// How many were followed.
+        /// Number of redirects followed.
         limit: u32,
     },
-    /// The body stopped coming.
+    /// The transfer stalled.
     #[error(
-        "{url} sent nothing for {seconds} s after {} bytes; they are kept, the next download continues there",
+        "{url} sent nothing for {seconds} s after {} bytes; the partial file is kept, and the next download resumes it",
         got
     )]
     Stalled {
@@ -93,12 +93,12 @@ pub enum FetchError {
         url: String,
         /// Bytes on disk.
         got: u64,
-        /// How long nothing came.
+        /// Time without data.
         seconds: f64,
     },
-    /// The body ended early.
+    /// The connection closed early.
     #[error(
-        "{url} broke off after {got} of {} bytes; they are kept, the next download continues there",
+        "{url} closed the connection after {got} of {} bytes; the partial file is kept, and the next download resumes it",
         expected.map_or_else(|| "an unknown number of".to_owned(), |n| n.to_string())
     )]
     Truncated {
@@ -109,22 +109,22 @@ pub enum FetchError {
         /// Bytes announced.
         expected: Option<u64>,
     },
-    /// The server offers a file of another size than the published one.
+    /// The size differs from the published one.
     #[error(
-        "{url} has {found} bytes where {expected} were published; the file was replaced or altered, and nothing was \
-         kept. If it was replaced on purpose, download it by hand and pass its path"
+        "{url} has {found} bytes, but the published size is {expected}; the file was replaced or altered, and nothing was \
+         kept. If it was replaced on purpose, download it manually and open the file"
     )]
     WrongSize {
         /// The URL.
         url: String,
         /// Bytes published.
         expected: u64,
-        /// Bytes offered (at least).
+        /// Bytes found (at least).
         found: u64,
     },
-    /// The content is not the published one.
+    /// The SHA-256 differs from the published one.
     #[error(
-        "{url} has SHA-256 {found} where {expected} was published; the file was replaced or altered, and nothing was \
+        "{url} has SHA-256 {found}, but the published one is {expected}; the file was replaced or altered, and nothing was \
          kept. Try again; if it repeats, do not use this file"
     )]
     WrongHash {
@@ -135,51 +135,50 @@ pub enum FetchError {
         /// Found.
         found: String,
     },
-    /// Something else than a model file came.
-    #[error("{url} gave {what} instead of the file; {advice}")]
+    /// The server sent something that is not a model.
+    #[error("{url} returned {what} instead of the file; {advice}")]
     NotAModel {
         /// The URL.
         url: String,
-        /// What came.
+        /// A description of the content.
         what: &'static str,
         /// What to do.
         advice: &'static str,
     },
-    /// The file is larger than any model.
-    #[error("{url} is larger than {}; not fetched", human_size(*limit))]
+    /// The file exceeds the size limit.
+    #[error("{url} is larger than the limit of {}; it was not downloaded", human_size(*limit))]
     TooLarge {
         /// The URL.
         url: String,
         /// The limit in bytes.
         limit: u64,
     },
-    /// No room left.
+    /// The disk is full.
     #[error(
-        "the disk of {} is full{}; make room, or set NULLSUM_CACHE to a folder on another disk. What arrived is kept",
+        "the disk of {} is full{}; free some space, or set NULLSUM_CACHE to a folder on another disk. The partial file is kept",
         path.display(),
         needed.map_or_else(String::new, |n| format!(" ({} needed)", human_size(n)))
     )]
     DiskFull {
         /// The file being written.
         path: PathBuf,
-        /// Bytes of the whole file, if known.
+        /// Size of the complete file, if known.
         needed: Option<u64>,
     },
-    /// The cache folder or a file in it cannot be used.
+    /// A file or folder of the cache cannot be used.
     #[error("cannot {action} {}: {source}; check its permissions, or set NULLSUM_CACHE to another folder", path.display())]
     Cache {
         /// The file or folder.
         path: PathBuf,
-        /// What was tried.
+        /// The operation that failed.
         action: &'static str,
-        /// The operating system's reason.
+        /// The operating system's error.
         source: io::Error,
     },
 }
 
 impl FetchError {
-    /// Whether there is no network, rather than something wrong with this model: a caller may fall back to a model
-    /// that it has.
+    /// Whether the network or the host is unavailable, so that a caller may fall back to a cached model.
     pub fn is_unreachable(&self) -> bool {
         match self {
             Self::Offline { .. } | Self::Unreachable { .. } | Self::Timeout { .. } => true,
@@ -188,12 +187,12 @@ impl FetchError {
         }
     }
 
-    /// Whether the connection broke in the middle of a body, so that going on from there makes sense at once.
+    /// Whether the connection broke during the transfer, so that an immediate retry is sensible.
     pub(super) fn is_interruption(&self) -> bool {
         matches!(self, Self::Stalled { .. } | Self::Truncated { .. })
     }
 
-    /// Sorts an error of the file system.
+    /// Classifies a file system error.
     pub(super) fn from_io(path: &Path, action: &'static str, needed: Option<u64>, source: io::Error) -> Self {
         match source.kind() {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
@@ -208,7 +207,7 @@ impl FetchError {
             401 | 403 => {
                 "the host refuses access; the file may have been made private, or your network blocks it"
             }
-            404 | 410 => "the file is gone from there; look for it on the model's page and pass its path",
+            404 | 410 => "the file no longer exists there; look for it on the model's page",
             407 => "your proxy asks for a password; put it into HTTPS_PROXY",
             429 => "too many downloads from your address; try again in a while",
             451 => "the host withholds the file for legal reasons",
@@ -224,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_full_disk_is_told_apart_and_says_how_much_is_needed() {
+    fn full_disk_error_states_needed_size() {
         let e = FetchError::from_io(
             Path::new("/c/m.ckpt.part"),
             "write",
@@ -247,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn only_network_trouble_counts_as_unreachable() {
+    fn only_network_errors_count_as_unreachable() {
         assert!(FetchError::status("u", 503).is_unreachable());
         assert!(!FetchError::status("u", 404).is_unreachable());
         let wrong = FetchError::WrongSize { url: "u".into(), expected: 1, found: 2 };

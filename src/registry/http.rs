@@ -1,4 +1,4 @@
-//! The HTTP side of a download: which URLs, with whose certificates and how much patience; and the headers we read.
+//! The HTTP part of a download: URLs, certificates, timeouts and response headers.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,8 +12,8 @@ use super::fetch_error::FetchError;
 
 pub(super) const MAX_REDIRECTS: u32 = 10;
 
-/// Checks the URL and puts `base` in the place of its scheme and host.
-pub(super) fn transferable(url: &str, base: Option<&str>) -> Result<String, FetchError> {
+/// Checks the URL and replaces its scheme and host by `base`.
+pub(super) fn resolve_url(url: &str, base: Option<&str>) -> Result<String, FetchError> {
     let bad = |reason| FetchError::BadUrl { url: url.to_owned(), reason };
     let rest = url
         .strip_prefix("https://")
@@ -29,7 +29,7 @@ pub(super) fn transferable(url: &str, base: Option<&str>) -> Result<String, Fetc
     })
 }
 
-/// An agent with our patience. A secure URL is never left for an insecure one, and the own machine needs no proxy.
+/// An agent with our timeouts. Redirects from https to http are refused, and loopback addresses bypass the proxy.
 pub(super) fn agent(url: &str, options: &FetchOptions) -> Result<Agent, FetchError> {
     let Timeouts { connect, response, stall, .. } = options.timeouts;
     let mut config = Agent::config_builder()
@@ -75,7 +75,7 @@ fn is_loopback(url: &str) -> bool {
         .any(|own| host.strip_prefix(own).is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', ':'])))
 }
 
-pub(super) fn text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
+pub(super) fn header_text(headers: &HeaderMap, name: header::HeaderName) -> Option<&str> {
     headers.get(name)?.to_str().ok()
 }
 
@@ -96,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn content_range_reads_well_formed_ranges_only() {
+    fn content_range_accepts_only_valid_ranges() {
         assert_eq!(content_range("bytes 200-1023/146515"), Some((200, Some(146_515))));
         assert_eq!(content_range("bytes 0-9/*"), Some((0, None)));
         for bad in
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_mirror_replaces_the_host_and_keeps_the_path() {
-        let url = |base| transferable("https://host.org/a/b.ckpt?x=1", base);
+        let url = |base| resolve_url("https://host.org/a/b.ckpt?x=1", base);
         assert_eq!(url(None).unwrap(), "https://host.org/a/b.ckpt?x=1");
         assert_eq!(url(Some("http://m:8/x/")).unwrap(), "http://m:8/x/a/b.ckpt?x=1");
     }
@@ -118,12 +118,12 @@ mod tests {
         for bad in
             ["", "file:///etc/passwd", "https://host.org", "https:///a", "https://host.org/", "ftp://h/a"]
         {
-            assert!(matches!(transferable(bad, None), Err(FetchError::BadUrl { .. })), "{bad}");
+            assert!(matches!(resolve_url(bad, None), Err(FetchError::BadUrl { .. })), "{bad}");
         }
     }
 
     #[test]
-    fn only_the_own_machine_skips_the_proxy() {
+    fn only_loopback_bypasses_proxy() {
         assert!(is_loopback("http://127.0.0.1:80/a"));
         assert!(is_loopback("http://localhost/a"));
         assert!(is_loopback("http://[::1]:9/a"));

@@ -1,4 +1,4 @@
-//! One download of a model at a time, over all processes of this machine.
+//! A lock that allows one download of a model at a time, across processes.
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
@@ -7,25 +7,25 @@ use std::time::{Duration, Instant};
 
 use super::FetchError;
 
-/// How often a waiting download looks again, and lets its caller cancel.
+/// Interval at which a waiting download retries and can be cancelled.
 const POLL: Duration = Duration::from_millis(50);
 
-/// An exclusive lock on an entry's folder; released when dropped, and by the system when the process dies.
-pub(super) struct Lock {
-    /// `None` on file systems without locks (some network file systems of clusters).
+/// An exclusive lock on an entry's folder. Released when dropped, and by the system when the process ends.
+pub(super) struct FolderLock {
+    /// `None` on file systems without locks (some network file systems).
     file: Option<File>,
 }
 
-impl Lock {
-    /// Waits for the lock at most `patience`, calling `waiting` at every look.
+impl FolderLock {
+    /// Waits for the lock for at most `timeout`, calling `on_wait` before each retry.
     pub(super) fn acquire(
         folder: &Path,
         name: &str,
-        patience: Duration,
-        waiting: &mut dyn FnMut() -> Result<(), FetchError>,
+        timeout: Duration,
+        on_wait: &mut dyn FnMut() -> Result<(), FetchError>,
     ) -> Result<Self, FetchError> {
         let path = folder.join(".lock");
-        // Never truncated: it has no content, and another process may hold it.
+        // Not truncated, because another process may hold it.
         let file = File::options()
             .create(true)
             .truncate(false)
@@ -39,15 +39,15 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {}
                 Err(TryLockError::Error(_)) => return Ok(Self { file: None }),
             }
-            waiting()?;
-            if since.elapsed() >= patience {
+            on_wait()?;
+            if since.elapsed() >= timeout {
                 return Err(FetchError::Busy { name: name.to_owned(), lock: path });
             }
-            thread::sleep(POLL.min(patience));
+            thread::sleep(POLL.min(timeout));
         }
     }
 
-    /// Whether others are really kept out. If not, partial files need names of their own.
+    /// Whether the lock works. If not, partial files need unique names.
     pub(super) fn is_exclusive(&self) -> bool {
         self.file.is_some()
     }

@@ -1,4 +1,4 @@
-//! One file over HTTP: resumed where possible, checked, renamed into place.
+//! Download of one file over HTTP: resumed where possible, verified, then renamed into place.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -8,29 +8,29 @@ use std::time::Duration;
 use ureq::http::{StatusCode, header};
 use ureq::{Agent, Body, http::Response};
 
-use super::Remote;
-use super::cache::Record;
-use super::download::{FetchOptions, Stage};
+use super::RemoteFile;
+use super::cache::FetchRecord;
+use super::download::{DownloadStage, FetchOptions};
 use super::fetch_error::FetchError;
-use super::http::{MAX_REDIRECTS, agent, content_range, text};
-use crate::hash::sha256_of;
+use super::http::{MAX_REDIRECTS, agent, content_range, header_text};
+use crate::hash::sha256_of_reader;
 
 const BUFFER: usize = 256 << 10;
 
 /// A transfer of one file into `part`, then under its final name.
 pub(super) struct Transfer<'a> {
     pub(super) url: String,
-    pub(super) remote: &'a Remote,
+    pub(super) remote: &'a RemoteFile,
     pub(super) part: PathBuf,
-    /// No more bytes than this, whatever the server says.
+    /// Maximum size in bytes, regardless of the server's headers.
     pub(super) limit: u64,
     pub(super) options: &'a FetchOptions,
-    /// Stage, bytes done, bytes in all.
-    pub(super) notify: &'a mut dyn FnMut(Stage, u64, Option<u64>) -> Result<(), FetchError>,
+    /// Arguments: stage, bytes done, total bytes.
+    pub(super) notify: &'a mut dyn FnMut(DownloadStage, u64, Option<u64>) -> Result<(), FetchError>,
 }
 
-/// Where a body continues.
-struct Plan {
+/// The position at which a response body starts in the file.
+struct ResumePoint {
     start: u64,
     total: Option<u64>,
 }
@@ -51,40 +51,44 @@ impl Transfer<'_> {
                 Err(e) => return Err(e),
             }
             match self.finish(target) {
-                // The part of an earlier day may be to blame: once more, from the beginning.
+                // The partial file of an earlier download may be wrong: retry once from the beginning.
                 Err(FetchError::WrongHash { .. }) if may_resume && before > 0 => may_resume = false,
                 done => return done,
             }
         }
     }
 
-    /// Brings the part to its full length.
+    /// Downloads the rest of the partial file.
     fn receive(&mut self, agent: &Agent, mut may_resume: bool) -> Result<(), FetchError> {
         loop {
-            let earlier = Record::beside(&self.part).filter(|r| may_resume && r.url == self.url);
+            let earlier = FetchRecord::beside(&self.part).filter(|r| may_resume && r.url == self.url);
             let have = earlier.as_ref().map_or(0, |_| self.part_len());
             let size = self.remote.size.or(earlier.as_ref().map(|r| r.size).filter(|&n| n > 0));
             if have > 0 && size == Some(have) {
                 return Ok(());
             }
-            (self.notify)(Stage::Connecting, have, size)?;
-            // Two halves may only be joined when something proves that they belong together.
+            (self.notify)(DownloadStage::Connecting, have, size)?;
+            // Parts are joined only if a validator or the final hash proves that they belong together.
             let resume = earlier.filter(|r| {
                 let provable = r.validator().is_some() || self.remote.sha256.is_some();
                 provable && have > 0 && size.is_none_or(|n| have < n)
             });
             let mut response = self.request(agent, resume.as_ref().map(|r| (r, have)))?;
-            match self.plan(&response, resume.as_ref(), have)? {
-                Some(plan) => return self.copy(&mut response, &plan),
-                // The part does not fit what the server has now.
+            match self.resume_point(&response, resume.as_ref(), have)? {
+                Some(point) => return self.receive_body(&mut response, &point),
+                // The partial file does not match the server's current file.
                 None if may_resume => may_resume = false,
                 None => return Err(FetchError::status(&self.url, response.status().as_u16())),
             }
         }
     }
 
-    fn request(&self, agent: &Agent, resume: Option<(&Record, u64)>) -> Result<Response<Body>, FetchError> {
-        // Sizes and ranges are those of the file, not of a compressed form.
+    fn request(
+        &self,
+        agent: &Agent,
+        resume: Option<(&FetchRecord, u64)>,
+    ) -> Result<Response<Body>, FetchError> {
+        // Uncompressed, so that sizes and ranges refer to the file itself.
         let mut request = agent.get(&self.url).header(header::ACCEPT_ENCODING, "identity");
         if let Some((record, have)) = resume {
             request = request.header(header::RANGE, format!("bytes={have}-"));
@@ -95,21 +99,22 @@ impl Transfer<'_> {
         request.call().map_err(|e| self.no_response(e))
     }
 
-    /// Reads the headers: where the body goes, or `None` when the part must be given up.
-    fn plan(
+    /// The position of the body according to the headers; `None` when the partial file must be discarded.
+    fn resume_point(
         &self,
         response: &Response<Body>,
-        resume: Option<&Record>,
+        resume: Option<&FetchRecord>,
         have: u64,
-    ) -> Result<Option<Plan>, FetchError> {
+    ) -> Result<Option<ResumePoint>, FetchError> {
         let headers = response.headers();
-        let plan = match (response.status(), resume) {
-            (StatusCode::OK, _) => {
-                Plan { start: 0, total: text(headers, header::CONTENT_LENGTH).and_then(|v| v.parse().ok()) }
-            }
+        let point = match (response.status(), resume) {
+            (StatusCode::OK, _) => ResumePoint {
+                start: 0,
+                total: header_text(headers, header::CONTENT_LENGTH).and_then(|v| v.parse().ok()),
+            },
             (StatusCode::PARTIAL_CONTENT, Some(record)) => {
-                let range = text(headers, header::CONTENT_RANGE).and_then(content_range);
-                let etag = text(headers, header::ETAG);
+                let range = header_text(headers, header::CONTENT_RANGE).and_then(content_range);
+                let etag = header_text(headers, header::ETAG);
                 let same_tag = etag.is_none() || record.etag.is_none() || etag == record.etag.as_deref();
                 match range {
                     Some((start, total)) if start == have && same_tag => {
@@ -117,7 +122,7 @@ impl Transfer<'_> {
                         if !fits {
                             return Ok(None);
                         }
-                        Plan { start, total: total.or(Some(record.size).filter(|&n| n > 0)) }
+                        ResumePoint { start, total: total.or(Some(record.size).filter(|&n| n > 0)) }
                     }
                     _ => return Ok(None),
                 }
@@ -125,33 +130,34 @@ impl Transfer<'_> {
             (StatusCode::RANGE_NOT_SATISFIABLE, Some(_)) => return Ok(None),
             (status, _) => return Err(FetchError::status(&self.url, status.as_u16())),
         };
-        if text(headers, header::CONTENT_TYPE)
+        if header_text(headers, header::CONTENT_TYPE)
             .is_some_and(|t| t.trim().to_ascii_lowercase().starts_with("text/html"))
         {
             return Err(self.web_page());
         }
-        if text(headers, header::CONTENT_ENCODING).is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity"))
+        if header_text(headers, header::CONTENT_ENCODING)
+            .is_some_and(|e| !e.trim().eq_ignore_ascii_case("identity"))
         {
             let (what, advice) = ("a compressed form", "report this link as broken");
             return Err(FetchError::NotAModel { url: self.url.clone(), what, advice });
         }
-        match (plan.total, self.remote.size) {
+        match (point.total, self.remote.size) {
             (Some(found), Some(expected)) if found != expected => {
                 Err(FetchError::WrongSize { url: self.url.clone(), expected, found })
             }
             (Some(found), _) if found > self.limit => {
                 Err(FetchError::TooLarge { url: self.url.clone(), limit: self.limit })
             }
-            _ => Ok(Some(plan)),
+            _ => Ok(Some(point)),
         }
     }
 
-    /// Writes the body behind `plan.start`.
-    fn copy(&mut self, response: &mut Response<Body>, plan: &Plan) -> Result<(), FetchError> {
+    /// Writes the body to the partial file, starting at `point.start`.
+    fn receive_body(&mut self, response: &mut Response<Body>, point: &ResumePoint) -> Result<(), FetchError> {
         let headers = response.headers();
-        let owned = |name| text(headers, name).map(str::to_owned);
-        let total = plan.total.or(self.remote.size);
-        let record = Record {
+        let owned = |name| header_text(headers, name).map(str::to_owned);
+        let total = point.total.or(self.remote.size);
+        let record = FetchRecord {
             url: self.url.clone(),
             size: total.unwrap_or(0),
             sha256: String::new(),
@@ -163,11 +169,11 @@ impl Transfer<'_> {
             let part = &part;
             move |e: io::Error| FetchError::from_io(part, action, total, e)
         };
-        // The old part goes first: a new record must never stand beside old bytes.
+        // The partial file is truncated before the record is written: a new record must not describe old bytes.
         let mut file = File::options()
             .create(true)
-            .truncate(plan.start == 0)
-            .append(plan.start > 0)
+            .truncate(point.start == 0)
+            .append(point.start > 0)
             .write(true)
             .open(&part)
             .map_err(cannot("write"))?;
@@ -175,8 +181,8 @@ impl Transfer<'_> {
 
         let mut body = response.body_mut().as_reader();
         let mut buffer = vec![0; BUFFER];
-        let mut done = plan.start;
-        (self.notify)(Stage::Downloading, done, total)?;
+        let mut done = point.start;
+        (self.notify)(DownloadStage::Downloading, done, total)?;
         loop {
             let n = match body.read(&mut buffer) {
                 Ok(0) => break,
@@ -195,7 +201,7 @@ impl Transfer<'_> {
             }
             file.write_all(&buffer[..n]).map_err(cannot("write"))?;
             done = after;
-            (self.notify)(Stage::Downloading, done, total)?;
+            (self.notify)(DownloadStage::Downloading, done, total)?;
         }
         match total {
             Some(t) if done < t => {
@@ -205,28 +211,28 @@ impl Transfer<'_> {
         }
     }
 
-    /// Checks the whole part and gives it its final name.
+    /// Verifies the complete file and renames it.
     fn finish(&mut self, target: &Path) -> Result<(), FetchError> {
         let part = self.part.clone();
         let cannot = |action| {
             let (part, size) = (&part, self.remote.size);
             move |e: io::Error| FetchError::from_io(part, action, size, e)
         };
-        // Opened for writing, which syncing needs on some systems.
+        // Opened for writing, because some systems require that for syncing.
         let file = File::options().read(true).write(true).open(&part).map_err(cannot("read"))?;
         let size = file.metadata().map_err(cannot("read"))?.len();
         file.sync_all().map_err(cannot("write"))?;
         let mut head = Vec::new();
         (&file).take(512).read_to_end(&mut head).map_err(cannot("read"))?;
-        if let Some(e) = self.judge_head(&head) {
+        if let Some(e) = self.detect_non_model(&head) {
             self.discard();
             return Err(e);
         }
 
         let file = File::open(&part).map_err(cannot("read"))?;
         let mut cancelled = Ok(());
-        let hash = sha256_of(file, &mut |done| {
-            cancelled = (self.notify)(Stage::Verifying, done, Some(size));
+        let hash = sha256_of_reader(file, &mut |done| {
+            cancelled = (self.notify)(DownloadStage::Verifying, done, Some(size));
             cancelled.is_ok()
         });
         let found = hash.map_err(cannot("read"))?;
@@ -238,17 +244,17 @@ impl Transfer<'_> {
             return Err(e);
         }
 
-        let received = Record::beside(&part).unwrap_or_default();
-        let record = Record { url: self.url.clone(), size, sha256: found, ..received };
+        let received = FetchRecord::beside(&part).unwrap_or_default();
+        let record = FetchRecord { url: self.url.clone(), size, sha256: found, ..received };
         record.write_beside(target).map_err(cannot("write"))?;
         fs::rename(&part, target).map_err(|e| FetchError::from_io(target, "write", Some(size), e))?;
-        // A leftover record says nothing without its part.
-        let _ = fs::remove_file(Record::path(&part));
+        // A remaining record is harmless without its partial file.
+        let _ = fs::remove_file(FetchRecord::path(&part));
         Ok(())
     }
 
-    /// What is plainly no model.
-    fn judge_head(&self, head: &[u8]) -> Option<FetchError> {
+    /// Detects content that is certainly not a model.
+    fn detect_non_model(&self, head: &[u8]) -> Option<FetchError> {
         let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().to_ascii_lowercase();
         let starts = |prefix: &str| text.starts_with(prefix.as_bytes());
         let url = self.url.clone();
@@ -274,11 +280,10 @@ impl Transfer<'_> {
         fs::metadata(&self.part).map_or(0, |m| m.len())
     }
 
-    /// Removes what must not be continued. That it cannot be removed is no second error: the next call sees it fail
-    /// the same check.
+    /// Removes a partial file that must not be resumed. A failure is ignored, because the next call detects it again.
     fn discard(&self) {
         let _ = fs::remove_file(&self.part);
-        let _ = fs::remove_file(Record::path(&self.part));
+        let _ = fs::remove_file(FetchRecord::path(&self.part));
     }
 
     fn no_response(&self, error: ureq::Error) -> FetchError {

@@ -1,23 +1,23 @@
-//! Masks onto the mixture, with or without what they leave.
+//! Applies masks to the mixture, optionally completed so that the stems sum to it.
 
 use num_complex::Complex32;
 use rayon::prelude::*;
 
-/// What becomes of the part of the mixture that no mask takes.
+/// What happens to the part of the mixture that no mask takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaskRule {
     /// It is lost, as in the reference.
     #[default]
     Plain,
-    /// It goes to all stems, most to those whose masks are largest at that time and frequency, so that the masks sum to 1:
-    /// `Mₙ' = Mₙ + wₙ·(1 − ΣM)` with `wₙ = |Mₙ|² / Σ|M|²`. Where no mask hears anything, all get the same share.
+    /// It is shared among the stems by the power of their masks at each time and frequency, so that the masks sum to 1:
+    /// `Mₙ' = Mₙ + wₙ·(1 − ΣM)` with `wₙ = |Mₙ|² / Σ|M|²`. Where all masks are 0, all stems get the same share.
     Complete,
 }
 
 /// Bins handled by one task.
 const BLOCK: usize = 1 << 14;
 
-/// Turns `masks` [stems, frames, (f s)] into the stems' spectra: each mask times `spec` [frames, (f s)], after `rule`.
+/// Replaces `masks` [stems, frames, (f s)] by the stems' spectra: each mask, adjusted by `rule`, times `spec` [frames, (f s)].
 pub(super) fn apply(rule: MaskRule, spec: &[Complex32], masks: &mut [Complex32], stems: usize) {
     // The stems' rows, cut into blocks of bins so that a task sees all stems of its bins.
     let mut blocks: Vec<(&[Complex32], Vec<&mut [Complex32]>)> =
@@ -53,7 +53,7 @@ fn complete(masks: &mut [&mut [Complex32]], i: usize) {
     let rest = Complex32::new(1.0, 0.0) - sum;
     let even = 1.0 / masks.len() as f32;
     for mask in masks {
-        // Below the smallest normal number the quotient means nothing.
+        // Below the smallest normal number the quotient is meaningless.
         let weight = if power > f32::MIN_POSITIVE { mask[i].norm_sqr() / power } else { even };
         mask[i] += rest * weight;
     }
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_goes_where_the_masks_heard_it() {
+    fn completion_follows_the_power_of_the_masks() {
         let mut stems = [c(0.3, 0.0), c(0.0, 0.0)];
         apply(MaskRule::Complete, &[c(1.0, 0.0)], &mut stems, 2);
         assert_eq!(stems, [c(1.0, 0.0), c(0.0, 0.0)]);

@@ -1,37 +1,37 @@
-//! The network in whichever form runs best: fused kernels on the CPU, candle for the rest.
+//! The network on its backend: fused kernels on the CPU where they support it, else candle.
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
 use super::LoadError;
-use super::arithmetic::{Arithmetic, fused};
-use super::on_device::DeviceChunk;
+use super::device_chunk::DevicePipeline;
+use super::precision::{ResolvedPrecision, fused};
 use crate::kernels::{ENV, Pool};
 use crate::model::architecture::Architecture;
 use crate::model::device::device_name;
-use crate::model::fused::{FusedRoformer, uncovered};
+use crate::model::fused::{FusedRoformer, unsupported_feature};
 use crate::model::precision::Precision;
 use crate::model::roformer::Roformer;
 
 /// A network ready to run.
 pub(super) enum Network {
-    /// candle, on any device.
+    /// candle on any device.
     Candle {
         /// The network.
         network: Box<Roformer>,
-        /// Why it is not the kernels.
+        /// Why the fused kernels are not used.
         reason: String,
-        /// Where the whole chunk runs on its device.
-        chunk: Option<Box<DeviceChunk>>,
+        /// Transforms and masks on the device, if the whole chunk runs there.
+        pipeline: Option<Box<DevicePipeline>>,
     },
-    /// The fused kernels, and what they compute in.
-    Fused(Box<FusedRoformer>, Arithmetic),
+    /// The fused kernels and their precision.
+    Fused(Box<FusedRoformer>, ResolvedPrecision),
 }
 
 /// The number type of candle's matrix products.
 fn number_type(precision: Precision) -> DType {
     match precision {
-        // Half precision has been proven on no GPU yet.
+        // Half precision has not been verified on a GPU yet.
         Precision::Auto | Precision::F32 => DType::F32,
         Precision::F16 => DType::F16,
         Precision::Bf16 => DType::BF16,
@@ -39,7 +39,8 @@ fn number_type(precision: Precision) -> DType {
 }
 
 impl Network {
-    /// Builds `arch` from `vb` on its device, `on_device` with the rest of a chunk. `NULLSUM_KERNEL=candle` keeps the kernels out.
+    /// Builds `arch` from `vb` on its device. With `on_device`, transforms and masks run on the device too.
+    /// `NULLSUM_KERNEL=candle` disables the fused kernels.
     pub fn new(
         arch: &Architecture,
         vb: VarBuilder,
@@ -49,40 +50,43 @@ impl Network {
     ) -> Result<Self, LoadError> {
         let candle_wanted =
             on_device || std::env::var(ENV).is_ok_and(|name| name.eq_ignore_ascii_case("candle"));
-        let reason = match uncovered(arch) {
+        let reason = match unsupported_feature(arch) {
             _ if !vb.device().is_cpu() => Some("not on the CPU".to_owned()),
             _ if candle_wanted => Some("asked for".to_owned()),
             option => option.map(|option| format!("no fused kernels for {option}")),
         };
         match reason {
             None => {
-                let (network, arithmetic) = fused(arch, &vb, pool, precision)?;
-                Ok(Self::Fused(Box::new(network), arithmetic))
+                let (network, precision) = fused(arch, &vb, pool, precision)?;
+                Ok(Self::Fused(Box::new(network), precision))
             }
             Some(reason) => {
                 let vb = vb.to_dtype(number_type(precision));
                 let network = Box::new(Roformer::new(arch, vb)?);
-                let chunk =
-                    if on_device { Some(Box::new(DeviceChunk::new(arch, network.device())?)) } else { None };
-                Ok(Self::Candle { network, reason, chunk })
+                let pipeline = if on_device {
+                    Some(Box::new(DevicePipeline::new(arch, network.device())?))
+                } else {
+                    None
+                };
+                Ok(Self::Candle { network, reason, pipeline })
             }
         }
     }
 
-    /// What runs a whole chunk on the device, if anything does, and the network for it.
-    pub fn on_device(&mut self) -> Option<(&mut DeviceChunk, &Roformer)> {
+    /// The device pipeline and the network, if whole chunks run on the device.
+    pub fn device_pipeline(&mut self) -> Option<(&mut DevicePipeline, &Roformer)> {
         match self {
-            Self::Candle { network, chunk: Some(chunk), .. } => Some((chunk, network)),
+            Self::Candle { network, pipeline: Some(pipeline), .. } => Some((pipeline, network)),
             _ => None,
         }
     }
 
-    /// Whether whole chunks run where the network does.
+    /// Whether whole chunks run on the network's device.
     pub fn is_on_device(&self) -> bool {
-        matches!(self, Self::Candle { chunk: Some(_), .. })
+        matches!(self, Self::Candle { pipeline: Some(_), .. })
     }
 
-    /// Whether that is a GPU.
+    /// Whether the device is a GPU.
     pub fn is_on_gpu(&self) -> bool {
         matches!(self, Self::Candle { network, .. } if !network.device().is_cpu())
     }
@@ -95,7 +99,7 @@ impl Network {
         }
     }
 
-    /// What computes.
+    /// Name of the backend: an instruction set, or `candle` with the reason.
     pub fn kernel(&self) -> String {
         match self {
             Self::Candle { reason, .. } => format!("candle ({reason})"),
@@ -103,15 +107,15 @@ impl Network {
         }
     }
 
-    /// What its products are computed in.
-    pub fn arithmetic(&self) -> Arithmetic {
+    /// Precision of the matrix products.
+    pub fn precision(&self) -> ResolvedPrecision {
         match self {
             Self::Candle { network, .. } => match network.number_type() {
                 DType::F16 => Precision::F16.into(),
                 DType::BF16 => Precision::Bf16.into(),
                 _ => Precision::F32.into(),
             },
-            Self::Fused(_, arithmetic) => *arithmetic,
+            Self::Fused(_, precision) => *precision,
         }
     }
 

@@ -1,4 +1,4 @@
-//! What comes out of a sound file of every kind.
+//! Decoding of every file type.
 
 use nullsum::audio::{Decoder, Planar, SourceFormat};
 use nullsum::dsp::snr_db;
@@ -163,7 +163,7 @@ fn non_finite_samples_are_handed_out_and_counted() {
 }
 
 #[test]
-fn encoded_files_give_the_tone_in_place_and_in_length() {
+fn compressed_files_keep_position_and_length() {
     // file, container, codec, rate, samples, lowest SNR in dB
     let table = [
         ("tone.mp3", "MP3", "MP3", 44_100, 11_025, 25.0),

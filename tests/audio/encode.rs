@@ -1,4 +1,4 @@
-//! What is written, and that it is what was given.
+//! Written files hold the samples that were given.
 
 use std::path::Path;
 use std::process::Command;
@@ -192,7 +192,7 @@ fn saturated_samples_are_counted_and_float_keeps_them() {
 }
 
 #[test]
-fn nothing_stays_behind_and_nothing_is_seen_before_the_end() {
+fn unfinished_files_are_invisible_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("stem – ドラム.flac");
     let names = || std::fs::read_dir(folder.path()).unwrap().count();

@@ -1,4 +1,4 @@
-//! Broken and hostile inputs: each a clear error or a correct result, never a panic, never a huge allocation.
+//! Broken and hostile inputs give a clear error or a correct result, never a panic or a huge allocation.
 
 use std::io::Cursor;
 use std::path::Path;
@@ -67,7 +67,7 @@ fn every_broken_header_is_an_error_that_says_why() {
 }
 
 #[test]
-fn paths_that_are_no_files_are_errors() {
+fn paths_that_are_not_files_are_errors() {
     let folder = tempfile::tempdir().unwrap();
     let error = |path: &Path| Decoder::open(path).err().unwrap();
     assert!(matches!(error(folder.path()), AudioError::NotAFile { kind: "a folder", .. }));

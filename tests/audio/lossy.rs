@@ -1,4 +1,4 @@
-//! Lossy files whose headers know less than their streams, and streams with a part missing.
+//! Lossy files with incomplete headers, and streams with a missing part.
 
 use nullsum::audio::Decoder;
 
@@ -12,7 +12,7 @@ fn silent_frame(index: u8, kbits: usize) -> Vec<u8> {
 }
 
 #[test]
-fn an_mp3_without_a_tag_is_as_long_as_its_frames_whatever_its_first_ones_promise() {
+fn an_mp3_without_a_tag_is_as_long_as_its_frames() {
     let loud = silent_frame(14, 320).repeat(30);
     let bytes = [loud, silent_frame(1, 32).repeat(300)].concat();
     let (_folder, path) = file("song.mp3", &bytes);
@@ -23,7 +23,7 @@ fn an_mp3_without_a_tag_is_as_long_as_its_frames_whatever_its_first_ones_promise
 }
 
 #[test]
-fn two_mp3_in_one_file_are_both_heard() {
+fn concatenated_mp3_files_are_both_decoded() {
     let one = std::fs::read(fixture("tone.mp3")).unwrap();
     let length = decode(one.clone()).unwrap().samples();
     let both = decode([one.clone(), one].concat()).unwrap();
@@ -34,7 +34,7 @@ fn two_mp3_in_one_file_are_both_heard() {
 }
 
 #[test]
-fn an_mp4_in_fragments_is_read_to_its_end() {
+fn a_fragmented_mp4_is_read_to_its_end() {
     let whole = decode(std::fs::read(fixture("tone.m4a")).unwrap()).unwrap();
     let all = decode(std::fs::read(fixture("tone_fragments.m4a")).unwrap()).unwrap();
     assert!(all.samples() >= whole.samples(), "{} samples", all.samples());
@@ -77,7 +77,7 @@ fn page(packet: &[u8], kind: u8, granule: u64, sequence: u32) -> Vec<u8> {
 }
 
 #[test]
-fn what_follows_lost_pages_of_an_ogg_file_stays_in_time() {
+fn samples_after_lost_ogg_pages_stay_in_time() {
     let original = std::fs::read(fixture("tone.opus")).unwrap();
     let whole = decode(original.clone()).unwrap();
     let packets = packets(&original);

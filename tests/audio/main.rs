@@ -1,4 +1,4 @@
-//! The audio layer against files: made in code, or a few encoded ones in `tests/fixtures/audio`.
+//! The audio layer with files built in code and a few encoded ones in `tests/fixtures/audio`.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 

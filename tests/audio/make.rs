@@ -1,11 +1,11 @@
-//! Inputs: headers and samples written byte by byte, so that every field can be wrong.
+//! Builders of input files, byte by byte, so that every field can be wrong.
 
 use std::f64::consts::TAU;
 use std::path::{Path, PathBuf};
 
 use nullsum::audio::{AudioError, Decoder, Planar};
 
-/// One WAV header; the fields are what it says, not what is true.
+/// A WAV file; the header fields need not be true.
 #[derive(Clone)]
 pub struct Wav {
     pub magic: [u8; 4],

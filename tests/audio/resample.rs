@@ -52,14 +52,14 @@ fn the_output_has_the_rounded_length_for_every_input_length() {
 }
 
 #[test]
-fn equal_rates_pass_bit_for_bit() {
+fn equal_rates_pass_through_bit_for_bit() {
     let odd = plane(vec![0.1, f32::NAN, -3.0, f32::MIN_POSITIVE]);
     let out = convert(44_100, 44_100, &odd, 3);
     assert!(out.channel(0).iter().zip(odd.channel(0)).all(|(a, b)| a.to_bits() == b.to_bits()));
 }
 
 #[test]
-fn blocks_of_any_size_give_what_one_shot_gives() {
+fn block_size_does_not_change_the_result() {
     let mut noise = Noise(7);
     let input = Planar::from_planes(vec![(0..30_000).map(|_| noise.uniform() as f32).collect(); 2]).unwrap();
     let whole = convert(48_000, 44_100, &input, 30_000);
@@ -112,7 +112,7 @@ fn sines_stay_pure() {
 }
 
 #[test]
-fn what_the_slower_rate_cannot_hold_is_stopped() {
+fn frequencies_above_the_slower_nyquist_are_removed() {
     for (from, to, hz) in [(48_000, 44_100, 22_400.0), (96_000, 44_100, 23_000.0), (96_000, 44_100, 40_000.0)]
     {
         let out = convert(from, to, &plane(sine(60_000, hz, f64::from(from), 0.5)), 8192);
@@ -157,7 +157,7 @@ fn impossible_conversions_are_refused() {
 }
 
 #[test]
-fn a_conversion_that_would_take_gigabytes_is_refused() {
+fn conversions_that_need_gigabytes_are_refused() {
     // No common divisor: blocks of a second and two.
     assert!(Resampler::new(767_999, 44_100, 2).is_ok());
     let error = Resampler::new(767_999, 44_100, 64).err().unwrap();

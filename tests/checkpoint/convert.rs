@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use nullsum::model::checkpoint::{Checkpoint, Dtype, Format};
-use nullsum::model::convert::{self, ConvertError, Precision, Report};
+use nullsum::model::convert::{self, ConversionReport, ConvertError, WeightFormat};
 
 use crate::build::{Pickle, Tensor, archive, one, six};
 
@@ -27,8 +27,8 @@ fn convert(
     source: &Checkpoint,
     config: &str,
     out: &Path,
-    precision: Precision,
-) -> Result<Report, ConvertError> {
+    precision: WeightFormat,
+) -> Result<ConversionReport, ConvertError> {
     convert::convert(source, config, out, precision, &mut || ControlFlow::Continue(()))
 }
 
@@ -40,14 +40,15 @@ fn entries(folder: &Path) -> Vec<String> {
 }
 
 #[test]
-fn converted_file_holds_the_same_numbers_and_the_configuration() {
+fn converted_file_holds_weights_and_configuration() {
     let folder = tempfile::tempdir().unwrap();
     let source = mixed();
-    for (precision, dtype, width) in [(Precision::F32, Dtype::F32, 4), (Precision::F16, Dtype::F16, 2)] {
+    for (precision, dtype, width) in [(WeightFormat::F32, Dtype::F32, 4), (WeightFormat::F16, Dtype::F16, 2)]
+    {
         let out = folder.path().join("out.safetensors");
         let report = convert(&source, CONFIG, &out, precision).unwrap();
         assert_eq!((report.tensors, report.parameters), (4, 15));
-        assert_eq!(report.left_out, ["steps"]);
+        assert_eq!(report.skipped, ["steps"]);
         assert_eq!(report.bytes, std::fs::metadata(&out).unwrap().len());
 
         let file = Checkpoint::open(&out).unwrap();
@@ -82,55 +83,55 @@ fn position_frequencies_keep_their_precision() {
     ];
     let source =
         Checkpoint::from_bytes(archive(&Pickle::new().dict(&tensors).stop(), &storages), "a.ckpt").unwrap();
-    convert(&source, CONFIG, &out, Precision::F16).unwrap();
+    convert(&source, CONFIG, &out, WeightFormat::F16).unwrap();
     let file = Checkpoint::open(&out).unwrap();
     assert_eq!(file.get(tensors[0].0).unwrap().to_f32().unwrap(), freqs);
     assert_eq!(file.get("a.weight").unwrap().dtype(), Dtype::F16);
 }
 
 #[test]
-fn weight_beyond_half_precision_is_named_and_leaves_no_file() {
+fn weight_beyond_f16_is_refused_and_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     let large = ("0", [1.0_f32, 65505.0].map(f32::to_le_bytes).concat());
     let index = Pickle::new().dict(&[("fine.w", Tensor::new("FloatStorage", "0", &[2]))]).stop();
     let source = Checkpoint::from_bytes(archive(&index, &[large]), "big.ckpt").unwrap();
-    let message = convert(&source, CONFIG, &out, Precision::F16).unwrap_err().to_string();
+    let message = convert(&source, CONFIG, &out, WeightFormat::F16).unwrap_err().to_string();
     assert!(
         message.contains("fine.w") && message.contains("6.5505e4") && message.contains("f32"),
         "{message}"
     );
     assert_eq!(entries(folder.path()), [""; 0]);
-    assert!(convert(&source, CONFIG, &out, Precision::F32).is_ok());
+    assert!(convert(&source, CONFIG, &out, WeightFormat::F32).is_ok());
 }
 
 #[test]
-fn failure_keeps_the_file_that_was_there() {
+fn failure_keeps_existing_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     std::fs::write(&out, b"precious").unwrap();
-    let message = convert(&mixed(), "model: [", &out, Precision::F32).unwrap_err().to_string();
+    let message = convert(&mixed(), "model: [", &out, WeightFormat::F32).unwrap_err().to_string();
     assert!(message.contains("configuration"), "{message}");
     let integers = one(Tensor::new("IntStorage", "0", &[6]));
     let integers = Checkpoint::from_bytes(integers, "integers.ckpt").unwrap();
-    let message = convert(&integers, CONFIG, &out, Precision::F32).unwrap_err().to_string();
+    let message = convert(&integers, CONFIG, &out, WeightFormat::F32).unwrap_err().to_string();
     assert!(message.contains("integers.ckpt") && message.contains("no weights"), "{message}");
     assert_eq!(std::fs::read(&out).unwrap(), b"precious");
     assert_eq!(entries(folder.path()).len(), 1);
 }
 
 #[test]
-fn places_that_cannot_be_written_are_named() {
+fn error_names_unwritable_path() {
     let folder = tempfile::tempdir().unwrap();
     for out in [folder.path().to_owned(), folder.path().join("missing/out.safetensors")] {
-        let message = convert(&mixed(), CONFIG, &out, Precision::F32).unwrap_err().to_string();
+        let message = convert(&mixed(), CONFIG, &out, WeightFormat::F32).unwrap_err().to_string();
         assert!(message.contains(&out.display().to_string()), "{message}");
     }
     assert_eq!(entries(folder.path()), [""; 0]);
 }
 
 #[test]
-fn stopping_leaves_no_file() {
+fn cancellation_leaves_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let mut left = 3;
     let mut stop = || {
@@ -138,7 +139,7 @@ fn stopping_leaves_no_file() {
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let out = folder.path().join("out.safetensors");
-    let error = convert::convert(&mixed(), CONFIG, &out, Precision::F32, &mut stop).unwrap_err();
+    let error = convert::convert(&mixed(), CONFIG, &out, WeightFormat::F32, &mut stop).unwrap_err();
     assert!(matches!(error, ConvertError::Cancelled), "{error}");
     assert_eq!((left, entries(folder.path())), (0, Vec::new()));
 }

@@ -1,4 +1,4 @@
-//! A folder with a tiny model of random weights, songs of noise, and the program run in it.
+//! A temporary folder with a tiny random model and songs of noise, in which the program runs.
 #![allow(clippy::unwrap_used, reason = "helpers of tests; a failure is a failed test")]
 
 use std::collections::HashMap;

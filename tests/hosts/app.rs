@@ -1,13 +1,13 @@
-//! The app, on a screen in memory.
+//! The standalone app, on a virtual screen.
 
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use crate::screen::Screen;
-use crate::torture::alone;
+use crate::stress::in_own_process;
+use crate::virtual_screen::Screen;
 
-/// Waits for `done`, and says whether it came.
-fn comes(mut done: impl FnMut() -> bool) -> bool {
+/// Waits for `done`. Returns whether it became true in time.
+fn becomes_true(mut done: impl FnMut() -> bool) -> bool {
     let start = Instant::now();
     while !done() {
         if start.elapsed() > Duration::from_secs(60) {
@@ -18,7 +18,7 @@ fn comes(mut done: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// Ends with the test, however that ends.
+/// Kills the app when the test ends, even on failure.
 struct App(Child);
 
 impl Drop for App {
@@ -30,12 +30,12 @@ impl Drop for App {
 
 #[test]
 #[ignore = "needs Xvfb; scripts/test-hosts runs it"]
-fn the_app_and_its_window_go_when_a_signal_asks() {
+fn the_app_and_its_window_close_on_a_signal() {
     let Some(path) = option_env!("CARGO_BIN_EXE_nullsum") else {
         println!("built without `standalone`: there is no app to test");
         return;
     };
-    alone(|| {
+    in_own_process(|| {
         let screen = Screen::start();
         let cache = tempfile::tempdir().unwrap();
         for signal in [libc::SIGINT, libc::SIGTERM] {
@@ -43,16 +43,16 @@ fn the_app_and_its_window_go_when_a_signal_asks() {
             let mut app =
                 App(command.args(["-b", "dummy"]).env("NULLSUM_CACHE", cache.path()).spawn().unwrap());
             let windows = || screen.whole().children().iter().filter(|(width, _)| *width > 400).count();
-            assert!(comes(|| windows() == 1), "no window");
+            assert!(becomes_true(|| windows() == 1), "no window");
             // SAFETY: a child that has not been waited for.
             unsafe { libc::kill(app.0.id().cast_signed(), signal) };
             let mut status = None;
             assert!(
-                comes(|| (status = app.0.try_wait().unwrap(), status.is_some()).1),
+                becomes_true(|| (status = app.0.try_wait().unwrap(), status.is_some()).1),
                 "signal {signal}: it stays"
             );
             assert_eq!(status.and_then(|status| status.code()), Some(128 + signal));
-            assert!(comes(|| windows() == 0), "signal {signal}: the window stays");
+            assert!(becomes_true(|| windows() == 0), "signal {signal}: the window stays");
         }
     });
 }

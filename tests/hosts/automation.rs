@@ -1,4 +1,4 @@
-//! Parameters as hosts see and automate them.
+//! Parameters as hosts read and automate them.
 
 use crate::host::{Layout, OFFLINE, REALTIME, RENDER, Run, TIER, both, steady};
 use crate::play::{Blocks, assert_finite, assert_unity, play_with};
@@ -51,7 +51,7 @@ both! {
             let mut random = Random::new(11);
             let output = play_with(&mut host, &input, Blocks::random(13, 777), |host, _| {
                 for name in &names {
-                    // Offline rendering waits for the model: another test's matter.
+                    // Offline rendering waits for the model. Other tests cover it.
                     if name != RENDER {
                         host.set(name, random.below(11) as f64 / 10.0);
                     }
@@ -75,7 +75,7 @@ both! {
                     host.set("Output", 0.0);
                 }
             });
-            // Within a block, and the 20 ms that a gain takes to arrive.
+            // Within one block, plus 20 ms of gain smoothing.
             for (heard, put_in) in output[0].iter().zip(&input) {
                 assert_eq!(heard[latency..due - 512], put_in[..change - 512], "{} {layout:?}", H::FORMAT);
                 assert!(heard[due + 512 + 882..].iter().all(|x| *x == 0.0), "{} {layout:?}", H::FORMAT);

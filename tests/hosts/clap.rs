@@ -1,4 +1,4 @@
-//! The CLAP side: `clack-host`, in process, loading the shared library and unloading it with the last instance.
+//! CLAP: `clack-host` in this process. It loads the shared library, and unloads it with the last instance.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -61,11 +61,11 @@ impl HostGuiImpl for Shared {
     fn closed(&self, _was_destroyed: bool) {}
 }
 
-/// Notices on the main thread.
+/// Notifications on the main thread.
 #[derive(Default)]
 pub struct MainThread {
-    /// How often the plugin said that there is something to save.
-    unsaved: Cell<usize>,
+    /// How often the plugin called `mark_dirty`.
+    dirty: Cell<usize>,
 }
 
 impl<'a> MainThreadHandler<'a> for MainThread {}
@@ -81,11 +81,11 @@ impl HostParamsImplMainThread for MainThread {
 
 impl HostStateImpl for MainThread {
     fn mark_dirty(&self) {
-        self.unsaved.set(self.unsaved.get() + 1);
+        self.dirty.set(self.dirty.get() + 1);
     }
 }
 
-/// The types `clack-host` calls.
+/// The handler types for `clack-host`.
 pub struct Handlers;
 
 impl HostHandlers for Handlers {
@@ -102,14 +102,14 @@ impl HostHandlers for Handlers {
     }
 }
 
-/// One parameter as the plugin describes it.
+/// A parameter as the plugin describes it.
 struct Parameter {
     id: ClapId,
     minimum: f64,
     maximum: f64,
 }
 
-/// One instance in `clack-host`.
+/// An instance in `clack-host`.
 pub struct Clap {
     /// Before the instance, so that it is dropped first.
     processor: Option<PluginAudioProcessor<Handlers>>,
@@ -125,7 +125,7 @@ pub struct Clap {
 }
 
 impl Clap {
-    /// An extension the plugin must have.
+    /// An extension that the plugin must have.
     pub fn extension<
         E: clack_host::extensions::Extension<ExtensionSide = clack_host::extensions::PluginExtensionSide>,
     >(
@@ -134,19 +134,19 @@ impl Clap {
         self.instance.plugin_handle().get_extension().expect("the extension")
     }
 
-    /// How often the plugin has said that there is something to save.
-    pub fn told_unsaved(&mut self) -> usize {
+    /// How often the plugin called `mark_dirty`.
+    pub fn dirty_count(&mut self) -> usize {
         if self.instance.access_shared_handler(|shared| shared.callback.swap(false, Ordering::SeqCst)) {
             self.instance.call_on_main_thread_callback();
         }
-        self.instance.access_handler(|main| main.unsaved.get())
+        self.instance.access_handler(|main| main.dirty.get())
     }
 
     fn parameter(&self, name: &str) -> &Parameter {
         self.parameters.get(name).unwrap_or_else(|| panic!("no parameter {name:?} among {:?}", self.names))
     }
 
-    /// Selects the ports of the layout, when the class has a choice.
+    /// Selects the ports of the layout, if the class offers a choice.
     fn select(&mut self) {
         let Some(configs) = self.instance.plugin_handle().get_extension::<PluginAudioPortsConfig>() else {
             return;
@@ -302,7 +302,7 @@ impl Host for Clap {
         }));
         let processor =
             self.processor.as_mut().ok_or("inactive")?.as_started_mut().map_err(|e| e.to_string())?;
-        let status = crate::watch::during(|| {
+        let status = crate::syscall_watch::during(|| {
             processor.process(
                 &inputs,
                 &mut outputs,
@@ -341,7 +341,7 @@ impl Drop for Clap {
     }
 }
 
-/// The library's entry; loaded once for as long as any instance holds it.
+/// The library's entry. It stays loaded while any instance exists.
 fn entry() -> PluginEntry {
     // SAFETY: the library is the plugin built from this source.
     unsafe { PluginEntry::load(&PLUGIN.library) }

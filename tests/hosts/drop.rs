@@ -1,17 +1,17 @@
-//! Files dropped on the editor's window, on a screen in memory. Run as the tests of `editor` are.
+//! Files dropped on the editor, on a virtual screen. Run like the tests of `editor`.
 
 use std::path::Path;
 
 use serde_json::json;
 
+use crate::drag_source::{Offer, Source, Target, list_of};
 use crate::editor::serve_until;
 use crate::host::{Layout, Run, steady};
-use crate::lives::{is_gone, threads};
+use crate::host_window::{WithEditor, both_with_editor};
+use crate::leaks::{is_gone, threads};
 use crate::models::{Kind, Models, chosen, is_loaded};
-use crate::screen::{Frame, Screen};
-use crate::shown::{WithEditor, both_with_editor};
-use crate::source::{Offer, Source, Target, list_of};
-use crate::torture::alone;
+use crate::stress::in_own_process;
+use crate::virtual_screen::{Frame, Screen};
 
 /// A host with an open editor at the corner of the screen.
 fn open<'a, H: WithEditor>(screen: &'a Screen) -> (H, Frame<'a>) {
@@ -30,17 +30,17 @@ fn target(source: &Source) -> Target {
     target
 }
 
-/// Whether the overlay is painted: its frame is of one colour where the editor has many things.
-fn invites(frame: &Frame<'_>) -> bool {
+/// Whether the drop overlay is visible: its border has one colour where the editor has many.
+fn shows_overlay(frame: &Frame<'_>) -> bool {
     let edge = frame.picture(11, 100, 1, 400);
-    // In the dark theme and the light one.
+    // In the dark and the light theme.
     edge.len() == 400
         && [[0xff, 0xb2, 0x7f], [0xd1, 0x66, 0x1f]]
             .iter()
             .any(|accent| edge.iter().all(|at| at[..3] == *accent))
 }
 
-/// Whether a line of the header says something in this colour: as much of it as a banner is large.
+/// Whether the header has a line in this colour, as large as a banner.
 fn has_banner(frame: &Frame<'_>, tint: fn([i32; 3]) -> bool) -> bool {
     let header = frame.picture(0, 0, 900, 300);
     header.iter().filter(|[b, g, r, _]| tint([*r, *g, *b].map(i32::from))).count() > 9_000
@@ -57,32 +57,32 @@ fn yellow([r, g, b]: [i32; 3]) -> bool {
 both_with_editor! {
     #[ignore = "needs Xvfb; scripts/test-hosts runs it"]
     fn files_dropped_on_the_window_are_loaded<H>() {
-        alone(|| {
+        in_own_process(|| {
             let screen = Screen::start();
             let models = Models::new();
             let (mut host, frame) = open::<H>(&screen);
             let (good, other, bad) =
-                (models.make(Kind::Good(1)), models.make(Kind::Good(2)), models.make(Kind::Missing));
+                (models.write(Kind::Good(1)), models.write(Kind::Good(2)), models.write(Kind::Missing));
             let spaced = good.with_file_name("my model, 100 %.safetensors");
             std::fs::rename(&good, &spaced).unwrap();
 
-            // What hovers shows, and goes.
+            // Hovering shows the overlay; leaving hides it.
             let source = Source::new(list_of(&[&spaced]));
             let editor = target(&source);
             source.enter(editor, Offer::Files);
-            assert!(source.moves(editor, 300, 300));
-            serve_until(&mut host, "no overlay", |_| invites(&frame));
+            assert!(source.move_over(editor, 300, 300));
+            serve_until(&mut host, "no overlay", |_| shows_overlay(&frame));
             source.leave(editor);
-            serve_until(&mut host, "the overlay stays", |_| !invites(&frame));
+            serve_until(&mut host, "the overlay stays", |_| !shows_overlay(&frame));
 
-            assert!(host.told_unsaved().is_none_or(|times| times == 0));
+            assert!(host.dirty_count().is_none_or(|times| times == 0));
             assert!(source.drag(editor, Offer::Files));
             serve_until(&mut host, "not loaded", |host| is_loaded(host, &spaced));
-            assert!(host.told_unsaved().is_none_or(|times| times == 1));
+            assert!(host.dirty_count().is_none_or(|times| times == 1));
             assert!(Source::new(list_of(&[&other])).drag(editor, Offer::FilesAmongMany));
             serve_until(&mut host, "not loaded", |host| is_loaded(host, &other));
 
-            // One that is broken, with its YAML: chosen, and not loaded; the picture says so.
+            // A damaged checkpoint with its YAML is selected and fails to load; the banner says so.
             let config = bad.with_extension("yaml");
             std::fs::write(&config, "audio: {}\n").unwrap();
             assert!(!has_banner(&frame, red) && !has_banner(&frame, yellow));
@@ -92,7 +92,7 @@ both_with_editor! {
             serve_until(&mut host, "no report", |_| has_banner(&frame, red));
             assert!(!is_loaded(&mut host, &bad));
 
-            // What is no model changes nothing, and the editor says why.
+            // A file that is not a model changes nothing; the editor says why.
             assert!(!has_banner(&frame, yellow));
             let letter = Path::new("/letter.odt");
             assert!(Source::new(list_of(&[letter])).drag(editor, Offer::Files));
@@ -105,29 +105,29 @@ both_with_editor! {
 
     #[ignore = "needs Xvfb; scripts/test-hosts runs it"]
     fn programs_that_vanish_or_talk_nonsense_in_a_drag_harm_nothing<H>() {
-        alone(|| {
+        in_own_process(|| {
             let screen = Screen::start();
             let models = Models::new();
             let (mut host, frame) = open::<H>(&screen);
-            let good = models.make(Kind::Good(1));
+            let good = models.write(Kind::Good(1));
             let new = || Source::new(list_of(&[&good]));
             let editor = target(&new());
 
-            // It vanishes while it hovers.
+            // The source vanishes while hovering.
             let source = new();
             source.enter(editor, Offer::Files);
-            assert!(source.moves(editor, 300, 300));
-            serve_until(&mut host, "no overlay", |_| invites(&frame));
+            assert!(source.move_over(editor, 300, 300));
+            serve_until(&mut host, "no overlay", |_| shows_overlay(&frame));
             drop(source);
-            serve_until(&mut host, "the overlay stays", |_| !invites(&frame));
-            // It vanishes before it says what was dropped.
+            serve_until(&mut host, "the overlay stays", |_| !shows_overlay(&frame));
+            // The source vanishes before it names the dropped files.
             let source = new();
             source.enter(editor, Offer::Files);
-            assert!(source.moves(editor, 300, 300));
-            source.lets_go(editor);
+            assert!(source.move_over(editor, 300, 300));
+            source.drop_and_ignore(editor);
             drop(source);
 
-            new().babbles(editor);
+            new().send_nonsense(editor);
             assert!(!new().drag(editor, Offer::Text), "text was taken");
             let endless = list_of(&[&good]).repeat(40_000);
             assert!(endless.len() > 1 << 20);
@@ -136,22 +136,22 @@ both_with_editor! {
             assert!(Source::new(Vec::new()).drag(editor, Offer::Files));
             assert_eq!(chosen(&mut host)["source"]["from"], "embedded");
 
-            // A drag that another one interrupts is not taken; the other one is.
+            // A drag interrupted by another one is not accepted; the other one is.
             let (first, second) = (new(), new());
             first.enter(editor, Offer::Files);
             second.enter(editor, Offer::Files);
-            assert!(!first.moves(editor, 300, 300) && second.moves(editor, 300, 300));
-            assert!(!first.drops(editor));
+            assert!(!first.move_over(editor, 300, 300) && second.move_over(editor, 300, 300));
+            assert!(!first.drop_and_serve(editor));
             drop(first);
-            assert!(second.moves(editor, 300, 300));
-            // The selection is the newest program's.
-            assert!(second.drops(editor));
+            assert!(second.move_over(editor, 300, 300));
+            // The selection belongs to the newest source.
+            assert!(second.drop_and_serve(editor));
             serve_until(&mut host, "not loaded", |host| is_loaded(host, &good));
 
-            // Nobody waits for a program that hangs.
+            // Nothing waits for a source that hangs.
             let source = new();
             source.enter(editor, Offer::Files);
-            source.lets_go(editor);
+            source.drop_and_ignore(editor);
             host.close_editor();
             assert!(is_gone("nullsum-drop"), "{:?}", threads());
         });

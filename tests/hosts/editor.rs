@@ -1,6 +1,6 @@
-//! The editor in a window of a host, on a screen in memory.
+//! The editor in a window of a host, on a virtual screen.
 //!
-//! Needs Xvfb and a software OpenGL, so it is run by `scripts/test-hosts`, or after `scripts/setup screen` by
+//! These tests need Xvfb and a software OpenGL. Run them with `scripts/test-hosts`, or after `scripts/setup screen` with
 //!
 //! ```text
 //! cargo test --features plugin --test hosts editor -- --ignored
@@ -9,17 +9,17 @@
 use std::time::{Duration, Instant};
 
 use crate::host::{Layout, Run, steady};
-use crate::lives::{is_gone, memory_mib, settled_threads, threads};
+use crate::host_window::{WithEditor, both_with_editor};
+use crate::leaks::{is_gone, memory_mib, remaining_threads, threads};
 use crate::play::Song;
-use crate::quiet::{on_the_audio_thread, watched};
-use crate::screen::Screen;
-use crate::shown::{WithEditor, both_with_editor};
 use crate::signal::grid;
-use crate::torture::alone;
+use crate::stress::in_own_process;
+use crate::syscalls::{on_an_audio_thread, watched};
+use crate::virtual_screen::Screen;
 
 const BLOCK: usize = 441;
 
-/// Does what a host's main thread does until `done`.
+/// Runs the host's main thread until `done`.
 pub fn serve_until<H: WithEditor>(host: &mut H, what: &str, mut done: impl FnMut(&mut H) -> bool) {
     let start = Instant::now();
     while !done(host) {
@@ -30,7 +30,7 @@ pub fn serve_until<H: WithEditor>(host: &mut H, what: &str, mut done: impl FnMut
     }
 }
 
-/// Opens the editor `count` times while it plays, resizes it, and closes it.
+/// Opens, resizes and closes the editor `count` times during playback.
 fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: usize) {
     for round in 0..count {
         let frame = screen.frame(1000, 700);
@@ -40,7 +40,7 @@ fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: u
             serve_until(host, "no picture", |_| frame.colors() > 8);
         }
         for (width, height) in [(760, 520), (980, 690)] {
-            let outcome = on_the_audio_thread(host, |host| {
+            let outcome = on_an_audio_thread(host, |host| {
                 song.keep_time();
                 (0..5).filter(|_| !song.block(host, BLOCK)).count()
             });
@@ -63,14 +63,14 @@ fn opens<H: WithEditor>(host: &mut H, song: &mut Song, screen: &Screen, count: u
     }
 }
 
-/// As hosts do that make an editor first and a place for it later, or on a busy machine.
+/// Some hosts create an editor first and show it later. Busy computers do the same.
 #[test]
 #[ignore = "needs Xvfb; scripts/test-hosts runs it"]
-fn a_window_that_is_shown_late_is_drawn() {
-    alone(|| {
+fn a_window_shown_late_is_drawn() {
+    in_own_process(|| {
         let screen = Screen::start();
         for pause in [400, 20, 0] {
-            // A new one: its first picture is wanted at once.
+            // A new instance, whose first frame is needed at once.
             let mut host: crate::clap::Clap = steady(Layout::Stereo);
             let frame = screen.frame(1000, 700);
             host.open_editor_late(frame.id(), Duration::from_millis(pause));
@@ -84,24 +84,24 @@ fn a_window_that_is_shown_late_is_drawn() {
 both_with_editor! {
     #[ignore = "needs Xvfb; scripts/test-hosts runs it"]
     fn a_hundred_windows_leave_no_thread_and_little_memory<H>() {
-        alone(|| {
+        in_own_process(|| {
             let screen = Screen::start();
             let mut host: H = steady(Layout::Stereo);
             host.activate(Run::live(44100, BLOCK));
             let mut song = Song::new(grid(2, 1 << 17));
             song.keep_time();
-            // Until the model has touched all the memory that it works in.
+            // Until the model has touched all its working memory.
             song.play(&mut host, BLOCK, 5.0);
-            // Libraries of the system are loaded with the first, and its caches filled.
+            // The first windows load system libraries and fill their caches.
             opens(&mut host, &mut song, &screen, 30);
-            let before = settled_threads(0, Duration::from_secs(2));
+            let before = remaining_threads(0, Duration::from_secs(2));
             let warm = memory_mib();
             opens(&mut host, &mut song, &screen, 70);
-            let after = settled_threads(before.len(), Duration::from_secs(10));
+            let after = remaining_threads(before.len(), Duration::from_secs(10));
             let end = memory_mib();
             println!("{}: {warm:.1} MiB after 30 windows, {end:.1} MiB after 70 more; threads {after:?}", H::FORMAT);
             assert_eq!(after.len(), before.len(), "{}: threads {before:?} before, {after:?} after", H::FORMAT);
-            // A window still leaves 0.1 to 0.15 MiB behind: the window's library a keyboard's layout, Mesa's software driver the rest.
+            // Opening the editor leaks 0.1 to 0.15 MiB: a keyboard layout in the window library, and the rest in Mesa's software driver.
             assert!(end < warm + 24.0, "{}: {warm:.1} MiB grew to {end:.1} MiB", H::FORMAT);
             drop(host);
             let ours = || threads().into_iter().filter(|name| name.starts_with("nullsum-")).collect::<Vec<_>>();

@@ -1,4 +1,4 @@
-//! Models that cannot be loaded, that give nothing sensible, or that are too slow, chosen while it plays.
+//! Models that cannot be loaded, produce invalid numbers, or are too slow, selected during playback.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::signal::grid;
 
 const BLOCK: usize = 441;
 
-/// A playing instance, in step with the clock.
+/// An instance that plays in real time.
 fn playing<H: Host>(prepare: impl FnOnce(&mut H)) -> (H, Song) {
     let mut host: H = steady(Layout::Stereo);
     prepare(&mut host);
@@ -21,7 +21,7 @@ fn playing<H: Host>(prepare: impl FnOnce(&mut H)) -> (H, Song) {
     (host, song)
 }
 
-/// Chooses a model while it plays.
+/// Selects a model during playback.
 fn choose<H: Host>(host: &mut H, song: &mut Song, checkpoint: &Path) {
     models::choose(host, checkpoint);
     if H::RESTORES_ANEW {
@@ -29,7 +29,7 @@ fn choose<H: Host>(host: &mut H, song: &mut Song, checkpoint: &Path) {
     }
 }
 
-/// Plays on until `done`, for a minute at most; what was heard.
+/// Plays until `done`, for at most a minute. Returns what was heard.
 fn play_until<H: Host>(
     host: &mut H,
     song: &mut Song,
@@ -47,11 +47,11 @@ fn play_until<H: Host>(
     panic!("{}: {what}: not within a minute", H::FORMAT);
 }
 
-/// Longer than the latency of the tier: what was made before was played.
+/// Longer than the tier's latency, so that earlier output was played.
 const PAST: f64 = 0.7;
 
-/// The stems of a model are heard, once what was made before was played: with one muted, the output is nowhere the input. Rendered, so that
-/// it does not depend on how busy the machine is; the first block waits until what was chosen is loaded, or has failed to.
+/// Checks that stems are audible once earlier output was played: with one muted, the output differs from the input everywhere. Rendered offline, so
+/// that the result does not depend on the load of the computer. The first block waits until the selected model is loaded, or failed to load.
 fn stems_are_heard<H: Host>(host: &mut H, song: &mut Song, what: &str) {
     host.set(RENDER, OFFLINE);
     song.hurry();
@@ -65,7 +65,7 @@ both! {
         let models = Models::new();
         let (mut host, mut song) = playing::<H>(|_| ());
         for kind in BROKEN.into_iter().chain([Kind::Huge, Kind::Good(1)]) {
-            let checkpoint = models.make(kind);
+            let checkpoint = models.write(kind);
             choose(&mut host, &mut song, &checkpoint);
             let heard = if BROKEN.contains(&kind) {
                 song.play(&mut host, BLOCK, 0.4)
@@ -83,10 +83,10 @@ both! {
         let (mut host, mut song) = playing::<H>(|host| host.set("Drums Mute", 1.0));
         stems_are_heard(&mut host, &mut song, "the first model");
         for kind in BROKEN {
-            choose(&mut host, &mut song, &models.make(kind));
+            choose(&mut host, &mut song, &models.write(kind));
             stems_are_heard(&mut host, &mut song, &format!("the model before {kind:?}"));
         }
-        let good = models.make(Kind::Good(2));
+        let good = models.write(Kind::Good(2));
         choose(&mut host, &mut song, &good);
         stems_are_heard(&mut host, &mut song, "a good model");
         assert!(is_loaded(&mut host, &good), "{}", H::FORMAT);
@@ -96,19 +96,19 @@ both! {
         let models = Models::new();
         let (mut host, mut song) = playing::<H>(|host| host.set("Drums Mute", 1.0));
         stems_are_heard(&mut host, &mut song, "the first model");
-        let huge = models.make(Kind::Huge);
+        let huge = models.write(Kind::Huge);
         choose(&mut host, &mut song, &huge);
         song.play(&mut host, BLOCK, PAST);
         assert!(is_loaded(&mut host, &huge), "{}", H::FORMAT);
-        // Whatever it makes of them: a song fails at the first sample that is no number.
+        // Whatever the model does, the song fails at the first sample that is not a number.
         song.play(&mut host, BLOCK, PAST);
-        choose(&mut host, &mut song, &models.make(Kind::Good(3)));
+        choose(&mut host, &mut song, &models.write(Kind::Good(3)));
         stems_are_heard(&mut host, &mut song, "a good model");
     }
 
     fn models_swapped_every_fifth_of_a_second_leave_no_gap<H>() {
         let models = Models::new();
-        let good: Vec<_> = (4..7).map(|number| models.make(Kind::Good(number))).collect();
+        let good: Vec<_> = (4..7).map(|number| models.write(Kind::Good(number))).collect();
         let (mut host, mut song) = playing::<H>(|_| ());
         for swap in 0..20 {
             choose(&mut host, &mut song, &good[swap % good.len()]);
@@ -119,7 +119,7 @@ both! {
         stems_are_heard(&mut host, &mut song, "the last model");
     }
 
-    /// Ten samples a hop: thousands of windows a second, which nothing keeps up with. The worker is late for ever.
+    /// Ten samples a hop need thousands of windows a second. No computer keeps up, so every window is late.
     fn a_worker_that_never_keeps_up_leaves_the_dry_signal_exact<H>() {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/bs_seed_stereo_four_stems/model.ckpt");
         let known = json!({ "rate": 44100, "chunk": 70, "frame_hop": 10, "frame": 24, "stems": ["drums", "bass", "other", "vocals"] });

@@ -1,19 +1,19 @@
-//! What the tests ask of a host, whatever the format.
+//! What the tests need of a host, for either format.
 
-/// The parameter that chooses between latency and quality.
+/// Name of the tier parameter.
 pub const TIER: &str = "Latency Tier";
 
-/// The parameter that says whether the plugin may wait for the model.
+/// Name of the parameter that says whether the plugin may wait for the model.
 pub const RENDER: &str = "Render Mode";
 
-/// How the plugin's buses are laid out, which decides the class that is loaded.
+/// Bus layout, which decides the class to load.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {
     /// `Nullsum`, stereo in and out.
     Stereo,
     /// `Nullsum`, mono in and out.
     Mono,
-    /// `Nullsum Multi`: stereo in, a stereo main output and six stereo buses of stems.
+    /// `Nullsum Multi`: stereo in, a stereo main output and six stereo stem buses.
     Multi,
 }
 
@@ -23,7 +23,7 @@ impl Layout {
         if self == Layout::Mono { 1 } else { 2 }
     }
 
-    /// Output buses, the main one among them.
+    /// Number of output buses, including the main one.
     pub fn outputs(self) -> usize {
         if self == Layout::Multi { 7 } else { 1 }
     }
@@ -34,24 +34,24 @@ impl Layout {
     }
 }
 
-/// What the host tells the plugin before it processes.
+/// What the host tells the plugin before processing.
 #[derive(Clone, Copy, Debug)]
 pub struct Run {
     /// Sample rate in Hz.
     pub rate: u32,
-    /// The largest block in samples.
+    /// Largest block in samples.
     pub block: usize,
-    /// Whether the host announces offline rendering, in the way of its format.
+    /// Whether the host announces offline rendering, as its format does.
     pub offline: bool,
 }
 
 impl Run {
-    /// Realtime processing, as far as the host says.
+    /// Announces real-time processing.
     pub fn live(rate: u32, block: usize) -> Self {
         Self { rate, block, offline: false }
     }
 
-    /// Rendering announced as offline.
+    /// Announces offline rendering.
     pub fn offline(rate: u32, block: usize) -> Self {
         Self { rate, block, offline: true }
     }
@@ -60,67 +60,67 @@ impl Run {
 /// `[bus][channel][sample]`
 pub type Buses = Vec<Vec<Vec<f32>>>;
 
-/// One instance of the plugin in a host. Parameters are found by their names and set normalised, `0..=1`.
+/// An instance of the plugin in a host. Parameters have names and normalised values, `0..=1`.
 pub trait Host: Sized {
-    /// The format, for messages.
+    /// Name of the format, for messages.
     const FORMAT: &'static str;
 
-    /// Whether it stops the plugin and starts it anew around a restored state.
+    /// Whether the host restarts the plugin around a restored state.
     const RESTORES_ANEW: bool;
 
     /// Names of the classes, in the order of the library.
     fn classes() -> Vec<String>;
 
-    /// An inactive instance with the given layout.
+    /// Creates an inactive instance.
     fn create(layout: Layout) -> Self;
 
-    /// Activates and starts processing; an active instance is stopped first.
+    /// Activates the instance and starts processing. An active instance is stopped first.
     fn activate(&mut self, run: Run);
 
-    /// Stops and deactivates.
+    /// Stops processing and deactivates.
     fn deactivate(&mut self);
 
-    /// What a host does between blocks: runs the callbacks asked for. True when the plugin has asked for a restart
-    /// since the last call; the host of the tests then restarts it with [`Host::activate`], or lets it run on.
+    /// Runs pending callbacks, as a host does between blocks. Returns whether the plugin requested a restart since the last call. The test then calls
+    /// [`Host::activate`] or ignores the request.
     fn service(&mut self) -> bool;
 
-    /// Samples of latency reported for the running activation.
+    /// Reported latency of this activation, in samples.
     fn latency(&mut self) -> usize;
 
-    /// Names, where the host tells them, and channels of the output buses.
+    /// Names, if the host provides them, and channels of the output buses.
     fn output_buses(&mut self) -> Vec<(Option<String>, usize)>;
 
     /// Names of the parameters.
     fn parameters(&mut self) -> Vec<String>;
 
-    /// Sets a parameter from the next block on, at its first sample.
+    /// Sets a parameter at the start of the next block.
     fn set(&mut self, name: &str, normalised: f64);
 
-    /// The value as the plugin states it.
+    /// The value that the plugin reports.
     fn get(&mut self, name: &str) -> f64;
 
     /// Processes one block, `input: [channel][sample]`.
     fn process(&mut self, input: &[&[f32]]) -> Result<Buses, String>;
 
-    /// The state as the plugin wrote it, without what the format wraps around.
+    /// The state as the plugin wrote it, without the format's envelope.
     fn save(&mut self) -> Vec<u8>;
 
-    /// Gives the plugin a state; false when it refuses.
+    /// Loads a state. Returns false if the plugin refuses it.
     fn load(&mut self, state: &[u8]) -> bool;
 }
 
-/// The render mode `Realtime`: a host that runs ahead of the clock isn't taken for a bounce, so nothing is waited for.
+/// Render mode `Realtime`: a host that runs faster than real time is not taken for an offline render.
 pub const REALTIME: f64 = 0.5;
 
-/// The render mode `Offline`: complete also in hosts that announce nothing, or announce it late.
+/// Render mode `Offline`: complete output even in hosts that announce rendering late or never.
 pub const OFFLINE: f64 = 1.0;
 
-/// The tier `Low`. In `Auto` the plugin may find another tier once it has measured the device, and change its latency.
+/// Tier `Low`. In `Auto`, the plugin may change the tier and its latency after measuring the computer.
 pub const LOW: f64 = 1.0 / 3.0;
-/// The tier `High`: the least work.
+/// Tier `High`: the lowest load.
 pub const HIGH: f64 = 1.0;
 
-/// An instance that neither waits nor changes its mind: realtime, tier `Low`.
+/// An instance that never waits and keeps its latency: `Realtime`, tier `Low`.
 pub fn steady<H: Host>(layout: Layout) -> H {
     let mut host = H::create(layout);
     host.set(RENDER, REALTIME);
@@ -128,14 +128,14 @@ pub fn steady<H: Host>(layout: Layout) -> H {
     host
 }
 
-/// Moves an instance to another thread. Hosts have a thread for audio and one for the rest; nothing else is done while it is away.
+/// Moves an instance to another thread. Hosts have an audio thread and a main thread; nothing else happens meanwhile.
 struct Carried<T>(T);
 
-// SAFETY: the owner waits until it is back.
+// SAFETY: the owner waits until the value is back.
 unsafe impl<T> Send for Carried<T> {}
 
-/// Runs `body` on a thread of its own.
-pub fn elsewhere<V, T: Send>(value: &mut V, body: impl FnOnce(&mut V) -> T + Send) -> T {
+/// Runs `body` on a new thread.
+pub fn on_new_thread<V, T: Send>(value: &mut V, body: impl FnOnce(&mut V) -> T + Send) -> T {
     let carried = Carried(value);
     std::thread::scope(|scope| {
         let thread = scope.spawn(move || {

@@ -1,22 +1,22 @@
-//! Where the plugin under test lies, and the folder in which it keeps what it measures.
+//! Finds the plugin under test, and gives it a cache folder.
 //!
-//! `NULLSUM_LIBRARY` names another library than the one cargo has built, such as `target/bundled/Nullsum.clap`.
+//! `NULLSUM_LIBRARY` names another library than the one that cargo built, such as `target/bundled/Nullsum.clap`.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-/// The library as cargo built it and the VST3 bundle around it.
+/// The library as cargo built it, and a VST3 bundle around it.
 pub struct Plugin {
-    /// The shared library, which is also a whole CLAP plugin.
+    /// The shared library, which is also a complete CLAP plugin.
     pub library: PathBuf,
     /// The bundle `Nullsum.vst3`.
     pub bundle: PathBuf,
 }
 
-/// Found once; also points the plugin's cache to a folder of this test run, so that no earlier run decides a tier.
+/// Initialised once. Also points the plugin's cache to a folder of this run, so that earlier runs do not influence the tier.
 pub static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
     let folder = std::env::temp_dir().join(format!("nullsum-hosts-{}", std::process::id()));
-    // An earlier process of that number may have left its own.
+    // An earlier process with the same id may have left its folder.
     let _ = std::fs::remove_dir_all(&folder);
     let library = find();
     let bundle = folder.join("Nullsum.vst3");
@@ -26,12 +26,12 @@ pub static PLUGIN: LazyLock<Plugin> = LazyLock::new(|| {
     std::os::unix::fs::symlink(&library, inside).unwrap();
     #[cfg(not(unix))]
     std::fs::copy(&library, inside).unwrap();
-    // SAFETY: the plugin, the only reader, is loaded after this, by code that comes through this lock.
+    // SAFETY: the only reader is the plugin, which is loaded after this lock is initialised.
     unsafe { std::env::set_var("NULLSUM_CACHE", folder.join("cache")) };
     Plugin { library, bundle }
 });
 
-/// Where the format has the library in a bundle, below `Contents`.
+/// Path of the library inside a bundle, below `Contents`.
 fn inside() -> String {
     let architecture = std::env::consts::ARCH;
     match std::env::consts::OS {
@@ -41,8 +41,8 @@ fn inside() -> String {
     }
 }
 
-/// Beside this executable (`deps/`) or one folder up; the newer one, since cargo copies only when it builds the
-/// library as a target of its own.
+/// Looks beside this executable (`deps/`) and one folder up, and takes the newer file: cargo copies the library only when it builds it as a target of
+/// its own.
 fn find() -> PathBuf {
     if let Some(library) = std::env::var_os("NULLSUM_LIBRARY") {
         return std::fs::canonicalize(library).expect("NULLSUM_LIBRARY names a file");

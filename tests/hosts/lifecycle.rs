@@ -1,8 +1,8 @@
-//! Instances come and go, start and stop.
+//! Instances are created and destroyed, started and stopped.
 
 use std::time::Instant;
 
-use crate::host::{Layout, Run, both, elsewhere, steady};
+use crate::host::{Layout, Run, both, on_new_thread, steady};
 use crate::play::{Blocks, assert_delayed, play};
 use crate::signal::{Random, floats};
 
@@ -73,8 +73,8 @@ both! {
             let mut other: H = steady(Layout::Stereo);
             other.activate(Run::live(44100, 64));
             for block in 0..30 {
-                // From a thread that is not the one that made the instance, as a host's audio thread does it.
-                elsewhere(&mut other, |other| {
+                // From another thread than the one that created the instance, as a host's audio thread does.
+                on_new_thread(&mut other, |other| {
                     other.set("Vocals Gain", f64::from((round + block) % 10) / 10.0);
                     other.set("Bass Gain", f64::from((round + block) % 9) / 9.0);
                     other.process(&[&[0.1; 64], &[0.1; 64]]).unwrap();

@@ -1,8 +1,7 @@
-//! The built plugin in hosts that are not ours: VST3 in `vst3-host`, CLAP in `clack-host`, in this process.
+//! The built plugin in independent hosts: VST3 in `vst3-host`, CLAP in `clack-host`, in this process.
 //!
-//! The library under test is the one cargo built beside this test (`libnullsum.so`, features `plugin`); nothing of
-//! the crate is linked in, so what is tested is what a host loads. One trait, [`host::Host`], lets every test run
-//! over both formats.
+//! The library under test is the one that cargo built beside this test (`libnullsum.so`, feature `plugin`). Nothing of the crate is linked in,
+//! so the tests see what a host loads. The trait [`host::Host`] lets every test run over both formats.
 #![cfg(feature = "plugin")]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -12,32 +11,32 @@ mod library;
 mod models;
 mod play;
 mod signal;
+mod syscall_watch;
 mod vst3;
-mod watch;
 
 mod automation;
-mod exact;
+mod conformance;
 mod faults;
 mod lifecycle;
 mod state;
 mod stems;
-mod strict;
-mod torture;
+mod stress;
+mod unity;
 
-// On a screen of X11, or with what Linux alone tells of a process.
+// These need X11, or process information that only Linux provides.
 #[cfg(target_os = "linux")]
 mod app;
+#[cfg(target_os = "linux")]
+mod drag_source;
 #[cfg(target_os = "linux")]
 mod drop;
 #[cfg(target_os = "linux")]
 mod editor;
 #[cfg(target_os = "linux")]
-mod lives;
+mod host_window;
 #[cfg(target_os = "linux")]
-mod quiet;
+mod leaks;
 #[cfg(target_os = "linux")]
-mod screen;
+mod syscalls;
 #[cfg(target_os = "linux")]
-mod shown;
-#[cfg(target_os = "linux")]
-mod source;
+mod virtual_screen;

@@ -1,4 +1,4 @@
-//! Checkpoints made from the embedded one, good and bad, and the states that choose them.
+//! Checkpoints made from the embedded one, valid and damaged, and states that select them.
 
 use std::path::{Path, PathBuf};
 
@@ -6,20 +6,20 @@ use serde_json::{Value, json};
 
 use crate::host::Host;
 
-/// The embedded checkpoint: 8 bytes of length, a header in JSON, tensors.
+/// The embedded checkpoint: 8 bytes of length, a JSON header, tensors.
 const EMBEDDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/assets/nullsum-preview.safetensors");
 
-/// A folder of checkpoints, which ends with it.
+/// A folder of checkpoints, deleted on drop.
 pub struct Models(tempfile::TempDir);
 
 /// What is wrong with a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing; equal numbers make equal files.
+    /// Nothing. Equal numbers give equal files.
     Good(u32),
     /// The end is missing.
     Truncated,
-    /// It is none.
+    /// It is not a checkpoint.
     Garbage,
     /// The header is cut off.
     Header,
@@ -29,13 +29,13 @@ pub enum Kind {
     Missing,
     /// Every weight is NaN.
     Nan,
-    /// Every weight is as large as there are.
+    /// Every weight has the largest finite value.
     Huge,
-    /// It is empty.
+    /// The file is empty.
     Empty,
 }
 
-/// Those that cannot be loaded.
+/// The kinds that cannot be loaded.
 pub const BROKEN: [Kind; 7] =
     [Kind::Truncated, Kind::Garbage, Kind::Header, Kind::Shape, Kind::Missing, Kind::Nan, Kind::Empty];
 
@@ -46,7 +46,7 @@ impl Models {
     }
 
     /// Writes a checkpoint.
-    pub fn make(&self, kind: Kind) -> PathBuf {
+    pub fn write(&self, kind: Kind) -> PathBuf {
         let path = self.0.path().join(format!("{kind:?}.safetensors").replace(['(', ')'], "_"));
         std::fs::write(&path, damaged(kind)).unwrap();
         path
@@ -76,7 +76,7 @@ fn damaged(kind: Kind) -> Vec<u8> {
         header.iter().find(|(_, tensor)| square(tensor)).map(|(name, _)| name.clone()).unwrap()
     };
     match kind {
-        // The lowest bits of a weight: another content, the same sound.
+        // Changes the lowest bits of a weight: other content, same sound.
         Kind::Good(number) => bytes[start] ^= number as u8,
         Kind::Truncated => bytes.truncate(start + (bytes.len() - start) / 2),
         Kind::Garbage => {
@@ -103,12 +103,12 @@ fn damaged(kind: Kind) -> Vec<u8> {
     bytes
 }
 
-/// Chooses a checkpoint as a restored session does; everything else of the instance stays.
+/// Selects a checkpoint as a restored project does. Nothing else of the state changes.
 pub fn choose<H: Host>(host: &mut H, checkpoint: &Path) {
     choose_known(host, checkpoint, Value::Null);
 }
 
-/// As [`choose`], with what the session knows of the model.
+/// Selects a checkpoint whose properties are `known` to the state.
 pub fn choose_known<H: Host>(host: &mut H, checkpoint: &Path, known: Value) {
     let mut state: Value = serde_json::from_slice(&host.save()).unwrap();
     let selection = json!({
@@ -121,13 +121,13 @@ pub fn choose_known<H: Host>(host: &mut H, checkpoint: &Path, known: Value) {
     assert!(host.load(state.to_string().as_bytes()), "{}: the state is refused", H::FORMAT);
 }
 
-/// What an instance says of its model.
+/// The saved model selection of an instance.
 pub fn chosen<H: Host>(host: &mut H) -> Value {
     let state: Value = serde_json::from_slice(&host.save()).unwrap();
     serde_json::from_str(state["fields"]["model"].as_str().unwrap()).unwrap()
 }
 
-/// Whether the chosen model was loaded: an instance notes what it found.
+/// Whether the selected model was loaded: an instance then saves its properties.
 pub fn is_loaded<H: Host>(host: &mut H, checkpoint: &Path) -> bool {
     let model = chosen(host);
     model["source"]["checkpoint"] == json!(checkpoint) && model["sha256"].is_string()

@@ -1,4 +1,4 @@
-//! Runs a signal through a host block by block.
+//! Runs a signal through a host, block by block.
 
 use std::time::{Duration, Instant};
 
@@ -7,9 +7,9 @@ use crate::signal::Random;
 
 /// Sizes of successive blocks.
 pub enum Blocks {
-    /// Always the same.
+    /// All equal.
     Fixed(usize),
-    /// Anything from 1 to the maximum, often one of the ends.
+    /// From 1 to the maximum, often one of the two.
     Random(Random, usize),
 }
 
@@ -32,7 +32,7 @@ impl Blocks {
     }
 }
 
-/// Plays the whole input; `before(host, position)` runs before each block.
+/// Plays the whole input. `before(host, position)` runs before each block.
 pub fn play_with<H: Host>(
     host: &mut H,
     input: &[Vec<f32>],
@@ -69,8 +69,7 @@ pub fn play_with<H: Host>(
     played
 }
 
-/// Plays up to the block in which the plugin asks for a restart, and leaves that block out. True when it did ask.
-/// `before(position)` runs before each block.
+/// Plays until the plugin requests a restart, and drops the last block. Returns whether it did. `before(position)` runs before each block.
 pub fn play_until_restart<H: Host>(
     host: &mut H,
     input: &[Vec<f32>],
@@ -96,7 +95,7 @@ pub fn play_until_restart<H: Host>(
     (played, false)
 }
 
-/// Plays the whole input with nothing between the blocks.
+/// Plays the whole input.
 pub fn play<H: Host>(host: &mut H, input: &[Vec<f32>], blocks: Blocks) -> Buses {
     play_with(host, input, blocks, |_, _| ())
 }
@@ -116,7 +115,7 @@ pub fn assert_delayed(what: &str, input: &[Vec<f32>], output: &[Vec<f32>], laten
     }
 }
 
-/// Plays a signal of `channels` and as many samples more than the latency, and fails unless it comes out later, bit for bit.
+/// Plays a signal that is longer than the latency by `samples`, and fails unless the output is the delayed input, bit for bit.
 pub fn assert_unity<H: Host>(
     what: &str,
     host: &mut H,
@@ -131,7 +130,7 @@ pub fn assert_unity<H: Host>(
     assert_delayed(what, &input, &output[0], latency);
 }
 
-/// Fails when a sample of any bus is NaN or infinite.
+/// Fails if a sample of any bus is NaN or infinite.
 pub fn assert_finite(what: &str, buses: &Buses) {
     for (bus, channels) in buses.iter().enumerate() {
         for channel in channels {
@@ -147,24 +146,24 @@ pub fn difference(a: &[Vec<f32>], b: &[Vec<f32>]) -> f32 {
     a.iter().flatten().zip(b.iter().flatten()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
 }
 
-/// A song without an end, played block by block and compared as it goes.
+/// An endless song, played block by block and checked on the way.
 pub struct Song {
-    /// [channels]: the period twice, so that any block and its delayed self are slices.
+    /// `[channel]`: the period twice, so that any block and its delayed copy are slices.
     samples: Vec<Vec<f32>>,
     period: usize,
     position: usize,
-    /// Where the plugin was started last: silence before.
+    /// Position of the last start of the plugin. Silence comes before.
     origin: usize,
-    /// When which position was due, where a clock counts.
+    /// In real time, when which position was due.
     started: Option<(Instant, usize)>,
 }
 
 /// What was heard of a part of a song.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Heard {
-    /// Blocks that were the delayed input, bit for bit.
+    /// Blocks equal to the delayed input, bit for bit.
     pub exact: usize,
-    /// Blocks that were not.
+    /// Other blocks.
     pub changed: usize,
 }
 
@@ -176,12 +175,12 @@ impl Song {
         Self { samples: period, period: length, position: 0, origin: 0, started: None }
     }
 
-    /// The plugin begins anew here.
+    /// The plugin restarts here.
     pub fn restart(&mut self) {
         self.origin = self.position;
     }
 
-    /// As fast as it goes, again.
+    /// Plays at full speed again.
     pub fn hurry(&mut self) {
         self.started = None;
     }
@@ -191,12 +190,12 @@ impl Song {
         self.position
     }
 
-    /// From now on in step with a clock, as a sound card would.
+    /// Plays in real time from now on, as a sound card would.
     pub fn keep_time(&mut self) {
         self.started = Some((Instant::now(), self.position));
     }
 
-    /// Plays a block. Whether it was the delayed input; what is no number, or louder than any mix of it, is an error.
+    /// Plays a block. Returns whether it was the delayed input. Fails on a sample that is not a number or louder than any mix.
     pub fn block<H: Host>(&mut self, host: &mut H, size: usize) -> bool {
         if let Some((started, from)) = self.started {
             let due = started + Duration::from_micros((self.position - from) as u64 * 1_000_000 / 44100);

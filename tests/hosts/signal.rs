@@ -1,15 +1,15 @@
-//! Test signals, the same in every run.
+//! Test signals, equal in every run.
 
-/// A small generator of uniform 32-bit numbers (xorshift).
+/// A generator of uniform 32-bit numbers (xorshift).
 pub struct Random(u64);
 
 impl Random {
-    /// Any seed; equal seeds give equal numbers.
+    /// Equal seeds give equal numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
     }
 
-    /// Uniform over all of `u32`.
+    /// Uniform over `u32`.
     pub fn next(&mut self) -> u32 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -23,7 +23,7 @@ impl Random {
     }
 }
 
-/// Floats of many magnitudes, up to ±2: any rounding on the way shows.
+/// Floats of many magnitudes, up to ±2, so that any rounding shows.
 pub fn floats(channels: usize, samples: usize) -> Vec<Vec<f32>> {
     (0..channels)
         .map(|channel| {
@@ -38,7 +38,7 @@ pub fn floats(channels: usize, samples: usize) -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// Multiples of 2⁻²³ within ±0.5, as 24-bit files hold them: tones and a little noise.
+/// Multiples of 2⁻²³ within ±0.5, as 24-bit files hold them: tones with a little noise.
 pub fn grid(channels: usize, samples: usize) -> Vec<Vec<f32>> {
     (0..channels)
         .map(|channel| {
@@ -56,7 +56,7 @@ pub fn grid(channels: usize, samples: usize) -> Vec<Vec<f32>> {
         .collect()
 }
 
-/// Silence but for one sample of `height` at `position`.
+/// Silence with one sample of `height` at `position`.
 pub fn impulse(channels: usize, samples: usize, position: usize, height: f32) -> Vec<Vec<f32>> {
     let mut channel = vec![0.0; samples];
     channel[position] = height;

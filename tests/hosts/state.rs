@@ -1,4 +1,4 @@
-//! State: saved, restored, damaged, from the future.
+//! State: saved, restored, damaged, from later versions.
 
 use serde_json::{Value, json};
 
@@ -6,16 +6,16 @@ use crate::host::{Host, LOW, Layout, REALTIME, RENDER, Run, TIER, both};
 use crate::play::{Blocks, assert_delayed, assert_finite, play};
 use crate::signal::{Random, floats};
 
-/// Plays something through and fails unless every sample is a number.
-fn still_works<H: Host>(host: &mut H, what: &str) {
+/// Plays a signal and fails unless every sample is a number.
+fn check_still_works<H: Host>(host: &mut H, what: &str) {
     host.set(RENDER, REALTIME);
     host.activate(Run::live(44100, 256));
     let input = floats(2, 4000);
     assert_finite(what, &play(host, &input, Blocks::Fixed(256)));
 }
 
-/// A state with nothing at its default, as JSON.
-fn changed<H: Host>() -> (H, Value) {
+/// A state in which nothing has its default value, as JSON.
+fn non_default_state<H: Host>() -> (H, Value) {
     let mut host = H::create(Layout::Stereo);
     for (name, value) in
         [("Vocals Gain", 0.25), ("Drums Solo", 1.0), ("Bass Pan", 0.75), ("Mix", 0.5), (TIER, 1.0)]
@@ -28,7 +28,7 @@ fn changed<H: Host>() -> (H, Value) {
 
 both! {
     fn state_survives_save_and_restore<H>() {
-        let (mut host, state) = changed::<H>();
+        let (mut host, state) = non_default_state::<H>();
         let saved = host.save();
         for active in [false, true] {
             let mut restored = H::create(Layout::Stereo);
@@ -39,14 +39,14 @@ both! {
             for name in host.parameters() {
                 assert_eq!(host.get(&name), restored.get(&name), "{}: {name}, active {active}", H::FORMAT);
             }
-            // An instance at work learns facts about its model and keeps them too.
+            // A running instance adds properties of its model, and keeps them.
             let again: Value = serde_json::from_slice(&restored.save()).unwrap();
             assert_eq!((&again["params"], &again["version"]), (&state["params"], &state["version"]));
         }
     }
 
     fn state_crosses_between_the_classes<H>() {
-        let (mut host, _) = changed::<H>();
+        let (mut host, _) = non_default_state::<H>();
         let mut multi = H::create(Layout::Multi);
         assert!(multi.load(&host.save()));
         for name in host.parameters() {
@@ -63,7 +63,7 @@ both! {
         };
         host.activate(Run::live(44100, 512));
         assert!(host.load(&default));
-        // A host may or may not restart the plugin around a restored state; the delay begins anew with either.
+        // A host may or may not restart the plugin around a restored state. The delay begins again in either case.
         let latency = host.latency();
         let input = floats(2, latency + 9000);
         let output = play(&mut host, &input, Blocks::Fixed(512));
@@ -71,7 +71,7 @@ both! {
     }
 
     fn damaged_state_is_refused_or_ignored<H>() {
-        let (mut host, _) = changed::<H>();
+        let (mut host, _) = non_default_state::<H>();
         let saved = host.save();
         let mut random = Random::new(31);
         let mut states: Vec<Vec<u8>> = vec![
@@ -102,12 +102,12 @@ both! {
             for state in &states {
                 victim.load(state);
             }
-            still_works(&mut victim, H::FORMAT);
+            check_still_works(&mut victim, H::FORMAT);
         }
     }
 
     fn truncated_state_is_refused<H>() {
-        let (mut host, _) = changed::<H>();
+        let (mut host, _) = non_default_state::<H>();
         let saved = host.save();
         let mut victim = H::create(Layout::Stereo);
         let before = victim.save();
@@ -116,13 +116,13 @@ both! {
     }
 
     fn state_of_a_future_version_loads_what_is_known<H>() {
-        let (mut host, mut state) = changed::<H>();
+        let (mut host, mut state) = non_default_state::<H>();
         state["version"] = json!("99.0.0");
         state["a future section"] = json!({ "deep": [1, 2, { "er": null }] });
         state["params"]["a_future_parameter"] = json!({ "f32": 0.5 });
         state["fields"]["a_future_field"] = json!("{\"x\":1}");
         for (_, field) in state["fields"].as_object_mut().unwrap() {
-            // Fields hold JSON in a string; known ones may gain keys.
+            // Fields hold JSON in a string. Known ones may gain keys.
             if let Ok(Value::Object(mut object)) = serde_json::from_str(field.as_str().unwrap_or("null")) {
                 object.insert("a future key".into(), json!(["?"]));
                 *field = json!(Value::Object(object).to_string());
@@ -133,11 +133,11 @@ both! {
         for name in host.parameters() {
             assert_eq!(host.get(&name), restored.get(&name), "{}: {name}", H::FORMAT);
         }
-        still_works(&mut restored, H::FORMAT);
+        check_still_works(&mut restored, H::FORMAT);
     }
 
     fn wrong_types_and_values_in_the_state_do_no_harm<H>() {
-        let (_, state) = changed::<H>();
+        let (_, state) = non_default_state::<H>();
         let wrong = [
             json!(null),
             json!("text"),
@@ -160,6 +160,6 @@ both! {
                 }
             }
         }
-        still_works(&mut victim, H::FORMAT);
+        check_still_works(&mut victim, H::FORMAT);
     }
 }

@@ -1,16 +1,16 @@
-//! With the model at work, rendering offline at its own rate.
+//! Offline rendering with the model, at the model's sample rate.
 
 use crate::host::{Buses, HIGH, Host, LOW, Layout, OFFLINE, RENDER, Run, TIER, both};
 use crate::play::{Blocks, assert_delayed, assert_finite, difference, play};
 use crate::signal::grid;
 
-/// Seconds of music rendered: several windows of the embedded model.
+/// Seconds of music to render: several windows of the embedded model.
 const SECONDS: usize = 4;
 
-/// Renders a passage at 44.1 kHz after `prepare` and returns it aligned, latency cut off.
+/// Renders at 44.1 kHz after `prepare`. Returns the aligned output, without the latency.
 fn render<H: Host>(layout: Layout, block: usize, prepare: impl FnOnce(&mut H)) -> (Vec<Vec<f32>>, Buses) {
     let mut host = H::create(layout);
-    // The least work; what is asked here holds in every tier.
+    // The lowest load. The results hold in every tier.
     host.set(TIER, HIGH);
     prepare(&mut host);
     host.activate(Run::offline(44100, block));
@@ -26,7 +26,7 @@ fn render<H: Host>(layout: Layout, block: usize, prepare: impl FnOnce(&mut H)) -
     (music, output)
 }
 
-/// Renders, whatever the host says, with a switch on.
+/// Renders with a switch on, in render mode `Offline`.
 fn offline_with<H: Host>(host: &mut H, switch: &str) {
     host.set(RENDER, OFFLINE);
     host.set(switch, 1.0);
@@ -101,7 +101,7 @@ both! {
     }
 
     fn rendering_announced_by_the_host_alone_is_complete<H>() {
-        // The render mode stays at `Auto`: what counts is what the host says and how fast it runs.
+        // Render mode stays `Auto`: what the host announces and how fast it calls decide.
         let low = |host: &mut H| host.set(TIER, LOW);
         let (_, announced) = render::<H>(Layout::Stereo, 512, |host| {
             low(host);

@@ -1,4 +1,4 @@
-//! The VST3 side: `vst3-host`, in process, loading a bundle and unloading it with the last instance.
+//! VST3: `vst3-host` in this process. It loads the bundle, and unloads it with the last instance.
 
 use std::collections::HashMap;
 
@@ -9,14 +9,14 @@ use vst3_host::plugin::{Plugin, ProcessMode};
 use crate::host::{Buses, Host, Layout, Run};
 use crate::library::PLUGIN;
 
-/// The class ids of the two classes, which sessions refer to for ever.
+/// Class ids, which projects refer to for ever.
 const STEREO: &[u8; 16] = b"NullsumStereo001";
 const MULTI: &[u8; 16] = b"NullsumMulti0001";
 
-/// What `vst3-host` wraps around a component's state.
+/// The envelope that `vst3-host` puts around a component's state.
 const ENVELOPE: &[u8; 16] = b"VST3HOST_STATE\0\0";
 
-/// One instance in `vst3-host`.
+/// An instance in `vst3-host`.
 pub struct Vst3 {
     pub plugin: Plugin,
     /// Parameter ids by name.
@@ -26,15 +26,15 @@ pub struct Vst3 {
 }
 
 impl Vst3 {
-    /// Switches all buses of stems on or off, as a host does whose user routes only the main output.
+    /// Switches all stem buses on or off, as a host does whose user only routes the main output.
     pub fn set_stem_buses_active(&mut self, active: bool) {
         for bus in 1..7 {
             self.plugin.set_bus_active(MediaType::Audio, BusDirection::Output, bus, active).unwrap();
         }
     }
 
-    /// Reads the latency anew as long as the plugin reports a change: `vst3-host` asks for it only before
-    /// activation and on `restartComponent(kLatencyChanged)`.
+    /// Reads the latency again until the plugin reports no more change. `vst3-host` reads it only before activation and on
+    /// `restartComponent(kLatencyChanged)`.
     fn settle(&mut self) {
         for _ in 0..4 {
             if !self.plugin.service_host_requests().unwrap().latency_changed() {
@@ -89,7 +89,7 @@ impl Host for Vst3 {
     }
 
     fn output_buses(&mut self) -> Vec<(Option<String>, usize)> {
-        // `vst3-host` tells the names of the buses of a library's first class only.
+        // `vst3-host` knows the bus names of a library's first class only.
         let layout = self.plugin.audio_bus_layout().unwrap();
         layout.outputs.iter().map(|bus| (None, bus.channel_count)).collect()
     }
@@ -123,7 +123,7 @@ impl Host for Vst3 {
             channel.clear();
             channel.resize(samples, f32::NAN);
         }
-        crate::watch::during(|| self.plugin.process_bus_audio(&mut buffers))
+        crate::syscall_watch::during(|| self.plugin.process_bus_audio(&mut buffers))
             .map_err(|error| error.to_string())?;
         let output = buffers.outputs.iter().map(|bus| bus.channels.clone()).collect();
         self.buffers = Some(buffers);
@@ -144,7 +144,7 @@ impl Host for Vst3 {
     }
 }
 
-/// An instance of the class with this id.
+/// Loads an instance of the class with this id.
 fn load(id: &[u8; 16]) -> Plugin {
     let mut host = Vst3Host::builder().sample_rate(48000.0).block_size(512).build().unwrap();
     let hex: String = id.iter().map(|byte| format!("{byte:02X}")).collect();

@@ -1,4 +1,4 @@
-//! The mathematics in f64, written for plainness.
+//! The mathematics in f64, written for readability.
 
 /// A small generator (splitmix64), so that the tests need no crate and repeat exactly.
 pub struct Random(u64);

@@ -1,8 +1,8 @@
-//! Which kernels are tested.
+//! Targets under test.
 
 use nullsum::kernels::Target;
 
-/// What this processor can run; `NULLSUM_TEST_ISA=avx512,amx` keeps to some, where an emulator runs the tests.
+/// All targets this processor can run. `NULLSUM_TEST_ISA=avx512,amx` restricts them, for runs under an emulator.
 pub fn targets() -> Vec<Target> {
     let wanted = std::env::var("NULLSUM_TEST_ISA").unwrap_or_default();
     let named = |target: &Target| wanted.split(',').any(|name| name == target.isa.name());

@@ -1,4 +1,4 @@
-//! Development tasks of the project, run as `cargo xtask <task>`.
+//! Build and packaging tasks, run as `cargo xtask <task>`.
 
 mod notices;
 
@@ -13,12 +13,12 @@ const USAGE: &str = "\
 cargo xtask <task>
 
   bundle [nullsum] [--release] [cargo build options]
-          build plugin and app into target/bundled: Nullsum.vst3, Nullsum.clap, Nullsum
+          build the plugins and the app into target/bundled: Nullsum.vst3, Nullsum.clap, Nullsum
   install [cargo build options]
-          bundle for release and put both plugins where hosts look for a user's own
-  dist    build the command line for release and lay it out with licences, documents and shell completions in target/dist";
+          bundle in release mode and copy both plugins to the user's plugin folders
+  dist    build the command line in release mode and collect it with licences, documents and shell completions in target/dist";
 
-/// Shells that `nullsum-cli completions` knows, with the file name each wants.
+/// Shells that `nullsum-cli completions` supports, with the file name that each expects.
 const COMPLETIONS: [(&str, &str); 4] = [
     ("bash", "nullsum-cli.bash"),
     ("zsh", "_nullsum-cli"),
@@ -45,24 +45,24 @@ fn main() -> Result<()> {
     }
 }
 
-/// Builds the plugin's formats with the framework's own bundler, with the features that make it a plugin.
+/// Builds plugins and app with the framework's bundler.
 fn bundle(task: &str, options: Vec<String>) -> Result<()> {
     let mut options = without_package(options)?;
     let wants_plugin = |option: &String| option.split([',', '=', ' ']).any(|feature| feature == "plugin");
     if !options.iter().any(wants_plugin) {
-        // The app needs the system's audio headers on Linux; a plugin alone can be had with `--features plugin`.
+        // On Linux the app needs the system's audio headers. `--features plugin` builds only the plugins, which do not.
         options.extend(["--features".into(), "plugin,standalone".into()]);
     }
     let (root, target) = (root_folder()?, target_folder()?);
     let bundled = target.join("bundled");
-    // What is bundled is what is built now, or nothing.
-    for file in built(task, &options) {
+    // Remove older builds first: the bundler would take them if this build did not produce a file.
+    for file in build_outputs(task, &options) {
         remove(&target.join(file))?;
     }
     for file in ["Nullsum.vst3", "Nullsum.clap", "Nullsum.app", "Nullsum.exe", "Nullsum"] {
         remove(&bundled.join(file))?;
     }
-    // The bundler takes the package first.
+    // The bundler expects the package as its first argument.
     let arguments = [task, "nullsum"].map(String::from).into_iter().chain(options.iter().cloned());
     nice_plug_xtask::main_with_args("cargo xtask", arguments)?;
     for document in ["LICENSE", "assets/MODEL_CARD.md"] {
@@ -71,7 +71,7 @@ fn bundle(task: &str, options: Vec<String>) -> Result<()> {
     notices::write(&bundled.join("THIRD_PARTY.txt"), root, &options)
 }
 
-/// The options but for the package, wherever and however it is named: there is one that can be bundled.
+/// Removes the package from the options, in any position and form, since only one package can be bundled.
 fn without_package(options: Vec<String>) -> Result<Vec<String>> {
     let mut rest = options.into_iter().peekable();
     let mut packages: Vec<String> = rest.next_if(|word| !word.starts_with('-')).into_iter().collect();
@@ -82,7 +82,7 @@ fn without_package(options: Vec<String>) -> Result<Vec<String>> {
         } else if let Some(name) = option.strip_prefix("--package=") {
             packages.push(name.to_owned());
         } else {
-            // The bundler knows no other name of it.
+            // The bundler does not know the short form.
             others.push(if option == "-r" { "--release".to_owned() } else { option });
         }
     }
@@ -92,9 +92,9 @@ fn without_package(options: Vec<String>) -> Result<Vec<String>> {
     }
 }
 
-/// Where the bundler looks below the target folder for app and library. It takes what lies there, whether this build made it or another.
-fn built(task: &str, options: &[String]) -> Vec<PathBuf> {
-    let first = |option| notices::chosen(options, &[option]).into_iter().next();
+/// Files below the target folder that the bundler takes, relative to it.
+fn build_outputs(task: &str, options: &[String]) -> Vec<PathBuf> {
+    let first = |option| notices::option_values(options, &[option]).into_iter().next();
     let targets = match task {
         "bundle-universal" => ["x86_64-apple-darwin", "aarch64-apple-darwin"].map(String::from).to_vec(),
         _ => vec![first("--target").unwrap_or_default()],
@@ -124,20 +124,20 @@ fn install(mut options: Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Puts a plugin into the user's folder, whole or not at all. A host may have the old one open: it is moved, not written over.
+/// Replaces a plugin in the user's folder completely or not at all. The old one is moved away rather than overwritten, since a host may have it open.
 fn replace(from: &Path, folder: &Path, plugin: &str) -> Result<()> {
-    fs::create_dir_all(folder).with_context(|| format!("{} cannot be made", folder.display()))?;
+    fs::create_dir_all(folder).with_context(|| format!("could not create {}", folder.display()))?;
     let to = folder.join(plugin);
     let new = folder.join(format!(".{plugin}.new"));
     let old = folder.join(format!(".{plugin}.{}.old", process::id()));
     remove(&new)?;
     let swapped = copy_all(from, &new).and_then(|()| swap(&new, &to, &old));
     if swapped.is_err() {
-        // The first error is the one to tell.
+        // Report the first error, not a failure to clean up.
         let _ = remove(&new);
     }
     swapped?;
-    // Those of earlier installations too: a host that has ended since may have held them.
+    // Also removes leftovers of earlier installations, which a host may have kept open until now.
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         if name.starts_with(&format!(".{plugin}."))
@@ -150,16 +150,16 @@ fn replace(from: &Path, folder: &Path, plugin: &str) -> Result<()> {
     Ok(())
 }
 
-/// Renames `new` to `to`, and what was there to `old`; on failure what was there is there again.
+/// Renames `to` to `old` and `new` to `to`. Restores `to` on failure.
 fn swap(new: &Path, to: &Path, old: &Path) -> Result<()> {
     let had = to.symlink_metadata().is_ok();
     if had {
-        fs::rename(to, old).with_context(|| format!("{} cannot be replaced", to.display()))?;
+        fs::rename(to, old).with_context(|| format!("could not replace {}", to.display()))?;
     }
-    let renamed = fs::rename(new, to).with_context(|| format!("{} cannot be written", to.display()));
+    let renamed = fs::rename(new, to).with_context(|| format!("could not write {}", to.display()));
     if renamed.is_err() && had {
         fs::rename(old, to)
-            .with_context(|| format!("{} cannot be put back; it is {}", to.display(), old.display()))?;
+            .with_context(|| format!("could not restore {}; it is now at {}", to.display(), old.display()))?;
     }
     renamed
 }
@@ -170,13 +170,13 @@ fn remove(path: &Path) -> Result<()> {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
     };
-    removed.with_context(|| format!("{} cannot be removed", path.display()))
+    removed.with_context(|| format!("could not remove {}", path.display()))
 }
 
 fn copy_all(from: &Path, to: &Path) -> Result<()> {
     if from.is_dir() {
-        fs::create_dir_all(to).with_context(|| format!("{} cannot be made", to.display()))?;
-        for entry in fs::read_dir(from).with_context(|| format!("{} cannot be read", from.display()))? {
+        fs::create_dir_all(to).with_context(|| format!("could not create {}", to.display()))?;
+        for entry in fs::read_dir(from).with_context(|| format!("could not read {}", from.display()))? {
             let entry = entry?;
             copy_all(&entry.path(), &to.join(entry.file_name()))?;
         }
@@ -184,10 +184,10 @@ fn copy_all(from: &Path, to: &Path) -> Result<()> {
     }
     fs::copy(from, to)
         .map(|_| ())
-        .with_context(|| format!("{} cannot be copied to {}", from.display(), to.display()))
+        .with_context(|| format!("could not copy {} to {}", from.display(), to.display()))
 }
 
-/// Where hosts look for the plugins of one user.
+/// Folders in which hosts look for a user's own plugins.
 mod folders {
     use std::env;
     use std::path::PathBuf;
@@ -208,23 +208,27 @@ mod folders {
     pub const CLAP: (&str, &str) = ("HOME", ".clap");
 
     pub fn of_user((variable, below): (&str, &str)) -> Result<PathBuf> {
-        let root = env::var_os(variable).with_context(|| format!("the variable {variable} is not set"))?;
+        let root = env::var_os(variable)
+            .with_context(|| format!("the environment variable {variable} is not set"))?;
         Ok(PathBuf::from(root).join(below))
     }
 }
 
 fn root_folder() -> Result<&'static Path> {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the project")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask is not inside the project")
 }
 
-/// Where cargo builds, whatever says so.
+/// Cargo's target folder, including configured ones.
 fn target_folder() -> Result<PathBuf> {
-    let metadata = notices::cargo(root_folder()?, &["metadata", "--format-version", "1", "--no-deps"])?;
+    let metadata = notices::run_cargo(root_folder()?, &["metadata", "--format-version", "1", "--no-deps"])?;
     let metadata: serde_json::Value = serde_json::from_str(&metadata)?;
-    metadata["target_directory"].as_str().map(PathBuf::from).context("cargo names no target folder")
+    metadata["target_directory"]
+        .as_str()
+        .map(PathBuf::from)
+        .context("`cargo metadata` reported no target folder")
 }
 
-/// Builds `nullsum-cli` and gathers what a user gets.
+/// Builds `nullsum-cli` and collects the files to distribute.
 fn dist() -> Result<()> {
     let (root, target) = (root_folder()?, target_folder()?);
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -232,24 +236,24 @@ fn dist() -> Result<()> {
         .current_dir(root)
         .args(["build", "--release", "--bin", "nullsum-cli"])
         .status()
-        .context("cargo does not start")?;
+        .context("could not run cargo")?;
     ensure!(status.success(), "the release build failed");
 
     let name = format!("nullsum-cli{}", env::consts::EXE_SUFFIX);
     let built = target.join("release").join(&name);
     let folder = target.join("dist").join(format!("nullsum-{}-{}", env::consts::OS, env::consts::ARCH));
     if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("{} cannot be removed", folder.display()))?;
+        fs::remove_dir_all(&folder).with_context(|| format!("could not remove {}", folder.display()))?;
     }
     let completions = folder.join("completions");
-    fs::create_dir_all(&completions).with_context(|| format!("{} cannot be made", completions.display()))?;
+    fs::create_dir_all(&completions)
+        .with_context(|| format!("could not create {}", completions.display()))?;
     let copy = |from: PathBuf, to: PathBuf| {
-        fs::copy(&from, &to)
-            .with_context(|| format!("{} cannot be copied to {}", from.display(), to.display()))
+        fs::copy(&from, &to).with_context(|| format!("could not copy {} to {}", from.display(), to.display()))
     };
     copy(built.clone(), folder.join(&name))?;
     fs::create_dir_all(folder.join("assets/screenshots"))?;
-    // Where the README looks for them.
+    // At the paths that the README links to.
     for document in [
         "README.md",
         "LICENSE",
@@ -275,7 +279,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_package_may_be_named_anywhere_or_not_at_all() {
+    fn package_option_is_removed_in_every_position() {
         let others =
             |line: &str| without_package(line.split_whitespace().map(str::to_owned).collect()).unwrap();
         for line in ["-r", "nullsum --release", "--release -p nullsum", "--package nullsum --release"] {
@@ -287,14 +291,14 @@ mod tests {
     }
 
     #[test]
-    fn a_plugin_is_replaced_whole_or_not_at_all() {
+    fn a_plugin_is_replaced_completely_or_not_at_all() {
         let folder = env::temp_dir().join(format!("nullsum-xtask-{}", process::id()));
         let (from, to) = (folder.join("built"), folder.join("user").join("A.vst3"));
         fs::create_dir_all(from.join("Contents")).unwrap();
         fs::create_dir_all(&to).unwrap();
         fs::write(from.join("Contents/A.so"), "new").unwrap();
         fs::write(to.join("stale"), "old").unwrap();
-        // A held one of an earlier installation, a torn copy.
+        // Leftovers: an old plugin of an earlier installation, and an interrupted copy.
         fs::create_dir_all(folder.join("user/.A.vst3.1.old")).unwrap();
         fs::create_dir_all(folder.join("user/.A.vst3.new/torn")).unwrap();
 
@@ -304,7 +308,7 @@ mod tests {
         assert_eq!(fs::read_to_string(to.join("Contents/A.so")).unwrap(), "new");
         assert!(!to.join("stale").exists());
         assert_eq!(fs::read_dir(folder.join("user")).unwrap().count(), 1);
-        // Where the new one cannot be written, the old one is put back.
+        // If the new plugin cannot be written, the old one is restored.
         swap(&folder.join("missing"), &to, &folder.join("user/.A.vst3.1.old")).unwrap_err();
         assert!(to.join("Contents/A.so").exists());
         fs::remove_dir_all(&folder).unwrap();

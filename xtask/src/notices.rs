@@ -1,4 +1,4 @@
-//! The licences of what a program is built from, which ask to be passed on with it.
+//! Collects the licences of all linked crates, most of which require that they are distributed with the program.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -10,23 +10,23 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-/// Beginnings of the names of files with licences and notices.
-const NAMES: [&str; 5] = ["LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE"];
+/// Prefixes of the file names of licences and notices.
+const LICENCE_PREFIXES: [&str; 5] = ["LICENSE", "LICENCE", "COPYING", "NOTICE", "UNLICENSE"];
 
-/// Writes to `file` name, licence and licence texts of every crate that goes into the program that cargo builds of the project at `root` when it gets
-/// these arguments.
+/// Writes name, licence and licence text of every linked crate to `file`. `arguments` are those of the `cargo build` in `root`.
 pub fn write(file: &Path, root: &Path, arguments: &[String]) -> Result<()> {
-    let features = chosen(arguments, &["--features", "-F"]).join(",");
-    let target = match chosen(arguments, &["--target"]).pop() {
+    let features = option_values(arguments, &["--features", "-F"]).join(",");
+    let target = match option_values(arguments, &["--target"]).pop() {
         Some(target) => target,
-        None => host()?,
+        None => host_triple()?,
     };
-    let folders = folders(root, &features, &target)?;
+    let folders = source_folders(root, &features, &target)?;
     let mut text = String::from("Nullsum is built from these crates, with thanks to their authors.\n");
     let mut texts: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (name, licence, address) in crates(root, &features, &target)? {
+    for (name, licence, address) in linked_crates(root, &features, &target)? {
         writeln!(text, "\n{name}: {licence}\n    {address}")?;
-        for licence in folders.get(&name).map(|folder| licences(folder)).transpose()?.unwrap_or_default() {
+        for licence in folders.get(&name).map(|folder| licence_texts(folder)).transpose()?.unwrap_or_default()
+        {
             let names = texts.entry(licence).or_default();
             if !names.contains(&name) {
                 names.push(name.clone());
@@ -36,11 +36,11 @@ pub fn write(file: &Path, root: &Path, arguments: &[String]) -> Result<()> {
     for (licence, names) in texts {
         write!(text, "\n{}\n{}\n\n{}\n", "=".repeat(78), names.join(", "), licence.trim())?;
     }
-    fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+    fs::write(file, text).with_context(|| format!("could not write {}", file.display()))
 }
 
 /// The values of an option, written `--option value` or `--option=value`.
-pub fn chosen(arguments: &[String], options: &[&str]) -> Vec<String> {
+pub fn option_values(arguments: &[String], options: &[&str]) -> Vec<String> {
     let mut values = Vec::new();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -53,35 +53,35 @@ pub fn chosen(arguments: &[String], options: &[&str]) -> Vec<String> {
     values
 }
 
-/// The system that programs are built for where none is named.
-fn host() -> Result<String> {
+/// The default target triple.
+fn host_triple() -> Result<String> {
     let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-    let output = Command::new(rustc).arg("-vV").output().context("rustc does not start")?;
+    let output = Command::new(rustc).arg("-vV").output().context("could not run rustc")?;
     let text = String::from_utf8(output.stdout)?;
     text.lines()
         .find_map(|line| line.strip_prefix("host: "))
         .map(str::to_owned)
-        .context("rustc names no host")
+        .context("`rustc -vV` printed no host")
 }
 
-/// What cargo prints.
-pub fn cargo(root: &Path, arguments: &[&str]) -> Result<String> {
+/// Runs cargo and returns its standard output.
+pub fn run_cargo(root: &Path, arguments: &[&str]) -> Result<String> {
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output =
-        Command::new(cargo).current_dir(root).args(arguments).output().context("cargo does not start")?;
+        Command::new(cargo).current_dir(root).args(arguments).output().context("could not run cargo")?;
     ensure!(
         output.status.success(),
-        "cargo {}: {}",
+        "cargo {} failed: {}",
         arguments.join(" "),
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// Name with version, licence and address of each crate that is linked, but for the project's own.
-fn crates(root: &Path, features: &str, target: &str) -> Result<Vec<(String, String, String)>> {
+/// Name with version, licence and repository of every linked crate outside this project.
+fn linked_crates(root: &Path, features: &str, target: &str) -> Result<Vec<(String, String, String)>> {
     let format = "{p}\t{l}\t{r}";
-    let tree = cargo(
+    let tree = run_cargo(
         root,
         &[
             "tree",
@@ -102,7 +102,7 @@ fn crates(root: &Path, features: &str, target: &str) -> Result<Vec<(String, Stri
         .filter_map(|line| {
             let mut parts = line.split('\t');
             let mut next = || parts.next().map(str::trim);
-            // `name vVERSION`, and for the project's own its folder.
+            // `name vVERSION`; the project's own crates are followed by `(FOLDER)`.
             let name = next().filter(|name| !name.contains('('))?.replacen(" v", " ", 1);
             Some((
                 name,
@@ -113,13 +113,13 @@ fn crates(root: &Path, features: &str, target: &str) -> Result<Vec<(String, Stri
         .collect();
     crates.sort();
     crates.dedup();
-    ensure!(!crates.is_empty(), "cargo tree names no crates");
+    ensure!(!crates.is_empty(), "`cargo tree` listed no crates");
     Ok(crates)
 }
 
-/// Where each crate's source lies, by name with version.
-fn folders(root: &Path, features: &str, target: &str) -> Result<BTreeMap<String, PathBuf>> {
-    let metadata = cargo(
+/// Source folder of each crate, by name with version.
+fn source_folders(root: &Path, features: &str, target: &str) -> Result<BTreeMap<String, PathBuf>> {
+    let metadata = run_cargo(
         root,
         &["metadata", "--format-version", "1", "--features", features, "--filter-platform", target],
     )?;
@@ -135,15 +135,15 @@ fn folders(root: &Path, features: &str, target: &str) -> Result<BTreeMap<String,
     Ok(packages.iter().filter_map(folder).collect())
 }
 
-/// Texts of the licence files of a crate; those of fonts lie beside them.
-fn licences(folder: &Path) -> Result<Vec<String>> {
+/// Texts of a crate's licence files. Font licences are in the subfolder `fonts`.
+fn licence_texts(folder: &Path) -> Result<Vec<String>> {
     let in_folder = |folder: &Path| -> Result<Vec<PathBuf>> {
-        let entries = fs::read_dir(folder).with_context(|| format!("{} cannot be read", folder.display()))?;
+        let entries = fs::read_dir(folder).with_context(|| format!("could not read {}", folder.display()))?;
         Ok(entries.filter_map(|entry| Some(entry.ok()?.path())).filter(|file| file.is_file()).collect())
     };
     let name = |file: &Path| file.file_name().unwrap_or_default().to_string_lossy().to_uppercase();
     let mut files = in_folder(folder)?;
-    files.retain(|file| NAMES.iter().any(|known| name(file).starts_with(known)));
+    files.retain(|file| LICENCE_PREFIXES.iter().any(|known| name(file).starts_with(known)));
     let fonts = folder.join("fonts");
     if fonts.is_dir() {
         files.extend(in_folder(&fonts)?.into_iter().filter(|file| name(file).ends_with(".TXT")));

@@ -3,7 +3,7 @@
 use std::io::SeekFrom;
 use std::path::Path;
 
-use super::pcm::{Encoding, Layout, Stop, array};
+use super::pcm::{Encoding, HeaderError, PcmLayout, read_array};
 use super::{AudioError, MediaSource, Warnings, check_shape};
 
 /// More chunks than any real file has.
@@ -23,8 +23,10 @@ pub(super) fn parse(
     length: u64,
     path: &Path,
     warnings: &mut Warnings,
-) -> Result<Option<Layout>, AudioError> {
-    let Some((common, sound)) = chunks(source.as_mut(), length).map_err(|stop| stop.at(path))? else {
+) -> Result<Option<PcmLayout>, AudioError> {
+    let Some((common, sound)) =
+        chunks(source.as_mut(), length).map_err(|error| error.into_audio_error(path))?
+    else {
         return Ok(None);
     };
     check_shape(path, common.channels, common.sample_rate)?;
@@ -32,25 +34,29 @@ pub(super) fn parse(
     let (data_at, announced) = match sound {
         Some(sound) => sound,
         None if common.samples == 0 => (length, 0),
-        None => return Err(Stop::Header("no `SSND` chunk up to the end of the file".to_owned()).at(path)),
+        None => {
+            return Err(HeaderError::Header("no `SSND` chunk up to the end of the file".to_owned())
+                .into_audio_error(path));
+        }
     };
-    let there = length.saturating_sub(data_at);
+    let available = length.saturating_sub(data_at);
     // A writer that could not come back left both at 0, and the form without end: the sound goes to the end of the file.
-    source.seek(SeekFrom::Start(4)).map_err(|error| Stop::from(error).at(path))?;
-    let size = array(source.as_mut()).map_err(|error| Stop::from(error).at(path))?;
+    source.seek(SeekFrom::Start(4)).map_err(|error| HeaderError::from(error).into_audio_error(path))?;
+    let size =
+        read_array(source.as_mut()).map_err(|error| HeaderError::from(error).into_audio_error(path))?;
     let form = u64::from(u32::from_be_bytes(size));
     let streamed = (common.samples, announced) == (0, 0) && (form == 0 || form + 8 <= data_at);
-    let samples = if streamed { there / frame } else { common.samples };
+    let samples = if streamed { available / frame } else { common.samples };
     let expected = samples * frame;
-    if expected > there {
-        return Err(AudioError::Truncated { path: path.to_path_buf(), expected, found: there });
+    if expected > available {
+        return Err(AudioError::Truncated { path: path.to_path_buf(), expected, found: available });
     }
     if announced < expected && !streamed {
         warnings.push(format!(
             "the sound chunk announces {announced} bytes, the header {expected}; the header was followed"
         ));
     }
-    Ok(Some(Layout {
+    Ok(Some(PcmLayout {
         container: "AIFF",
         codec: "PCM",
         encoding: common.encoding,
@@ -64,9 +70,12 @@ pub(super) fn parse(
 
 /// Walks the chunks: the common chunk, and where the samples begin and how many bytes are announced.
 #[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
-fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Common, Option<(u64, u64)>)>, Stop> {
+fn chunks(
+    source: &mut dyn MediaSource,
+    length: u64,
+) -> Result<Option<(Common, Option<(u64, u64)>)>, HeaderError> {
     source.seek(SeekFrom::Start(8))?;
-    let compressed = array::<4>(source)? == *b"AIFC";
+    let compressed = read_array::<4>(source)? == *b"AIFC";
     let mut common = None;
     let mut sound = None;
     let mut at = 12_u64;
@@ -76,8 +85,8 @@ fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Common, O
             break;
         }
         source.seek(SeekFrom::Start(at))?;
-        let id: [u8; 4] = array(source)?;
-        let size = u64::from(u32::from_be_bytes(array(source)?));
+        let id: [u8; 4] = read_array(source)?;
+        let size = u64::from(u32::from_be_bytes(read_array(source)?));
         at += 8;
         match &id {
             b"COMM" => match read_common(source, size, compressed)? {
@@ -85,8 +94,8 @@ fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Common, O
                 None => return Ok(None),
             },
             b"SSND" => {
-                let offset = u64::from(u32::from_be_bytes(array(source)?));
-                let _block_size = array::<4>(source)?;
+                let offset = u64::from(u32::from_be_bytes(read_array(source)?));
+                let _block_size = read_array::<4>(source)?;
                 sound = Some((at + 8 + offset, size.saturating_sub(8 + offset)));
             }
             _ => {}
@@ -98,16 +107,20 @@ fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Common, O
     }
     match common {
         Some(common) => Ok(Some((common, sound))),
-        None => Err(Stop::Header("no `COMM` chunk up to the end of the file".to_owned())),
+        None => Err(HeaderError::Header("no `COMM` chunk up to the end of the file".to_owned())),
     }
 }
 
-fn read_common(source: &mut dyn MediaSource, size: u64, compressed: bool) -> Result<Option<Common>, Stop> {
-    let channels = u16::from_be_bytes(array(source)?);
-    let samples = u64::from(u32::from_be_bytes(array(source)?));
-    let bits = u16::from_be_bytes(array(source)?);
-    let sample_rate = extended(array(source)?);
-    let kind: [u8; 4] = if compressed && size >= 22 { array(source)? } else { *b"NONE" };
+fn read_common(
+    source: &mut dyn MediaSource,
+    size: u64,
+    compressed: bool,
+) -> Result<Option<Common>, HeaderError> {
+    let channels = u16::from_be_bytes(read_array(source)?);
+    let samples = u64::from(u32::from_be_bytes(read_array(source)?));
+    let bits = u16::from_be_bytes(read_array(source)?);
+    let sample_rate = extended(read_array(source)?);
+    let kind: [u8; 4] = if compressed && size >= 22 { read_array(source)? } else { *b"NONE" };
     let signed = match bits {
         1..=32 => Some(Encoding::Signed { bytes: bits.div_ceil(8), valid_bits: bits }),
         _ => None,
@@ -123,7 +136,7 @@ fn read_common(source: &mut dyn MediaSource, size: u64, compressed: bool) -> Res
         _ => return Ok(None),
     };
     let Some(encoding) = encoding else {
-        return Err(Stop::Header(format!("{bits}-bit samples, expected 1 to 32 bits")));
+        return Err(HeaderError::Header(format!("{bits}-bit samples, expected 1 to 32 bits")));
     };
     // A rate that is no whole number of Hz is rounded; one that is no rate at all becomes 0 and is refused.
     Ok(Some(Common { encoding, big_endian, channels: usize::from(channels), samples, sample_rate }))

@@ -5,7 +5,7 @@ use std::io::SeekFrom;
 use std::ops::Range;
 
 use super::MediaSource;
-use super::pcm::array;
+use super::pcm::read_array;
 
 /// More boxes in one than any real file has.
 const MAX_BOXES: usize = 4096;
@@ -14,7 +14,7 @@ const MAX_DELAY: u64 = 16_384;
 
 /// What the first audio track's only edit keeps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Edit {
+pub(super) struct EditList {
     /// Samples of encoder delay.
     pub(super) delay: u64,
     /// Samples that follow, as exact as the file's clock: true length ≤ `samples` + `tolerance`. 0 when not told.
@@ -24,7 +24,7 @@ pub(super) struct Edit {
 }
 
 /// Reads the edit, or none where there is no usable one. Errors of the file are for the demuxer to report.
-pub(super) fn edit(source: &mut dyn MediaSource, length: u64) -> Option<Edit> {
+pub(super) fn read_edit(source: &mut dyn MediaSource, length: u64) -> Option<EditList> {
     let moov = find(source, 0..length, b"moov")?;
     let mvhd = find(source, moov.clone(), b"mvhd")?;
     let movie_scale = timescale(source, mvhd)?;
@@ -35,7 +35,7 @@ pub(super) fn edit(source: &mut dyn MediaSource, length: u64) -> Option<Edit> {
         let mdia = find(source, trak.clone(), b"mdia")?;
         let hdlr = find(source, mdia.clone(), b"hdlr")?;
         source.seek(SeekFrom::Start(hdlr.start + 8)).ok()?;
-        if array::<4>(source).ok()? != *b"soun" {
+        if read_array::<4>(source).ok()? != *b"soun" {
             continue;
         }
         let mdhd = find(source, mdia, b"mdhd")?;
@@ -53,20 +53,25 @@ pub(super) fn is_fragmented(source: &mut dyn MediaSource, length: u64) -> bool {
 }
 
 /// The entry of an edit list that has one with media in it, behind empty ones if any.
-fn entry(source: &mut dyn MediaSource, elst: Range<u64>, movie_scale: u32, media_scale: u32) -> Option<Edit> {
+fn entry(
+    source: &mut dyn MediaSource,
+    elst: Range<u64>,
+    movie_scale: u32,
+    media_scale: u32,
+) -> Option<EditList> {
     source.seek(SeekFrom::Start(elst.start)).ok()?;
-    let [version, ..] = array::<4>(source).ok()?;
-    let count = u32::from_be_bytes(array(source).ok()?);
+    let [version, ..] = read_array::<4>(source).ok()?;
+    let count = u32::from_be_bytes(read_array(source).ok()?);
     let mut found = None;
     for _ in 0..count.min(4) {
         let (duration, start) = match version {
             0 => (
-                u64::from(u32::from_be_bytes(array(source).ok()?)),
-                i64::from(i32::from_be_bytes(array(source).ok()?)),
+                u64::from(u32::from_be_bytes(read_array(source).ok()?)),
+                i64::from(i32::from_be_bytes(read_array(source).ok()?)),
             ),
-            _ => (u64::from_be_bytes(array(source).ok()?), i64::from_be_bytes(array(source).ok()?)),
+            _ => (u64::from_be_bytes(read_array(source).ok()?), i64::from_be_bytes(read_array(source).ok()?)),
         };
-        let _rate = array::<4>(source).ok()?;
+        let _rate = read_array::<4>(source).ok()?;
         match (u64::try_from(start), found) {
             // −1: silence before the media starts.
             (Err(_), None) => {}
@@ -77,7 +82,7 @@ fn entry(source: &mut dyn MediaSource, elst: Range<u64>, movie_scale: u32, media
     }
     let (duration, delay) = found.filter(|&(_, delay)| delay <= MAX_DELAY && count <= 4)?;
     let samples = u128::from(duration) * u128::from(media_scale) / u128::from(movie_scale);
-    Some(Edit {
+    Some(EditList {
         delay,
         samples: u64::try_from(samples).ok()?,
         tolerance: u64::from(media_scale.div_ceil(movie_scale)),
@@ -87,10 +92,10 @@ fn entry(source: &mut dyn MediaSource, elst: Range<u64>, movie_scale: u32, media
 /// Ticks per second of an `mvhd` or `mdhd` box.
 fn timescale(source: &mut dyn MediaSource, header: Range<u64>) -> Option<u32> {
     source.seek(SeekFrom::Start(header.start)).ok()?;
-    let [version, ..] = array::<4>(source).ok()?;
+    let [version, ..] = read_array::<4>(source).ok()?;
     let dates = if version == 0 { 8 } else { 16 };
     source.seek(SeekFrom::Start(header.start + 4 + dates)).ok()?;
-    let scale = u32::from_be_bytes(array(source).ok()?);
+    let scale = u32::from_be_bytes(read_array(source).ok()?);
     (scale > 0).then_some(scale)
 }
 
@@ -102,11 +107,11 @@ fn find(source: &mut dyn MediaSource, range: Range<u64>, kind: &[u8; 4]) -> Opti
             return None;
         }
         source.seek(SeekFrom::Start(at)).ok()?;
-        let size = u64::from(u32::from_be_bytes(array(source).ok()?));
-        let name: [u8; 4] = array(source).ok()?;
+        let size = u64::from(u32::from_be_bytes(read_array(source).ok()?));
+        let name: [u8; 4] = read_array(source).ok()?;
         let (header, size) = match size {
             0 => (8, range.end - at),
-            1 => (16, u64::from_be_bytes(array(source).ok()?)),
+            1 => (16, u64::from_be_bytes(read_array(source).ok()?)),
             size => (8, size),
         };
         let end = at.checked_add(size).filter(|&end| size >= header && end <= range.end)?;

@@ -1,7 +1,7 @@
 //! The Opus codec: packets in, planar samples at 48 kHz out. The Ogg around it is symphonia's.
 //!
-//! `unsafe-libopus` is libopus 1.3.1 translated to Rust by a machine: the reference decoder without a C compiler,
-//! and with the reference's raw pointers. All of them stay in this file.
+//! `unsafe-libopus` is libopus 1.3.1, the reference decoder, translated to Rust by a tool. It needs no C compiler but
+//! uses raw pointers, all of which stay in this file.
 
 use std::ffi::c_int;
 use std::ptr::NonNull;
@@ -17,7 +17,7 @@ use super::Planar;
 pub(super) const SAMPLE_RATE: u32 = 48_000;
 /// The longest packet: 120 ms.
 const MAX_PACKET_SAMPLES: usize = 5760;
-/// Packets of one stream have at most 1275 bytes a frame and 48 frames; far more is an attack.
+/// A packet of one stream has at most 48 frames of 1275 bytes; far more is a corrupt or hostile file.
 const MAX_PACKET_BYTES: usize = 1 << 24;
 
 /// The fields of the identification header (RFC 7845, section 5.1) that decoding needs.
@@ -51,7 +51,7 @@ impl Head {
                 (counts[0], counts[1], mapping)
             }
         };
-        // Version 0 is the box of an MP4 file, which is the same in the other byte order.
+        // Version 0 is the `dOps` box of MP4, with the same fields in big-endian order.
         let word = |at: usize| match bytes[8] {
             0 => u16::from_be_bytes([bytes[at], bytes[at + 1]]),
             _ => u16::from_le_bytes([bytes[at], bytes[at + 1]]),
@@ -68,7 +68,7 @@ impl Head {
     }
 }
 
-/// Where the channels of a WAV file stand in the surround layouts of Opus, which are Vorbis's.
+/// For each channel in WAV order, its index in the surround layouts of Opus, which are those of Vorbis.
 fn wave_order(channels: u8) -> Option<&'static [usize]> {
     match channels {
         3 => Some(&[0, 2, 1]),
@@ -86,7 +86,7 @@ pub(super) struct OpusStream {
     channels: usize,
     pre_skip: usize,
     /// Decoder delay still to be dropped, in samples.
-    skip: usize,
+    skip_start: usize,
     gain: f32,
     /// One packet, interleaved.
     pcm: Vec<f32>,
@@ -97,7 +97,7 @@ pub(super) struct OpusStream {
 unsafe impl Send for OpusStream {}
 
 impl OpusStream {
-    /// Prepares the stream that an identification header describes.
+    /// Creates a decoder from an identification header.
     pub(super) fn new(head: &[u8]) -> Result<Self, String> {
         let head = Head::parse(head)?;
         let mut status: c_int = OPUS_OK;
@@ -117,7 +117,7 @@ impl OpusStream {
                 decoder,
                 channels: usize::from(head.channels),
                 pre_skip: usize::from(head.pre_skip),
-                skip: usize::from(head.pre_skip),
+                skip_start: usize::from(head.pre_skip),
                 gain: head.gain,
                 pcm: vec![0.0; MAX_PACKET_SAMPLES * usize::from(head.channels)],
             }),
@@ -130,13 +130,13 @@ impl OpusStream {
         self.channels
     }
 
-    /// Samples that the encoder put in front.
+    /// Encoder delay in samples.
     pub(super) fn pre_skip(&self) -> usize {
         self.pre_skip
     }
 
-    /// Decodes one packet and appends what it holds to `out`, without the encoder's delay at the front of the
-    /// stream and the `trim_end` samples of padding at its end. Returns the samples appended.
+    /// Decodes one packet and appends its samples to `out`, without the encoder's delay at the start of the stream and
+    /// `trim_end` samples of padding at its end. Returns the number of samples appended.
     pub(super) fn decode(
         &mut self,
         packet: &[u8],
@@ -163,8 +163,8 @@ impl OpusStream {
             return Err(format!("an invalid Opus packet (error {decoded})"));
         };
         let decoded = decoded.min(MAX_PACKET_SAMPLES);
-        let start = self.skip.min(decoded);
-        self.skip -= start;
+        let start = self.skip_start.min(decoded);
+        self.skip_start -= start;
         let end = decoded.saturating_sub(trim_end).max(start);
         let kept = &mut self.pcm[start * self.channels..end * self.channels];
         if self.gain != 1.0 {

@@ -1,4 +1,4 @@
-//! Compressed files: symphonia's demuxers and decoders, with the checks that make silence about damage impossible.
+//! Compressed files, through symphonia's demuxers and decoders, with checks that report all damage.
 
 use std::io::{self, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,16 +21,16 @@ use symphonia::core::packet::Packet;
 
 use super::mp4;
 use super::opus::OpusStream;
-use super::pcm::from_i32;
-use super::{AudioError, Blocks, Planar, SourceFormat, SourceInfo, Warnings, check_shape};
+use super::pcm::sample_from_i32;
+use super::{AudioError, BlockReader, Planar, SourceFormat, SourceInfo, Warnings, check_shape};
 
-/// Longest silence put in the place of one broken packet, in samples.
-const MAX_CONCEALED: u64 = 1 << 16;
-/// Longest silence put in the place of lost pages, in seconds. More is a clock that was set, not a loss.
-const MAX_LOST: u64 = 60;
-/// Lost samples that are let pass, as some writers round their clocks: a block of Vorbis, and the longest packet of Opus.
-const SLACK: u64 = 2048;
-const OPUS_SLACK: u64 = 5760;
+/// Longest silence that replaces one broken packet, in samples.
+const MAX_SILENCE_PER_PACKET: u64 = 1 << 16;
+/// Longest silence that replaces lost pages, in seconds. A longer gap means that the clock was set, not that data is lost.
+const MAX_LOST_SECONDS: u64 = 60;
+/// Gaps up to this many samples are ignored, since some writers round timestamps: one Vorbis block, the longest Opus packet.
+const GAP_TOLERANCE: u64 = 2048;
+const OPUS_GAP_TOLERANCE: u64 = 5760;
 /// Highest rate at which AAC may be the lower half of HE-AAC.
 const HALF_RATE: u32 = 24_000;
 
@@ -39,14 +39,14 @@ enum Codec {
     Opus(OpusStream),
 }
 
-/// Why a packet could not be had or decoded.
-enum Trouble {
+/// Why a packet could not be read or decoded.
+enum PacketError {
     Io(io::Error),
     Data(String),
     Unsupported(String),
 }
 
-impl From<Symphonia> for Trouble {
+impl From<Symphonia> for PacketError {
     fn from(error: Symphonia) -> Self {
         match error {
             Symphonia::IoError(error) => Self::Io(error),
@@ -57,7 +57,7 @@ impl From<Symphonia> for Trouble {
     }
 }
 
-impl Trouble {
+impl PacketError {
     fn text(&self) -> String {
         match self {
             Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
@@ -69,49 +69,49 @@ impl Trouble {
     }
 }
 
-/// Calls foreign code that reads untrusted bytes. Its panics are bugs there, and a broken file to our caller.
-fn guarded<T>(call: impl FnOnce() -> Result<T, Trouble>) -> Result<T, Trouble> {
+/// Calls foreign code that reads untrusted bytes. A panic there is reported as a broken file.
+fn catch_panics<T>(call: impl FnOnce() -> Result<T, PacketError>) -> Result<T, PacketError> {
     catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(Trouble::Data("the decoder gave up on malformed data".to_owned())))
+        .unwrap_or_else(|_| Err(PacketError::Data("the decoder gave up on malformed data".to_owned())))
 }
 
-pub(super) struct PacketBlocks {
+pub(super) struct PacketReader {
     reader: Box<dyn FormatReader>,
     codec: Codec,
     track: u32,
     path: PathBuf,
     info: SourceInfo,
     lossless: bool,
-    /// An announced length is exact, and missing samples are missing bytes.
-    indexed: bool,
-    /// An announced length is a guess from the bit rate.
-    guessed: bool,
-    /// Packets carry their position in samples.
-    clocked: bool,
-    /// Broken pages are left out without a word, and of lost samples so many may be rounding; none elsewhere.
-    slack: Option<u64>,
-    /// Where the next packet begins by those before it.
-    due: Option<i64>,
-    /// Samples of silence still to be given for what is lost, and the packet behind it.
-    gap: u64,
-    late: Option<Packet>,
-    /// Samples of one tick of the track's clock, as a fraction.
+    /// The stated length is exact, so missing samples mean missing bytes.
+    length_is_exact: bool,
+    /// The stated length is an estimate from the bit rate.
+    length_is_estimate: bool,
+    /// Packets carry their position in samples, so a gap is an error.
+    has_frame_numbers: bool,
+    /// For containers whose demuxer skips broken pages silently (Ogg): the gap in samples that may be rounding.
+    gap_tolerance: Option<u64>,
+    /// Timestamp of the next packet, computed from those before it.
+    expected_pts: Option<i64>,
+    /// Samples of silence still to be returned for lost data, and the packet after the gap.
+    pending_silence: u64,
+    deferred_packet: Option<Packet>,
+    /// Samples per tick of the track's clock, as a fraction.
     tick: (u64, u64),
     /// Samples of encoder delay still to be dropped.
-    skip: u64,
-    /// Samples at the end that are the encoder's padding where the stream is as long as announced.
+    skip_start: u64,
+    /// Encoder padding at the end in samples, valid if the stream is as long as stated.
     padding: usize,
-    /// As many samples, held back until it is known whether more follow.
+    /// The last `padding` samples, held back until it is known whether more follow.
     held: Planar,
-    /// Decoded when the file was opened, to learn the channels.
+    /// First block, decoded on opening to find the channel count.
     first: Planar,
-    /// Samples per channel handed out.
+    /// Samples per channel returned so far.
     done: u64,
     decoded_any: bool,
-    over: bool,
+    ended: bool,
 }
 
-impl PacketBlocks {
+impl PacketReader {
     /// Finds the container and the first audio track, and decodes up to the first samples.
     pub(super) fn open(
         mut source: Box<dyn MediaSource>,
@@ -123,31 +123,31 @@ impl PacketBlocks {
         let unsupported = |what: String| AudioError::Unsupported { path: path.to_path_buf(), what };
         let (edit, fragmented) = match magic.get(4..8) {
             Some(b"ftyp") => {
-                (mp4::edit(source.as_mut(), length), mp4::is_fragmented(source.as_mut(), length))
+                (mp4::read_edit(source.as_mut(), length), mp4::is_fragmented(source.as_mut(), length))
             }
             _ => (None, false),
         };
-        let tagged = tells_length(source.as_mut());
+        let tagged = has_length_tag(source.as_mut());
         source.rewind().map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
         let stream = MediaSourceStream::new(source, Default::default());
-        let reader = guarded(|| {
+        let reader = catch_panics(|| {
             let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
             Ok(symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta)?)
         })
-        .map_err(|trouble| match trouble {
-            Trouble::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+        .map_err(|error| match error {
+            PacketError::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
                 AudioError::Read { path: path.to_path_buf(), source }
             }
             _ if !is_known(magic) => {
                 AudioError::Unrecognised { path: path.to_path_buf(), found: describe(magic) }
             }
-            // The probe's own word for "nothing of what I know".
-            Trouble::Unsupported(what) if what.contains("probe") => AudioError::Header {
+            // The probe's message when no reader accepts the file.
+            PacketError::Unsupported(what) if what.contains("probe") => AudioError::Header {
                 path: path.to_path_buf(),
                 what: "it begins like an audio file, what follows is none that can be read".to_owned(),
             },
-            Trouble::Unsupported(what) => unsupported(what),
-            trouble => AudioError::Header { path: path.to_path_buf(), what: trouble.text() },
+            PacketError::Unsupported(what) => unsupported(what),
+            error => AudioError::Header { path: path.to_path_buf(), what: error.text() },
         })?;
         let track = reader
             .default_track(TrackType::Audio)
@@ -157,9 +157,9 @@ impl PacketBlocks {
         let Some(params) = track.codec_params.as_ref().and_then(|params| params.audio()) else {
             return Err(unsupported("the file has no audio track that can be read".to_owned()));
         };
-        let (codec, codec_name) = make_codec(params).map_err(|trouble| match trouble {
-            Trouble::Data(what) => AudioError::Header { path: path.to_path_buf(), what },
-            trouble => unsupported(format!("the codec cannot be read ({})", trouble.text())),
+        let (codec, codec_name) = make_codec(params).map_err(|error| match error {
+            PacketError::Data(what) => AudioError::Header { path: path.to_path_buf(), what },
+            error => unsupported(format!("the codec cannot be read ({})", error.text())),
         })?;
         let params = match &codec {
             Codec::Symphonia(decoder) => decoder.codec_params().clone(),
@@ -167,7 +167,7 @@ impl PacketBlocks {
         };
         let mp3 = params.codec == CODEC_ID_MP3;
         let pcm = (CODEC_ID_PCM_S32LE..=CODEC_ID_PCM_F64BE_PLANAR).contains(&params.codec);
-        let slack = if matches!(codec, Codec::Opus(_)) { OPUS_SLACK } else { SLACK };
+        let gap_tolerance = if matches!(codec, Codec::Opus(_)) { OPUS_GAP_TOLERANCE } else { GAP_TOLERANCE };
         let lossless = pcm || [CODEC_ID_FLAC, CODEC_ID_ALAC].contains(&params.codec);
         let container = reader.format_info();
         let mut blocks = Self {
@@ -176,35 +176,35 @@ impl PacketBlocks {
                 codec: codec_name,
                 sample_rate: params.sample_rate.unwrap_or(0),
                 channels: params.channels.as_ref().map_or(0, |channels| channels.count()),
-                // The head of a fragmented file knows of its first fragment at most.
+                // The header of a fragmented file covers its first fragment at most.
                 samples: announced_samples(&track, &codec).filter(|_| !fragmented),
                 sample_format: sample_format(&params, lossless),
             },
-            indexed: container.format == FORMAT_ID_ISOMP4 && !fragmented,
-            guessed: mp3 && !tagged || container.format == FORMAT_ID_ADTS,
-            clocked: container.format == FORMAT_ID_FLAC,
-            slack: (container.format == FORMAT_ID_OGG).then_some(slack),
-            due: None,
-            gap: 0,
-            late: None,
+            length_is_exact: container.format == FORMAT_ID_ISOMP4 && !fragmented,
+            length_is_estimate: mp3 && !tagged || container.format == FORMAT_ID_ADTS,
+            has_frame_numbers: container.format == FORMAT_ID_FLAC,
+            gap_tolerance: (container.format == FORMAT_ID_OGG).then_some(gap_tolerance),
+            expected_pts: None,
+            pending_silence: 0,
+            deferred_packet: None,
             reader,
             codec,
             track: track.id,
             path: path.to_path_buf(),
             lossless,
             tick: (1, 1),
-            skip: track.delay.filter(|_| mp3).map_or(0, u64::from),
+            skip_start: track.delay.filter(|_| mp3).map_or(0, u64::from),
             padding: track.padding.filter(|_| mp3).map_or(0, |padding| padding as usize),
             held: Planar::default(),
             first: Planar::default(),
             done: 0,
             decoded_any: false,
-            over: false,
+            ended: false,
         };
-        blocks.apply(edit);
-        // The first samples tell channels and rate where the header does not, and whether it told the truth.
+        blocks.apply_edit(edit);
+        // The first samples give channels and rate where the header does not, or where it is wrong.
         let mut first = Planar::default();
-        while first.is_empty() && blocks.advance(&mut first, warnings)? {}
+        while first.is_empty() && blocks.decode_next(&mut first, warnings)? {}
         blocks.first = first;
         check_shape(path, blocks.info.channels, blocks.info.sample_rate)?;
         if params.codec == CODEC_ID_AAC && blocks.info.sample_rate <= HALF_RATE {
@@ -220,14 +220,13 @@ impl PacketBlocks {
         Ok(blocks)
     }
 
-    /// Takes encoder delay and padding from an MP4's edit list, for the lossy codecs that have them and no other
-    /// way to tell.
-    fn apply(&mut self, edit: Option<mp4::Edit>) {
-        // Opus has told its delay already.
+    /// Takes encoder delay and padding from an MP4's edit list, for lossy codecs that store them nowhere else.
+    fn apply_edit(&mut self, edit: Option<mp4::EditList>) {
+        // The Opus header states its own delay.
         let Some(edit) = edit.filter(|_| !self.lossless && !matches!(self.codec, Codec::Opus(_))) else {
             return;
         };
-        self.skip = edit.delay;
+        self.skip_start = edit.delay;
         let Some(samples) = self.info.samples else { return };
         let rest = samples.saturating_sub(edit.delay);
         // The packets' own durations are exact to the sample; the edit is so only in units of its clock.
@@ -236,16 +235,16 @@ impl PacketBlocks {
     }
 
     /// Drops encoder delay and padding from a block that begins at sample `done`.
-    fn trim(&mut self, out: &mut Planar) {
-        let front = usize::try_from(self.skip).unwrap_or(usize::MAX).min(out.samples());
+    fn trim_padding(&mut self, out: &mut Planar) {
+        let front = usize::try_from(self.skip_start).unwrap_or(usize::MAX).min(out.samples());
         out.drop_front(front);
-        self.skip -= front as u64;
-        if let (true, Some(total)) = (self.indexed, self.info.samples) {
+        self.skip_start -= front as u64;
+        if let (true, Some(total)) = (self.length_is_exact, self.info.samples) {
             out.truncate(usize::try_from(total.saturating_sub(self.done)).unwrap_or(usize::MAX));
         }
     }
 
-    /// Takes away what may be padding, and gives what was taken before.
+    /// Holds back what may be padding and returns what was held back before.
     fn hold_back(&mut self, out: &mut Planar) {
         if self.padding == 0 {
             return;
@@ -260,75 +259,78 @@ impl PacketBlocks {
         self.held.drop_front(count);
     }
 
-    /// Samples that got lost in front of `packet` in an Ogg file, whose demuxer leaves out broken pages. It learns of a
-    /// loss from the end of the page behind it: that page comes early, all others in time.
-    fn lost(&mut self, packet: &Packet, slack: u64) -> u64 {
+    /// Samples lost before `packet` in an Ogg file, whose demuxer skips broken pages. A timestamp later than expected
+    /// shows the loss.
+    fn lost_samples(&mut self, packet: &Packet, gap_tolerance: u64) -> u64 {
         let at = packet.pts.get();
-        let due = self.due.unwrap_or(at);
-        let gap = at.saturating_sub(due);
-        let most = MAX_LOST * u64::from(self.info.sample_rate);
-        let lost = u64::try_from(gap).ok().filter(|&gap| gap > slack && gap <= most && self.decoded_any);
-        // Where more is missing, or the clock runs backwards, it was set anew.
-        let start = if gap.unsigned_abs() > slack { at } else { due };
+        let expected_pts = self.expected_pts.unwrap_or(at);
+        let gap = at.saturating_sub(expected_pts);
+        let most = MAX_LOST_SECONDS * u64::from(self.info.sample_rate);
+        let lost =
+            u64::try_from(gap).ok().filter(|&gap| gap > gap_tolerance && gap <= most && self.decoded_any);
+        // A larger gap, or a clock that runs backwards, means that the clock was set.
+        let start = if gap.unsigned_abs() > gap_tolerance { at } else { expected_pts };
         let length = packet.dur.get() + packet.trim_start.get() + packet.trim_end.get();
-        self.due = Some(start.saturating_add_unsigned(length));
+        self.expected_pts = Some(start.saturating_add_unsigned(length));
         lost.unwrap_or(0)
     }
 
     /// Puts the samples of the next packet into the empty `out`; `false` at the end.
-    fn advance(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
-        if self.over {
+    fn decode_next(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
+        if self.ended {
             return Ok(false);
         }
-        if self.gap > 0 {
-            // In pieces, as headers claim any rate and number of channels.
-            let samples = self.gap.min(MAX_CONCEALED);
+        if self.pending_silence > 0 {
+            // In pieces, since an untrusted header could ask for any amount.
+            let samples = self.pending_silence.min(MAX_SILENCE_PER_PACKET);
             out.append_silence(samples as usize);
-            self.gap -= samples;
+            self.pending_silence -= samples;
             self.done += samples;
             return Ok(true);
         }
-        let (late, packet) = match self.late.take() {
+        let (deferred, packet) = match self.deferred_packet.take() {
             Some(packet) => (true, packet),
             None => match self.next_packet()? {
                 Ok(packet) => (false, packet),
-                Err(trouble) => return self.end(trouble, out, warnings),
+                Err(error) => return self.finish_stream(error, out, warnings),
             },
         };
-        // A demuxer that lost its way skips to the next whole packet without a word. The clock tells.
-        if self.clocked && packet.pts.get() != self.done as i64 {
-            return Err(self.damaged(format!("the next intact frame is that of sample {}", packet.pts.get())));
+        // A demuxer that loses synchronisation skips silently to the next valid packet. The timestamp shows it.
+        if self.has_frame_numbers && packet.pts.get() != self.done as i64 {
+            return Err(
+                self.damaged_error(format!("the next intact frame is that of sample {}", packet.pts.get()))
+            );
         }
-        if let Some(slack) = self.slack.filter(|_| !late) {
-            let lost = self.lost(&packet, slack);
+        if let Some(gap_tolerance) = self.gap_tolerance.filter(|_| !deferred) {
+            let lost = self.lost_samples(&packet, gap_tolerance);
             if lost > 0 {
                 let at = self.done;
                 if self.lossless {
-                    return Err(self.damaged(format!("{lost} samples are missing")));
+                    return Err(self.damaged_error(format!("{lost} samples are missing")));
                 }
                 warnings.push(format!(
                     "before sample {at} a part is missing; {lost} samples of silence stand for it"
                 ));
-                (self.gap, self.late) = (lost, Some(packet));
+                (self.pending_silence, self.deferred_packet) = (lost, Some(packet));
                 return Ok(true);
             }
         }
-        match guarded(|| self.decode(&packet, out)) {
+        match catch_panics(|| self.decode(&packet, out)) {
             Ok(()) => {
                 self.decoded_any = true;
-                self.trim(out);
+                self.trim_padding(out);
             }
-            Err(trouble) if self.lossless => return Err(self.damaged(trouble.text())),
-            Err(trouble) => {
+            Err(error) if self.lossless => return Err(self.damaged_error(error.text())),
+            Err(error) => {
                 out.clear();
                 let (numer, denom) = self.tick;
                 let samples = packet.dur.get().saturating_mul(numer) / denom.max(1);
-                // Before the first sound the rate and channels are not settled, and there is nothing to align.
-                let samples = if self.decoded_any { samples.min(MAX_CONCEALED) } else { 0 };
+                // Before the first decoded block, rate and channels are unknown and there is nothing to keep aligned.
+                let samples = if self.decoded_any { samples.min(MAX_SILENCE_PER_PACKET) } else { 0 };
                 warnings.push(format!(
                     "a packet at sample {} cannot be decoded ({}); {samples} samples of silence stand for it",
                     self.done + self.held.samples() as u64,
-                    trouble.text()
+                    error.text()
                 ));
                 out.append_silence(samples as usize);
             }
@@ -338,43 +340,43 @@ impl PacketBlocks {
         Ok(true)
     }
 
-    /// The next packet of the track, or why there is none: the end, or what a decoder may make the best of.
-    fn next_packet(&mut self) -> Result<Result<Packet, Option<Trouble>>, AudioError> {
+    /// The next packet of the track. The inner error is the end of the stream (`None`) or damage that may be concealed.
+    fn next_packet(&mut self) -> Result<Result<Packet, Option<PacketError>>, AudioError> {
         loop {
-            match guarded(|| Ok(self.reader.next_packet()?)) {
+            match catch_panics(|| Ok(self.reader.next_packet()?)) {
                 Ok(Some(packet)) if packet.track_id == self.track => return Ok(Ok(packet)),
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(Err(None)),
-                Err(Trouble::Unsupported(what)) => {
+                Err(PacketError::Unsupported(what)) => {
                     return Err(AudioError::Unsupported { path: self.path.clone(), what });
                 }
-                Err(Trouble::Io(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {
+                Err(PacketError::Io(source)) if source.kind() != io::ErrorKind::UnexpectedEof => {
                     return Err(AudioError::Read { path: self.path.clone(), source });
                 }
-                Err(trouble) => return Ok(Err(Some(trouble))),
+                Err(error) => return Ok(Err(Some(error))),
             }
         }
     }
 
-    fn decode(&mut self, packet: &Packet, out: &mut Planar) -> Result<(), Trouble> {
+    fn decode(&mut self, packet: &Packet, out: &mut Planar) -> Result<(), PacketError> {
         match &mut self.codec {
             Codec::Opus(stream) => {
                 if out.channels() == 0 {
                     out.reset(stream.channels());
                 }
                 let trim_end = usize::try_from(packet.trim_end.get()).unwrap_or(usize::MAX);
-                stream.decode(&packet.data, trim_end, out).map_err(Trouble::Data)?;
+                stream.decode(&packet.data, trim_end, out).map_err(PacketError::Data)?;
             }
             Codec::Symphonia(decoder) => {
                 let decoded = decoder.decode(packet)?;
                 let (rate, channels) = (decoded.spec().rate(), decoded.num_planes());
                 if !self.decoded_any {
-                    // Headers of lossy files can be wrong about both; the stream is what is heard.
+                    // Headers of lossy files can be wrong about both; the stream counts.
                     (self.info.sample_rate, self.info.channels) = (rate, channels);
                     out.reset(channels);
                 }
                 if (rate, channels) != (self.info.sample_rate, self.info.channels) {
-                    return Err(Trouble::Data(format!(
+                    return Err(PacketError::Data(format!(
                         "the stream changes to {channels} channels at {rate} Hz from {} at {} Hz",
                         self.info.channels, self.info.sample_rate
                     )));
@@ -385,14 +387,14 @@ impl PacketBlocks {
         Ok(())
     }
 
-    /// The stream is over, by `trouble` or in good order. Gives what was held back unless it is padding.
-    fn end(
+    /// Ends the stream, with `error` or normally. Returns the held-back samples unless they are padding.
+    fn finish_stream(
         &mut self,
-        trouble: Option<Trouble>,
+        error: Option<PacketError>,
         out: &mut Planar,
         warnings: &mut Warnings,
     ) -> Result<bool, AudioError> {
-        self.over = true;
+        self.ended = true;
         if self.info.samples != Some(self.done) && !self.held.is_empty() {
             out.reset(self.held.channels());
             out.append(&self.held);
@@ -400,25 +402,25 @@ impl PacketBlocks {
         }
         if let Some(announced) = self.info.samples
             && self.done < announced
-            && !(self.guessed && trouble.is_none())
+            && !(self.length_is_estimate && error.is_none())
         {
-            let what = match &trouble {
-                Some(trouble) => trouble.text(),
+            let what = match &error {
+                Some(error) => error.text(),
                 None => "the stream ends".to_owned(),
             };
             let what = format!("{what}, {announced} samples were announced");
-            if self.lossless || self.indexed {
-                return Err(self.damaged(what));
+            if self.lossless || self.length_is_exact {
+                return Err(self.damaged_error(what));
             }
             warnings.push(format!("at sample {}: {what}", self.done));
-        } else if let Some(trouble) = trouble {
+        } else if let Some(error) = error {
             if self.lossless {
-                return Err(self.damaged(trouble.text()));
+                return Err(self.damaged_error(error.text()));
             }
-            warnings.push(format!("at sample {}: {}", self.done, trouble.text()));
+            warnings.push(format!("at sample {}: {}", self.done, error.text()));
         }
         if !self.decoded_any && warnings.total > 0 {
-            return Err(self.damaged("not a single packet can be decoded".to_owned()));
+            return Err(self.damaged_error("not a single packet can be decoded".to_owned()));
         }
         if let Codec::Symphonia(decoder) = &mut self.codec
             && decoder.finalize().verify_ok == Some(false)
@@ -428,7 +430,7 @@ impl PacketBlocks {
         Ok(!out.is_empty())
     }
 
-    fn damaged(&self, what: String) -> AudioError {
+    fn damaged_error(&self, what: String) -> AudioError {
         AudioError::Damaged {
             path: self.path.clone(),
             at_sample: self.done,
@@ -438,23 +440,23 @@ impl PacketBlocks {
     }
 }
 
-impl Blocks for PacketBlocks {
+impl BlockReader for PacketReader {
     fn info(&self) -> &SourceInfo {
         &self.info
     }
 
-    fn next(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
+    fn read_block(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
         if !self.first.is_empty() {
             out.append(&self.first);
             self.first = Planar::default();
             return Ok(true);
         }
-        self.advance(out, warnings)
+        self.decode_next(out, warnings)
     }
 }
 
-/// Whether the first frame of an MP3 is none, but a tag with the number of frames. Not asked of other files.
-fn tells_length(mut source: &mut dyn MediaSource) -> bool {
+/// Whether the first frame of an MP3 is a tag with the number of frames (Xing, Info, VBRI).
+fn has_length_tag(mut source: &mut dyn MediaSource) -> bool {
     let mut head = [0; 10];
     let frames = source.rewind().and_then(|()| source.read_exact(&mut head)).map(|()| match head {
         [b'I', b'D', b'3', _, _, _, a, b, c, d] => {
@@ -471,24 +473,25 @@ fn tells_length(mut source: &mut dyn MediaSource) -> bool {
             .any(|word| [b"Xing", b"Info", b"VBRI"].contains(&word.first_chunk().unwrap_or(b"    ")))
 }
 
-fn make_codec(params: &AudioCodecParameters) -> Result<(Codec, String), Trouble> {
+fn make_codec(params: &AudioCodecParameters) -> Result<(Codec, String), PacketError> {
     if params.codec == CODEC_ID_OPUS {
         let head = params.extra_data.as_deref().unwrap_or_default();
-        let stream = OpusStream::new(head).map_err(Trouble::Data)?;
+        let stream = OpusStream::new(head).map_err(PacketError::Data)?;
         return Ok((Codec::Opus(stream), "Opus".to_owned()));
     }
-    // The length of an MP3 may be a guess, or that of the first of several in one file: its ends are trimmed here.
+    // The length of an MP3 may be an estimate, or that of the first of several files joined, so trimming is done here.
     let options = AudioDecoderOptions::default().verify(true).gapless(params.codec != CODEC_ID_MP3);
-    let decoder = guarded(|| Ok(symphonia::default::get_codecs().make_audio_decoder(params, &options)?))?;
+    let decoder =
+        catch_panics(|| Ok(symphonia::default::get_codecs().make_audio_decoder(params, &options)?))?;
     let name = codec_name(params.codec, decoder.codec_info().short_name);
     Ok((Codec::Symphonia(decoder), name))
 }
 
-/// Samples that the track announces, without the encoder's delay and padding.
+/// Samples that the track header states, without the encoder's delay and padding.
 fn announced_samples(track: &Track, codec: &Codec) -> Option<u64> {
     let samples = track.num_frames?;
     match codec {
-        // Ogg counts from the first decoded sample on, delay included.
+        // Ogg counts from the first decoded sample, delay included.
         Codec::Opus(stream) => {
             let start = u64::try_from(track.start_ts.get()).unwrap_or(0);
             Some(samples.saturating_sub(start.saturating_add(stream.pre_skip() as u64)))
@@ -505,7 +508,7 @@ fn sample_format(params: &AudioCodecParameters, lossless: bool) -> SourceFormat 
         CODEC_ID_PCM_F32LE | CODEC_ID_PCM_F32BE => SourceFormat::Float32,
         CODEC_ID_PCM_F64LE | CODEC_ID_PCM_F64BE => SourceFormat::Float64,
         _ => {
-            // ALAC tells its depth only in the decoder's configuration, at its sixth byte.
+            // ALAC states its bit depth only in the sixth byte of the decoder's configuration.
             let cookie = params.extra_data.as_deref().filter(|_| params.codec == CODEC_ID_ALAC);
             let bits = cookie.and_then(|bytes| bytes.get(5)).map(|&bits| u32::from(bits));
             let bits = bits.or(params.bits_per_sample).or(params.bits_per_coded_sample);
@@ -547,18 +550,20 @@ fn append(decoded: &GenericAudioBufferRef<'_>, out: &mut Planar) {
     match decoded {
         Buffer::U8(buffer) => planes(buffer, out, |s| (f32::from(s) - 128.0) / 128.0),
         Buffer::U16(buffer) => planes(buffer, out, |s| (f32::from(s) - 32_768.0) / 32_768.0),
-        Buffer::U24(buffer) => planes(buffer, out, |s| from_i32(((s.inner() as i32) - (1 << 23)) << 8)),
-        Buffer::U32(buffer) => planes(buffer, out, |s| from_i32((s ^ (1 << 31)) as i32)),
+        Buffer::U24(buffer) => {
+            planes(buffer, out, |s| sample_from_i32(((s.inner() as i32) - (1 << 23)) << 8))
+        }
+        Buffer::U32(buffer) => planes(buffer, out, |s| sample_from_i32((s ^ (1 << 31)) as i32)),
         Buffer::S8(buffer) => planes(buffer, out, |s| f32::from(s) / 128.0),
         Buffer::S16(buffer) => planes(buffer, out, |s| f32::from(s) / 32_768.0),
-        Buffer::S24(buffer) => planes(buffer, out, |s| from_i32(s.inner() << 8)),
-        Buffer::S32(buffer) => planes(buffer, out, from_i32),
+        Buffer::S24(buffer) => planes(buffer, out, |s| sample_from_i32(s.inner() << 8)),
+        Buffer::S32(buffer) => planes(buffer, out, sample_from_i32),
         Buffer::F32(buffer) => planes(buffer, out, |s| s),
         Buffer::F64(buffer) => planes(buffer, out, |s| s as f32),
     }
 }
 
-/// Whether the first bytes promise a container, so that a failure means a broken file, not a foreign one.
+/// Whether the first bytes belong to a known container, so that a failure means a broken file, not an unknown format.
 fn is_known(magic: &[u8]) -> bool {
     [&b"RIFF"[..], b"FORM", b"fLaC", b"OggS", b"ID3"].iter().any(|known| magic.starts_with(known))
         || magic.get(4..8) == Some(b"ftyp")

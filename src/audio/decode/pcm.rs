@@ -1,9 +1,9 @@
-//! Uncompressed samples at a known place of a file: what WAV and AIFF come down to.
+//! Uncompressed samples at a known position of a file, shared by WAV and AIFF.
 
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-use super::{AudioError, Blocks, MediaSource, Planar, SourceFormat, SourceInfo, Warnings};
+use super::{AudioError, BlockReader, MediaSource, Planar, SourceFormat, SourceInfo, Warnings};
 
 /// Samples per channel of one block.
 const BLOCK: u64 = 4096;
@@ -41,9 +41,9 @@ impl Encoding {
     }
 }
 
-/// Where a header says that the samples are, checked against the file's length.
+/// Position and format of the samples, checked against the file's length.
 #[derive(Clone, Debug)]
-pub(super) struct Layout {
+pub(super) struct PcmLayout {
     pub(super) container: &'static str,
     pub(super) codec: &'static str,
     pub(super) encoding: Encoding,
@@ -52,23 +52,23 @@ pub(super) struct Layout {
     pub(super) sample_rate: u32,
     /// Position of the first sample.
     pub(super) data_at: u64,
-    /// Whole frames, one sample of each channel, that follow.
+    /// Complete sample frames from there on.
     pub(super) samples: u64,
 }
 
-pub(super) struct PcmBlocks {
+pub(super) struct PcmReader {
     source: Box<dyn MediaSource>,
     path: PathBuf,
-    layout: Layout,
+    layout: PcmLayout,
     info: SourceInfo,
     done: u64,
     bytes: Vec<u8>,
 }
 
-impl PcmBlocks {
+impl PcmReader {
     pub(super) fn new(
         mut source: Box<dyn MediaSource>,
-        layout: Layout,
+        layout: PcmLayout,
         path: &Path,
     ) -> Result<Self, AudioError> {
         source
@@ -86,12 +86,12 @@ impl PcmBlocks {
     }
 }
 
-impl Blocks for PcmBlocks {
+impl BlockReader for PcmReader {
     fn info(&self) -> &SourceInfo {
         &self.info
     }
 
-    fn next(&mut self, out: &mut Planar, _warnings: &mut Warnings) -> Result<bool, AudioError> {
+    fn read_block(&mut self, out: &mut Planar, _warnings: &mut Warnings) -> Result<bool, AudioError> {
         let samples = BLOCK.min(self.layout.samples - self.done);
         if samples == 0 {
             return Ok(false);
@@ -99,7 +99,7 @@ impl Blocks for PcmBlocks {
         let width = self.layout.encoding.bytes() as usize;
         let frame = width * self.layout.channels;
         self.bytes.resize(samples as usize * frame, 0);
-        // The length was checked when the file was opened, so an early end means that it shrank since.
+        // The length was checked when the file was opened, so an early end means that the file has shrunk since.
         self.source
             .read_exact(&mut self.bytes)
             .map_err(|source| AudioError::Read { path: self.path.clone(), source })?;
@@ -116,7 +116,7 @@ impl Blocks for PcmBlocks {
                     plane.extend(stored.map(|bytes| {
                         let mut word = [0; 4];
                         word[4 - width..].copy_from_slice(bytes);
-                        from_i32((u32::from_le_bytes(word) & mask) as i32)
+                        sample_from_i32((u32::from_le_bytes(word) & mask) as i32)
                     }));
                 }
                 Encoding::Float32 => plane.extend(stored.map(|bytes| {
@@ -137,20 +137,20 @@ impl Blocks for PcmBlocks {
 }
 
 /// Full scale 2³¹ to ±1: exact when the lowest 8 bits are 0, else the nearest `f32`.
-pub(super) fn from_i32(sample: i32) -> f32 {
+pub(super) fn sample_from_i32(sample: i32) -> f32 {
     sample as f32 / 2_147_483_648.0
 }
 
-/// Why reading a header stopped.
-pub(super) enum Stop {
-    /// The system did not deliver.
+/// Why a header cannot be read.
+pub(super) enum HeaderError {
+    /// Reading failed.
     Io(std::io::Error),
-    /// The header is not what it should be.
+    /// The header is invalid.
     Header(String),
 }
 
-impl Stop {
-    pub(super) fn at(self, path: &Path) -> AudioError {
+impl HeaderError {
+    pub(super) fn into_audio_error(self, path: &Path) -> AudioError {
         match self {
             Self::Io(source) if source.kind() == std::io::ErrorKind::UnexpectedEof => AudioError::Header {
                 path: path.to_path_buf(),
@@ -162,14 +162,14 @@ impl Stop {
     }
 }
 
-impl From<std::io::Error> for Stop {
+impl From<std::io::Error> for HeaderError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-/// Reads an array of bytes.
-pub(super) fn array<const N: usize>(source: &mut dyn MediaSource) -> std::io::Result<[u8; N]> {
+/// Reads `N` bytes.
+pub(super) fn read_array<const N: usize>(source: &mut dyn MediaSource) -> std::io::Result<[u8; N]> {
     let mut bytes = [0; N];
     source.read_exact(&mut bytes)?;
     Ok(bytes)

@@ -3,7 +3,7 @@
 use std::io::SeekFrom;
 use std::path::Path;
 
-use super::pcm::{Encoding, Layout, Stop, array};
+use super::pcm::{Encoding, HeaderError, PcmLayout, read_array};
 use super::{AudioError, MediaSource, Warnings, check_shape};
 
 /// More chunks before the samples than any real file has.
@@ -31,23 +31,29 @@ pub(super) fn parse(
     length: u64,
     path: &Path,
     warnings: &mut Warnings,
-) -> Result<Option<Layout>, AudioError> {
-    let Some(found) = chunks(source.as_mut(), length).map_err(|stop| stop.at(path))? else { return Ok(None) };
+) -> Result<Option<PcmLayout>, AudioError> {
+    let Some(found) = chunks(source.as_mut(), length).map_err(|error| error.into_audio_error(path))? else {
+        return Ok(None);
+    };
     let (format, data_at, announced) = found;
     check_shape(path, format.channels, format.sample_rate)?;
     let frame = format.encoding.bytes() * format.channels as u64;
-    let there = length.saturating_sub(data_at);
+    let available = length.saturating_sub(data_at);
     let bytes = match announced {
-        Some(bytes) if bytes > there => {
-            return Err(AudioError::Truncated { path: path.to_path_buf(), expected: bytes, found: there });
+        Some(bytes) if bytes > available => {
+            return Err(AudioError::Truncated {
+                path: path.to_path_buf(),
+                expected: bytes,
+                found: available,
+            });
         }
         Some(bytes) => bytes,
-        None => there,
+        None => available,
     };
     if bytes % frame != 0 {
         warnings.push(format!("the last {} bytes are no whole sample and were left out", bytes % frame));
     }
-    Ok(Some(Layout {
+    Ok(Some(PcmLayout {
         container: "WAV",
         codec: "PCM",
         encoding: format.encoding,
@@ -62,10 +68,13 @@ pub(super) fn parse(
 /// Walks the chunks to the samples: the format, where they begin, how many bytes are announced (`None`: to the
 /// end of the file).
 #[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
-fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Format, u64, Option<u64>)>, Stop> {
+fn chunks(
+    source: &mut dyn MediaSource,
+    length: u64,
+) -> Result<Option<(Format, u64, Option<u64>)>, HeaderError> {
     source.seek(SeekFrom::Start(0))?;
-    let long = array::<4>(source)? != *b"RIFF";
-    let riff_size = u64::from(u32::from_le_bytes(array(source)?));
+    let long = read_array::<4>(source)? != *b"RIFF";
+    let riff_size = u64::from(u32::from_le_bytes(read_array(source)?));
     let mut format = None;
     let mut long_data_size = None;
     let mut at = 12_u64;
@@ -73,11 +82,11 @@ fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Format, u
     for _ in 0..MAX_CHUNKS {
         if at.saturating_add(8) > length {
             let missing = if format.is_some() { "data" } else { "fmt" };
-            return Err(Stop::Header(format!("no `{missing}` chunk up to the end of the file")));
+            return Err(HeaderError::Header(format!("no `{missing}` chunk up to the end of the file")));
         }
         source.seek(SeekFrom::Start(at))?;
-        let id: [u8; 4] = array(source)?;
-        let size = u64::from(u32::from_le_bytes(array(source)?));
+        let id: [u8; 4] = read_array(source)?;
+        let size = u64::from(u32::from_le_bytes(read_array(source)?));
         at += 8;
         match &id {
             b"fmt " => match read_format(source, size)? {
@@ -85,12 +94,14 @@ fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Format, u
                 None => return Ok(None),
             },
             b"ds64" if long && size >= 16 => {
-                let _riff_size = array::<8>(source)?;
-                long_data_size = Some(u64::from_le_bytes(array(source)?));
+                let _riff_size = read_array::<8>(source)?;
+                long_data_size = Some(u64::from_le_bytes(read_array(source)?));
             }
             b"data" => {
                 let Some(format) = format else {
-                    return Err(Stop::Header("the `data` chunk comes before any `fmt` chunk".to_owned()));
+                    return Err(HeaderError::Header(
+                        "the `data` chunk comes before any `fmt` chunk".to_owned(),
+                    ));
                 };
                 let announced = match (size, long_data_size) {
                     (size, Some(long_size)) if size == u64::from(u32::MAX) => Some(long_size),
@@ -108,25 +119,25 @@ fn chunks(source: &mut dyn MediaSource, length: u64) -> Result<Option<(Format, u
         // Chunks begin at even positions.
         at = at.saturating_add(size).saturating_add(size % 2);
     }
-    Err(Stop::Header(format!("no samples within the first {MAX_CHUNKS} chunks")))
+    Err(HeaderError::Header(format!("no samples within the first {MAX_CHUNKS} chunks")))
 }
 
-fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>, Stop> {
+fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>, HeaderError> {
     if size < 16 {
-        return Err(Stop::Header(format!("a `fmt` chunk of {size} bytes, expected 16 or more")));
+        return Err(HeaderError::Header(format!("a `fmt` chunk of {size} bytes, expected 16 or more")));
     }
-    let mut tag = u16::from_le_bytes(array(source)?);
-    let channels = u16::from_le_bytes(array(source)?);
-    let sample_rate = u32::from_le_bytes(array(source)?);
-    let _bytes_per_second = array::<4>(source)?;
-    let block_align = u16::from_le_bytes(array(source)?);
-    let bits = u16::from_le_bytes(array(source)?);
+    let mut tag = u16::from_le_bytes(read_array(source)?);
+    let channels = u16::from_le_bytes(read_array(source)?);
+    let sample_rate = u32::from_le_bytes(read_array(source)?);
+    let _bytes_per_second = read_array::<4>(source)?;
+    let block_align = u16::from_le_bytes(read_array(source)?);
+    let bits = u16::from_le_bytes(read_array(source)?);
     let mut valid_bits = bits;
     if tag == TAG_EXTENSIBLE && size >= 40 {
-        let _extension_size = array::<2>(source)?;
-        let valid = u16::from_le_bytes(array(source)?);
-        let _speakers = array::<4>(source)?;
-        tag = u16::from_le_bytes(array(source)?);
+        let _extension_size = read_array::<2>(source)?;
+        let valid = u16::from_le_bytes(read_array(source)?);
+        let _speakers = read_array::<4>(source)?;
+        tag = u16::from_le_bytes(read_array(source)?);
         // Writers leave 0 where all bits are valid.
         if (1..bits).contains(&valid) {
             valid_bits = valid;
@@ -139,7 +150,7 @@ fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>
         (TAG_FLOAT, 64) => Encoding::Float64,
         (TAG_PCM | TAG_FLOAT, _) => {
             let kind = if tag == TAG_PCM { "integer" } else { "float" };
-            return Err(Stop::Header(format!(
+            return Err(HeaderError::Header(format!(
                 "{bits}-bit {kind} samples, expected integers of 1 to 32 bits or floats of 32 or 64"
             )));
         }
@@ -147,7 +158,7 @@ fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>
     };
     let expected = u64::from(channels) * encoding.bytes();
     if channels > 0 && u64::from(block_align) != expected {
-        return Err(Stop::Header(format!(
+        return Err(HeaderError::Header(format!(
             "{block_align} bytes for {channels} channels of {bits} bits, expected {expected}"
         )));
     }

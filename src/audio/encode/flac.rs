@@ -1,4 +1,4 @@
-//! FLAC output, frame by frame: memory for one frame, STREAMINFO corrected at the end.
+//! FLAC output, frame by frame. Memory for one frame; STREAMINFO is written at the end.
 
 use std::io::{self, Write};
 
@@ -9,7 +9,7 @@ use flacenc::encode_fixed_size_frame;
 use flacenc::error::{Verified, Verify};
 use flacenc::source::{Context, Fill, FrameBuf};
 
-use super::{Out, Planar, Sink, WriterSpec, patch, quantise};
+use super::{ContainerWriter, Planar, TempFile, WriterSpec, patch_bytes, quantise};
 
 /// Limits of the format.
 pub(super) const MAX_CHANNELS: usize = 8;
@@ -19,7 +19,7 @@ const MAX_SAMPLES: u64 = (1 << 36) - 1;
 
 /// Samples per channel of every frame but the last.
 const BLOCK: usize = 4096;
-/// Last frames shorter than this are stored as they are: prediction has nothing to gain there.
+/// Last frames shorter than this are stored verbatim, since prediction gains nothing there.
 const SHORTEST_PREDICTED: usize = 64;
 /// More than the header, footer and subframe headers of a frame take.
 const FRAME_OVERHEAD_BITS: usize = 1024;
@@ -32,10 +32,10 @@ const HIGHEST_CODED_RATE: usize = 96_000;
 const MARKER: [u8; 8] = *b"fLaC\x80\0\0\x22";
 const STREAM_INFO_BYTES: usize = 34;
 
-pub(super) struct FlacSink {
+pub(super) struct FlacContainer {
     spec: WriterSpec,
     config: Verified<config::Encoder>,
-    stored: Verified<config::Encoder>,
+    verbatim: Verified<config::Encoder>,
     info: StreamInfo,
     frame: FrameBuf,
     md5: Context,
@@ -47,29 +47,29 @@ pub(super) struct FlacSink {
     largest_frame: usize,
 }
 
-impl FlacSink {
-    pub(super) fn start(out: &mut Out, spec: WriterSpec) -> io::Result<Self> {
+impl FlacContainer {
+    pub(super) fn start(out: &mut TempFile, spec: WriterSpec) -> io::Result<Self> {
         let bits = spec.format.bits();
         let rate = match spec.sample_rate as usize {
             rate if rate <= HIGHEST_CODED_RATE => rate,
             _ => RATE_IN_STREAM_INFO,
         };
-        let mut whole = config::Encoder::default();
-        whole.block_size = BLOCK;
-        whole.multithread = false;
+        let mut predicted = config::Encoder::default();
+        predicted.block_size = BLOCK;
+        predicted.multithread = false;
         // The default estimates the size of a prediction and can be wrong by orders of magnitude for loud 24-bit
         // noise; this counts it.
-        whole.subframe_coding.fixed.order_sel = config::OrderSel::BitCount;
-        let mut stored = whole.clone();
-        stored.subframe_coding.use_constant = false;
-        stored.subframe_coding.use_fixed = false;
-        stored.subframe_coding.use_lpc = false;
-        let sink = Self {
+        predicted.subframe_coding.fixed.order_sel = config::OrderSel::BitCount;
+        let mut verbatim = predicted.clone();
+        verbatim.subframe_coding.use_constant = false;
+        verbatim.subframe_coding.use_fixed = false;
+        verbatim.subframe_coding.use_lpc = false;
+        let encoder = Self {
             spec,
-            config: whole.into_verified().map_err(|(_, error)| encoder(error))?,
-            stored: stored.into_verified().map_err(|(_, error)| encoder(error))?,
-            info: StreamInfo::new(rate, spec.channels, bits).map_err(encoder)?,
-            frame: FrameBuf::with_size(spec.channels, BLOCK).map_err(encoder)?,
+            config: predicted.into_verified().map_err(|(_, error)| encoder_error(error))?,
+            verbatim: verbatim.into_verified().map_err(|(_, error)| encoder_error(error))?,
+            info: StreamInfo::new(rate, spec.channels, bits).map_err(encoder_error)?,
+            frame: FrameBuf::with_size(spec.channels, BLOCK).map_err(encoder_error)?,
             md5: Context::new(bits, spec.channels),
             pending: Vec::with_capacity(BLOCK * spec.channels),
             frames: 0,
@@ -79,25 +79,26 @@ impl FlacSink {
         };
         out.write_all(&MARKER)?;
         out.write_all(&[0; STREAM_INFO_BYTES])?;
-        Ok(sink)
+        Ok(encoder)
     }
 
-    fn write_frame(&mut self, out: &mut Out) -> io::Result<()> {
+    fn write_frame(&mut self, out: &mut TempFile) -> io::Result<()> {
         let samples = self.pending.len() / self.spec.channels;
         if self.samples + samples as u64 > MAX_SAMPLES {
             return Err(io::Error::other("a FLAC file holds at most 2^36 samples; use WAV"));
         }
-        self.md5.fill_interleaved(&self.pending).map_err(encoder)?;
-        self.frame.fill_interleaved(&self.pending).map_err(encoder)?;
-        let encode =
-            |config| encode_fixed_size_frame(config, &self.frame, self.frames, &self.info).map_err(encoder);
-        let mut frame = encode(if samples < SHORTEST_PREDICTED { &self.stored } else { &self.config })?;
+        self.md5.fill_interleaved(&self.pending).map_err(encoder_error)?;
+        self.frame.fill_interleaved(&self.pending).map_err(encoder_error)?;
+        let encode = |config| {
+            encode_fixed_size_frame(config, &self.frame, self.frames, &self.info).map_err(encoder_error)
+        };
+        let mut frame = encode(if samples < SHORTEST_PREDICTED { &self.verbatim } else { &self.config })?;
         let stored_bits = self.pending.len() * (self.spec.format.bits() + 1) + FRAME_OVERHEAD_BITS;
         if frame.count_bits() > stored_bits {
-            frame = encode(&self.stored)?;
+            frame = encode(&self.verbatim)?;
         }
         let mut bits = ByteSink::new();
-        frame.write(&mut bits).map_err(encoder)?;
+        frame.write(&mut bits).map_err(encoder_error)?;
         let bytes = bits.as_slice();
         out.write_all(bytes)?;
         self.smallest_frame = self.smallest_frame.min(bytes.len());
@@ -128,8 +129,8 @@ impl FlacSink {
     }
 }
 
-impl Sink for FlacSink {
-    fn write(&mut self, out: &mut Out, block: &Planar) -> io::Result<u64> {
+impl ContainerWriter for FlacContainer {
+    fn write(&mut self, out: &mut TempFile, block: &Planar) -> io::Result<u64> {
         let bits = self.spec.format.bits();
         let mut clipped = 0;
         for index in 0..block.samples() {
@@ -145,15 +146,15 @@ impl Sink for FlacSink {
         Ok(clipped)
     }
 
-    fn finish(&mut self, out: &mut Out) -> io::Result<()> {
+    fn finish(&mut self, out: &mut TempFile) -> io::Result<()> {
         if !self.pending.is_empty() {
             self.write_frame(out)?;
         }
-        patch(out, MARKER.len() as u64, &self.stream_info())
+        patch_bytes(out, MARKER.len() as u64, &self.stream_info())
     }
 }
 
-/// The encoder's errors cannot cross threads; their text can.
-fn encoder(error: impl std::fmt::Display) -> io::Error {
+/// Converts an error of the encoder, which is not `Send`, to its text.
+fn encoder_error(error: impl std::fmt::Display) -> io::Error {
     io::Error::other(format!("FLAC encoder: {error}"))
 }

@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::{Out, Planar, SampleFormat, Sink, WriterSpec, patch, quantise};
+use super::{ContainerWriter, Planar, SampleFormat, TempFile, WriterSpec, patch_bytes, quantise};
 
 /// `RIFF`, its size, `WAVE`.
 const RIFF_HEADER: u64 = 12;
@@ -16,7 +16,7 @@ const TAG_EXTENSIBLE: u16 = 0xFFFE;
 /// The end of the GUID which, behind a format tag, names that format in an extensible header.
 const GUID_TAIL: [u8; 14] = [0, 0, 0, 0, 0x10, 0, 0x80, 0, 0, 0xAA, 0, 0x38, 0x9B, 0x71];
 
-pub(super) struct WavSink {
+pub(super) struct WavContainer {
     spec: WriterSpec,
     /// Where the size of the `fact` chunk's payload begins, if there is one.
     fact_at: Option<u64>,
@@ -26,8 +26,8 @@ pub(super) struct WavSink {
     bytes: Vec<u8>,
 }
 
-impl WavSink {
-    pub(super) fn start(out: &mut Out, spec: WriterSpec) -> io::Result<Self> {
+impl WavContainer {
+    pub(super) fn start(out: &mut TempFile, spec: WriterSpec) -> io::Result<Self> {
         let mut header = Vec::with_capacity(128);
         header.extend_from_slice(b"RIFF\0\0\0\0WAVEJUNK");
         header.extend_from_slice(&DS64.to_le_bytes());
@@ -74,8 +74,8 @@ impl WavSink {
     }
 }
 
-impl Sink for WavSink {
-    fn write(&mut self, out: &mut Out, block: &Planar) -> io::Result<u64> {
+impl ContainerWriter for WavContainer {
+    fn write(&mut self, out: &mut TempFile, block: &Planar) -> io::Result<u64> {
         let bits = self.spec.format.bits();
         let mut clipped = 0;
         self.bytes.clear();
@@ -98,7 +98,7 @@ impl Sink for WavSink {
         Ok(clipped)
     }
 
-    fn finish(&mut self, out: &mut Out) -> io::Result<()> {
+    fn finish(&mut self, out: &mut TempFile) -> io::Result<()> {
         if self.data_bytes % 2 == 1 {
             out.write_all(&[0])?;
         }
@@ -106,21 +106,21 @@ impl Sink for WavSink {
         let samples = self.data_bytes / (self.spec.channels * self.spec.format.bytes()) as u64;
         let small = |size: u64| u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes();
         if riff_bytes >= u64::from(u32::MAX) {
-            patch(out, 0, b"RF64\xFF\xFF\xFF\xFF")?;
+            patch_bytes(out, 0, b"RF64\xFF\xFF\xFF\xFF")?;
             let mut ds64 = Vec::with_capacity(36);
             ds64.extend_from_slice(b"ds64");
             ds64.extend_from_slice(&DS64.to_le_bytes());
             for size in [riff_bytes, self.data_bytes, samples] {
                 ds64.extend_from_slice(&size.to_le_bytes());
             }
-            patch(out, RIFF_HEADER, &ds64)?;
-            patch(out, self.data_at - 4, &[0xFF; 4])?;
+            patch_bytes(out, RIFF_HEADER, &ds64)?;
+            patch_bytes(out, self.data_at - 4, &[0xFF; 4])?;
         } else {
-            patch(out, 4, &small(riff_bytes))?;
-            patch(out, self.data_at - 4, &small(self.data_bytes))?;
+            patch_bytes(out, 4, &small(riff_bytes))?;
+            patch_bytes(out, self.data_at - 4, &small(self.data_bytes))?;
         }
         if let Some(at) = self.fact_at {
-            patch(out, at, &small(samples))?;
+            patch_bytes(out, at, &small(samples))?;
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! The command line as types.
+//! Command line definition.
 
 pub mod values;
 
@@ -10,29 +10,29 @@ use nullsum::model::device::DeviceChoice;
 use nullsum::offline::mix::Mix;
 use nullsum::separator::Runtime;
 
-use values::{Bits, FileType, Length, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard};
+use values::{Bits, ChunkLength, FileType, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard};
 
 const EXAMPLES: &str = "\
 Examples:
-  nullsum-cli song.wav                           stems of a song, in ./output
-  nullsum-cli --model embedded song.wav          without any download
-  nullsum-cli -o stems --format flac music/      a whole folder, its tree kept
-  nullsum-cli --mix \"vocals=mute\" song.mp3       a remix beside the stems
+  nullsum-cli song.wav                           separate a song into ./output
+  nullsum-cli --model embedded song.wav          use the built-in model, without a download
+  nullsum-cli -o stems --format flac music/      separate a folder and keep its tree
+  nullsum-cli --mix \"vocals=mute\" song.mp3       write a remix as well
   nullsum-cli --model my.ckpt --config my.yaml song.wav
-  nullsum-cli demo                               no song at hand: compose one and separate it
+  nullsum-cli demo                               compose a short piece and separate it
 
-Underscores may stand for hyphens in option names (--output_folder is --output-folder). A file that is called
-like a command can be given as ./inspect.
+Option names may be written with underscores (--output_folder). To separate a file whose name is a command,
+write ./inspect.
 
 Exit codes:
-  0    all is done
-  1    some files failed; each is named in a message of its own
+  0    success
+  1    some files failed; each has a message of its own
   2    the command line is wrong
   3    the model cannot be loaded
-  4    the input cannot be read, or the output not written
+  4    the input cannot be read or the output cannot be written
   130  interrupted; no stem is left unfinished";
 
-/// Music source separation that loses nothing: the stems sum to exactly the song.
+/// Music source separation that loses nothing: the stems sum to the song exactly.
 #[derive(Debug, Parser)]
 #[command(
     name = "nullsum-cli",
@@ -42,7 +42,7 @@ Exit codes:
     max_term_width = 110
 )]
 pub struct Cli {
-    /// What to do; separation when none is given.
+    /// The command; separation if none is given.
     #[command(subcommand)]
     pub command: Option<Command>,
     /// Options of separation.
@@ -53,28 +53,28 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Separate songs into stems; what happens when no command is given
+    /// Separate songs into stems (the default command)
     #[command(after_help = EXAMPLES)]
     Separate(Box<SeparateArgs>),
-    /// Say what a checkpoint is, what it costs, and what would keep it from loading
+    /// Describe a checkpoint: architecture, cost, and problems that keep it from loading
     Inspect(InspectArgs),
     /// Write a checkpoint as one safetensors file with its configuration inside
     Convert(ConvertArgs),
-    /// List the known checkpoints, fetch them, or say where they lie
+    /// List the known models, download them, or print their paths
     Models(ModelsArgs),
     /// Time the whole pass, from waveform to stems
     Bench(BenchArgs),
-    /// Measure live use on this device: latency, load and quality of every tier of the plugin
+    /// Measure latency, load and quality of the plugin's tiers on this device
     Tiers(TiersArgs),
-    /// Compose a short piece, separate it, and measure the result
+    /// Compose a short piece, separate it and measure the result
     Demo(DemoArgs),
     /// List the devices that this build can use
     Devices(DevicesArgs),
-    /// Print completions for a shell
+    /// Print shell completions
     Completions(CompletionsArgs),
 }
 
-/// Which model.
+/// Options that choose the model.
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
@@ -85,7 +85,7 @@ pub struct ModelArgs {
     /// The checkpoint's YAML [default: inside the checkpoint, or beside it]
     #[arg(long, alias = "config-path", value_name = "YAML", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// Family of the network, where YAML and tensors leave it open
+    /// Family of the network, if YAML and tensors do not determine it
     #[arg(long, value_name = "FAMILY")]
     pub model_type: Option<ModelType>,
     /// Never use the network
@@ -93,20 +93,20 @@ pub struct ModelArgs {
     pub offline: bool,
 }
 
-/// Where and how it runs.
+/// Options that choose device, precision and threads.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Device")]
 pub struct RunArgs {
     /// auto, cpu, cuda, cuda:N or metal
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     pub device: DeviceChoice,
-    /// CUDA devices by number: songs are dealt to all of them
+    /// CUDA devices by number; songs are distributed over all of them
     #[arg(long, value_name = "N", value_delimiter = ',')]
     pub device_ids: Vec<usize>,
-    /// Run on the CPU whatever else there is
+    /// Run on the CPU even if there is a GPU
     #[arg(long)]
     pub force_cpu: bool,
-    /// Arithmetic of the network
+    /// Number format of the network
     #[arg(long, default_value = "auto", value_name = "TYPE")]
     pub precision: PrecisionArg,
     /// CPU threads [default: all]
@@ -115,7 +115,7 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Device and threads for the separator; of several devices the first.
+    /// Runtime of the first device.
     pub fn runtime(&self) -> Runtime {
         Runtime {
             device: self.devices()[0],
@@ -125,13 +125,13 @@ impl RunArgs {
         }
     }
 
-    /// One for each device that songs are dealt to.
+    /// One runtime per device.
     pub fn runtimes(&self) -> Vec<Runtime> {
         let runtime = self.runtime();
         self.devices().into_iter().map(|device| Runtime { device, ..runtime }).collect()
     }
 
-    /// The devices that the flags together mean, at least one.
+    /// The devices that the options select, at least one.
     fn devices(&self) -> Vec<DeviceChoice> {
         self.chosen(|| DeviceChoice::Cuda(0).open().is_ok())
     }
@@ -140,7 +140,7 @@ impl RunArgs {
         let cuda = match self.device {
             _ if self.force_cpu || self.device_ids.is_empty() => false,
             DeviceChoice::Cuda(_) => true,
-            // The reference passes 0 on machines without CUDA too.
+            // The reference program passes 0 on machines without CUDA too.
             DeviceChoice::Auto => cuda_starts(),
             DeviceChoice::Cpu | DeviceChoice::Metal => false,
         };
@@ -154,17 +154,17 @@ impl RunArgs {
     }
 }
 
-/// How much is said.
+/// Options for messages.
 #[derive(Debug, Clone, Copy, Default, Args)]
 #[command(next_help_heading = "Messages")]
-pub struct TalkArgs {
-    /// Say nothing but warnings and errors
+pub struct MessageArgs {
+    /// Print warnings and errors only
     #[arg(long, short)]
     pub quiet: bool,
-    /// Report as JSON, one object a line, on standard output
+    /// Print JSON events on standard output, one object per line
     #[arg(long)]
     pub json: bool,
-    /// Show a plain line a file instead of progress bars
+    /// Print plain lines instead of progress bars
     #[arg(long)]
     pub disable_detailed_pbar: bool,
 }
@@ -172,7 +172,7 @@ pub struct TalkArgs {
 /// Options of separation.
 #[derive(Debug, Clone, Args)]
 pub struct SeparateArgs {
-    /// Songs: files, folders (searched to the bottom) or patterns such as "*.flac"
+    /// Songs: files, folders (searched recursively) or patterns such as "*.flac"
     #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath)]
     pub inputs: Vec<PathBuf>,
     /// One more folder of songs [default: ./input when no INPUT is given]
@@ -192,29 +192,29 @@ pub struct SeparateArgs {
     #[command(flatten)]
     pub files: FileArgs,
     #[command(flatten)]
-    pub talk: TalkArgs,
+    pub printer: MessageArgs,
 }
 
-/// How the network is run over a song.
+/// Options for the separation.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Separation")]
 pub struct QualityArgs {
-    /// Give what the network leaves over back to the stems, so that they sum to the song: spectral, hybrid or off
+    /// Distribute the residual to the stems so that they sum to the song exactly: spectral, hybrid or off
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "spectral", default_missing_value = "spectral", value_name = "MODE")]
     pub lossless: LosslessArg,
     /// The same as --lossless=off
     #[arg(long, overrides_with = "lossless")]
     pub disable_lossless: bool,
-    /// Chunks that cover each moment [default: the model's]
+    /// Number of chunks that cover each sample [default: the model's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub overlap: Option<u16>,
-    /// Length of a chunk in seconds (8s) or samples (352800) [default: the model's]
+    /// ChunkLength of a chunk in seconds (8s) or samples (352800) [default: the model's]
     #[arg(long, value_name = "LENGTH")]
-    pub chunk: Option<Length>,
-    /// Chunks at a time [default: the model's]
+    pub chunk: Option<ChunkLength>,
+    /// Chunks per batch [default: the model's]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub batch: Option<u16>,
-    /// Average over the song, its channels swapped, and its polarity inverted (three times the work)
+    /// Test-time augmentation: average with swapped channels and inverted polarity (three times the work)
     #[arg(long, alias = "use-tta")]
     pub tta: bool,
     /// Average over N circular shifts of the song (N times the work)
@@ -226,22 +226,22 @@ pub struct QualityArgs {
     /// Do not standardise the song first
     #[arg(long, overrides_with = "normalize")]
     pub no_normalize: bool,
-    /// What to do with samples that are NaN or infinite
+    /// Samples that are NaN or infinite: clean or refuse
     #[arg(long, default_value = "clean", value_name = "WHAT")]
     pub non_finite: NonFinite,
 }
 
-/// What is written, and under which names.
+/// Options for the output files.
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Files")]
 pub struct FileArgs {
     /// Stems to write, separated by commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "STEM,…")]
     pub stems: Option<Vec<String>>,
-    /// Write the song without its vocals too
+    /// Also write the song without vocals
     #[arg(long)]
     pub extract_instrumental: bool,
-    /// Write a remix too, as in "vocals=-6dB,drums=mute"
+    /// Also write a remix, as in "vocals=-6dB,drums=mute"
     #[arg(long, value_name = "STEM=GAIN,…", allow_hyphen_values = true)]
     pub mix: Option<Mix>,
     /// File type
@@ -250,28 +250,28 @@ pub struct FileArgs {
     /// The same as --format flac
     #[arg(long)]
     pub flac_file: bool,
-    /// Bits of a sample: 16, 24 or float [default: as the song]
+    /// Bits per sample: 16, 24 or float [default: as the input]
     #[arg(long, value_name = "BITS", conflicts_with = "pcm_type")]
     pub bits: Option<Bits>,
-    /// The same in the reference's words: PCM_16, PCM_24 or FLOAT
+    /// The same as --bits, in the reference program's words: PCM_16, PCM_24 or FLOAT
     #[arg(long, value_name = "TYPE")]
     pub pcm_type: Option<PcmType>,
-    /// Names of the files: {name}, {stem}, {model} and {ext} (the song's extension) are replaced; / makes folders
+    /// File names: {name}, {stem}, {model} and {ext} (extension of the input) are replaced; / makes folders
     #[arg(long, default_value = "{name}_{stem}", value_name = "TEXT")]
     pub template: String,
-    /// Replace files that are there (this is the default)
+    /// Replace existing files (the default)
     #[arg(long, overrides_with = "skip_existing")]
     pub overwrite: bool,
-    /// Leave out songs whose files are all there
+    /// Skip songs whose output files all exist
     #[arg(long)]
     pub skip_existing: bool,
-    /// Do only the Ith of N equal shares of the songs, as in 1/8
+    /// Separate only share I of N of the songs, as in 1/8
     #[arg(long, value_name = "I/N")]
     pub shard: Option<Shard>,
-    /// Go on with the next song after one has failed (this is the default)
+    /// Continue with the next song after an error (the default)
     #[arg(long, overrides_with = "fail_fast")]
     pub keep_going: bool,
-    /// Stop at the first song that fails
+    /// Stop at the first error
     #[arg(long)]
     pub fail_fast: bool,
 }
@@ -279,13 +279,13 @@ pub struct FileArgs {
 /// Options of `inspect`.
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The checkpoint, a name of `models` that is in the cache, or `embedded`
+    /// A checkpoint file, the name of a downloaded model, or `embedded`
     #[arg(value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub file: PathBuf,
-    /// Its YAML
+    /// The checkpoint's YAML
     #[arg(long, alias = "config-path", value_name = "YAML", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
-    /// Family of the network, where YAML and tensors leave it open
+    /// Family of the network, if YAML and tensors do not determine it
     #[arg(long, value_name = "FAMILY")]
     pub model_type: Option<ModelType>,
 }
@@ -299,16 +299,16 @@ pub struct ConvertArgs {
     /// The safetensors file to write
     #[arg(value_name = "OUT", value_hint = ValueHint::FilePath)]
     pub output: PathBuf,
-    /// Its YAML
+    /// The checkpoint's YAML
     #[arg(long, alias = "config-path", value_name = "YAML", value_hint = ValueHint::FilePath)]
     pub config: Option<PathBuf>,
     /// Number type of the new file
     #[arg(long, default_value = "f32", value_name = "TYPE")]
     pub dtype: Dtype,
-    /// Family of the network, where YAML and tensors leave it open
+    /// Family of the network, if YAML and tensors do not determine it
     #[arg(long, value_name = "FAMILY")]
     pub model_type: Option<ModelType>,
-    /// Say nothing but errors
+    /// Print errors only
     #[arg(long, short)]
     pub quiet: bool,
 }
@@ -328,31 +328,31 @@ pub enum Dtype {
 pub struct ModelsArgs {
     #[command(subcommand)]
     pub command: Option<ModelsCommand>,
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
 
-/// What to do with the known models.
+/// Commands of `models`.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
     /// List them (the default)
     List {
-        /// One JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Fetch some into the cache
+    /// Download models into the cache
     Download {
-        /// Their names
+        /// Names of the models
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
         #[command(flatten)]
-        talk: TalkArgs,
+        printer: MessageArgs,
     },
-    /// Print the folder of the cache, or where a fetched model's checkpoint lies
+    /// Print the cache folder, or the path of a downloaded model
     Path {
-        /// A name
+        /// Name of the model
         #[arg(value_name = "NAME")]
         name: Option<String>,
     },
@@ -371,16 +371,16 @@ pub struct BenchArgs {
     /// Seconds of audio in the pass
     #[arg(long, default_value = "8", value_name = "SECONDS", value_parser = values::seconds)]
     pub seconds: f64,
-    /// Passes that count; the median is reported
+    /// Measured passes; the median is reported
     #[arg(long, default_value = "3", value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub runs: u32,
-    /// Passes before that do not count
+    /// Passes before the measurement
     #[arg(long, default_value = "1", value_parser = clap::value_parser!(u32).range(0..=10_000))]
     pub warmup: u32,
     /// Seed of weights and noise
     #[arg(long, default_value = "0")]
     pub seed: u64,
-    /// Write the chunk and its stems as raw f32, channel after channel, and leave masks as the network gives them
+    /// Write the chunk and its stems as raw f32, channel after channel, without mask completion
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub stems: Option<PathBuf>,
     /// One JSON object on standard output
@@ -401,14 +401,14 @@ pub struct TiersArgs {
     /// Seconds of the song
     #[arg(long, default_value = "60", value_name = "SECONDS", value_parser = values::seconds)]
     pub seconds: f64,
-    /// Where in the song they begin
+    /// Start position in the song, in seconds
     #[arg(long, default_value = "0.0", value_name = "SECONDS")]
     pub start: f64,
     /// True stems of the song, named as the model names them (drums.wav, vocals.flac, ...), to measure against as well. Without a
     /// SONG it is the folder's `mixture` file, or the sum of all its files
     #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub stems: Option<PathBuf>,
-    /// Instead of the tiers, every combination of these windows, hops and lookaheads: windows
+    /// Measure every combination of windows, hops and lookaheads instead of the tiers: windows
     #[arg(long, value_name = "SECONDS,...", value_delimiter = ',', value_parser = values::seconds)]
     pub windows: Vec<f64>,
     /// Hops of the combinations
@@ -447,17 +447,17 @@ pub struct DemoArgs {
     /// Folder for the piece and its stems
     #[arg(long, short, alias = "output-folder", default_value = "demo", value_name = "FOLDER", value_hint = ValueHint::DirPath)]
     pub output: PathBuf,
-    /// Another seed is another piece
+    /// Seed of the piece
     #[arg(long, default_value = "1")]
     pub seed: u64,
     #[command(flatten)]
-    pub talk: TalkArgs,
+    pub printer: MessageArgs,
 }
 
 /// Options of `devices`.
 #[derive(Debug, Args)]
 pub struct DevicesArgs {
-    /// One JSON object a line
+    /// Print one JSON object per line
     #[arg(long)]
     pub json: bool,
 }
@@ -469,18 +469,18 @@ pub struct CompletionsArgs {
     pub shell: clap_complete::Shell,
 }
 
-/// Brings the reference's spellings to ours: underscores in option names become hyphens, and the numbers after `--device_ids`
-/// are joined so that a song after them stays a song.
-pub fn tidy(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
-    let mut tidy = Vec::new();
+/// Accepts the reference program's spellings: underscores in option names become hyphens, and the numbers after
+/// `--device_ids` are joined, so that a song after them is still an input.
+pub fn normalize_args(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut normalized = Vec::new();
     let mut args = args.into_iter().peekable();
     while let Some(arg) = args.next() {
         if arg == "--" {
-            tidy.push(arg);
+            normalized.push(arg);
             break;
         }
         let Some(option) = arg.to_str().filter(|text| text.starts_with("--")) else {
-            tidy.push(arg);
+            normalized.push(arg);
             continue;
         };
         let (name, value) = option.split_at(option.find('=').unwrap_or(option.len()));
@@ -494,14 +494,14 @@ pub fn tidy(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
                 ids.push(id.to_string_lossy().into_owned());
             }
             if !ids.is_empty() {
-                tidy.push(format!("{name}={}", ids.join(",")).into());
+                normalized.push(format!("{name}={}", ids.join(",")).into());
                 continue;
             }
         }
-        tidy.push((name + value).into());
+        normalized.push((name + value).into());
     }
-    tidy.extend(args);
-    tidy
+    normalized.extend(args);
+    normalized
 }
 
 #[cfg(test)]
@@ -510,11 +510,11 @@ mod tests {
 
     fn parse(line: &[&str]) -> Cli {
         let args = std::iter::once("nullsum-cli").chain(line.iter().copied()).map(OsString::from);
-        Cli::try_parse_from(tidy(args)).unwrap()
+        Cli::try_parse_from(normalize_args(args)).unwrap()
     }
 
     #[test]
-    fn the_definition_is_sound() {
+    fn the_definition_is_valid() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
     }
@@ -552,7 +552,7 @@ mod tests {
     }
 
     #[test]
-    fn a_song_after_lossless_or_device_ids_stays_a_song() {
+    fn a_song_after_lossless_or_device_ids_is_an_input() {
         assert_eq!(parse(&["--lossless", "song.wav"]).separate.inputs, [PathBuf::from("song.wav")]);
         let cli = parse(&["--device_ids", "0", "1", "song.wav"]);
         assert_eq!(cli.separate.inputs, [PathBuf::from("song.wav")]);
@@ -562,7 +562,7 @@ mod tests {
     }
 
     #[test]
-    fn device_ids_mean_cuda_where_it_starts() {
+    fn device_ids_select_cuda_if_it_starts() {
         let devices = |line: &[&str], starts: bool| parse(line).separate.run.chosen(|| starts);
         let ids = ["--device_ids", "1", "0", "1", "song.wav"];
         assert_eq!(devices(&ids, true), [DeviceChoice::Cuda(0), DeviceChoice::Cuda(1)]);
@@ -576,7 +576,7 @@ mod tests {
     }
 
     #[test]
-    fn files_called_like_commands_can_be_given() {
+    fn files_named_like_commands_can_be_given() {
         assert!(parse(&["./inspect"]).command.is_none());
         assert_eq!(parse(&["a.wav", "bench"]).separate.inputs.len(), 2);
         assert_eq!(parse(&["--", "--a_b"]).separate.inputs, [PathBuf::from("--a_b")]);

@@ -1,49 +1,53 @@
-//! From what the user names to a list of songs, each with its folder.
+//! Turns the inputs of a command line into a list of songs, each with its output folder.
 
 use std::collections::{HashMap, HashSet};
 use std::path::{Component, Path, PathBuf};
 
-// Looked for in folders and patterns. A file named by itself may have any.
+// Applies to folders and patterns. A file named outright may have any extension.
 use nullsum::audio::EXTENSIONS;
 use walkdir::{DirEntry, WalkDir};
 
 use crate::args::values::Shard;
-use crate::exit::{Code, Failure, Outcome};
+use crate::exit::{CliResult, ExitStatus, Failure};
 
-/// One song.
+/// One input file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Song {
-    /// The file.
     pub input: PathBuf,
-    /// Where its stems go.
+    /// Output folder of its stems.
     pub folder: PathBuf,
-    /// The template of their names, with the song's `{ext}` replaced.
+    /// Template of the file names, with `{ext}` replaced.
     pub template: String,
 }
 
-/// All songs that the user means, and what was noticed on the way.
+/// All songs of a command line, and the warnings from collecting them.
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The songs of this share.
     pub songs: Vec<Song>,
     /// Songs of all shares together.
     pub total: usize,
-    /// Folders that could not be read, links that go round.
+    /// Unreadable folders, cyclic links.
     pub warnings: Vec<String>,
-    /// The songs of all shares, as the file system calls them.
+    /// Canonical paths of the songs of all shares.
     known: HashSet<PathBuf>,
 }
 
 impl Batch {
     /// Whether `path` is a song of any share.
-    pub fn has(&self, path: &Path) -> bool {
+    pub fn contains_input(&self, path: &Path) -> bool {
         path.canonicalize().is_ok_and(|path| self.known.contains(&path))
     }
 }
 
-/// Finds the songs. Every share fails alike where the whole would.
-pub fn gather(inputs: &[PathBuf], output: &Path, template: &str, shard: Option<Shard>) -> Outcome<Batch> {
-    let mut found = Found { output: output.canonicalize().ok(), ..Found::default() };
+/// Finds the songs. Every share fails if the whole batch would fail.
+pub fn collect_songs(
+    inputs: &[PathBuf],
+    output: &Path,
+    template: &str,
+    shard: Option<Shard>,
+) -> CliResult<Batch> {
+    let mut found = SongCollector { output: output.canonicalize().ok(), ..SongCollector::default() };
     for input in inputs {
         found.add(input)?;
     }
@@ -56,7 +60,7 @@ pub fn gather(inputs: &[PathBuf], output: &Path, template: &str, shard: Option<S
             Song { input, folder: output.join(below), template }
         })
         .collect();
-    // The stems' names are not known yet; songs of one name collide whatever they are.
+    // Stem names are not known yet, but songs of the same name collide in any case.
     check_collisions(songs.iter().map(|song| {
         let name = song.input.file_stem().unwrap_or_default().to_string_lossy();
         (song.folder.join(song.template.replace("{name}", &name)), song.input.as_path())
@@ -65,14 +69,14 @@ pub fn gather(inputs: &[PathBuf], output: &Path, template: &str, shard: Option<S
     let songs = songs
         .into_iter()
         .enumerate()
-        .filter(|(place, _)| shard.is_none_or(|shard| shard.holds(*place)))
+        .filter(|(place, _)| shard.is_none_or(|shard| shard.contains(*place)))
         .map(|(_, song)| song)
         .collect();
     Ok(Batch { songs, total, warnings: found.warnings, known: found.known })
 }
 
-/// Fails where two songs would write one file, or one its own input.
-pub fn check_collisions<'a>(outputs: impl Iterator<Item = (PathBuf, &'a Path)>) -> Outcome {
+/// Fails if two songs would write the same file.
+pub fn check_collisions<'a>(outputs: impl Iterator<Item = (PathBuf, &'a Path)>) -> CliResult {
     let mut seen: HashMap<PathBuf, &Path> = HashMap::new();
     for (output, input) in outputs {
         let key = if cfg!(any(windows, target_os = "macos")) {
@@ -82,7 +86,7 @@ pub fn check_collisions<'a>(outputs: impl Iterator<Item = (PathBuf, &'a Path)>) 
         };
         if let Some(other) = seen.insert(key, input) {
             return Err(Failure::new(
-                Code::Usage,
+                ExitStatus::Usage,
                 format!(
                     "{} and {} would both write {}; separate them into two folders, or tell them apart in --template, \
                      for instance with {{ext}}",
@@ -97,17 +101,17 @@ pub fn check_collisions<'a>(outputs: impl Iterator<Item = (PathBuf, &'a Path)>) 
 }
 
 #[derive(Default)]
-struct Found {
-    /// Songs with the folder below the output that they belong in.
+struct SongCollector {
+    /// Songs, each with its folder below the output folder.
     songs: Vec<(PathBuf, PathBuf)>,
     known: HashSet<PathBuf>,
     warnings: Vec<String>,
-    /// The output folder, which is not searched.
+    /// The output folder, which folder searches skip.
     output: Option<PathBuf>,
 }
 
-impl Found {
-    fn add(&mut self, input: &Path) -> Outcome {
+impl SongCollector {
+    fn add(&mut self, input: &Path) -> CliResult {
         if input.is_dir() {
             return self.add_folder(input);
         }
@@ -115,7 +119,7 @@ impl Found {
         match pattern {
             Some(pattern) if !input.exists() => self.add_pattern(pattern),
             _ => {
-                // A file that is not there fails when its turn comes, beside the others.
+                // A missing file fails when its turn comes, so that the others are still separated.
                 self.song(input.to_path_buf(), PathBuf::new());
                 Ok(())
             }
@@ -128,10 +132,10 @@ impl Found {
         }
     }
 
-    fn add_folder(&mut self, folder: &Path) -> Outcome {
+    fn add_folder(&mut self, folder: &Path) -> CliResult {
         let mut any = false;
         let output = self.output.clone();
-        // What the user names is searched, hidden or not, and even if it is the output folder.
+        // A folder named outright is searched even if it is hidden or the output folder.
         let wanted = |entry: &DirEntry| {
             entry.depth() == 0
                 || !(is_hidden(entry)
@@ -166,16 +170,16 @@ impl Found {
         Ok(())
     }
 
-    fn add_pattern(&mut self, pattern: &str) -> Outcome {
-        // As in folders, what is hidden is not meant, nor are the stems of an earlier run, unless the pattern begins there.
+    fn add_pattern(&mut self, pattern: &str) -> CliResult {
+        // As in folder searches, hidden files and the output folder are skipped, unless the pattern names them.
         let options = glob::MatchOptions {
             case_sensitive: !cfg!(windows),
             require_literal_leading_dot: true,
             ..glob::MatchOptions::new()
         };
         let matches = glob::glob_with(pattern, options)
-            .map_err(|error| Failure::new(Code::Usage, format!("{pattern}: not a pattern: {error}")))?;
-        let begin = beginning(pattern).canonicalize().ok();
+            .map_err(|error| Failure::new(ExitStatus::Usage, format!("{pattern}: not a pattern: {error}")))?;
+        let begin = literal_prefix(pattern).canonicalize().ok();
         let output =
             self.output.clone().filter(|output| !begin.is_some_and(|begin| begin.starts_with(output)));
         let is_output = |path: &Path| {
@@ -199,12 +203,16 @@ impl Found {
                 Err(error) => self.warnings.push(format!("not searched: {error}")),
             }
         }
-        if any { Ok(()) } else { Err(Failure::new(Code::Io, format!("{pattern}: no audio file matches"))) }
+        if any {
+            Ok(())
+        } else {
+            Err(Failure::new(ExitStatus::Io, format!("{pattern}: no audio file matches")))
+        }
     }
 }
 
-/// The folder that the matches of a pattern lie in: its components before the first with a wildcard.
-fn beginning(pattern: &str) -> PathBuf {
+/// The folder that contains all matches of a pattern: its components before the first wildcard.
+fn literal_prefix(pattern: &str) -> PathBuf {
     let literal = Path::new(pattern)
         .components()
         .take_while(|part| !part.as_os_str().to_string_lossy().contains(['*', '?', '[']));
@@ -215,21 +223,21 @@ fn is_hidden(entry: &DirEntry) -> bool {
     entry.file_name().to_string_lossy().starts_with('.')
 }
 
-/// Whether a file's name is one of audio.
+/// Whether the extension is one of audio.
 pub fn is_audio(path: &Path) -> bool {
     let Some(extension) = path.extension().and_then(|extension| extension.to_str()) else { return false };
     EXTENSIONS.iter().any(|known| extension.eq_ignore_ascii_case(known))
 }
 
-/// Whether two paths are one file, as far as can be told.
-pub fn is_same(a: &Path, b: &Path) -> bool {
+/// Whether two paths name the same file, as far as can be determined.
+pub fn is_same_file(a: &Path, b: &Path) -> bool {
     match (a.canonicalize(), b.canonicalize()) {
         (Ok(a), Ok(b)) => a == b,
-        _ => plain(a) == plain(b),
+        _ => without_current_dir(a) == without_current_dir(b),
     }
 }
 
-fn plain(path: &Path) -> PathBuf {
+fn without_current_dir(path: &Path) -> PathBuf {
     path.components().filter(|part| *part != Component::CurDir).collect()
 }
 
@@ -252,15 +260,15 @@ mod tests {
         inputs: &[&str],
         template: &str,
         shard: Option<&str>,
-    ) -> Outcome<Vec<(String, String)>> {
+    ) -> CliResult<Vec<(String, String)>> {
         let inputs: Vec<PathBuf> = inputs.iter().map(|input| root.join(input)).collect();
-        let batch = gather(&inputs, &root.join("out"), template, shard.map(|s| s.parse().unwrap()))?;
+        let batch = collect_songs(&inputs, &root.join("out"), template, shard.map(|s| s.parse().unwrap()))?;
         let name = |path: &Path| path.strip_prefix(root).unwrap().to_string_lossy().replace('\\', "/");
         Ok(batch.songs.iter().map(|song| (name(&song.input), name(&song.folder))).collect())
     }
 
     #[test]
-    fn folders_are_searched_to_the_bottom_and_keep_their_tree() {
+    fn folders_are_searched_recursively_and_keep_their_tree() {
         let root = tree(&["m/b.FLAC", "m/x/y/a.mp3", "m/cover.jpg", "m/.hidden/c.wav", "m/.d.wav"]);
         let found = songs(root.path(), &["m"], "{name}_{stem}", None).unwrap();
         let expected = [("m/b.FLAC", "out"), ("m/x/y/a.mp3", "out/x/y")];
@@ -268,14 +276,14 @@ mod tests {
     }
 
     #[test]
-    fn the_output_folder_is_not_searched_and_nothing_comes_twice() {
+    fn the_output_folder_is_skipped_and_no_song_is_listed_twice() {
         let root = tree(&["a.wav", "out/a_vocals.wav"]);
         let found = songs(root.path(), &["", "a.wav", "./a.wav", "*.wav"], "{name}_{stem}", None).unwrap();
         assert_eq!(found.len(), 1, "{found:?}");
     }
 
     #[test]
-    fn patterns_leave_out_what_folders_do_unless_they_begin_there() {
+    fn patterns_skip_hidden_files_and_the_output_folder_unless_named() {
         let root = tree(&["a.wav", "._a.wav", "m/b.wav", "out/a_vocals.wav", "out/m/b_vocals.wav"]);
         let names = |pattern: &str| -> Vec<String> {
             let found = songs(root.path(), &[pattern], "{name}_{stem}", None).unwrap();
@@ -293,27 +301,31 @@ mod tests {
     fn a_song_of_any_share_is_known() {
         let root = tree(&["m/a.wav", "m/b.wav"]);
         let shard = Some("1/2".parse().unwrap());
-        let batch = gather(&[root.path().join("m")], Path::new("out"), "{name}_{stem}", shard).unwrap();
+        let batch =
+            collect_songs(&[root.path().join("m")], Path::new("out"), "{name}_{stem}", shard).unwrap();
         assert_eq!(batch.songs.len(), 1);
-        assert!(["m/a.wav", "m/../m/b.wav"].iter().all(|name| batch.has(&root.path().join(name))));
-        assert!(!batch.has(&root.path().join("m/c.wav")));
+        assert!(["m/a.wav", "m/../m/b.wav"].iter().all(|name| batch.contains_input(&root.path().join(name))));
+        assert!(!batch.contains_input(&root.path().join("m/c.wav")));
     }
 
     #[cfg(unix)]
     #[test]
-    fn links_that_go_round_end() {
+    fn cyclic_links_end() {
         let root = tree(&["m/a.wav"]);
         std::os::unix::fs::symlink(root.path().join("m"), root.path().join("m/loop")).unwrap();
-        let batch = gather(&[root.path().join("m")], Path::new("out"), "{name}", None).unwrap();
+        let batch = collect_songs(&[root.path().join("m")], Path::new("out"), "{name}", None).unwrap();
         assert_eq!((batch.songs.len(), batch.warnings.len()), (1, 1), "{batch:?}");
     }
 
     #[test]
-    fn songs_that_would_share_a_name_are_named() {
+    fn songs_with_colliding_outputs_are_named() {
         let root = tree(&["m/a.wav", "m/a.flac"]);
         let error = songs(root.path(), &["m"], "{name}_{stem}", None).unwrap_err();
         let text = error.error.to_string();
-        assert!(text.contains("a.wav") && text.contains("a.flac") && error.code == Code::Usage, "{text}");
+        assert!(
+            text.contains("a.wav") && text.contains("a.flac") && error.status == ExitStatus::Usage,
+            "{text}"
+        );
         assert_eq!(songs(root.path(), &["m"], "{name}.{ext}_{stem}", None).unwrap().len(), 2);
     }
 
@@ -329,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_without_a_match_says_so() {
+    fn a_pattern_without_a_match_is_an_error() {
         let root = tree(&["a.txt"]);
         let error = songs(root.path(), &["*.wav"], "{name}_{stem}", None).unwrap_err();
         assert!(error.error.to_string().contains("no audio file matches"));

@@ -1,122 +1,120 @@
-//! Exit codes, errors that carry one, and how errors are told.
+//! Exit statuses, errors that carry one, and the text of an error.
 
 use nullsum::kernels::KernelError;
-use nullsum::model::companion::CompanionError;
 use nullsum::model::device::DeviceError;
+use nullsum::model::sidecar_config::SidecarConfigError;
 use nullsum::offline::error::OfflineError;
 use nullsum::registry::FetchError;
 use nullsum::separator::{LoadError, SeparateError};
 
-/// What the process ends with. `--help` documents them.
+/// Exit status of the process. `--help` documents them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Code {
-    /// Some of the work failed.
+pub enum ExitStatus {
+    /// Some songs failed.
     Failed = 1,
     /// The command line is wrong.
     Usage = 2,
-    /// No model.
+    /// The model cannot be loaded.
     Model = 3,
     /// The input cannot be read or the output not written.
     Io = 4,
-    /// Stopped by the user.
+    /// Stopped by Ctrl-C.
     Interrupted = 130,
 }
 
 /// An error with its exit code.
 #[derive(Debug)]
 pub struct Failure {
-    /// What the process ends with.
-    pub code: Code,
-    /// What is said.
+    pub status: ExitStatus,
     pub error: anyhow::Error,
-    /// Whether it has been said already, so that the process only ends.
-    pub said: bool,
+    /// Whether the messages have been printed, so that the process only exits.
+    pub reported: bool,
 }
 
 impl Failure {
     /// A failure with a message of its own.
-    pub fn new(code: Code, message: impl std::fmt::Display) -> Self {
-        Self { code, error: anyhow::anyhow!("{message}"), said: false }
+    pub fn new(status: ExitStatus, message: impl std::fmt::Display) -> Self {
+        Self { status, error: anyhow::anyhow!("{message}"), reported: false }
     }
 
     /// A failure whose messages have been printed.
-    pub fn said(code: Code) -> Self {
-        Self { said: true, ..Self::new(code, "") }
+    pub fn already_reported(status: ExitStatus) -> Self {
+        Self { reported: true, ..Self::new(status, "") }
     }
 
-    /// The end after Ctrl-C.
+    /// Stopped by Ctrl-C.
     pub fn interrupted() -> Self {
-        Self::new(Code::Interrupted, "interrupted; no stem was left unfinished")
+        Self::new(ExitStatus::Interrupted, "interrupted; no stem was left unfinished")
     }
 }
 
-/// What commands return.
-pub type Outcome<T = ()> = Result<T, Failure>;
+pub type CliResult<T = ()> = Result<T, Failure>;
 
-/// Gives an error its exit code.
+/// Turns an error into a [`Failure`].
 pub trait OrFail<T> {
-    /// Fails with `code`.
-    fn or_fail(self, code: Code) -> Outcome<T>;
+    /// Fails with `status`.
+    fn or_fail(self, status: ExitStatus) -> CliResult<T>;
 }
 
 impl<T, E: Into<anyhow::Error>> OrFail<T> for Result<T, E> {
-    fn or_fail(self, code: Code) -> Outcome<T> {
-        self.map_err(|error| Failure { code, error: error.into(), said: false })
+    fn or_fail(self, status: ExitStatus) -> CliResult<T> {
+        self.map_err(|error| Failure { status, error: error.into(), reported: false })
     }
 }
 
-/// A song that could not be separated.
 impl From<OfflineError> for Failure {
     fn from(error: OfflineError) -> Self {
-        let code = match error {
-            OfflineError::Audio(_) | OfflineError::Spool { .. } | OfflineError::NonFinite { .. } => Code::Io,
-            OfflineError::UnknownStem { .. } | OfflineError::Options { .. } => Code::Usage,
-            OfflineError::Separate(_) => Code::Failed,
+        let status = match error {
+            OfflineError::Audio(_) | OfflineError::Spool { .. } | OfflineError::NonFinite { .. } => {
+                ExitStatus::Io
+            }
+            OfflineError::UnknownStem { .. } | OfflineError::Options { .. } => ExitStatus::Usage,
+            OfflineError::Separate(_) => ExitStatus::Failed,
             OfflineError::Cancelled => return Self::interrupted(),
         };
-        Self { code, error: error.into(), said: false }
+        Self { status, error: error.into(), reported: false }
     }
 }
 
-/// An error with its causes, but for those that it names itself, and the flags that help.
-pub fn told(error: &anyhow::Error) -> String {
-    let told = error.chain().fold(String::new(), |told, cause| {
+/// Text of an error: its causes, each named once, and the flags that help.
+pub fn format_error(error: &anyhow::Error) -> String {
+    let text = error.chain().fold(String::new(), |text, cause| {
         let cause = cause.to_string();
-        match told.contains(&cause) {
-            true => told,
-            false if told.is_empty() => cause,
-            false => format!("{told}: {cause}"),
+        match text.contains(&cause) {
+            true => text,
+            false if text.is_empty() => cause,
+            false => format!("{text}: {cause}"),
         }
     });
-    match hint(error) {
-        Some(hint) => format!("{told} ({hint})"),
-        None => told,
+    match flag_hint(error) {
+        Some(hint) => format!("{text} ({hint})"),
+        None => text,
     }
 }
 
-/// The flags that help against an error of the library, whose texts are the plugin's too and name none.
-fn hint(error: &anyhow::Error) -> Option<&'static str> {
+/// The flags that help. The library's errors name no flags, since the plugin shows them too.
+fn flag_hint(error: &anyhow::Error) -> Option<&'static str> {
     error.chain().find_map(|cause| {
-        let hint = cause.downcast_ref().and_then(of_song);
-        hint.or_else(|| cause.downcast_ref().and_then(of_chunk))
-            .or_else(|| cause.downcast_ref().and_then(of_model))
-            .or_else(|| cause.downcast_ref().and_then(of_device))
-            .or_else(|| cause.downcast_ref().and_then(of_kernels))
-            .or_else(|| cause.downcast_ref().and_then(of_config))
-            .or_else(|| cause.downcast_ref().and_then(of_download))
+        let hint = cause.downcast_ref().and_then(song_hint);
+        hint.or_else(|| cause.downcast_ref().and_then(chunk_hint))
+            .or_else(|| cause.downcast_ref().and_then(model_hint))
+            .or_else(|| cause.downcast_ref().and_then(device_hint))
+            .or_else(|| cause.downcast_ref().and_then(kernel_hint))
+            .or_else(|| cause.downcast_ref().and_then(config_hint))
+            .or_else(|| cause.downcast_ref().and_then(download_hint))
     })
 }
 
-fn of_song(error: &OfflineError) -> Option<&'static str> {
+fn song_hint(error: &OfflineError) -> Option<&'static str> {
     match error {
         OfflineError::NonFinite { .. } => Some("--non-finite clean"),
-        // A transparent error is no link of the chain.
-        OfflineError::Separate(error) => of_chunk(error),
+        // `#[error(transparent)]` hides this error from the chain.
+        OfflineError::Separate(error) => chunk_hint(error),
         _ => None,
     }
 }
 
-fn of_chunk(error: &SeparateError) -> Option<&'static str> {
+fn chunk_hint(error: &SeparateError) -> Option<&'static str> {
     match error {
         SeparateError::OutOfMemory { .. } => Some("--chunk, --device cpu"),
         SeparateError::Network { .. } => Some("--batch, --chunk"),
@@ -124,16 +122,16 @@ fn of_chunk(error: &SeparateError) -> Option<&'static str> {
     }
 }
 
-fn of_model(error: &LoadError) -> Option<&'static str> {
+fn model_hint(error: &LoadError) -> Option<&'static str> {
     match error {
         LoadError::Precision(_) => Some("--precision"),
-        LoadError::Device(error) => of_device(error),
-        LoadError::Kernel(error) => of_kernels(error),
+        LoadError::Device(error) => device_hint(error),
+        LoadError::Kernel(error) => kernel_hint(error),
         _ => None,
     }
 }
 
-fn of_device(error: &DeviceError) -> Option<&'static str> {
+fn device_hint(error: &DeviceError) -> Option<&'static str> {
     match error {
         DeviceError::NotBuilt("cuda") => Some("--device cpu, or the build of scripts/cuda"),
         DeviceError::NotBuilt(_) | DeviceError::Start { .. } => Some("--device cpu"),
@@ -141,15 +139,15 @@ fn of_device(error: &DeviceError) -> Option<&'static str> {
     }
 }
 
-fn of_kernels(error: &KernelError) -> Option<&'static str> {
+fn kernel_hint(error: &KernelError) -> Option<&'static str> {
     matches!(error, KernelError::Threads { .. }).then_some("--threads")
 }
 
-fn of_config(error: &CompanionError) -> Option<&'static str> {
-    matches!(error, CompanionError::Missing { .. }).then_some("--config")
+fn config_hint(error: &SidecarConfigError) -> Option<&'static str> {
+    matches!(error, SidecarConfigError::Missing { .. }).then_some("--config")
 }
 
-fn of_download(error: &FetchError) -> Option<&'static str> {
+fn download_hint(error: &FetchError) -> Option<&'static str> {
     let hint = "--offline switched them off; `nullsum-cli models download` fetches it";
     matches!(error, FetchError::Offline { .. }).then_some(hint)
 }
@@ -159,7 +157,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flags_that_help_are_told_by_the_command_line_and_not_by_the_library() {
+    fn the_command_line_adds_the_flags_that_help() {
         let memory = || SeparateError::OutOfMemory { device: "cuda:0".into(), samples: 44_100 };
         let threads = KernelError::Threads { threads: 999, reason: "too many".into() };
         let errors: [(anyhow::Error, &str); 8] = [
@@ -173,9 +171,9 @@ mod tests {
             (FetchError::Offline { name: "model".into(), folder: "cache".into() }.into(), "models download"),
         ];
         for (error, flags) in errors {
-            assert!(told(&error).contains(flags), "{}", told(&error));
+            assert!(format_error(&error).contains(flags), "{}", format_error(&error));
             assert!(error.chain().all(|cause| !cause.to_string().contains("--")), "{error:?}");
         }
-        assert_eq!(told(&OfflineError::Cancelled.into()), "cancelled");
+        assert_eq!(format_error(&OfflineError::Cancelled.into()), "cancelled");
     }
 }

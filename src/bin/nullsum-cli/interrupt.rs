@@ -1,39 +1,39 @@
-//! Ctrl-C: the first stops after what is in flight, cleanly; the second at once.
+//! Ctrl-C: the first one stops cleanly after the current step, the second one at once.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::exit::{Failure, Outcome};
+use crate::exit::{CliResult, Failure};
 
-/// Signals so far. Written by the handler's thread, read by the work.
+/// Number of signals so far. Written by the handler's thread, read by the work.
 static SIGNALS: AtomicUsize = AtomicUsize::new(0);
 
 /// Installs the handler.
-pub fn install() {
+pub fn install_handler() {
     let on_signal = || {
         if SIGNALS.fetch_add(1, Ordering::SeqCst) > 0 {
-            nullsum::partial::remove_unfinished();
+            nullsum::atomic_file::remove_unfinished();
             std::process::exit(130);
         }
-        crate::report::warn("stopping after what is in flight; press Ctrl-C again to stop at once");
+        crate::printer::print_warning("stopping after the current step; press Ctrl-C again to stop at once");
     };
-    // Without a handler Ctrl-C still ends the process.
+    // Without a handler, Ctrl-C still ends the process but leaves temporary files.
     if let Err(error) = ctrlc::set_handler(on_signal) {
-        crate::report::warn(&format!("Ctrl-C will not clean up: {error}"));
+        crate::printer::print_warning(&format!("Ctrl-C will not clean up: {error}"));
     }
 }
 
-/// Whether the user wants to stop.
-pub fn requested() -> bool {
+/// Whether the user has asked to stop.
+pub fn stop_requested() -> bool {
     SIGNALS.load(Ordering::SeqCst) > 0
 }
 
-/// For callbacks that may stop the work.
-pub fn flow() -> ControlFlow<()> {
-    if requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+/// The result for callbacks that can cancel.
+pub fn stop_flow() -> ControlFlow<()> {
+    if stop_requested() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
 }
 
-/// Fails once the user wants to stop.
-pub fn check() -> Outcome {
-    if requested() { Err(Failure::interrupted()) } else { Ok(()) }
+/// Fails if the user has asked to stop.
+pub fn check_stop() -> CliResult {
+    if stop_requested() { Err(Failure::interrupted()) } else { Ok(()) }
 }

@@ -3,10 +3,11 @@
 mod args;
 mod batch;
 mod commands;
-mod deal;
 mod exit;
 mod interrupt;
+mod jobs;
 mod model_source;
+mod printer;
 mod progress;
 mod report;
 
@@ -15,33 +16,33 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use args::{Cli, Command};
-use exit::{Code, Failure, Outcome, told};
+use exit::{CliResult, ExitStatus, Failure, format_error};
 
 fn main() -> ExitCode {
-    let cli = Cli::parse_from(args::tidy(std::env::args_os()));
+    let cli = Cli::parse_from(args::normalize_args(std::env::args_os()));
     let command = cli.command.unwrap_or_else(|| Command::Separate(Box::new(cli.separate)));
-    let talk = command.talk();
+    let printer = command.printer();
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let code = failure.code as u8;
-            if !failure.said {
-                talk.fatal(&told(&failure.error), code);
+            let status = failure.status as u8;
+            if !failure.reported {
+                printer.fatal(&format_error(&failure.error), status);
             }
-            ExitCode::from(code)
+            ExitCode::from(status)
         }
     }
 }
 
-fn run(command: Command) -> Outcome {
+fn run(command: Command) -> CliResult {
     match command {
-        Command::Separate(args) => stoppable(|| commands::separate::run(&args)),
-        Command::Bench(args) => stoppable(|| commands::bench::run(&args)),
-        Command::Demo(args) => stoppable(|| commands::demo::run(&args)),
-        Command::Tiers(args) => stoppable(|| commands::tiers::run(&args)),
+        Command::Separate(args) => run_interruptible(|| commands::separate::run(&args)),
+        Command::Bench(args) => run_interruptible(|| commands::bench::run(&args)),
+        Command::Demo(args) => run_interruptible(|| commands::demo::run(&args)),
+        Command::Tiers(args) => run_interruptible(|| commands::tiers::run(&args)),
         Command::Inspect(args) => commands::inspect::run(&args),
-        Command::Convert(args) => stoppable(|| commands::convert::run(&args)),
-        Command::Models(args) => stoppable(|| commands::models::run(&args)),
+        Command::Convert(args) => run_interruptible(|| commands::convert::run(&args)),
+        Command::Models(args) => run_interruptible(|| commands::models::run(&args)),
         Command::Devices(args) => {
             commands::devices::run(&args);
             Ok(())
@@ -53,11 +54,11 @@ fn run(command: Command) -> Outcome {
     }
 }
 
-/// Runs `work` so that Ctrl-C can stop it.
-fn stoppable(work: impl FnOnce() -> Outcome) -> Outcome {
-    interrupt::install();
-    work().map_err(|failure| match interrupt::requested() {
-        true if !failure.said => Failure { code: Code::Interrupted, ..failure },
+/// Runs `work` with a Ctrl-C handler.
+fn run_interruptible(work: impl FnOnce() -> CliResult) -> CliResult {
+    interrupt::install_handler();
+    work().map_err(|failure| match interrupt::stop_requested() {
+        true if !failure.reported => Failure { status: ExitStatus::Interrupted, ..failure },
         _ => failure,
     })
 }

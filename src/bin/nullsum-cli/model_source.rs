@@ -1,4 +1,4 @@
-//! Which model runs: the one that is named, or the best that is at hand.
+//! Opens the model of a command line: the named one, or the default.
 
 use std::path::Path;
 use std::time::Duration;
@@ -6,21 +6,21 @@ use std::time::Duration;
 use nullsum::embedded;
 use nullsum::model::architecture::Family;
 use nullsum::model::checkpoint::Checkpoint;
-use nullsum::model::companion;
 use nullsum::model::config::Config;
-use nullsum::registry::{self, Entry, FetchError, FetchOptions, Files};
+use nullsum::model::sidecar_config;
+use nullsum::registry::{self, FetchError, FetchOptions, ModelFiles, RegistryEntry};
 
 use crate::args::ModelArgs;
-use crate::exit::{Code, Failure, OrFail, Outcome, told};
+use crate::exit::{CliResult, ExitStatus, Failure, OrFail, format_error};
 use crate::interrupt;
-use crate::progress::{FetchProgress, announce};
-use crate::report::Talk;
+use crate::printer::Printer;
+use crate::progress::{FetchProgress, download_description};
 
-/// How long the unasked-for download waits for a network that is not there.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// Timeout in connecting for the default model, which is downloaded without being asked for.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An open checkpoint with its configuration.
-pub struct Source {
+pub struct ModelSource {
     /// A name for reports and file names.
     pub name: String,
     /// The weights.
@@ -29,9 +29,9 @@ pub struct Source {
     pub config: Config,
 }
 
-impl Source {
-    /// A warning of arguments in the YAML that have no effect: they are spelt wrong, or of a network that we do not know.
-    pub fn not_understood(&self) -> Option<String> {
+impl ModelSource {
+    /// A warning about arguments in the YAML that have no effect: misspelt, or of an unknown network.
+    pub fn unknown_arguments_warning(&self) -> Option<String> {
         let unknown = &self.config.model.unknown;
         (!unknown.is_empty()).then(|| {
             format!(
@@ -43,164 +43,173 @@ impl Source {
     }
 }
 
-/// Opens what the user wants; the default where nothing is named.
-pub fn open(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
+/// Opens the model that the arguments name, or the default model.
+pub fn open_model(args: &ModelArgs, printer: Printer) -> CliResult<ModelSource> {
     match &args.model {
-        Some(model) => named(model, args, talk),
-        None => default(args, talk),
+        Some(model) => open_named(model, args, printer),
+        None => open_default(args, printer),
     }
 }
 
-/// The family that the user named, where one was.
+/// The family that the arguments name, if any.
 pub fn family(args: &ModelArgs) -> Option<Family> {
     args.model_type.map(Into::into)
 }
 
-fn named(model: &Path, args: &ModelArgs, talk: Talk) -> Outcome<Source> {
+fn open_named(model: &Path, args: &ModelArgs, printer: Printer) -> CliResult<ModelSource> {
     if model == Path::new(embedded::NAME) {
-        return built_in(args.config.as_deref());
+        return open_embedded(args.config.as_deref());
     }
     if model.exists() {
-        return from_file(model, args.config.as_deref());
+        return open_file(model, args.config.as_deref());
     }
-    // The reference names the default checkpoint by its file, and fetches it when it is missing.
+    // The reference program names its default checkpoint by file name and downloads it if it is missing.
     let name = model.file_name().unwrap_or(model.as_os_str()).to_string_lossy();
     let is_path = model.components().count() > 1;
     match registry::find(&name) {
         Ok(entry) => {
-            let config = given(entry, args.config.as_deref())?;
-            let files = match registry::cached(entry) {
+            let config = read_config_override(entry, args.config.as_deref())?;
+            let files = match registry::cached_files(entry) {
                 Some(files) => files,
                 None => {
-                    fetch(entry, FetchOptions { offline: args.offline, ..FetchOptions::from_env() }, talk)
-                        .or_fail(Code::Model)?
+                    fetch(entry, FetchOptions { offline: args.offline, ..FetchOptions::from_env() }, printer)
+                        .or_fail(ExitStatus::Model)?
                 }
             };
-            from_registry(entry, &files, config)
+            open_registry_entry(entry, &files, config)
         }
         Err(_) if is_path => {
-            Err(Failure::new(Code::Model, format!("{}: there is no such checkpoint", model.display())))
+            Err(Failure::new(ExitStatus::Model, format!("{}: there is no such checkpoint", model.display())))
         }
-        Err(error) => {
-            Err(Failure::new(Code::Model, format!("{}: there is no such file, and {error}", model.display())))
-        }
+        Err(error) => Err(Failure::new(
+            ExitStatus::Model,
+            format!("{}: there is no such file, and {error}", model.display()),
+        )),
     }
 }
 
-/// The registry's first, from the cache or the network; the embedded one without either.
-fn default(args: &ModelArgs, talk: Talk) -> Outcome<Source> {
+/// The registry's first model, from the cache or the network; the embedded model without either.
+fn open_default(args: &ModelArgs, printer: Printer) -> CliResult<ModelSource> {
     let entry = registry::default_entry();
-    let config = given(entry, args.config.as_deref())?;
-    if let Some(files) = registry::cached(entry) {
-        return from_registry(entry, &files, config);
+    let config = read_config_override(entry, args.config.as_deref())?;
+    if let Some(files) = registry::cached_files(entry) {
+        return open_registry_entry(entry, &files, config);
     }
     let mut options = FetchOptions { offline: args.offline, ..FetchOptions::from_env() };
-    options.timeouts.connect = PATIENCE;
-    options.timeouts.response = 2 * PATIENCE;
+    options.timeouts.connect = CONNECT_TIMEOUT;
+    options.timeouts.response = 2 * CONNECT_TIMEOUT;
     if !args.offline {
-        talk.note(&format!("The default model, {}, is not here yet.", entry.name));
+        printer.note(&format!("The default model, {}, is not here yet.", entry.name));
     }
-    match fetch(entry, options, talk) {
-        Ok(files) => from_registry(entry, &files, config),
-        Err(error @ FetchError::Cancelled { .. }) => Err(error).or_fail(Code::Interrupted),
-        Err(error) if error.is_unreachable() && has_built_in() => {
+    match fetch(entry, options, printer) {
+        Ok(files) => open_registry_entry(entry, &files, config),
+        Err(error @ FetchError::Cancelled { .. }) => Err(error).or_fail(ExitStatus::Interrupted),
+        Err(error) if error.is_unreachable() && has_embedded() => {
             let why = match error {
                 FetchError::Offline { .. } => format!("{} is not in the cache, and --offline", entry.name),
                 error => error.to_string(),
             };
-            talk.warning(&format!(
+            printer.warning(&format!(
                 "{why}; using the small model that is built in, which is of lower quality"
             ));
-            built_in(args.config.as_deref().filter(|_| config.is_some()))
+            open_embedded(args.config.as_deref().filter(|_| config.is_some()))
         }
-        // The network is there, and something is wrong that the user can mend: not the time for another model.
-        Err(error) if has_built_in() => {
+        // The network works, so the user can solve the problem; another model would hide it.
+        Err(error) if has_embedded() => {
             let embedded = embedded::NAME;
             Err(Failure::new(
-                Code::Model,
+                ExitStatus::Model,
                 format!("{error}; --model {embedded} runs the small model that is built in"),
             ))
         }
         Err(error) => Err(Failure::new(
-            Code::Model,
+            ExitStatus::Model,
             format!(
                 "{}; no model is embedded in this build, so there is none to run. Name one with --model",
-                told(&error.into())
+                format_error(&error.into())
             ),
         )),
     }
 }
 
-fn has_built_in() -> bool {
+fn has_embedded() -> bool {
     embedded::checkpoint().is_some()
 }
 
-/// The embedded model.
-pub fn built_in(config: Option<&Path>) -> Outcome<Source> {
+/// Opens the embedded model.
+pub fn open_embedded(config: Option<&Path>) -> CliResult<ModelSource> {
     let Some(checkpoint) = embedded::checkpoint() else {
         return Err(Failure::new(
-            Code::Model,
+            ExitStatus::Model,
             "no model is embedded in this build (feature `embedded`); name another one with --model, or fetch one: \
              nullsum-cli models",
         ));
     };
-    with_config(embedded::NAME.into(), checkpoint, None, config)
+    with_sidecar_config(embedded::NAME.into(), checkpoint, None, config)
 }
 
-/// What a YAML says that the user names for an entry of the registry: read before anything is fetched. None where it is the entry's own, which the
-/// reference has beside its code, and which is fetched here.
-fn given(entry: &Entry, config: Option<&Path>) -> Outcome<Option<Config>> {
+/// The YAML that the user names for a registry entry, read before any download. `None` if it is the entry's own, which
+/// the reference program ships with its code and which is downloaded here.
+fn read_config_override(entry: &RegistryEntry, config: Option<&Path>) -> CliResult<Option<Config>> {
     let other =
         |config: &&Path| config.exists() || config.file_name() != Some(entry.config.file_name().as_ref());
-    config.filter(other).map(Config::from_file).transpose().or_fail(Code::Model)
+    config.filter(other).map(Config::from_file).transpose().or_fail(ExitStatus::Model)
 }
 
-fn from_registry(entry: &Entry, files: &Files, config: Option<Config>) -> Outcome<Source> {
-    let checkpoint = Checkpoint::open(&files.checkpoint).or_fail(Code::Model)?;
+fn open_registry_entry(
+    entry: &RegistryEntry,
+    files: &ModelFiles,
+    config: Option<Config>,
+) -> CliResult<ModelSource> {
+    let checkpoint = Checkpoint::open(&files.checkpoint).or_fail(ExitStatus::Model)?;
     let config = match config {
         Some(config) => config,
-        None => Config::from_file(&files.config).or_fail(Code::Model)?,
+        None => Config::from_file(&files.config).or_fail(ExitStatus::Model)?,
     };
-    Ok(Source { name: entry.name.clone(), checkpoint, config })
+    Ok(ModelSource { name: entry.name.clone(), checkpoint, config })
 }
 
-/// A checkpoint file, with `config` or the YAML that is found for it.
-pub fn from_file(path: &Path, config: Option<&Path>) -> Outcome<Source> {
-    let checkpoint = Checkpoint::open(path).or_fail(Code::Model)?;
+/// Opens a checkpoint file, with `config` or the YAML found for it.
+pub fn open_file(path: &Path, config: Option<&Path>) -> CliResult<ModelSource> {
+    let checkpoint = Checkpoint::open(path).or_fail(ExitStatus::Model)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    with_config(name, checkpoint, Some(path), config)
+    with_sidecar_config(name, checkpoint, Some(path), config)
 }
 
-/// A file, a cached model of the registry, or the embedded one, for looking at: never fetched.
-pub fn at_hand(model: &Path, config: Option<&Path>) -> Outcome<Source> {
+/// Opens a file, a cached model of the registry or the embedded model. Never downloads.
+pub fn open_local(model: &Path, config: Option<&Path>) -> CliResult<ModelSource> {
     if model == Path::new(embedded::NAME) {
-        return built_in(config);
+        return open_embedded(config);
     }
     let entry = model.to_str().filter(|_| !model.exists()).and_then(|name| registry::find(name).ok());
-    match entry.and_then(|entry| Some((entry, registry::cached(entry)?))) {
-        Some((entry, files)) => from_registry(entry, &files, given(entry, config)?),
-        None => from_file(model, config),
+    match entry.and_then(|entry| Some((entry, registry::cached_files(entry)?))) {
+        Some((entry, files)) => open_registry_entry(entry, &files, read_config_override(entry, config)?),
+        None => open_file(model, config),
     }
 }
 
-fn with_config(
+fn with_sidecar_config(
     name: String,
     checkpoint: Checkpoint,
     path: Option<&Path>,
     config: Option<&Path>,
-) -> Outcome<Source> {
-    let config = companion::config_of(&checkpoint, path, config).or_fail(Code::Model)?;
-    Ok(Source { name, checkpoint, config })
+) -> CliResult<ModelSource> {
+    let config = sidecar_config::load(&checkpoint, path, config).or_fail(ExitStatus::Model)?;
+    Ok(ModelSource { name, checkpoint, config })
 }
 
-/// Fetches a model, after saying so.
-pub fn fetch(entry: &Entry, options: FetchOptions, talk: Talk) -> Result<Files, FetchError> {
+/// Downloads a model, after announcing it.
+pub fn fetch(
+    entry: &RegistryEntry,
+    options: FetchOptions,
+    printer: Printer,
+) -> Result<ModelFiles, FetchError> {
     if !options.offline {
-        talk.note(&format!("Fetching {}: {}", entry.name, announce(entry)));
+        printer.note(&format!("Fetching {}: {}", entry.name, download_description(entry)));
         if let Some(note) = &entry.licence_note {
-            talk.note(&format!("  {note}"));
+            printer.note(&format!("  {note}"));
         }
-        talk.event(&serde_json::json!({
+        printer.event(&serde_json::json!({
             "event": "fetch",
             "model": entry.name,
             "bytes": entry.checkpoint.size,
@@ -208,9 +217,9 @@ pub fn fetch(entry: &Entry, options: FetchOptions, talk: Talk) -> Result<Files, 
             "licence": entry.licence,
         }));
     }
-    let mut progress = FetchProgress::new(talk, &entry.name);
+    let mut progress = FetchProgress::new(printer, &entry.name);
     registry::fetch(entry, &options, &mut |step| {
         progress.update(step);
-        interrupt::flow()
+        interrupt::stop_flow()
     })
 }

@@ -1,14 +1,15 @@
-//! How far a song or a download is: a bar on a terminal, events for programs, nothing otherwise.
+//! Progress of songs and downloads: a bar on a terminal, JSON events with `--json`, otherwise nothing.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 use nullsum::offline::render::RenderProgress;
-use nullsum::registry::{Progress, Stage, What, human_size};
+use nullsum::registry::{DownloadProgress, DownloadStage, FileKind, human_size};
 use serde_json::json;
 
-use crate::report::{Talk, clock, text};
+use crate::printer::Printer;
+use crate::report::{clock, path_text};
 
 /// Steps of a bar.
 const STEPS: u64 = 1000;
@@ -17,19 +18,19 @@ const EVENT_INTERVAL: Duration = Duration::from_millis(500);
 
 /// Progress of one song.
 pub struct SongProgress<'a> {
-    talk: Talk,
+    printer: Printer,
     input: &'a Path,
     bar: Option<ProgressBar>,
     started: Instant,
     last_event: Option<Instant>,
-    /// Passes over the song, all of which count as one second of work a second of audio.
+    /// Passes over the song. Speed is in seconds of audio finished, so it is divided by them.
     passes: f64,
 }
 
 impl<'a> SongProgress<'a> {
-    /// Begins. `place` is the song's number and how many there are.
-    pub fn new(talk: Talk, input: &'a Path, place: (usize, usize), passes: usize) -> Self {
-        let bar = talk.bars().then(|| {
+    /// `place` is the number of the song, from 1, and the number of songs.
+    pub fn new(printer: Printer, input: &'a Path, place: (usize, usize), passes: usize) -> Self {
+        let bar = printer.has_progress().then(|| {
             let name = input.file_name().unwrap_or(input.as_os_str()).to_string_lossy();
             let prefix =
                 if place.1 > 1 { format!("[{}/{}] {name}", place.0, place.1) } else { name.into_owned() };
@@ -39,10 +40,10 @@ impl<'a> SongProgress<'a> {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { talk, input, bar, started: Instant::now(), last_event: None, passes: passes as f64 }
+        Self { printer, input, bar, started: Instant::now(), last_event: None, passes: passes as f64 }
     }
 
-    /// Takes a step.
+    /// Shows the progress.
     pub fn update(&mut self, progress: RenderProgress) {
         let elapsed = self.started.elapsed().as_secs_f64();
         let speed = progress.seconds / self.passes / elapsed.max(1e-6);
@@ -54,11 +55,11 @@ impl<'a> SongProgress<'a> {
             let eta = eta.map_or_else(String::new, |eta| format!(", {} left", clock(eta)));
             bar.set_message(format!("{speed:.2}× real time{eta}"));
         }
-        if self.talk.json() && self.last_event.is_none_or(|at| at.elapsed() >= EVENT_INTERVAL) {
+        if self.printer.json() && self.last_event.is_none_or(|at| at.elapsed() >= EVENT_INTERVAL) {
             self.last_event = Some(Instant::now());
-            self.talk.event(&json!({
+            self.printer.event(&json!({
                 "event": "progress",
-                "input": text(self.input),
+                "input": path_text(self.input),
                 "fraction": progress.fraction,
                 "seconds": progress.seconds,
                 "speed": speed,
@@ -78,46 +79,44 @@ impl Drop for SongProgress<'_> {
 
 /// Progress of one download.
 pub struct FetchProgress {
-    talk: Talk,
+    printer: Printer,
     name: String,
     bar: Option<ProgressBar>,
     last_event: Option<Instant>,
 }
 
 impl FetchProgress {
-    /// Begins.
-    pub fn new(talk: Talk, name: &str) -> Self {
-        let bar = talk.bars().then(|| {
+    pub fn new(printer: Printer, name: &str) -> Self {
+        let bar = printer.has_progress().then(|| {
             let style = style("{prefix} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {msg}");
             let bar = ProgressBar::new(0).with_style(style);
             bar.set_prefix(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { talk, name: name.into(), bar, last_event: None }
+        Self { printer, name: name.into(), bar, last_event: None }
     }
 
-    /// Takes a step.
-    pub fn update(&mut self, progress: Progress) {
+    pub fn update(&mut self, progress: DownloadProgress) {
         let stage = match progress.stage {
-            Stage::Waiting => "waiting for another download of it",
-            Stage::Connecting => "connecting",
-            Stage::Downloading => "downloading",
-            Stage::Verifying => "verifying",
+            DownloadStage::Waiting => "waiting for another download of it",
+            DownloadStage::Connecting => "connecting",
+            DownloadStage::Downloading => "downloading",
+            DownloadStage::Verifying => "verifying",
         };
         if let Some(bar) = &self.bar {
             if let Some(total) = progress.total_bytes {
                 bar.set_length(total);
             }
             bar.set_position(progress.done_bytes);
-            bar.set_message(if progress.stage == Stage::Downloading { "" } else { stage });
+            bar.set_message(if progress.stage == DownloadStage::Downloading { "" } else { stage });
         }
-        if self.talk.json() && self.last_event.is_none_or(|at| at.elapsed() >= EVENT_INTERVAL) {
+        if self.printer.json() && self.last_event.is_none_or(|at| at.elapsed() >= EVENT_INTERVAL) {
             self.last_event = Some(Instant::now());
-            self.talk.event(&json!({
+            self.printer.event(&json!({
                 "event": "download",
                 "model": self.name,
-                "file": if progress.what == What::Config { "config" } else { "checkpoint" },
+                "file": if progress.file == FileKind::Config { "config" } else { "checkpoint" },
                 "stage": stage,
                 "done_bytes": progress.done_bytes,
                 "total_bytes": progress.total_bytes,
@@ -135,7 +134,7 @@ impl Drop for FetchProgress {
 }
 
 /// `527 MB from github.com, licence MIT`.
-pub fn announce(entry: &nullsum::registry::Entry) -> String {
+pub fn download_description(entry: &nullsum::registry::RegistryEntry) -> String {
     let size = entry.checkpoint.size.map_or_else(|| "size not stated".to_owned(), human_size);
     format!("{size} from {}, licence: {}", entry.source, entry.licence_text())
 }

@@ -305,7 +305,7 @@ impl Simd for Avx512 {
     }
     /// Needs AVX-512 BF16, which only kernels for `Isa::Avx512Bf16` and `Isa::Amx` use.
     #[inline(always)]
-    unsafe fn dot_pairs(a: __m512, b: __m512, c: __m512) -> __m512 {
+    unsafe fn dot_bf16(a: __m512, b: __m512, c: __m512) -> __m512 {
         // SAFETY: the caller's; both types are 512 bits.
         unsafe {
             _mm512_dpbf16_ps(

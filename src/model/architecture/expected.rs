@@ -2,21 +2,21 @@
 
 use super::{Architecture, Position, ValueResidual};
 
-/// One tensor that a checkpoint should hold.
+/// One tensor that the checkpoint of an architecture holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Expected {
-    /// Name without prefix.
+pub struct ExpectedTensor {
+    /// Name, without prefix.
     pub name: String,
-    /// Shape, outermost axis first.
+    /// Shape, outermost dimension first.
     pub shape: Vec<usize>,
-    /// Whether the network can do without it: constants that follow from the rest.
+    /// Whether it may be missing: a constant that follows from the architecture.
     pub optional: bool,
 }
 
 impl Architecture {
     /// All tensors of the network, in the order of its modules.
-    pub fn tensors(&self) -> Vec<Expected> {
-        let mut list = List(Vec::new());
+    pub fn tensors(&self) -> Vec<ExpectedTensor> {
+        let mut list = TensorList(Vec::new());
         let (dim, inner) = (self.dim, self.heads * self.dim_head);
         for (k, &features) in self.band_features().iter().enumerate() {
             let at = format!("band_split.to_features.{k}");
@@ -74,7 +74,7 @@ impl Architecture {
         list.0
     }
 
-    fn attention_tensors(&self, list: &mut List, at: &str, layer: usize) {
+    fn attention_tensors(&self, list: &mut TensorList, at: &str, layer: usize) {
         let inner = self.heads * self.dim_head;
         match self.position {
             Position::Rotary => list.optional(format!("{at}.rotary_embed.freqs"), [self.dim_head / 2]),
@@ -90,7 +90,7 @@ impl Architecture {
         list.linear(&format!("{at}.to_out.0"), inner, self.dim, false);
     }
 
-    fn linear_attention_tensors(&self, list: &mut List, at: &str, layer: usize) {
+    fn linear_attention_tensors(&self, list: &mut TensorList, at: &str, layer: usize) {
         let inner = self.heads * self.dim_head;
         list.add(format!("{at}.temperature"), [self.heads, 1, 1]);
         list.add(format!("{at}.norm.gamma"), [self.dim]);
@@ -99,7 +99,7 @@ impl Architecture {
         list.linear(&format!("{at}.to_out.1"), inner, self.dim, false);
     }
 
-    fn value_residual_tensors(&self, list: &mut List, at: &str, layer: usize) {
+    fn value_residual_tensors(&self, list: &mut TensorList, at: &str, layer: usize) {
         let name = match self.value_residual {
             Some(ValueResidual::ToValueResidualMix) => "to_value_residual_mix",
             Some(ValueResidual::LearnedValueResidualMix) => "learned_value_residual_mix.0",
@@ -110,7 +110,7 @@ impl Architecture {
         }
     }
 
-    fn hyper_tensors(&self, list: &mut List, at: &str) {
+    fn hyper_tensors(&self, list: &mut TensorList, at: &str) {
         let Some(hyper) = self.hyper_connections else { return };
         let (fracs, dim) = (hyper.fracs, self.dim / hyper.fracs);
         let rows = hyper.streams * fracs;
@@ -129,16 +129,16 @@ impl Architecture {
     }
 }
 
-/// Collects [`Expected`] tensors.
-struct List(Vec<Expected>);
+/// Collects [`ExpectedTensor`]s.
+struct TensorList(Vec<ExpectedTensor>);
 
-impl List {
+impl TensorList {
     fn add<const N: usize>(&mut self, name: String, shape: [usize; N]) {
-        self.0.push(Expected { name, shape: shape.into(), optional: false });
+        self.0.push(ExpectedTensor { name, shape: shape.into(), optional: false });
     }
 
     fn optional<const N: usize>(&mut self, name: String, shape: [usize; N]) {
-        self.0.push(Expected { name, shape: shape.into(), optional: true });
+        self.0.push(ExpectedTensor { name, shape: shape.into(), optional: true });
     }
 
     fn linear(&mut self, at: &str, input: usize, output: usize, bias: bool) {

@@ -1,45 +1,48 @@
-//! What a checkpoint holds against what its configuration calls for.
+//! Differences between the tensors of a checkpoint and those that its configuration requires.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::Expected;
+use super::ExpectedTensor;
 
 /// One tensor of the wrong shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Misshapen {
+pub struct ShapeMismatch {
     /// Name without prefix.
     pub name: String,
-    /// Shape that the configuration calls for.
+    /// Shape required by the configuration.
     pub expected: Vec<usize>,
     /// Shape in the file.
     pub found: Vec<usize>,
 }
 
-/// Every difference between a configuration and a checkpoint. Displays as a report, like tensors grouped.
+/// All differences between a configuration and a checkpoint. Displays as a report that groups similar tensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Likely causes, most telling first: `the YAML says depth 12, the file holds 6 layers`.
+    /// Likely causes, the most specific first: `the YAML says depth 12, the file holds 6 layers`.
     pub causes: Vec<String>,
-    /// Tensors called for and not there, with the shape called for.
+    /// Required tensors that are missing, with the required shape.
     pub missing: Vec<(String, Vec<usize>)>,
-    /// Tensors there and not called for.
+    /// Tensors of the file that are not required.
     pub unexpected: Vec<(String, Vec<usize>)>,
-    /// Tensors of another shape.
-    pub misshapen: Vec<Misshapen>,
+    /// Tensors with another shape.
+    pub wrong_shape: Vec<ShapeMismatch>,
 }
 
 impl Mismatch {
-    /// Compares `expected` with the tensors of a file.
-    pub fn between<'a>(expected: &[Expected], found: impl Iterator<Item = (&'a str, &'a [usize])>) -> Self {
+    /// Compares `expected` with the tensors of a file, given as names and shapes.
+    pub fn between<'a>(
+        expected: &[ExpectedTensor],
+        found: impl Iterator<Item = (&'a str, &'a [usize])>,
+    ) -> Self {
         let mut rest: BTreeMap<&str, &[usize]> = found.collect();
         let mut mismatch = Self::default();
-        for Expected { name, shape, optional } in expected {
+        for ExpectedTensor { name, shape, optional } in expected {
             match rest.remove(name.as_str()) {
                 Some(found) if found == shape => {}
                 // PyTorch stores scalars both as [] and as [1].
                 Some([1]) if shape.is_empty() => {}
-                Some(found) => mismatch.misshapen.push(Misshapen {
+                Some(found) => mismatch.wrong_shape.push(ShapeMismatch {
                     name: name.clone(),
                     expected: shape.clone(),
                     found: found.into(),
@@ -52,12 +55,12 @@ impl Mismatch {
         mismatch
     }
 
-    /// Whether nothing differs.
+    /// Whether there is no difference.
     pub fn is_empty(&self) -> bool {
         self.causes.is_empty()
             && self.missing.is_empty()
             && self.unexpected.is_empty()
-            && self.misshapen.is_empty()
+            && self.wrong_shape.is_empty()
     }
 }
 
@@ -70,19 +73,19 @@ impl fmt::Display for Mismatch {
         let names = |list: &[(String, Vec<usize>)]| -> Vec<(String, String)> {
             list.iter().map(|(name, shape)| (name.clone(), format!("{shape:?}"))).collect()
         };
-        section(f, "missing", &names(&self.missing))?;
-        section(f, "unexpected", &names(&self.unexpected))?;
-        let misshapen: Vec<_> = self
-            .misshapen
+        write_group(f, "missing", &names(&self.missing))?;
+        write_group(f, "unexpected", &names(&self.unexpected))?;
+        let wrong_shape: Vec<_> = self
+            .wrong_shape
             .iter()
             .map(|m| (m.name.clone(), format!("expected {:?}, found {:?}", m.expected, m.found)))
             .collect();
-        section(f, "misshapen", &misshapen)
+        write_group(f, "wrong_shape", &wrong_shape)
     }
 }
 
-/// Writes one group of tensors, those that differ only in their indices on one line.
-fn section(f: &mut fmt::Formatter<'_>, title: &str, tensors: &[(String, String)]) -> fmt::Result {
+/// Writes one group of tensors. Names that differ only in their indices share a line.
+fn write_group(f: &mut fmt::Formatter<'_>, title: &str, tensors: &[(String, String)]) -> fmt::Result {
     if tensors.is_empty() {
         return Ok(());
     }
@@ -141,19 +144,22 @@ fn ranges(indices: impl Iterator<Item = usize>) -> String {
 mod tests {
     use super::*;
 
-    fn expected(name: &str, shape: &[usize]) -> Expected {
-        Expected { name: name.into(), shape: shape.into(), optional: false }
+    fn expected(name: &str, shape: &[usize]) -> ExpectedTensor {
+        ExpectedTensor { name: name.into(), shape: shape.into(), optional: false }
     }
 
     #[test]
-    fn every_difference_is_listed_and_like_ones_share_a_line() {
+    fn every_difference_is_listed_and_similar_names_share_a_line() {
         let called: Vec<_> = (0..12).map(|i| expected(&format!("layers.{i}.0.norm.gamma"), &[8])).collect();
         let held: Vec<(String, Vec<usize>)> = (0..6)
             .map(|i| (format!("layers.{i}.0.norm.gamma"), vec![if i == 3 { 9 } else { 8 }]))
             .chain([("extra.bias".into(), vec![2])])
             .collect();
         let mut mismatch = Mismatch::between(&called, held.iter().map(|(n, s)| (n.as_str(), s.as_slice())));
-        assert_eq!((mismatch.missing.len(), mismatch.unexpected.len(), mismatch.misshapen.len()), (6, 1, 1));
+        assert_eq!(
+            (mismatch.missing.len(), mismatch.unexpected.len(), mismatch.wrong_shape.len()),
+            (6, 1, 1)
+        );
         mismatch.causes.push("the YAML says depth 12, the file holds 6 layers".into());
         let report = mismatch.to_string();
         for line in [
@@ -168,7 +174,7 @@ mod tests {
 
     #[test]
     fn equal_sets_have_no_mismatch() {
-        let called = [expected("a", &[2, 3]), Expected { optional: true, ..expected("b", &[1]) }];
+        let called = [expected("a", &[2, 3]), ExpectedTensor { optional: true, ..expected("b", &[1]) }];
         assert!(Mismatch::between(&called, [("a", [2usize, 3].as_slice())].into_iter()).is_empty());
     }
 }

@@ -1,82 +1,33 @@
 //! From a YAML and a checkpoint's tensor shapes to an [`Architecture`].
 
-use super::evidence::Evidence;
-use super::{Architecture, Family, HyperConnections, Mismatch, Position, ValueResidual, contiguous_bands};
+use super::checkpoint_probe::CheckpointProbe;
+use super::{
+    Architecture, ArchitectureError, Family, HyperConnections, Mismatch, Position, TensorShapes,
+    ValueResidual, contiguous_bands,
+};
 use crate::dsp::stft::StftConfig;
 use crate::model::bands::{default_freqs_per_bands, mel_bands};
 use crate::model::config::Config;
 
-/// The names and shapes of a checkpoint's tensors.
-pub trait TensorShapes {
-    /// All names with their shapes.
-    fn shapes(&self) -> Box<dyn Iterator<Item = (&str, &[usize])> + '_>;
-    /// Shape of the tensor `name`.
-    fn shape(&self, name: &str) -> Option<&[usize]>;
-}
-
-/// Why a configuration and a checkpoint give no network.
-#[derive(Debug, thiserror::Error)]
-pub enum ArchitectureError {
-    /// The file holds weights of something else.
-    #[error(
-        "these are not the weights of a BS-RoFormer or Mel-Band RoFormer: no tensor `band_split.to_features.0.1.weight` among {count} (the first: {first})"
-    )]
-    NotARoformer {
-        /// Tensors in the file.
-        count: usize,
-        /// Some of their names.
-        first: String,
-    },
-    /// The file holds changes to a model.
-    #[error(
-        "the file holds a LoRA adapter that is not merged (found tensor `{tensor}`); merge it into its base model first, then open the result"
-    )]
-    Adapter {
-        /// The tensor that tells.
-        tensor: String,
-    },
-    /// A known relative of the networks that is not supported.
-    #[error("{what} is not supported (found tensor `{tensor}`)")]
-    Unsupported {
-        /// The feature, by its usual name.
-        what: &'static str,
-        /// The tensor that tells.
-        tensor: String,
-    },
-    /// A value that no network can have.
-    #[error("model.{key}: expected {expected}, found {found}")]
-    Invalid {
-        /// Key under `model` in the YAML.
-        key: &'static str,
-        /// What would be right.
-        expected: String,
-        /// What is there.
-        found: String,
-    },
-    /// Tensors and configuration disagree.
-    #[error("{0}")]
-    Mismatch(Box<Mismatch>),
-}
-
-/// Most modules of a whole network: a few bytes of YAML must not ask for gigabytes of names.
+/// Most modules of a network. Without a limit, a few bytes of YAML could request gigabytes of names.
 const MAX_MODULES_IN_ALL: usize = 1 << 15;
-/// Most features, heads and features a head: a shape alone must not ask for more than a YAML may.
+/// Most features, heads, and features per head. Tensor shapes have the same limit as the YAML.
 const MAX_WIDTH: usize = 1 << 16;
-/// Most bands times bins of a mel filter bank, for the same reason: seconds of work.
+/// Most bands times bins of a mel filter bank, which otherwise could take minutes to compute.
 const MAX_FILTERS: usize = 1 << 27;
 
 impl Architecture {
-    /// Resolves a network from its YAML and its tensors. `family` is the user's word, where there is one.
+    /// Resolves a network from its YAML and its tensors. `family` is the user's choice, where there is one.
     ///
     /// # Errors
-    /// [`ArchitectureError`]: the file is no RoFormer, uses something unsupported, or disagrees with the YAML; in the last
-    /// case every tensor that is missing, unexpected or misshapen is listed with the likely cause.
+    /// [`ArchitectureError`] when the file is not a RoFormer, is an unsupported variant, or disagrees with the YAML. In the
+    /// last case, every tensor that is missing, unexpected or of the wrong shape is listed with the likely cause.
     pub fn resolve(
         config: &Config,
         tensors: &dyn TensorShapes,
         family: Option<Family>,
     ) -> Result<Self, ArchitectureError> {
-        let evidence = Evidence::gather(tensors)?;
+        let probe = CheckpointProbe::new(tensors)?;
         let options = &config.model;
         let mut causes = Vec::new();
         let mut agree = |key: &str, yaml: Option<usize>, file: Option<usize>, held: &str| {
@@ -93,22 +44,22 @@ impl Architecture {
                 (false, true) => Some(Family::MelBandRoformer),
                 _ => None,
             });
-        let resolved_family = named_family.or(evidence.family).unwrap_or(Family::BsRoformer);
+        let resolved_family = named_family.or(probe.family).unwrap_or(Family::BsRoformer);
 
-        let depth = agree("depth", options.depth, evidence.count("layers."), "layers").unwrap_or(0);
-        let dim = agree("dim", options.dim, evidence.dim(), "features a token").unwrap_or(0);
+        let depth = agree("depth", options.depth, probe.count("layers."), "layers").unwrap_or(0);
+        let dim = agree("dim", options.dim, probe.dim(), "features a token").unwrap_or(0);
         let num_stems =
-            agree("num_stems", options.num_stems, evidence.count("mask_estimators."), "mask estimators")
+            agree("num_stems", options.num_stems, probe.count("mask_estimators."), "mask estimators")
                 .unwrap_or(1);
-        let [linear_at, time_at, freq_at] = evidence.indices;
-        let blocks = |at: usize| evidence.count(&format!("layers.0.{at}.layers."));
+        let [linear_at, time_at, freq_at] = probe.indices;
+        let blocks = |at: usize| probe.count(&format!("layers.0.{at}.layers."));
         let time_transformer_depth =
             agree("time_transformer_depth", options.time_transformer_depth, blocks(time_at), "blocks")
                 .unwrap_or(1);
         let freq_transformer_depth =
             agree("freq_transformer_depth", options.freq_transformer_depth, blocks(freq_at), "blocks")
                 .unwrap_or(1);
-        let linear_blocks = if evidence.has_linear { blocks(linear_at) } else { Some(0) };
+        let linear_blocks = if probe.has_linear { blocks(linear_at) } else { Some(0) };
         let linear_transformer_depth = agree(
             "linear_transformer_depth",
             options.linear_transformer_depth,
@@ -116,16 +67,16 @@ impl Architecture {
             "linear-attention blocks",
         )
         .unwrap_or(0);
-        let heads = agree("heads", options.heads, evidence.heads(), "gates").unwrap_or(8);
-        let held_dim_head = evidence.qkv_rows().map(|rows| rows / 3 / heads.max(1));
+        let heads = agree("heads", options.heads, probe.heads(), "gates").unwrap_or(8);
+        let held_dim_head = probe.qkv_rows().map(|rows| rows / 3 / heads.max(1));
         let dim_head = agree("dim_head", options.dim_head, held_dim_head, "features a head").unwrap_or(64);
-        let hyper = evidence.hyper_connections()?;
+        let hyper = probe.hyper_connections()?;
         let hyper_connections = hyper.map(|(streams, fracs)| HyperConnections {
             streams,
             fracs,
             sinkhorn_iters: match resolved_family {
                 Family::BsRoformer => options.mc_hyper_conn_sinkhorn_iters.unwrap_or(2),
-                // Its constructor does not pass the option on.
+                // The constructor of the reference ignores the option.
                 Family::MelBandRoformer => 2,
             },
         });
@@ -135,7 +86,7 @@ impl Architecture {
         let stft = StftConfig {
             n_fft: options.stft_n_fft.unwrap_or(2048),
             hop_length: options.stft_hop_length.unwrap_or(512),
-            // Its own default, not n_fft.
+            // The default of the references is 2048, not n_fft.
             win_length: options.stft_win_length.unwrap_or(options.stft_n_fft.unwrap_or(2048).min(2048)),
             normalized: options.stft_normalized.unwrap_or(false),
         };
@@ -153,10 +104,10 @@ impl Architecture {
                 return Err(ArchitectureError::Invalid { key, expected, found });
             }
         }
-        let held_features = evidence.band_features();
+        let held_features = probe.band_features();
         let (channels, bands, min_freq) =
             resolve_bands(config, resolved_family, &stft, &held_features, &mut causes)?;
-        if let (Some(said), Some(held)) = (named_family, evidence.family)
+        if let (Some(said), Some(held)) = (named_family, probe.family)
             && said != held
         {
             causes.insert(
@@ -165,19 +116,19 @@ impl Architecture {
             );
         }
 
-        if let Some(cause) = evidence.relative() {
+        if let Some(cause) = probe.known_variant() {
             causes.insert(0, cause);
         }
 
-        let value_residual = match (evidence.value_residual(), options.add_value_residual) {
-            // The first layer has none to mix with, so a network of one layer holds none.
+        let value_residual = match (probe.value_residual(), options.add_value_residual) {
+            // The first layer has no earlier values to mix with, so a network of one layer has no such tensors.
             (None, Some(true)) if depth > 1 => {
                 causes.push("the YAML says add_value_residual, the file holds no value residuals".into());
                 Some(ValueResidual::LearnedValueResidualMix)
             }
             (held, _) => held,
         };
-        let position = match (evidence.polar(), options.use_pope) {
+        let position = match (probe.polar(), options.use_pope) {
             (true, Some(false)) => {
                 causes.push("the YAML says use_pope false, the file holds polar embeddings".into());
                 Position::Rotary
@@ -196,22 +147,22 @@ impl Architecture {
             linear_transformer_depth,
             time_transformer_depth,
             freq_transformer_depth,
-            transformer_indices: evidence.indices,
+            transformer_indices: probe.indices,
             heads,
             dim_head,
-            ff_inner: evidence.ff_inner().unwrap_or(4 * dim),
+            ff_inner: probe.ff_inner().unwrap_or(4 * dim),
             channels,
             num_stems,
             bands,
-            mask_linears: evidence.mask_linears(),
-            mask_hidden: evidence.mask_hidden().unwrap_or(4 * dim),
+            mask_linears: probe.mask_linears(),
+            mask_hidden: probe.mask_hidden().unwrap_or(4 * dim),
             stft,
             zero_dc: options.zero_dc.unwrap_or(false) && min_freq == 0,
             skip_connection: options.skip_connection.unwrap_or(false),
             position,
             value_residual,
             hyper_connections,
-            branch_names: !evidence.branch.is_empty(),
+            branch_names: !probe.branch.is_empty(),
         };
         if let Some(h) = architecture.hyper_connections
             && !dim.is_multiple_of(h.fracs)
@@ -240,7 +191,7 @@ impl Architecture {
     }
 }
 
-/// Channels, the bins of every band, and the first bin that any band may own.
+/// Returns the number of channels, the bins of every band, and the first bin that a band may own.
 #[allow(clippy::type_complexity, reason = "three results of one decision, used once")]
 fn resolve_bands(
     config: &Config,
@@ -270,7 +221,7 @@ fn resolve_bands(
                     held.len()
                 ));
             }
-            // The constructor's default, whatever `audio.sample_rate` says.
+            // The default of the reference's constructor, regardless of `audio.sample_rate`.
             let bands = mel_bands(options.sample_rate.unwrap_or(44_100), stft.n_fft, num_bands);
             let mut covered = vec![false; freqs];
             bands.iter().flatten().for_each(|&f| covered[f] = true);
@@ -340,7 +291,7 @@ fn resolve_bands(
     Ok((channels, bands, min_freq))
 }
 
-/// The sum, where there is one: a file may hold axes of any length, as long as another is 0.
+/// The sum, or `None` on overflow: a file may hold dimensions of any length, as long as another one is 0.
 fn total(sizes: &[usize]) -> Option<usize> {
     sizes.iter().try_fold(0_usize, |sum, size| sum.checked_add(*size))
 }
@@ -391,7 +342,7 @@ fn check_stft(stft: &StftConfig) -> Result<(), ArchitectureError> {
 mod tests {
     use super::*;
 
-    /// Tensors of a small network, by shape alone.
+    /// Shapes of a small network.
     struct Shapes(Vec<(String, Vec<usize>)>);
 
     impl TensorShapes for Shapes {
@@ -435,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn shapes_beyond_any_network_end_in_a_message() {
+    fn huge_shapes_are_reported() {
         assert!(resolve_shapes(&changed(&[]), YAML).is_ok());
         let wide = changed(&[("layers.0.0.layers.0.0.to_qkv.weight", &[3_usize << 56, 8])]);
         let message = resolve_shapes(&wide, YAML).unwrap_err().to_string();
@@ -451,7 +402,7 @@ mod tests {
             ("model: {dim: 8, stft_n_fft: 128, stft_hop_length: 64}", "freqs_per_bands"),
             (
                 "model: {dim: 8, freqs_per_bands: [9, 21, 35], stft_n_fft: 128, stft_hop_length: 64}",
-                "misshapen",
+                "wrong shape",
             ),
         ] {
             let message = resolve_shapes(&bands, yaml).unwrap_err().to_string();
@@ -467,7 +418,7 @@ mod tests {
     }
 
     #[test]
-    fn an_adapter_is_called_one_with_and_without_its_base_model() {
+    fn lora_adapter_is_recognised_with_and_without_base_model() {
         let (a, b) = ("layers.0.0.layers.0.0.to_qkv.lora_A", "layers.0.0.layers.0.0.to_qkv.lora_B");
         let alone = Shapes(vec![(a.to_owned(), vec![4, 8]), (b.to_owned(), vec![24, 4])]);
         for shapes in [alone, changed(&[(a, &[4, 8]), (b, &[24, 4])])] {
@@ -478,7 +429,7 @@ mod tests {
     }
 
     #[test]
-    fn variants_of_the_model_sw_are_named_as_far_as_their_tensors_tell() {
+    fn variants_of_model_sw_are_named() {
         let bias = "layers.0.0.layers.0.0.to_qkv.bias";
         for (name, of_splifft) in
             [("cos_emb_time", true), ("sin_emb_time", true), ("shared_qkv_bias", true), (bias, false)]
@@ -491,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn a_few_bytes_of_yaml_end_in_a_message_and_not_in_gigabytes() {
+    fn huge_sizes_in_yaml_are_refused_before_allocation() {
         let depths = "model: {freqs_per_bands: [9, 21, 35], stft_n_fft: 128, stft_hop_length: 64, depth: 1024, \
                       time_transformer_depth: 1024, freq_transformer_depth: 1024, linear_transformer_depth: 1024}";
         let message = resolve(128, depths).unwrap_err().to_string();
@@ -503,7 +454,7 @@ mod tests {
     }
 
     #[test]
-    fn the_window_is_the_reference_s_where_a_yaml_does_not_say() {
+    fn default_win_length_is_that_of_references() {
         for (n_fft, window) in [(4096, 2048), (2048, 2048), (1024, 1024)] {
             let bands = format!("[9, 21, {}]", n_fft / 2 - 29);
             let yaml =

@@ -1,6 +1,6 @@
-//! Why a checkpoint cannot be used, and what to do about it.
+//! Errors of checkpoint files.
 
-/// A name from an untrusted file, short and without control characters, for messages.
+/// Shortens and escapes a name from an untrusted file for use in messages.
 pub(crate) fn printable(name: &str) -> String {
     name.chars().take(100).flat_map(char::escape_debug).collect()
 }
@@ -9,83 +9,83 @@ pub(crate) fn printable(name: &str) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{file}: cannot read the checkpoint: {source}")]
     Io {
         /// Path of the file.
         file: String,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A folder stands where a file should.
+    /// The path is a folder.
     #[error("{file}: is a folder; name the checkpoint file inside it")]
     Folder {
         /// Path of the folder.
         file: String,
     },
-    /// No bytes at all.
+    /// The file is empty.
     #[error("{file}: the file is empty; download or copy it again")]
     Empty {
         /// Path of the file.
         file: String,
     },
-    /// Something else altogether.
+    /// The file has another format.
     #[error(
         "{file}: not a checkpoint but {found}; expected a PyTorch archive (.ckpt, .pt, .pth) or .safetensors"
     )]
     NotACheckpoint {
         /// Path of the file.
         file: String,
-        /// What the first bytes look like.
+        /// The format that its first bytes suggest.
         found: String,
     },
     /// The file ends early.
     #[error(
-        "{file}: {what} needs {needed} bytes and {available} are there; the file is incomplete, download or copy it again"
+        "{file}: {what} needs {needed} bytes, but only {available} are present; the file is incomplete, download or copy it again"
     )]
     Truncated {
         /// Path of the file.
         file: String,
-        /// The part that is cut.
+        /// The incomplete part.
         what: String,
-        /// Bytes that should be there.
+        /// Bytes expected.
         needed: u64,
-        /// Bytes that are.
+        /// Bytes present.
         available: u64,
     },
-    /// A kind of PyTorch file which is refused by name.
+    /// A PyTorch format that is recognised but not supported.
     #[error("{file}: {found}; {advice}")]
     Unsupported {
         /// Path of the file.
         file: String,
-        /// The kind of file.
+        /// The format.
         found: String,
-        /// How to make a readable one.
+        /// How to create a supported file.
         advice: &'static str,
     },
-    /// The container is damaged or beyond the limits set for untrusted files.
+    /// The container is damaged or exceeds the limits for untrusted files.
     #[error("{file}: damaged {container}: {reason}")]
     Damaged {
         /// Path of the file.
         file: String,
         /// Zip archive, safetensors header or another part.
         container: &'static str,
-        /// What does not fit.
+        /// The reason.
         reason: String,
     },
-    /// The pickle inside cannot be followed.
+    /// The pickle inside the archive is invalid.
     #[error("{file}: damaged pickle at byte {offset}: {reason}")]
     Pickle {
         /// Path of the file.
         file: String,
         /// Offset in `data.pkl`.
         offset: usize,
-        /// What does not fit.
+        /// The reason.
         reason: String,
     },
-    /// The pickle names a function that has no place among weights and is what malware uses.
+    /// The pickle imports a function that weights never need and malware uses.
     #[error(
-        "{file}: the checkpoint asks Python to use `{global}`, which can run programs; nothing was run. \
+        "{file}: the checkpoint asks Python to call `{global}`, which can run programs; nothing was executed. \
          Do not open this file with other software, and get the weights from a source you trust"
     )]
     Hostile {
@@ -94,24 +94,24 @@ pub enum CheckpointError {
         /// Module and name of the function.
         global: String,
     },
-    /// No weights where they should be.
+    /// The file holds no weights.
     #[error(
         "{file}: no weights found: {found}; save the model's `state_dict()` with torch.save, or as safetensors"
     )]
     NoWeights {
         /// Path of the file.
         file: String,
-        /// What is there instead.
+        /// A description of the content.
         found: String,
     },
-    /// One tensor cannot be taken over.
+    /// A tensor cannot be read.
     #[error("{file}: tensor `{name}`: {reason}")]
     Tensor {
         /// Path of the file.
         file: String,
-        /// Name of the tensor as it stands in the file.
+        /// Name of the tensor in the file.
         name: String,
-        /// What does not fit.
+        /// The reason.
         reason: String,
     },
 }

@@ -1,28 +1,28 @@
-//! From the objects of a pickle to the weights: which dict holds them, and what their names share.
+//! Finds the dict that holds the weights, and removes the prefix that their names share.
 
 use std::collections::{BTreeMap, HashSet};
 
 use super::pickle::{Handle, Node, Pickle};
 
-/// Where trainers put the weights, in order of preference.
+/// Keys under which trainers save the weights, in order of preference.
 const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "state", "model", "params", "module"];
-/// Where they put the running average of the weights.
+/// Keys under which trainers save the running average of the weights.
 const AVERAGES: [&str; 3] = ["ema_state_dict", "ema_model", "ema"];
-/// How deep wrappers may nest.
+/// Maximum nesting of wrappers.
 const MAX_DEPTH: usize = 4;
-/// Most dicts that are looked into at one depth.
+/// Maximum number of dicts searched at one depth.
 const MAX_DICTS: usize = 4096;
-/// How the name of a tensor ends that every RoFormer has: the dict with it holds the weights, whatever lies beside it.
-const MARK: &str = "band_split.to_features.0.1.weight";
+/// End of the name of a tensor that every RoFormer has. A dict with such a tensor holds the weights.
+const ROFORMER_MARKER: &str = "band_split.to_features.0.1.weight";
 
-/// What wrappers of the model class leave in front of every name.
+/// Prefixes that wrappers of the model class add to every name.
 const PREFIXES: [&str; 6] = ["module.", "model.", "_orig_mod.", "ema_model.", "online_model.", "state_dict."];
 
-/// What `torch.optim.swa_utils.AveragedModel` and `ema_pytorch` keep beside them.
+/// Counters that `torch.optim.swa_utils.AveragedModel` and `ema_pytorch` store beside the weights.
 const COUNTERS: [&str; 3] = ["n_averaged", "initted", "step"];
 
 /// The dict that holds the weights, and the keys that lead to it.
-pub(super) struct Weights<'a> {
+pub(super) struct WeightsDict<'a> {
     pub path: Vec<&'a str>,
     pub pairs: &'a [(Handle, Handle)],
 }
@@ -32,12 +32,12 @@ struct Candidate<'a> {
     pairs: &'a [(Handle, Handle)],
     tensors: usize,
     average: bool,
-    /// Whether [`MARK`] is among its names.
+    /// Whether it holds a tensor named [`ROFORMER_MARKER`].
     marked: bool,
 }
 
-/// Looks for the weights; see the module `checkpoint` for the rule.
-pub(super) fn find<'a>(pickle: &'a Pickle<'_>) -> Option<Weights<'a>> {
+/// Finds the weights by the rule in the docs of the module `checkpoint`.
+pub(super) fn find<'a>(pickle: &'a Pickle<'_>) -> Option<WeightsDict<'a>> {
     let known = |name: &str| WRAPPERS.contains(&name) || AVERAGES.contains(&name);
     let mut candidates = collect(pickle, MAX_DEPTH, known);
     let marked = |candidates: &[Candidate<'a>]| candidates.iter().any(|candidate| candidate.marked);
@@ -60,14 +60,14 @@ pub(super) fn find<'a>(pickle: &'a Pickle<'_>) -> Option<Weights<'a>> {
         best
     };
     let taken = match (best(false), best(true)) {
-        // Not the weights but a few tensors that lie beside their average.
+        // A few stray tensors beside the average are not the weights.
         (Some(weights), Some(average)) if !weights.marked && 2 * weights.tensors < average.tensors => average,
         (weights, average) => weights.or(average)?,
     };
-    Some(Weights { path: taken.path.clone(), pairs: taken.pairs })
+    Some(WeightsDict { path: taken.path.clone(), pairs: taken.pairs })
 }
 
-/// The dicts within `depth` keys of the root, breadth first, each once, in order of preference.
+/// The dicts up to `depth` keys below the root, breadth first, each once, in order of preference.
 fn collect<'a>(pickle: &'a Pickle<'_>, depth: usize, follow: impl Fn(&str) -> bool) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
     let mut seen = HashSet::from([pickle.root]);
@@ -80,7 +80,7 @@ fn collect<'a>(pickle: &'a Pickle<'_>, depth: usize, follow: impl Fn(&str) -> bo
             let (mut tensors, mut marked) = (0, false);
             for (key, _) in pairs.iter().filter(|(key, value)| pickle.is_named_tensor(*key, *value)) {
                 tensors += 1;
-                marked |= pickle.text(*key).is_some_and(|name| name.ends_with(MARK));
+                marked |= pickle.text(*key).is_some_and(|name| name.ends_with(ROFORMER_MARKER));
             }
             if remaining > 0 {
                 let mut inner: Vec<_> = pairs
@@ -108,8 +108,8 @@ fn rank(name: &str) -> usize {
     WRAPPERS.iter().chain(&AVERAGES).position(|wrapper| *wrapper == name).unwrap_or(usize::MAX)
 }
 
-/// Cuts from all names what they all begin with, as long as it is a known prefix; returns what was cut. What averaging
-/// wrappers hold beside the weights goes: their counters, and the average where the weights themselves are there.
+/// Removes the known prefixes that all names share, and returns them with the renamed tensors. Also removes the counters
+/// of averaging wrappers, and the average where the weights themselves are present.
 pub(super) fn strip_prefixes<T>(mut tensors: BTreeMap<String, T>) -> (String, BTreeMap<String, T>) {
     if tensors.keys().any(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix))) {
         tensors.retain(|name, _| !COUNTERS.contains(&name.as_str()));
@@ -121,7 +121,7 @@ pub(super) fn strip_prefixes<T>(mut tensors: BTreeMap<String, T>) -> (String, BT
     let mut prefix = String::new();
     loop {
         let shared = PREFIXES.iter().find(|prefix| {
-            // A name that is nothing but the prefix would be left without one.
+            // A name equal to the prefix would become empty.
             tensors.keys().all(|name| name[cut..].len() > prefix.len() && name[cut..].starts_with(**prefix))
         });
         match shared {

@@ -1,13 +1,14 @@
-//! A reader for the pickles of `torch.save`, which follows the program without ever running anything.
+//! A reader for the pickles of `torch.save` that executes nothing.
 //!
-//! A pickle is a program for a stack machine; two of its instructions import a Python name and call it. Here
-//! a call of one of the few functions that build tensors becomes a [`Node`], a call of anything else an
-//! opaque node which is never looked into, and a name that only malware needs (`os.system`) ends the reading.
+//! A pickle is a program for a stack machine; two of its instructions import a Python name and call it. Here a call of
+//! one of the few functions that build tensors becomes a [`Node`]. A call of any other function becomes an opaque node.
+//! A name that only malware needs (`os.system`) is an error.
 //!
-//! Values live in an arena and refer to each other by index, so shared and even circular values cost nothing
-//! and nothing here recurses. Values, instructions, stack and text are limited, and with them memory: a value takes
-//! some hundred bytes, an instruction at most a handle in some list, which is less than half a gigabyte in all.
+//! Values live in an arena and refer to each other by index, so shared and circular values cost nothing and nothing here
+//! recurses. The numbers of values, instructions, stack entries and text bytes are limited, which bounds memory: a value
+//! takes about a hundred bytes and an instruction at most one handle in a list, less than half a gigabyte in all.
 
+mod arena;
 mod call;
 mod machine;
 
@@ -18,13 +19,13 @@ pub(super) use machine::read;
 /// Index of a value in the arena.
 pub(super) type Handle = u32;
 
-/// The largest index that is read. A training checkpoint with its optimizer takes some two megabytes.
+/// Largest accepted pickle. That of a training checkpoint with its optimizer takes about two megabytes.
 pub(super) const MAX_BYTES: usize = 62 << 20;
-/// Most instructions. Training checkpoints keep the loss of every step, a number an instruction.
+/// Most instructions. Training checkpoints keep the loss of every step, one instruction each.
 const MAX_INSTRUCTIONS: usize = 8 << 20;
-/// Most values in the arena, and most that are remembered. All floats are one.
+/// Most values in the arena, and most in the memo. All floats share one value.
 const MAX_VALUES: usize = 2 << 20;
-/// Most pairs that calls copy, all calls together: a few bytes can call for a list again and again.
+/// Most pairs that all calls together copy: a few bytes can request a copy of the same list many times.
 const MAX_COPIES: usize = 1 << 20;
 /// Most values on the stack at once.
 const MAX_STACK: usize = 1 << 20;
@@ -32,10 +33,10 @@ const MAX_STACK: usize = 1 << 20;
 const MAX_TEXT: usize = 16 << 20;
 /// Longest name of a Python module, class or function, in bytes.
 const MAX_GLOBAL: usize = 1 << 10;
-/// Most axes of a tensor.
+/// Most dimensions of a tensor.
 const MAX_AXES: usize = 16;
 
-/// A value the pickle builds. Texts are slices of the pickle.
+/// A value that the pickle builds. Texts are slices of the pickle.
 #[derive(Debug)]
 pub(super) enum Node<'a> {
     None,
@@ -44,15 +45,15 @@ pub(super) enum Node<'a> {
     Text(&'a str),
     Tuple(Box<[Handle]>),
     List(Vec<Handle>),
-    /// Pairs as they were set; of equal keys the last counts.
+    /// Pairs in the order they were set; for equal keys the last one wins.
     Dict(Vec<(Handle, Handle)>),
     /// An imported name, not called.
     Global(&'a str, &'a str),
     Storage(Box<Storage<'a>>),
     Tensor(Box<Tensor>),
-    /// Something Python would have built by calling this name.
+    /// The result of calling this Python name.
     Object(&'a str, &'a str),
-    /// A value without meaning here.
+    /// A value that is not needed here.
     Opaque(&'static str),
 }
 
@@ -64,20 +65,20 @@ pub(super) struct Storage<'a> {
     pub elements: i64,
 }
 
-/// The arguments of a tensor; checked by [`Pickle::tensor`] once it is known to be a weight.
+/// The arguments of a tensor, unchecked. [`Pickle::tensor`] checks those that are weights.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Tensor {
     storage: Handle,
     offset: Handle,
     size: Handle,
     stride: Handle,
-    /// Number type when the storage only counts bytes.
+    /// Number type, where the storage is untyped and counts bytes.
     dtype: Option<super::Dtype>,
 }
 
-/// A tensor whose arguments have the right types and no negative numbers.
+/// A tensor whose arguments have valid types and no negative numbers.
 #[derive(Debug)]
-pub(super) struct Described<'a> {
+pub(super) struct TensorLayout<'a> {
     pub storage: Storage<'a>,
     /// In elements.
     pub offset: usize,
@@ -86,7 +87,7 @@ pub(super) struct Described<'a> {
     pub strides: Vec<usize>,
 }
 
-/// Why a pickle cannot be followed.
+/// Why a pickle cannot be read.
 #[derive(Debug)]
 pub(super) enum PickleError {
     Broken { offset: usize, reason: String },
@@ -101,7 +102,7 @@ pub(super) struct Pickle<'a> {
 
 impl<'a> Pickle<'a> {
     pub fn node(&self, handle: Handle) -> &Node<'a> {
-        // Handles are only made with their node, so the default is never seen.
+        // Every handle is created with its node, so the default is never used.
         self.nodes.get(handle as usize).unwrap_or(&Node::None)
     }
 
@@ -112,25 +113,24 @@ impl<'a> Pickle<'a> {
         }
     }
 
-    /// Whether a pair of a dict is a tensor under its name, of a supported kind or not.
+    /// Whether a dict entry is a tensor under a text key, of a supported kind or not.
     pub fn is_named_tensor(&self, key: Handle, value: Handle) -> bool {
         let tensor = matches!(self.node(value), Node::Tensor(_)) || self.foreign_tensor(value).is_some();
         tensor && matches!(self.node(key), Node::Text(_))
     }
 
-    /// The name of PyTorch's function that would have built this tensor, when it is of a kind that is not
-    /// supported.
-    pub fn foreign_tensor(&self, value: Handle) -> Option<Dotted<'a>> {
+    /// The PyTorch function that builds this tensor, when its kind is not supported.
+    pub fn foreign_tensor(&self, value: Handle) -> Option<DottedName<'a>> {
         match self.node(value) {
             Node::Object(module, name) if module.starts_with("torch") && name.starts_with("_rebuild") => {
-                Some(Dotted(module, name))
+                Some(DottedName(module, name))
             }
             _ => None,
         }
     }
 
-    /// Resolves a tensor's arguments; the error says which is wrong.
-    pub fn tensor(&self, tensor: &Tensor) -> Result<Described<'a>, String> {
+    /// Checks the arguments of a tensor; the error says which one is invalid.
+    pub fn tensor(&self, tensor: &Tensor) -> Result<TensorLayout<'a>, String> {
         let Node::Storage(storage) = self.node(tensor.storage) else {
             return Err(format!("its storage is {} instead of a storage", self.describe(tensor.storage)));
         };
@@ -145,7 +145,7 @@ impl<'a> Pickle<'a> {
         if shape.len() != strides.len() {
             return Err(format!("it has {} axes and {} strides", shape.len(), strides.len()));
         }
-        Ok(Described { storage, offset, shape, strides })
+        Ok(TensorLayout { storage, offset, shape, strides })
     }
 
     fn count(&self, handle: Handle, what: &str) -> Result<usize, String> {
@@ -169,7 +169,7 @@ impl<'a> Pickle<'a> {
         items.iter().map(|item| self.count(*item, what)).collect()
     }
 
-    /// A value in a few words, for messages.
+    /// A short description of a value, for messages.
     pub fn describe(&self, handle: Handle) -> Description<'_, 'a> {
         Description(self.node(handle))
     }
@@ -188,19 +188,19 @@ impl fmt::Display for Description<'_, '_> {
             Node::Tuple(items) => write!(f, "a tuple of {}", items.len()),
             Node::List(items) => write!(f, "a list of {}", items.len()),
             Node::Dict(pairs) => write!(f, "a dict of {}", pairs.len()),
-            Node::Global(module, name) => write!(f, "the Python name {}", Dotted(module, name)),
+            Node::Global(module, name) => write!(f, "the Python name {}", DottedName(module, name)),
             Node::Storage(storage) => write!(f, "a storage of {} {}", storage.elements, storage.dtype),
             Node::Tensor(_) => f.write_str("a tensor"),
-            Node::Object(module, name) => write!(f, "a Python object of {}", Dotted(module, name)),
+            Node::Object(module, name) => write!(f, "a Python object of {}", DottedName(module, name)),
             Node::Opaque(what) => f.write_str(what),
         }
     }
 }
 
 /// A Python name, shortened when it is too long to print.
-pub(super) struct Dotted<'a>(pub &'a str, pub &'a str);
+pub(super) struct DottedName<'a>(pub &'a str, pub &'a str);
 
-impl fmt::Display for Dotted<'_> {
+impl fmt::Display for DottedName<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in [self.0, ".", self.1] {
             for c in part.chars().take(80).flat_map(char::escape_debug) {

@@ -5,15 +5,14 @@ use std::collections::BTreeMap;
 use safetensors::Dtype as Stored;
 use safetensors::tensor::Metadata;
 
-use super::tensor::{Entry, Place};
-use super::{CheckpointError, Contents, Dtype};
+use super::tensor::{TensorEntry, TensorLocation};
+use super::{CheckpointError, ContainerContents, Dtype};
 
-/// Larger headers are refused: a real one has some hundred bytes a tensor, and parsing takes several times
-/// its size.
+/// Largest accepted header. A real one has about a hundred bytes for each tensor, and parsing takes several times its size.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
 const LENGTH_BYTES: usize = 8;
 
-pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointError> {
+pub(super) fn read(file: &[u8], origin: &str) -> Result<ContainerContents, CheckpointError> {
     let damaged = |reason: String| CheckpointError::Damaged {
         file: origin.to_owned(),
         container: "safetensors header",
@@ -31,8 +30,9 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
     let mut tensors = BTreeMap::new();
     for (name, info) in metadata.tensors() {
         let (from, to) = info.data_offsets;
-        let place = Place::File(start + from..start + to);
-        let entry = Entry { dtype: dtype(info.dtype), shape: info.shape.clone(), strides: None, place };
+        let location = TensorLocation::File(start + from..start + to);
+        let entry =
+            TensorEntry { dtype: dtype(info.dtype), shape: info.shape.clone(), strides: None, location };
         tensors.insert(name, entry);
     }
     if tensors.is_empty() {
@@ -41,9 +41,9 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
             found: "the safetensors header lists no tensor".to_owned(),
         });
     }
-    Ok(Contents {
+    Ok(ContainerContents {
         wrapper: None,
-        metadata: texts(&metadata),
+        metadata: text_metadata(&metadata),
         skipped: Vec::new(),
         inflated: Vec::new(),
         tensors,
@@ -71,7 +71,7 @@ fn header_length(file: &[u8], origin: &str) -> Result<usize, CheckpointError> {
     Ok(length as usize)
 }
 
-/// The header is sound, the data after it is not: say by how much.
+/// The error for a valid header whose data has the wrong length.
 fn wrong_length(file: &[u8], header: usize, origin: &str) -> CheckpointError {
     let start = LENGTH_BYTES + header;
     let available = (file.len() - start) as u64;
@@ -94,7 +94,7 @@ fn wrong_length(file: &[u8], header: usize, origin: &str) -> CheckpointError {
     }
 }
 
-fn texts(metadata: &Metadata) -> BTreeMap<String, String> {
+fn text_metadata(metadata: &Metadata) -> BTreeMap<String, String> {
     metadata.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone())).collect()
 }
 

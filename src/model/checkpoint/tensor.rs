@@ -1,4 +1,4 @@
-//! One tensor of a checkpoint: where its elements lie and what they are as `f32`.
+//! One tensor of a checkpoint: its location, and conversion of its elements to `f32`.
 
 use std::ops::Range;
 
@@ -36,7 +36,7 @@ pub enum Dtype {
     U64,
     /// One byte, 0 or 1.
     Bool,
-    /// A type that is listed but cannot be converted: complex, quantised, 8-bit float.
+    /// A type that is recognised but cannot be converted: complex, quantised, 8-bit float.
     Other(&'static str),
 }
 
@@ -47,7 +47,7 @@ impl Dtype {
         matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::F64)
     }
 
-    /// Bytes an element takes; none for types that are only listed.
+    /// Bytes of an element; `None` for [`Dtype::Other`].
     #[must_use]
     pub fn bytes(self) -> Option<usize> {
         match self {
@@ -59,7 +59,7 @@ impl Dtype {
         }
     }
 
-    /// Bytes an element takes at least, for types that are only listed as well.
+    /// Lower bound for the bytes of an element, defined for every type.
     pub(super) fn least_bytes(self) -> usize {
         match self {
             Self::Other("complex64") => 8,
@@ -90,30 +90,30 @@ impl std::fmt::Display for Dtype {
     }
 }
 
-/// Where a tensor's bytes are: a range of the file, or of an unpacked storage.
+/// The bytes of a tensor: a range of the file, or of a decompressed storage.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Place {
+pub(super) enum TensorLocation {
     File(Range<usize>),
     Inflated(usize, Range<usize>),
 }
 
-/// A tensor as its container describes it. The reader of the container has checked that every element lies
-/// inside `place`.
+/// A tensor as its container describes it. The reader of the container has checked that every element lies inside
+/// `location`.
 #[derive(Debug, Clone)]
-pub(super) struct Entry {
+pub(super) struct TensorEntry {
     pub dtype: Dtype,
     pub shape: Vec<usize>,
-    /// Elements between neighbours of each axis; none when the elements lie in order without gaps.
+    /// Strides in elements; `None` when the tensor is contiguous.
     pub strides: Option<Vec<usize>>,
-    pub place: Place,
+    pub location: TensorLocation,
 }
 
-/// A tensor inside a checkpoint; its elements stay in the file until they are converted.
+/// A tensor of a checkpoint. Its elements stay in the file until they are converted.
 #[derive(Clone, Copy)]
 pub struct TensorView<'a> {
     origin: &'a str,
     name: &'a str,
-    entry: &'a Entry,
+    entry: &'a TensorEntry,
     bytes: &'a [u8],
 }
 
@@ -121,13 +121,13 @@ impl<'a> TensorView<'a> {
     pub(super) fn new(
         origin: &'a str,
         name: &'a str,
-        entry: &'a Entry,
+        entry: &'a TensorEntry,
         file: &'a [u8],
         inflated: &'a [Vec<u8>],
     ) -> Option<Self> {
-        let bytes = match &entry.place {
-            Place::File(range) => file.get(range.clone())?,
-            Place::Inflated(index, range) => inflated.get(*index)?.get(range.clone())?,
+        let bytes = match &entry.location {
+            TensorLocation::File(range) => file.get(range.clone())?,
+            TensorLocation::Inflated(index, range) => inflated.get(*index)?.get(range.clone())?,
         };
         Some(Self { origin, name, entry, bytes })
     }
@@ -144,20 +144,20 @@ impl<'a> TensorView<'a> {
         self.entry.dtype
     }
 
-    /// Axis lengths, outermost first; empty for a single number.
+    /// Shape, outermost dimension first; empty for a scalar.
     #[must_use]
     pub fn shape(&self) -> &'a [usize] {
         &self.entry.shape
     }
 
-    /// Product of the shape.
+    /// Number of elements.
     #[must_use]
     pub fn elements(&self) -> usize {
         self.entry.shape.iter().product()
     }
 
-    /// The elements as they lie in the file, little-endian and in order; none for a transposed or strided
-    /// tensor, and for types that are only listed. Not aligned.
+    /// The elements as stored in the file: little-endian, in order, not aligned. `None` for a strided tensor and for
+    /// [`Dtype::Other`].
     #[must_use]
     pub fn bytes(&self) -> Option<&'a [u8]> {
         self.entry.dtype.bytes()?;
@@ -167,12 +167,12 @@ impl<'a> TensorView<'a> {
     /// All elements as `f32`, in order.
     ///
     /// # Errors
-    /// For number types that have no such meaning, and for an `f64` beyond the range of `f32`.
+    /// For [`Dtype::Other`], and for an `f64` beyond the range of `f32`.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
         if let Dtype::Other(name) = self.entry.dtype {
             return Err(self.unconvertible(name));
         }
-        // Bounded: the reader holds the number of elements against the bytes that are there.
+        // Bounded: the reader of the container checks the number of elements against the bytes present.
         let mut out = vec![0.0; self.elements()];
         self.copy_f32_into(&mut out)?;
         Ok(out)
@@ -234,11 +234,11 @@ impl<'a> TensorView<'a> {
                 }
             }
             Some(strides) => {
-                let mut walk = Walk::new(&self.entry.shape, strides);
+                let mut index = StridedIndex::new(&self.entry.shape, strides);
                 for to in out {
-                    // In range: the reader has checked the last element. A missing one would read as zero.
-                    *to = elements.get(walk.at).map_or(0.0, |from| convert(*from));
-                    walk.step();
+                    // In range: the reader of the container has checked the last element.
+                    *to = elements.get(index.at).map_or(0.0, |from| convert(*from));
+                    index.step();
                 }
             }
         }
@@ -259,15 +259,15 @@ impl std::fmt::Debug for TensorView<'_> {
     }
 }
 
-/// Visits the elements of a strided tensor in order, last axis fastest.
-struct Walk<'a> {
+/// Visits the elements of a strided tensor in order, last dimension fastest.
+struct StridedIndex<'a> {
     shape: &'a [usize],
     strides: &'a [usize],
     index: Vec<usize>,
     at: usize,
 }
 
-impl<'a> Walk<'a> {
+impl<'a> StridedIndex<'a> {
     fn new(shape: &'a [usize], strides: &'a [usize]) -> Self {
         Self { shape, strides, index: vec![0; shape.len()], at: 0 }
     }

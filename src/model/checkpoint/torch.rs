@@ -1,8 +1,8 @@
 //! Reading the zip archives of `torch.save`.
 //!
-//! An archive holds, in one folder, `data.pkl` (the objects), `data/{key}` (the numbers of each storage) and
-//! `byteorder`. PyTorch stores the numbers uncompressed, so they are used where they lie in the file;
-//! re-packed archives with compressed entries are unpacked to memory.
+//! An archive holds, in one folder, `data.pkl` (the objects), `data/{key}` (the numbers of each storage) and `byteorder`.
+//! PyTorch stores the numbers uncompressed, so tensors are views of the file. Compressed entries of repacked archives are
+//! decompressed into memory.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{Cursor, Read};
@@ -11,26 +11,26 @@ use std::ops::Range;
 use zip::result::ZipError;
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{self, Described, Node, Pickle, PickleError};
-use super::tensor::{Entry, Place};
-use super::{CheckpointError, Contents, MAX_NAME_BYTES, layout, printable};
+use super::pickle::{self, Node, Pickle, PickleError, TensorLayout};
+use super::tensor::{TensorEntry, TensorLocation};
+use super::{CheckpointError, ContainerContents, MAX_NAME_BYTES, layout, printable};
 
-/// More entries than this are refused; each takes some hundred bytes of memory while the file is read.
+/// Most entries of an archive. Each takes a few hundred bytes of memory while the file is read.
 const MAX_ENTRIES: u64 = 1 << 20;
-/// Most tensors that are taken over; a large model has a few thousand.
+/// Most tensors of a checkpoint. A large model has a few thousand.
 const MAX_TENSORS: usize = 1 << 18;
-/// Unpacked storages may be this many times the size of the file: floats hardly compress.
+/// Decompressed storages may be this many times the size of the file, because floats hardly compress.
 const MAX_INFLATION: u64 = 4;
-/// And so many bytes more, for small files.
+/// Additional allowance in bytes, for small files.
 const FREE_INFLATION: u64 = 16 << 20;
-/// Longest key of a storage; PyTorch numbers them.
+/// Longest key of a storage. PyTorch uses numbers.
 const MAX_KEY_BYTES: usize = 128;
-/// A tensor with more elements than its storage (a broadcast view) may have this many.
+/// Most elements of a broadcast view, which has more elements than its storage.
 const MAX_BROADCAST: usize = 1 << 20;
-/// All tensors together may have this many elements for every byte that is there. A number takes a byte or more, so
-/// four tensors may lie on every byte; real files share position frequencies and perhaps a tied weight.
+/// Most elements of all tensors for each byte present. A number takes at least one byte, so up to four tensors may share
+/// every byte; real files share position frequencies and perhaps a tied weight.
 const MAX_SHARING: usize = 4;
-/// And so many elements more, for small files.
+/// Additional allowance in elements, for small files.
 const FREE_SHARING: usize = 16 << 20;
 
 const NO_TORCHSCRIPT: &str =
@@ -39,7 +39,7 @@ const LITTLE_ENDIAN: &str = "save it again on a little-endian machine";
 
 type Zip<'a> = ZipArchive<Cursor<&'a [u8]>>;
 
-pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointError> {
+pub(super) fn read(file: &[u8], origin: &str) -> Result<ContainerContents, CheckpointError> {
     let mut archive = Archive::open(file, origin)?;
     archive.refuse_other_kinds()?;
     let index = archive.load(&format!("{}data.pkl", archive.root), pickle::MAX_BYTES as u64)?;
@@ -65,31 +65,37 @@ pub(super) fn read(file: &[u8], origin: &str) -> Result<Contents, CheckpointErro
         };
         match pickle.node(*value) {
             Node::Tensor(tensor) => {
-                // A text may be shared by any number of keys, a copy of it not.
+                // One text may be shared by any number of keys, so its copies are limited.
                 if name.len() > MAX_NAME_BYTES {
                     let reason =
                         format!("its name has {} bytes, more than the limit of {MAX_NAME_BYTES}", name.len());
-                    return Err(Problem::Tensor(reason).of(name, origin));
+                    return Err(TensorProblem::Tensor(reason).into_error(name, origin));
                 }
                 let entry = pickle
                     .tensor(tensor)
-                    .map_err(Problem::Tensor)
-                    .and_then(|tensor| storages.view(&mut archive, &tensor))
-                    .map_err(|problem| problem.of(name, origin))?;
+                    .map_err(TensorProblem::Tensor)
+                    .and_then(|tensor| storages.tensor_entry(&mut archive, &tensor))
+                    .map_err(|problem| problem.into_error(name, origin))?;
                 tensors.insert(name.to_owned(), entry);
             }
             _ => match pickle.foreign_tensor(*value) {
                 Some(function) => {
                     let reason =
                         format!("built by {function}, a kind of tensor that is not supported; save it dense");
-                    return Err(Problem::Tensor(reason).of(name, origin));
+                    return Err(TensorProblem::Tensor(reason).into_error(name, origin));
                 }
                 None => skipped.push(printable(name)),
             },
         }
     }
     let wrapper = (!weights.path.is_empty()).then(|| weights.path.join("."));
-    Ok(Contents { wrapper, metadata: BTreeMap::new(), skipped, inflated: storages.inflated, tensors })
+    Ok(ContainerContents {
+        wrapper,
+        metadata: BTreeMap::new(),
+        skipped,
+        inflated: storages.inflated,
+        tensors,
+    })
 }
 
 fn no_weights(pickle: &Pickle<'_>, origin: &str) -> CheckpointError {
@@ -104,14 +110,14 @@ fn no_weights(pickle: &Pickle<'_>, origin: &str) -> CheckpointError {
     CheckpointError::NoWeights { file: origin.to_owned(), found }
 }
 
-/// What is wrong with one tensor, or with the archive around it.
-enum Problem {
+/// An error in one tensor, or in the archive.
+enum TensorProblem {
     Tensor(String),
     File(CheckpointError),
 }
 
-impl Problem {
-    fn of(self, name: &str, origin: &str) -> CheckpointError {
+impl TensorProblem {
+    fn into_error(self, name: &str, origin: &str) -> CheckpointError {
         match self {
             Self::Tensor(reason) => {
                 CheckpointError::Tensor { file: origin.to_owned(), name: printable(name), reason }
@@ -121,7 +127,7 @@ impl Problem {
     }
 }
 
-impl From<CheckpointError> for Problem {
+impl From<CheckpointError> for TensorProblem {
     fn from(error: CheckpointError) -> Self {
         Self::File(error)
     }
@@ -137,12 +143,12 @@ struct Archive<'a> {
 }
 
 /// An entry's bytes: where they lie, or unpacked.
-enum Loaded {
+enum EntryBytes {
     Stored(Range<usize>),
     Inflated(Vec<u8>),
 }
 
-impl Loaded {
+impl EntryBytes {
     fn as_bytes<'a>(&'a self, file: &'a [u8]) -> &'a [u8] {
         match self {
             Self::Stored(range) => file.get(range.clone()).unwrap_or_default(),
@@ -213,8 +219,8 @@ impl<'a> Archive<'a> {
         CheckpointError::Damaged { file: self.origin.to_owned(), container: "zip archive", reason }
     }
 
-    /// Finds an entry; unpacks it when it is compressed and at most `limit` bytes.
-    fn load(&mut self, name: &str, limit: u64) -> Result<Loaded, CheckpointError> {
+    /// Finds an entry. Decompresses it when it is compressed and has at most `limit` bytes.
+    fn load(&mut self, name: &str, limit: u64) -> Result<EntryBytes, CheckpointError> {
         let (file, origin) = (self.file, self.origin);
         let damaged = |reason: String| CheckpointError::Damaged {
             file: origin.to_owned(),
@@ -230,7 +236,7 @@ impl<'a> Archive<'a> {
             let start = entry.data_start().and_then(|start| usize::try_from(start).ok());
             let end = start.and_then(|start| start.checked_add(usize::try_from(size).ok()?));
             return match start.zip(end) {
-                Some((start, end)) if end <= file.len() => Ok(Loaded::Stored(start..end)),
+                Some((start, end)) if end <= file.len() => Ok(EntryBytes::Stored(start..end)),
                 _ => {
                     Err(damaged(format!("entry {name:?} of {size} bytes reaches beyond the end of the file")))
                 }
@@ -241,7 +247,7 @@ impl<'a> Archive<'a> {
                 "entry {name:?} unpacks to {size} bytes, more than the limit of {limit}"
             )));
         }
-        // Not reserved by the claimed size, which may be a lie; read to it and one byte beyond.
+        // Nothing is reserved, because the claimed size may be false. One byte more is read to detect that.
         let mut bytes = Vec::new();
         entry
             .by_ref()
@@ -253,7 +259,7 @@ impl<'a> Archive<'a> {
                 "entry {name:?} unpacks to another size than the {size} bytes it claims"
             )));
         }
-        Ok(Loaded::Inflated(bytes))
+        Ok(EntryBytes::Inflated(bytes))
     }
 }
 
@@ -265,7 +271,7 @@ fn torchscript(origin: &str) -> CheckpointError {
     }
 }
 
-/// The number of entries the end of the file announces; none when there is no directory.
+/// The number of entries stated in the directory at the end of the file; `None` when there is no directory.
 fn directory_entries(file: &[u8]) -> Option<u64> {
     const END: usize = 22;
     const LONGEST_COMMENT: usize = 65535;
@@ -279,7 +285,7 @@ fn directory_entries(file: &[u8]) -> Option<u64> {
     Some(zip64_entries(file, at).unwrap_or(u64::from(entries)))
 }
 
-/// The same from the long form, which a locator right before the short one points at.
+/// The number of entries stated in the zip64 directory, found through the locator before the directory at `end`.
 fn zip64_entries(file: &[u8], end: usize) -> Option<u64> {
     let locator = file.get(end.checked_sub(20)?..end)?.strip_prefix(b"PK\x06\x07")?;
     let offset = u64::from_le_bytes(*locator.get(4..)?.first_chunk()?);
@@ -287,24 +293,28 @@ fn zip64_entries(file: &[u8], end: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*record.get(32..)?.first_chunk()?))
 }
 
-/// The storages met so far, each loaded once.
+/// The storages used so far, each loaded once.
 #[derive(Default)]
 struct Storages {
-    places: HashMap<String, Place>,
+    locations: HashMap<String, TensorLocation>,
     inflated: Vec<Vec<u8>>,
     inflated_bytes: u64,
-    /// Of all tensors placed so far, however many share a storage.
+    /// Elements of all tensors so far; those of shared storages count repeatedly.
     elements: usize,
 }
 
 impl Storages {
-    /// Places a tensor inside its storage and checks that each of its elements is there.
-    fn view(&mut self, archive: &mut Archive<'_>, tensor: &Described<'_>) -> Result<Entry, Problem> {
-        let broken = |reason: String| Problem::Tensor(reason);
+    /// Locates a tensor in its storage and checks that every element lies inside it.
+    fn tensor_entry(
+        &mut self,
+        archive: &mut Archive<'_>,
+        tensor: &TensorLayout<'_>,
+    ) -> Result<TensorEntry, TensorProblem> {
+        let broken = |reason: String| TensorProblem::Tensor(reason);
         let storage = tensor.storage;
         let overflow =
             || broken(format!("its shape {:?} has more elements than can be counted", tensor.shape));
-        // In elements: how many there are, and how far into the storage the last one lies.
+        // The number of elements, and the offset of the last one in the storage.
         let mut elements = 1_usize;
         let mut reach = tensor.offset;
         for (length, stride) in tensor.shape.iter().zip(&tensor.strides) {
@@ -312,7 +322,7 @@ impl Storages {
             let step = length.saturating_sub(1).checked_mul(*stride).ok_or_else(overflow)?;
             reach = reach.checked_add(step).ok_or_else(overflow)?;
         }
-        // Types that are only listed are checked like the others: sizes of the network are read off shapes.
+        // `Dtype::Other` is checked as well, because the sizes of the network are taken from shapes.
         let width = storage.dtype.least_bytes();
         let end = if elements == 0 { tensor.offset } else { reach.checked_add(1).ok_or_else(overflow)? };
         let claimed = usize::try_from(storage.elements)
@@ -323,9 +333,9 @@ impl Storages {
                 tensor.shape
             )));
         }
-        let place = self.place(archive, storage.key)?.clone();
-        let range = match &place {
-            Place::File(range) | Place::Inflated(_, range) => range.clone(),
+        let location = self.locate(archive, storage.key)?.clone();
+        let range = match &location {
+            TensorLocation::File(range) | TensorLocation::Inflated(_, range) => range.clone(),
         };
         let available = range.len() / width;
         if elements > 0 && end > available {
@@ -350,16 +360,16 @@ impl Storages {
         let from = range.start + tensor.offset.min(available) * width;
         let to = range.start + end.min(available) * width;
         let view = from.min(to)..to;
-        let place = match place {
-            Place::File(_) => Place::File(view),
-            Place::Inflated(index, _) => Place::Inflated(index, view),
+        let location = match location {
+            TensorLocation::File(_) => TensorLocation::File(view),
+            TensorLocation::Inflated(index, _) => TensorLocation::Inflated(index, view),
         };
         let strides = (!is_contiguous(&tensor.shape, &tensor.strides)).then(|| tensor.strides.clone());
-        Ok(Entry { dtype: storage.dtype, shape: tensor.shape.clone(), strides, place })
+        Ok(TensorEntry { dtype: storage.dtype, shape: tensor.shape.clone(), strides, location })
     }
 
-    fn place(&mut self, archive: &mut Archive<'_>, key: &str) -> Result<&Place, CheckpointError> {
-        if !self.places.contains_key(key) {
+    fn locate(&mut self, archive: &mut Archive<'_>, key: &str) -> Result<&TensorLocation, CheckpointError> {
+        if !self.locations.contains_key(key) {
             if key.len() > MAX_KEY_BYTES {
                 let reason = format!("a storage is named by a text of {} bytes", key.len());
                 return Err(archive.damaged(reason));
@@ -368,22 +378,22 @@ impl Storages {
                 .saturating_mul(MAX_INFLATION)
                 .saturating_add(FREE_INFLATION)
                 .saturating_sub(self.inflated_bytes);
-            let place = match archive.load(&format!("{}data/{key}", archive.root), limit)? {
-                Loaded::Stored(range) => Place::File(range),
-                Loaded::Inflated(bytes) => {
+            let location = match archive.load(&format!("{}data/{key}", archive.root), limit)? {
+                EntryBytes::Stored(range) => TensorLocation::File(range),
+                EntryBytes::Inflated(bytes) => {
                     self.inflated_bytes += bytes.len() as u64;
                     let range = 0..bytes.len();
                     self.inflated.push(bytes);
-                    Place::Inflated(self.inflated.len() - 1, range)
+                    TensorLocation::Inflated(self.inflated.len() - 1, range)
                 }
             };
-            self.places.insert(key.to_owned(), place);
+            self.locations.insert(key.to_owned(), location);
         }
-        Ok(&self.places[key])
+        Ok(&self.locations[key])
     }
 }
 
-/// Whether the elements lie in order without gaps. Axes of length one may have any stride.
+/// Whether the elements lie in order without gaps. Dimensions of length 1 may have any stride.
 fn is_contiguous(shape: &[usize], strides: &[usize]) -> bool {
     let mut expected = 1_usize;
     for (length, stride) in shape.iter().zip(strides).rev() {

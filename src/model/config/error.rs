@@ -1,24 +1,24 @@
-//! Why a configuration cannot be used, and where in the file.
+//! Errors of configurations, with their position in the file.
 
 /// A configuration that cannot be read. Every message names the file first.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The operating system refused.
+    /// The operating system reported an error.
     #[error("{file}: cannot read the configuration: {source}")]
     Io {
         /// Path of the file.
         file: String,
-        /// What the system said.
+        /// The operating system's error.
         source: std::io::Error,
     },
-    /// A folder stands where a file should.
+    /// The path is a folder.
     #[error("{file}: is a folder; name the YAML file inside it")]
     Folder {
         /// Path of the folder.
         file: String,
     },
-    /// No text.
+    /// The file is not UTF-8 text.
     #[error(
         "{file}: not a text file; expected the checkpoint's YAML configuration (is this the checkpoint itself?)"
     )]
@@ -26,23 +26,23 @@ pub enum ConfigError {
         /// Path of the file.
         file: String,
     },
-    /// Far larger than any configuration.
+    /// The file is larger than any configuration.
     #[error(
-        "{file}: more than {limit} bytes are too many for a configuration; expected the checkpoint's YAML file"
+        "{file}: larger than {limit} bytes, too large for a configuration; expected the checkpoint's YAML file"
     )]
     TooLarge {
         /// Path of the file.
         file: String,
-        /// Most bytes that are read.
+        /// The size limit.
         limit: usize,
     },
-    /// Nothing but space and comments.
+    /// The file holds only white space and comments.
     #[error("{file}: the configuration is empty; use the YAML file that came with the checkpoint")]
     Empty {
         /// Path of the file.
         file: String,
     },
-    /// No YAML, or YAML beyond the limits for untrusted files.
+    /// Invalid YAML, or YAML that exceeds the limits for untrusted files.
     #[error("{file}:{line}:{column}: {reason}")]
     Syntax {
         /// Path of the file.
@@ -51,7 +51,7 @@ pub enum ConfigError {
         line: usize,
         /// Column, from 1.
         column: usize,
-        /// What the parser met.
+        /// The parser's message.
         reason: String,
     },
     /// A value of the wrong type or outside its range.
@@ -65,12 +65,12 @@ pub enum ConfigError {
         column: usize,
         /// Dotted name, such as `model.dim`.
         key: String,
-        /// What would do.
+        /// The expected value, in words.
         expected: String,
-        /// What stands there.
+        /// The value found.
         found: String,
     },
-    /// A section that has to be there is not.
+    /// A required section is missing.
     #[error(
         "{file}: no `{key}` section; use the YAML file that came with the checkpoint (it has `audio`, `model`, `training` and `inference`)"
     )]

@@ -1,24 +1,24 @@
-//! Typed values of one mapping of a configuration, with the errors of a file people edit by hand.
+//! Typed access to the keys of one section, with errors that give line and column.
 
 use super::ConfigError;
 use super::yaml::{Document, Index, Kind, Node};
 
-/// Mappings merged into one another with `<<` are followed this far.
+/// Maximum depth of merge keys (`<<`).
 const MAX_MERGES: usize = 8;
-/// Mappings in a list behind `<<` that are looked at.
+/// Most mappings of a list after `<<`.
 const MAX_MERGED: usize = 64;
-/// The tags a list may carry.
+/// Accepted tags of lists.
 const SEQUENCES: [&str; 3] = ["!!seq", "!!python/tuple", "!!python/list"];
-/// Longest name of a stem, in bytes: it becomes part of a file name.
+/// Longest stem name in bytes, because it becomes part of a file name.
 const MAX_NAME_BYTES: usize = 128;
 
-/// A mapping of the file, or nothing when the file leaves it out.
+/// A mapping of the file; empty when the file has no such section.
 pub(super) struct Section<'a> {
     document: &'a Document,
     origin: &'a str,
     name: &'static str,
     pairs: &'a [(Index, Index)],
-    there: bool,
+    present: bool,
     read: Vec<&'static str>,
 }
 
@@ -26,10 +26,10 @@ impl<'a> Section<'a> {
     /// The document itself.
     pub fn top(document: &'a Document, origin: &'a str) -> Result<Self, ConfigError> {
         let root = document.root();
-        let mut section = Self { document, origin, name: "", pairs: &[], there: true, read: Vec::new() };
+        let mut section = Self { document, origin, name: "", pairs: &[], present: true, read: Vec::new() };
         match &root.kind {
             Kind::Mapping(pairs) => section.pairs = pairs,
-            _ => return Err(section.wrong("the file", root, "sections such as `model:` and `audio:`")),
+            _ => return Err(section.value_error("the file", root, "sections such as `model:` and `audio:`")),
         }
         Ok(section)
     }
@@ -41,21 +41,21 @@ impl<'a> Section<'a> {
             origin: self.origin,
             name: key,
             pairs: &[],
-            there: false,
+            present: false,
             read: Vec::new(),
         };
-        if let Some(node) = self.value(key) {
+        if let Some(node) = self.take_value(key) {
             match &node.kind {
                 Kind::Mapping(pairs) => section.pairs = pairs,
-                _ => return Err(self.wrong(key, node, "a section with keys of its own")),
+                _ => return Err(self.value_error(key, node, "a section with keys of its own")),
             }
-            section.there = true;
+            section.present = true;
         }
         Ok(section)
     }
 
-    pub fn is_there(&self) -> bool {
-        self.there
+    pub fn is_present(&self) -> bool {
+        self.present
     }
 
     /// A key with the name of its section.
@@ -63,96 +63,102 @@ impl<'a> Section<'a> {
         if self.name.is_empty() { key.to_owned() } else { format!("{}.{key}", self.name) }
     }
 
-    /// The keys no one has asked for.
-    pub fn unread(&self) -> impl Iterator<Item = &str> {
+    /// The keys that were not read.
+    pub fn unread_keys(&self) -> impl Iterator<Item = &str> {
         let keys = self.pairs.iter().filter_map(|(key, _)| self.text(*key));
         keys.filter(|key| *key != "<<" && !self.read.contains(key))
     }
 
-    /// A whole number between two bounds.
-    pub fn count(&mut self, key: &'static str, min: usize, max: usize) -> Result<Option<usize>, ConfigError> {
-        let Some(node) = self.value(key) else { return Ok(None) };
-        self.whole(key, node, min as i64, max as i64).map(|value| Some(value as usize))
+    /// An integer between two bounds.
+    pub fn integer(
+        &mut self,
+        key: &'static str,
+        min: usize,
+        max: usize,
+    ) -> Result<Option<usize>, ConfigError> {
+        let Some(node) = self.take_value(key) else { return Ok(None) };
+        self.integer_at(key, node, min as i64, max as i64).map(|value| Some(value as usize))
     }
 
-    /// A list of whole numbers between two bounds, at least one and at most `most`.
-    pub fn counts(
+    /// A list of 1 to `most` integers between two bounds.
+    pub fn integers(
         &mut self,
         key: &'static str,
         min: usize,
         max: usize,
         most: usize,
     ) -> Result<Option<Vec<usize>>, ConfigError> {
-        let Some(node) = self.value(key) else { return Ok(None) };
+        let Some(node) = self.take_value(key) else { return Ok(None) };
         let items = self.list(key, node, "a list of whole numbers", 1, most)?;
         let number = |item: &Index| {
-            self.whole(key, self.document.node(*item), min as i64, max as i64).map(|value| value as usize)
+            self.integer_at(key, self.document.node(*item), min as i64, max as i64)
+                .map(|value| value as usize)
         };
         items.iter().map(number).collect::<Result<_, _>>().map(Some)
     }
 
-    /// Two whole numbers from -1 to `max`.
+    /// Two integers from -1 to `max`.
     pub fn range(&mut self, key: &'static str, max: usize) -> Result<Option<(i64, i64)>, ConfigError> {
-        let Some(node) = self.value(key) else { return Ok(None) };
+        let Some(node) = self.take_value(key) else { return Ok(None) };
         let items = self.list(key, node, "two whole numbers", 2, 2)?;
-        let end = |item: Index| self.whole(key, self.document.node(item), -1, max as i64);
+        let end = |item: Index| self.integer_at(key, self.document.node(item), -1, max as i64);
         Ok(Some((end(items[0])?, end(items[1])?)))
     }
 
     /// A sample rate in Hz.
     pub fn sample_rate(&mut self, key: &'static str) -> Result<Option<u32>, ConfigError> {
-        Ok(self.count(key, 1000, 1_536_000)?.map(|rate| rate as u32))
+        Ok(self.integer(key, 1000, 1_536_000)?.map(|rate| rate as u32))
     }
 
     /// A number between two bounds.
-    pub fn number(&mut self, key: &'static str, min: f64, max: f64) -> Result<Option<f64>, ConfigError> {
-        let Some(node) = self.value(key) else { return Ok(None) };
-        match float(node).filter(|value| (min..=max).contains(value)) {
+    pub fn float(&mut self, key: &'static str, min: f64, max: f64) -> Result<Option<f64>, ConfigError> {
+        let Some(node) = self.take_value(key) else { return Ok(None) };
+        match parse_float(node).filter(|value| (min..=max).contains(value)) {
             Some(value) => Ok(Some(value)),
-            None => Err(self.wrong(key, node, &format!("a number from {min} to {max}"))),
+            None => Err(self.value_error(key, node, &format!("a number from {min} to {max}"))),
         }
     }
 
-    /// `true` or `false`, in any spelling of YAML 1.1.
-    pub fn truth(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
-        let Some(node) = self.value(key) else { return Ok(None) };
+    /// A boolean in any spelling of YAML 1.1.
+    pub fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
+        let Some(node) = self.take_value(key) else { return Ok(None) };
         let value = scalar(node, "!!bool").and_then(|text| match text.to_ascii_lowercase().as_str() {
             "true" | "yes" | "on" => Some(true),
             "false" | "no" | "off" => Some(false),
             _ => None,
         });
-        value.map(Some).ok_or_else(|| self.wrong(key, node, "true or false"))
+        value.map(Some).ok_or_else(|| self.value_error(key, node, "true or false"))
     }
 
-    /// The name of a stem.
-    pub fn name(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
-        let Some(node) = self.value(key) else { return Ok(None) };
-        self.stem(key, node).map(Some)
+    /// A stem name.
+    pub fn stem_name(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
+        let Some(node) = self.take_value(key) else { return Ok(None) };
+        self.stem_name_of(key, node).map(Some)
     }
 
-    /// Names of stems, each different; none when the key is missing.
-    pub fn names(&mut self, key: &'static str, most: usize) -> Result<Vec<String>, ConfigError> {
-        let Some(node) = self.value(key) else { return Ok(Vec::new()) };
+    /// Distinct stem names; empty when the key is missing.
+    pub fn stem_names(&mut self, key: &'static str, most: usize) -> Result<Vec<String>, ConfigError> {
+        let Some(node) = self.take_value(key) else { return Ok(Vec::new()) };
         let items = self.list(key, node, "a list of names", 1, most)?;
         let mut names: Vec<String> = Vec::with_capacity(items.len());
         for item in items {
             let node = self.document.node(*item);
-            let name = self.stem(key, node)?;
+            let name = self.stem_name_of(key, node)?;
             if names.contains(&name) {
-                return Err(self.wrong(key, node, "each name once"));
+                return Err(self.value_error(key, node, "each name once"));
             }
             names.push(name);
         }
         Ok(names)
     }
 
-    fn stem(&self, key: &str, node: &Node) -> Result<String, ConfigError> {
+    fn stem_name_of(&self, key: &str, node: &Node) -> Result<String, ConfigError> {
         let text = match &node.kind {
             Kind::Scalar { text, .. } => text.trim(),
             _ => "",
         };
         if text.is_empty() || text.len() > MAX_NAME_BYTES || text.contains(char::is_control) {
-            return Err(self.wrong(key, node, &format!("a name of 1 to {MAX_NAME_BYTES} bytes")));
+            return Err(self.value_error(key, node, &format!("a name of 1 to {MAX_NAME_BYTES} bytes")));
         }
         Ok(text.to_owned())
     }
@@ -165,29 +171,29 @@ impl<'a> Section<'a> {
         least: usize,
         most: usize,
     ) -> Result<&'a [Index], ConfigError> {
-        // Other tags would build something else of it in Python.
+        // With other tags, Python would build another type.
         let tagged = node.tag.as_deref().is_none_or(|tag| SEQUENCES.contains(&tag));
         match &node.kind {
             Kind::Sequence(items) if tagged && (least..=most).contains(&items.len()) => Ok(items),
             Kind::Sequence(_) if tagged && least != most => {
-                Err(self.wrong(key, node, &format!("{what}, {least} to {most} of them")))
+                Err(self.value_error(key, node, &format!("{what}, {least} to {most} of them")))
             }
-            _ => Err(self.wrong(key, node, what)),
+            _ => Err(self.value_error(key, node, what)),
         }
     }
 
-    fn whole(&self, key: &str, node: &Node, min: i64, max: i64) -> Result<i64, ConfigError> {
-        let expected = match whole(node) {
+    fn integer_at(&self, key: &str, node: &Node, min: i64, max: i64) -> Result<i64, ConfigError> {
+        let expected = match parse_integer(node) {
             Some(value) if (min..=max).contains(&value) => return Ok(value),
             Some(_) => format!("a whole number from {min} to {max}"),
             None if min > 0 => "a positive whole number".to_owned(),
             None => "a whole number".to_owned(),
         };
-        Err(self.wrong(key, node, &expected))
+        Err(self.value_error(key, node, &expected))
     }
 
-    /// The value of a key; none when it is missing or null.
-    fn value(&mut self, key: &'static str) -> Option<&'a Node> {
+    /// The value of a key, which counts as read; `None` when it is missing or null.
+    fn take_value(&mut self, key: &'static str) -> Option<&'a Node> {
         self.read.push(key);
         let node = self.lookup(self.pairs, key, MAX_MERGES)?;
         (!is_null(node)).then_some(node)
@@ -203,7 +209,7 @@ impl<'a> Section<'a> {
         }
         match (&find("<<")?.kind, merges) {
             (Kind::Mapping(pairs), 1..) => self.lookup(pairs, key, merges - 1),
-            // Of several the first that has the key counts. One level of lists, or their nesting would multiply.
+            // The first mapping with the key wins. Lists are not nested, or their number would multiply.
             (Kind::Sequence(items), MAX_MERGES) => {
                 items.iter().take(MAX_MERGED).find_map(|item| match &self.document.node(*item).kind {
                     Kind::Mapping(pairs) => self.lookup(pairs, key, merges - 1),
@@ -221,24 +227,24 @@ impl<'a> Section<'a> {
         }
     }
 
-    fn wrong(&self, key: &str, node: &Node, expected: &str) -> ConfigError {
+    fn value_error(&self, key: &str, node: &Node, expected: &str) -> ConfigError {
         ConfigError::Value {
             file: self.origin.to_owned(),
             line: node.line,
             column: node.column,
             key: self.dotted(key),
             expected: expected.to_owned(),
-            found: describe(node),
+            found: describe_node(node),
         }
     }
 }
 
-fn describe(node: &Node) -> String {
+fn describe_node(node: &Node) -> String {
     let shortened = |text: &str| text.chars().take(60).collect::<String>();
     let found = match &node.kind {
         Kind::Sequence(items) => format!("a list of {}", items.len()),
         Kind::Mapping(pairs) => format!("a section of {} keys", pairs.len()),
-        Kind::Scalar { text, plain: true } if float(node).is_some() => shortened(text),
+        Kind::Scalar { text, plain: true } if parse_float(node).is_some() => shortened(text),
         Kind::Scalar { plain: true, .. } if is_null(node) => "nothing".to_owned(),
         Kind::Scalar { text, .. } => format!("{:?}", shortened(text)),
     };
@@ -248,7 +254,7 @@ fn describe(node: &Node) -> String {
     }
 }
 
-/// The text of a plain scalar, or of one that carries exactly this tag.
+/// The text of a plain scalar, or of a scalar with exactly this tag.
 fn scalar<'a>(node: &'a Node, wanted: &str) -> Option<&'a str> {
     match (&node.kind, &node.tag) {
         (Kind::Scalar { text, plain: true }, None) => Some(text),
@@ -261,8 +267,8 @@ fn is_null(node: &Node) -> bool {
     matches!(scalar(node, "!!null"), Some("" | "~" | "null" | "Null" | "NULL" | "None"))
 }
 
-/// A whole number; a float without fraction (`4.0`) is one as well.
-fn whole(node: &Node) -> Option<i64> {
+/// An integer. A float without fraction (`4.0`) is accepted as well.
+fn parse_integer(node: &Node) -> Option<i64> {
     if let Some(text) = scalar(node, "!!int") {
         let plain = text.replace('_', "");
         let (sign, digits) = match plain.strip_prefix('-') {
@@ -275,18 +281,18 @@ fn whole(node: &Node) -> Option<i64> {
             Some("0b" | "0B") => (2, &digits[2..]),
             _ => (10, digits),
         };
-        // Guards against a second sign, which from_str_radix would take.
+        // Rejects a second sign, which from_str_radix would accept.
         if digits.starts_with(|c: char| c.is_ascii_alphanumeric())
             && let Ok(value) = i64::from_str_radix(digits, radix)
         {
             return value.checked_mul(sign);
         }
     }
-    let value = float(node)?;
+    let value = parse_float(node)?;
     (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64)
 }
 
-fn float(node: &Node) -> Option<f64> {
+fn parse_float(node: &Node) -> Option<f64> {
     let text = scalar(node, "!!float").or_else(|| scalar(node, "!!int"))?.replace('_', "");
     let numeric = text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c));
     if !numeric {

@@ -1,9 +1,8 @@
-//! A YAML document as an arena of nodes that know where they stand.
+//! A YAML document as an arena of nodes with their positions.
 //!
-//! `saphyr-parser` turns the text into events, without recursion; composing them here rather than through
-//! serde keeps three things in hand: an alias is one more index to a node, so "billion laughs" documents cost
-//! nothing; depth and size are limited; and every value knows its line and column for messages. Tags are kept
-//! by name and construct nothing.
+//! `saphyr-parser` turns the text into events without recursion. Composing the document here and not through serde has
+//! three advantages. An alias is one more index to a node, so "billion laughs" documents cost nothing. Depth and size are
+//! limited. Every value has its line and column for messages. Tags are kept as text and construct nothing.
 
 use std::collections::HashMap;
 
@@ -11,7 +10,7 @@ use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Tag};
 
 use super::ConfigError;
 
-/// Largest text; configurations have some kilobytes.
+/// Largest accepted text. Configurations have a few kilobytes.
 pub(super) const MAX_BYTES: usize = 1 << 20;
 const MAX_NODES: usize = 1 << 18;
 const MAX_DEPTH: usize = 64;
@@ -26,14 +25,14 @@ pub(super) enum Kind {
         plain: bool,
     },
     Sequence(Vec<Index>),
-    /// Keys and values; of equal keys the last counts.
+    /// Keys and values; for equal keys the last one wins.
     Mapping(Vec<(Index, Index)>),
 }
 
 #[derive(Debug)]
 pub(super) struct Node {
     pub kind: Kind,
-    /// As it is written: `!!int`, `!!python/tuple`.
+    /// As written: `!!int`, `!!python/tuple`.
     pub tag: Option<String>,
     /// From 1.
     pub line: usize,
@@ -67,7 +66,7 @@ impl Document {
             if matches!(event, Event::DocumentEnd) {
                 break;
             }
-            composer.take(event, span.start).map_err(|reason| syntax(origin, span.start, reason))?;
+            composer.handle_event(event, span.start).map_err(|reason| syntax(origin, span.start, reason))?;
         }
         match composer.root {
             Some(root) => Ok(Self { nodes: composer.nodes, root }),
@@ -88,10 +87,10 @@ fn syntax(origin: &str, at: Marker, reason: String) -> ConfigError {
     ConfigError::Syntax { file: origin.to_owned(), line: at.line(), column: at.col() + 1, reason }
 }
 
-/// A collection whose end has not come yet.
+/// A collection that has not ended yet.
 struct Open {
     index: Index,
-    /// A mapping's key that waits for its value.
+    /// In a mapping, the key whose value is next.
     key: Option<Index>,
 }
 
@@ -103,7 +102,7 @@ struct Composer {
 }
 
 impl Composer {
-    fn take(&mut self, event: Event<'_>, at: Marker) -> Result<(), String> {
+    fn handle_event(&mut self, event: Event<'_>, at: Marker) -> Result<(), String> {
         match event {
             Event::Scalar(text, style, anchor, tag) => {
                 let plain = style == ScalarStyle::Plain;
@@ -120,7 +119,7 @@ impl Composer {
             Event::SequenceEnd | Event::MappingEnd => _ = self.open.pop(),
             Event::Alias(anchor) => {
                 let index = self.anchors.get(&anchor).copied();
-                self.place(index.ok_or_else(|| "an alias to nothing".to_owned())?);
+                self.attach(index.ok_or_else(|| "an alias to nothing".to_owned())?);
             }
             Event::Nothing
             | Event::StreamStart
@@ -136,11 +135,11 @@ impl Composer {
             return Err(format!("more than {MAX_NODES} values; this is no configuration"));
         }
         let index = self.nodes.len();
-        self.nodes.push(Node { kind, tag: tag.map(name), line: at.line(), column: at.col() + 1 });
+        self.nodes.push(Node { kind, tag: tag.map(tag_text), line: at.line(), column: at.col() + 1 });
         if anchor != 0 {
             self.anchors.insert(anchor, index);
         }
-        self.place(index);
+        self.attach(index);
         Ok(index)
     }
 
@@ -152,8 +151,8 @@ impl Composer {
         Ok(())
     }
 
-    /// Hangs a node into the innermost open collection, or makes it the root.
-    fn place(&mut self, index: Index) {
+    /// Adds a node to the innermost open collection, or makes it the root.
+    fn attach(&mut self, index: Index) {
         let Some(open) = self.open.last_mut() else {
             self.root.get_or_insert(index);
             return;
@@ -169,8 +168,8 @@ impl Composer {
     }
 }
 
-/// A tag as people write it: `!!int`, `!!python/tuple`, `!mine`.
-fn name(tag: &Tag) -> String {
+/// A tag as written: `!!int`, `!!python/tuple`, `!mine`.
+fn tag_text(tag: &Tag) -> String {
     if tag.is_yaml_core_schema() {
         format!("!!{}", tag.suffix)
     } else {

@@ -36,16 +36,16 @@ fn library() -> Option<&'static Mutex<Library>> {
         .as_ref()
 }
 
-/// Whether kernels can run.
-pub fn is_there() -> bool {
+/// Whether the emulator could be built.
+pub fn is_available() -> bool {
     library().is_some()
 }
 
-/// Runs `blocks` blocks of a kernel. Panics where there is no such kernel or where it has other parameters than inputs, output and numbers.
+/// Runs `blocks` blocks of a kernel. Panics if the kernel does not exist or has other parameters than inputs, output and numbers.
 pub fn run(kernel: &str, inputs: &[*const c_void], out: *mut c_void, numbers: &[i32], blocks: i32) {
     let library = library().unwrap().lock();
     let pointers: Vec<*const c_void> = inputs.iter().copied().chain([out.cast_const()]).collect();
-    // As the driver takes them: the address of each argument, and here a null at the end.
+    // As for the driver: the address of each argument, here followed by a null.
     let arguments: Vec<*const c_void> = pointers
         .iter()
         .map(|pointer| std::ptr::from_ref(pointer).cast())

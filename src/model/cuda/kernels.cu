@@ -1,5 +1,5 @@
-// The network's own CUDA kernels. build.rs has nvcc compile this file; tests run the same source on the CPU (tests/emulation), where what
-// stands under `#ifndef EMULATED` has another form.
+// The network's CUDA kernels. build.rs compiles this file with nvcc. Tests run the same source on the CPU (tests/emulation), which
+// replaces the part under `#ifndef EMULATED`.
 //
 // Every block has THREADS threads. Tensors are contiguous; "T" is the number type of the matrix products, half or float, and all sums are float.
 

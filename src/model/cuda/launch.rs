@@ -1,4 +1,4 @@
-//! One run of a kernel over tensors.
+//! Launches one kernel over tensors.
 
 use candle_core::op::BackpropOp;
 use candle_core::{DType, Device, Layout, Result, Shape, Storage, Tensor};
@@ -8,7 +8,7 @@ use half::f16;
 pub const WARPS: usize = 4;
 #[cfg(feature = "cuda")]
 const THREADS: u32 = 32 * WARPS as u32;
-/// The kernels for all generations from Ampere on; build.rs has nvcc make it, the driver compiles it for the card.
+/// PTX of the kernels, for all generations from Ampere on. build.rs compiles it with nvcc; the driver compiles it for the card.
 #[cfg(feature = "cuda")]
 const PTX: &str = include_str!(concat!(env!("OUT_DIR"), "/kernels.ptx"));
 
@@ -30,7 +30,7 @@ impl Launch<'_> {
         let inputs: Vec<(&Storage, &Layout)> = guards.iter().map(|(s, layout)| (&**s, *layout)).collect();
         let size = shape.elem_count();
         #[cfg(test)]
-        super::tests::note(&self.kernel);
+        super::tests::record_kernel(&self.kernel);
         let storage = match (self.inputs[0].device(), dtype) {
             #[cfg(feature = "cuda")]
             (Device::Cuda(on), DType::F16) => self.on_cuda::<f16>(on, &inputs, &numbers, blocks, size),

@@ -1,5 +1,5 @@
-// What stands between the matrix products: kernels that are as fast as memory. A block takes a row (in the norm a warp does), a thread four
-// neighbouring features at a time: features come in multiples of four, and so do the parts of a row.
+// Memory-bound kernels between the matrix products. A block handles a row (in the norm a warp does), a thread four neighbouring features
+// at a time. Features, and the parts of a row, come in multiples of four.
 
 template <class T> struct alignas(4 * sizeof(T)) Packed { T at[4]; };
 struct Four { float at[4]; };
@@ -87,14 +87,14 @@ DEVICE void join_heads(const T *x, const T *gates, const T *bias, T *out, int le
 }
 
 // x, out: [n, rows, columns], bias: [n, columns]. n · rows blocks.
-template <class T, float (*BEND)(float)> DEVICE void bend(const T *x, const T *bias, T *out, int rows, int columns) {
+template <class T, float (*ACTIVATION)(float)> DEVICE void bend(const T *x, const T *bias, T *out, int rows, int columns) {
     x += (long long)blockIdx.x * columns;
     out += (long long)blockIdx.x * columns;
     bias += (long long)(blockIdx.x / rows) * columns;
     for (int i = 4 * threadIdx.x; i < columns; i += 4 * THREADS) {
         Four v = load(x + i);
         const Four b = load(bias + i);
-        for (int j = 0; j < 4; j++) v.at[j] = BEND(v.at[j] + b.at[j]);
+        for (int j = 0; j < 4; j++) v.at[j] = ACTIVATION(v.at[j] + b.at[j]);
         store(out + i, v);
     }
 }
@@ -164,7 +164,7 @@ DEVICE Complex mask_of(const Complex *masks, long long at, bool silent) { return
 DEVICE bool is_finite(Complex z) { return (z.re - z.re) + (z.im - z.im) == 0; }
 
 // spec: [batch, frames, freqs, channels], masks: [batch, stems, frames, freqs, channels] → out: [batch, stems, channels, frames, 2 · freqs] in
-// float, real parts first. With `complete` the masks of a bin are made to sum to 1, each stem taking of the rest by its power.
+// float, real parts first. With `complete` the masks of a bin are made to sum to 1, the rest shared among stems by the power of their masks.
 // batch · frames blocks.
 KERNEL(mask_mixture, (const Complex *spec, const Complex *masks, float *out, int stems, int frames, int freqs, int channels, int complete,
                       int zero_dc)) {
@@ -187,7 +187,7 @@ KERNEL(mask_mixture, (const Complex *spec, const Complex *masks, float *out, int
             Complex mask = mask_of(masks, ((first + n) * frames + frame) * bins + i, silent);
             if (complete) {
                 if (!is_finite(mask)) mask = {0, 0};
-                // Below the smallest normal number the quotient means nothing.
+                // Below the smallest normal number the quotient is meaningless.
                 const float weight = power > 1.17549435e-38f ? (mask.re * mask.re + mask.im * mask.im) / power : 1.0f / stems;
                 mask.re += weight * rest.re;
                 mask.im += weight * rest.im;

@@ -18,17 +18,17 @@ thread_local! {
     static RUN: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
-/// Whether this thread wants kernels.
-pub fn wanted(_: &Device) -> bool {
+/// Whether kernels are enabled on this thread.
+pub fn kernels_enabled(_: &Device) -> bool {
     WANTED.get()
 }
 
-/// Notes that a kernel is run.
-pub fn note(kernel: &str) {
+/// Records that a kernel was launched.
+pub fn record_kernel(kernel: &str) {
     RUN.with_borrow_mut(|all| all.insert(kernel.into()));
 }
 
-/// What `work` gives with kernels, and which ran.
+/// The result of `work` with kernels enabled, and the kernels that ran.
 pub fn with_kernels<T>(work: impl FnOnce() -> T) -> (T, BTreeSet<String>) {
     WANTED.set(true);
     let out = work();
@@ -40,7 +40,7 @@ pub fn with_kernels<T>(work: impl FnOnce() -> T) -> (T, BTreeSet<String>) {
 pub fn devices() -> Vec<Device> {
     let mut devices: Vec<_> = DeviceChoice::Cuda(0).open().into_iter().collect();
     #[cfg(target_os = "linux")]
-    if emulator::is_there() {
+    if emulator::is_available() {
         devices.push(Device::Cpu);
     }
     devices
@@ -64,7 +64,7 @@ fn noise(shape: impl Into<Shape>, seed: u32, dtype: DType, device: &Device) -> T
 }
 
 /// On each device and in each number type of products.
-fn everywhere(check: impl Fn(&Device, DType)) {
+fn on_every_device(check: impl Fn(&Device, DType)) {
     for device in devices() {
         for dtype in [DType::F32, DType::F16] {
             check(&device, dtype);
@@ -72,8 +72,8 @@ fn everywhere(check: impl Fn(&Device, DType)) {
     }
 }
 
-/// Runs a kernel and holds its output to `expected`, as far as its number type goes.
-fn holds(what: &str, kernel: impl FnOnce() -> Result<Option<Tensor>>, expected: &[f64]) {
+/// Runs a kernel and compares its output with `expected`, within the accuracy of its number type.
+fn assert_matches(what: &str, kernel: impl FnOnce() -> Result<Option<Tensor>>, expected: &[f64]) {
     let found = with_kernels(kernel).0.unwrap().unwrap_or_else(|| panic!("{what}: no kernel"));
     let least = if found.dtype() == DType::F32 { 120.0 } else { 65.0 };
     let snr = snr_db(expected, &numbers(&found));
@@ -86,7 +86,7 @@ fn sigmoid(x: f64) -> f64 {
 
 #[test]
 fn the_norm_divides_by_the_root_of_the_mean_square() {
-    everywhere(|device, dtype| {
+    on_every_device(|device, dtype| {
         for (rows, dim) in [(1, 4), (1, 384), (5, 36), (3, 132), (129, 8), (6, 516)] {
             let (x, gamma) = (noise((rows, dim), 1, DType::F32, device), noise(dim, 2, DType::F32, device));
             let gains = numbers(&gamma);
@@ -97,7 +97,11 @@ fn the_norm_divides_by_the_root_of_the_mean_square() {
                     row.iter().zip(&gains).map(move |(x, gain)| x * scale * gain).collect::<Vec<_>>()
                 })
                 .collect();
-            holds(&format!("{rows} rows of {dim} in {dtype:?}"), || rms_norm(&x, &gamma, dtype), &expected);
+            assert_matches(
+                &format!("{rows} rows of {dim} in {dtype:?}"),
+                || rms_norm(&x, &gamma, dtype),
+                &expected,
+            );
         }
         let (zeros, gamma) = (Tensor::zeros((2, 8), DType::F32, device), noise(8, 2, DType::F32, device));
         let out = with_kernels(|| rms_norm(&zeros.unwrap(), &gamma, dtype)).0.unwrap().unwrap();
@@ -107,7 +111,7 @@ fn the_norm_divides_by_the_root_of_the_mean_square() {
 
 #[test]
 fn heads_are_split_rotated_and_scaled() {
-    everywhere(|device, dtype| {
+    on_every_device(|device, dtype| {
         for (sequences, len, heads, dim, pairs) in
             [(1, 1, 1, 4, 2), (2, 7, 3, 20, 10), (1, 65, 8, 64, 32), (3, 5, 2, 12, 5), (2, 3, 1, 48, 1)]
         {
@@ -132,7 +136,7 @@ fn heads_are_split_rotated_and_scaled() {
             }
             let what =
                 format!("{sequences} sequences of {len}, {heads} heads of {dim}, {pairs} pairs, {dtype:?}");
-            holds(&what, || split_heads(&qkv, &cos, &sin, heads), &expected);
+            assert_matches(&what, || split_heads(&qkv, &cos, &sin, heads), &expected);
         }
     });
 }
@@ -162,14 +166,14 @@ fn attention_is_the_softmax_of_all_scores() {
                 });
                 expected.extend(sum);
             }
-            holds(&format!("{len} tokens, heads of {dim}"), || attend(&q, &k, &v), &expected);
+            assert_matches(&format!("{len} tokens, heads of {dim}"), || attend(&q, &k, &v), &expected);
         }
     }
 }
 
 #[test]
 fn heads_are_joined_through_their_gates() {
-    everywhere(|device, dtype| {
+    on_every_device(|device, dtype| {
         for (sequences, heads, len, dim) in [(1, 1, 1, 4), (2, 3, 5, 20), (1, 8, 67, 64)] {
             let x = noise((sequences, heads, len, dim), 1, dtype, device);
             let (gates, bias) =
@@ -183,14 +187,14 @@ fn heads_are_joined_through_their_gates() {
                         * from[((sequence * heads + head) * len + token) * dim + d]
                 })
                 .collect();
-            holds(&format!("{heads} heads, {dtype:?}"), || join_heads(&x, &gates, &bias), &expected);
+            assert_matches(&format!("{heads} heads, {dtype:?}"), || join_heads(&x, &gates, &bias), &expected);
         }
     });
 }
 
 #[test]
 fn activations_bend_the_biased_product() {
-    everywhere(|device, dtype| {
+    on_every_device(|device, dtype| {
         for (n, rows, columns) in [(1, 1, 4), (1, 7, 1536), (3, 5, 36), (4, 1, 516)] {
             let x = noise((n, rows, columns), 1, dtype, device).affine(2.0, 0.0).unwrap();
             let bias = noise((n, 1, columns), 2, dtype, device);
@@ -200,7 +204,7 @@ fn activations_bend_the_biased_product() {
                 [(Activation::Gelu, sum.gelu_erf().unwrap()), (Activation::Tanh, sum.tanh().unwrap())]
             {
                 let what = format!("{activation:?} of {n} times {rows} rows of {columns} in {dtype:?}");
-                holds(&what, || activate(&x, &bias, activation), &numbers(&expected));
+                assert_matches(&what, || activate(&x, &bias, activation), &numbers(&expected));
             }
         }
     });
@@ -208,7 +212,7 @@ fn activations_bend_the_biased_product() {
 
 #[test]
 fn products_are_added_to_the_residual_stream() {
-    everywhere(|device, dtype| {
+    on_every_device(|device, dtype| {
         for (rows, columns) in [(1, 4), (5, 36), (3, 516)] {
             let (x, onto) =
                 (noise((rows, columns), 1, dtype, device), noise((rows, columns), 2, DType::F32, device));
@@ -221,7 +225,11 @@ fn products_are_added_to_the_residual_stream() {
                     .enumerate()
                     .map(|(i, (x, y))| x + y + plus[i % columns])
                     .collect::<Vec<_>>();
-                holds(&format!("{rows} rows of {columns} in {dtype:?}"), || add(&x, bias, &onto), &sum);
+                assert_matches(
+                    &format!("{rows} rows of {columns} in {dtype:?}"),
+                    || add(&x, bias, &onto),
+                    &sum,
+                );
             }
         }
     });
@@ -229,7 +237,7 @@ fn products_are_added_to_the_residual_stream() {
 
 #[test]
 fn bands_are_gated_and_laid_side_by_side() {
-    everywhere(|device, dtype| {
+    on_every_device(|device, dtype| {
         for (bands, stems, rows, half) in [(1, 1, 1, 4), (3, 2, 5, 12), (2, 4, 3, 36), (5, 1, 2, 132)] {
             let x = noise((bands * stems, rows, 2 * half), 1, dtype, device);
             let bias = noise((bands * stems, 1, 2 * half), 2, dtype, device);
@@ -243,7 +251,11 @@ fn bands_are_gated_and_laid_side_by_side() {
                     at(f) * sigmoid(at(f + half))
                 })
                 .collect();
-            holds(&format!("{bands} bands of {half}, {dtype:?}"), || gate_bands(&x, &bias, bands), &expected);
+            assert_matches(
+                &format!("{bands} bands of {half}, {dtype:?}"),
+                || gate_bands(&x, &bias, bands),
+                &expected,
+            );
         }
     });
 }
@@ -302,7 +314,7 @@ fn masks_meet_the_mixture_and_sum_to_one_where_they_must() {
                     }
                 }
                 let what = format!("{stems} stems, {freqs} bins, complete {complete}, zero DC {zero_dc}");
-                holds(&what, || mask_mixture(&spec, &masks, complete, zero_dc), &expected);
+                assert_matches(&what, || mask_mixture(&spec, &masks, complete, zero_dc), &expected);
             }
         }
     }

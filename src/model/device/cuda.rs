@@ -1,17 +1,18 @@
-//! CUDA devices, and why there are none.
+//! CUDA devices, and detection of missing libraries.
 //!
-//! candle links NVIDIA's libraries. A program built by `scripts/cuda` has a shim in their place, so that it starts without them;
-//! here the shim is told to open them. A program linked against an installed toolkit starts only where they are, and has no shim.
+//! candle links NVIDIA's libraries. A program built by `scripts/cuda` links a shim instead, so that it starts without them;
+//! this module makes the shim load them. A program linked against an installed toolkit has no shim and starts only where
+//! the libraries are installed.
 
 use candle_core::Device;
 
 /// Opens device `n`.
 pub(super) fn open(n: usize) -> Result<Device, String> {
     load()?;
-    // A stream of its own, not that of the calling thread: chunks come from whichever thread of the pool is free.
+    // A separate stream, not that of the calling thread: any thread of the pool may submit chunks.
     let device = Device::new_cuda_with_stream(n).map_err(|error| error.to_string())?;
     if let Ok(cuda) = device.as_cuda_device() {
-        // SAFETY: tensors of a device are used on its stream alone, in the order of the calls: nothing is left to track.
+        // SAFETY: all tensors of a device are used on its one stream, in the order of the calls, so no events are needed.
         unsafe { cuda.disable_event_tracking() };
     }
     Ok(device)
@@ -34,7 +35,7 @@ fn load() -> Result<(), String> {
     use std::sync::OnceLock;
 
     unsafe extern "C" {
-        /// 0, or 1 with the reason in `message`, ended by a NUL, at most `length` bytes with it.
+        /// Returns 0, or 1 with the reason in `message`: NUL-terminated, at most `length` bytes with the NUL.
         fn nullsum_cuda_load(message: *mut c_char, length: usize) -> c_int;
     }
 
@@ -42,8 +43,8 @@ fn load() -> Result<(), String> {
     LOADED
         .get_or_init(|| {
             let mut message = [0u8; 512];
-            // SAFETY: the buffer is as long as it says and outlives the call; once only, so no entry of the table changes while
-            // another thread jumps through it: CUDA is first called after this.
+            // SAFETY: the buffer has the given length and outlives the call. It is called once, before any other CUDA call, so no
+            // entry of the shim's table changes while another thread uses it.
             match unsafe { nullsum_cuda_load(message.as_mut_ptr().cast(), message.len()) } {
                 0 => Ok(()),
                 _ => {

@@ -1,99 +1,96 @@
-//! A line that asks for something: to fetch a model, to find one that moved, to look at why one is broken.
+//! Banner under the header. It reports a problem with the model and offers buttons to solve it.
 
 use egui::{Align, Color32, Frame, Layout, Margin, RichText, Ui};
 
 use super::text;
 use super::theme::Palette;
-use crate::plugin::library::OpenError;
+use crate::plugin::instance_shared::ModelView;
+use crate::plugin::model_loader::ModelLoadError;
 use crate::plugin::selection::Selection;
-use crate::plugin::session::ModelView;
 
-/// What was asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Answer {
-    /// Fetch what is selected.
-    Fetch,
-    /// Find the file that is missing.
-    Find,
-    /// Choose another model.
-    Choose,
-    /// Show the report.
-    Details,
-    /// Once more.
+pub enum BannerAction {
+    Download,
+    LocateFile,
+    ChooseModel,
+    ShowDetails,
     Retry,
 }
 
-/// Draws it, where there is something to ask.
-pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<Answer> {
+/// Shows the banner if the model needs the user's attention.
+pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<BannerAction> {
     let palette = Palette::of(ui.visuals());
-    let (words, color, answers): (String, _, &[(&str, Answer)]) = match model {
-        ModelView::Failed(OpenError::NotFetched { size, licence, .. }) => (
-            format!(
-                "{} is not on this computer yet: {size}, licence of the weights: {licence}",
-                selected.title
-            ),
+    let (text, color, buttons): (String, _, &[(&str, BannerAction)]) = match model {
+        ModelView::Failed(ModelLoadError::NotFetched { size, licence, .. }) => (
+            format!("{} is not downloaded yet ({size}; licence of the weights: {licence})", selected.title),
             palette.accent,
-            &[("Download", Answer::Fetch), ("Choose another", Answer::Choose)],
+            &[("Download", BannerAction::Download), ("Choose another", BannerAction::ChooseModel)],
         ),
-        ModelView::Failed(OpenError::Missing { path }) => (
-            format!("The model of this session is not where it was: {}", text::short_path(path.as_ref(), 70)),
+        ModelView::Failed(ModelLoadError::Missing { path }) => (
+            format!("This project's model file has moved: {}", text::short_path(path.as_ref(), 70)),
             palette.warn,
-            &[("Find it …", Answer::Find), ("Choose another", Answer::Choose)],
+            &[("Locate file…", BannerAction::LocateFile), ("Choose another", BannerAction::ChooseModel)],
         ),
-        ModelView::Failed(OpenError::Cancelled) => (
-            "Loading was stopped".into(),
+        ModelView::Failed(ModelLoadError::Cancelled) => (
+            "Loading was cancelled".into(),
             palette.warn,
-            &[("Try again", Answer::Fetch), ("Choose another", Answer::Choose)],
+            &[("Try again", BannerAction::Download), ("Choose another", BannerAction::ChooseModel)],
         ),
-        ModelView::Failed(OpenError::Broken { reason, .. }) => (
+        ModelView::Failed(ModelLoadError::Broken { reason, .. }) => (
             first_line(reason),
             palette.bad,
-            &[("Details", Answer::Details), ("Try again", Answer::Retry), ("Choose another", Answer::Choose)],
+            &[
+                ("Details", BannerAction::ShowDetails),
+                ("Try again", BannerAction::Retry),
+                ("Choose another", BannerAction::ChooseModel),
+            ],
         ),
-        ModelView::Unplanned(why) => (first_line(why), palette.bad, &[("Choose another", Answer::Choose)]),
+        ModelView::Unplanned(why) => {
+            (first_line(why), palette.bad, &[("Choose another", BannerAction::ChooseModel)])
+        }
         ModelView::Idle | ModelView::Loading(_) | ModelView::Measuring | ModelView::Ready { .. } => {
             return None;
         }
     };
-    line(ui, &words, color, answers)
+    show_line(ui, &text, color, buttons)
 }
 
-/// Draws what is wrong with files that were named; whether it was read.
-pub fn note(ui: &mut Ui, words: &str) -> bool {
+/// Shows an error about files that the user named. Returns true when the user dismisses it.
+pub fn show_notice(ui: &mut Ui, text: &str) -> bool {
     let color = Palette::of(ui.visuals()).warn;
-    line(ui, words, color, &[("OK", ())]).is_some()
+    show_line(ui, text, color, &[("OK", ())]).is_some()
 }
 
-/// Draws that the model is too much for this computer.
-pub fn strain(ui: &mut Ui, words: &str) -> Option<Answer> {
+/// Shows that the model is too slow for this computer.
+pub fn show_overload(ui: &mut Ui, text: &str) -> Option<BannerAction> {
     let color = Palette::of(ui.visuals()).bad;
-    line(ui, words, color, &[("Choose another", Answer::Choose)])
+    show_line(ui, text, color, &[("Choose another", BannerAction::ChooseModel)])
 }
 
-fn line<A: Clone>(ui: &mut Ui, words: &str, color: Color32, answers: &[(&str, A)]) -> Option<A> {
+fn show_line<A: Clone>(ui: &mut Ui, text: &str, color: Color32, buttons: &[(&str, A)]) -> Option<A> {
     let palette = Palette::of(ui.visuals());
-    let mut answer = None;
+    let mut action = None;
     let frame =
         Frame::NONE.fill(color.gamma_multiply(0.16)).corner_radius(6).inner_margin(Margin::symmetric(10, 5));
     frame.show(ui, |ui| {
         ui.horizontal(|ui| {
             ui.set_height(26.0);
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
-                for (name, what) in answers.iter().rev() {
+                for (name, what) in buttons.iter().rev() {
                     if ui.button(*name).clicked() {
-                        answer = Some(what.clone());
+                        action = Some(what.clone());
                     }
                 }
                 ui.with_layout(Layout::left_to_right(Align::Center), |ui| {
-                    let label = egui::Label::new(RichText::new(words).color(palette.text)).truncate();
+                    let label = egui::Label::new(RichText::new(text).color(palette.text)).truncate();
                     ui.add(label);
                 });
             });
         });
     });
-    answer
+    action
 }
 
-fn first_line(words: &str) -> String {
-    words.lines().next().unwrap_or_default().chars().take(300).collect()
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
 }

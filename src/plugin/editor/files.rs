@@ -1,45 +1,34 @@
-//! The editor's own list of files, for choosing a checkpoint: a plugin must not open a dialog of the system over its host.
+//! Folder listings for choosing a checkpoint in the editor. A plugin should not open a system dialog over its host.
 
 use std::path::{Path, PathBuf};
 
-/// Entries of a folder that are looked at: a folder may hold anything.
+/// Maximum number of folder entries to read.
 const LIMIT: usize = 5_000;
 
-/// What an entry is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
-    /// A folder.
     Folder,
-    /// A checkpoint.
     Checkpoint,
-    /// A configuration.
     Yaml,
 }
 
-/// A line of the list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Item {
-    /// What it is.
     pub kind: Kind,
-    /// Its name.
     pub name: String,
-    /// Where it is.
     pub path: PathBuf,
-    /// Bytes of a file.
+    /// File size in bytes.
     pub size: u64,
 }
 
-/// Whether a name is that of a checkpoint.
 pub fn is_checkpoint(path: &Path) -> bool {
     has_extension(path, &["ckpt", "pt", "pth", "th", "bin", "safetensors"])
 }
 
-/// Whether a name is that of a configuration.
 pub fn is_yaml(path: &Path) -> bool {
     has_extension(path, &["yaml", "yml"])
 }
 
-/// Whether a name is that of music.
 pub fn is_audio(path: &Path) -> bool {
     has_extension(path, &crate::audio::EXTENSIONS)
 }
@@ -49,7 +38,7 @@ fn has_extension(path: &Path, known: &[&str]) -> bool {
     extension.is_some_and(|extension| known.iter().any(|known| known.eq_ignore_ascii_case(extension)))
 }
 
-/// What a name may be in the list; hidden ones are none.
+/// Kind of a list entry; `None` for hidden and for other files.
 pub fn kind_of(name: &str, is_folder: bool) -> Option<Kind> {
     let path = Path::new(name);
     match () {
@@ -61,19 +50,17 @@ pub fn kind_of(name: &str, is_folder: bool) -> Option<Kind> {
     }
 }
 
-/// A folder and what is in it that matters here.
+/// A folder with its subfolders, checkpoints and YAML files.
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
-    /// The folder.
     pub folder: PathBuf,
-    /// Folders first, then files, by name.
+    /// Folders first, then files, each sorted by name.
     pub items: Vec<Item>,
-    /// Why there is nothing.
     pub error: Option<String>,
 }
 
 impl Listing {
-    /// Reads `folder`, once.
+    /// Lists `folder` without its subfolders.
     pub fn read(folder: PathBuf) -> Self {
         let entries = match std::fs::read_dir(&folder) {
             Ok(entries) => entries,
@@ -81,7 +68,7 @@ impl Listing {
         };
         let item = |entry: std::fs::DirEntry| {
             let name = entry.file_name().to_string_lossy().into_owned();
-            // Links count as what they lead to.
+            // Follows symbolic links.
             let meta = std::fs::metadata(entry.path()).ok()?;
             let kind = kind_of(&name, meta.is_dir())?;
             Some(Item { kind, name, path: entry.path(), size: meta.len() })
@@ -92,7 +79,7 @@ impl Listing {
     }
 }
 
-/// The nearest folder above `path` that is there, else the user's, else the root.
+/// The nearest existing folder above `path`, else the home folder, else the root.
 pub fn nearest_folder(path: Option<&Path>) -> PathBuf {
     let above = path.and_then(|path| {
         path.ancestors().skip(1).find(|folder| !folder.as_os_str().is_empty() && folder.is_dir())
@@ -100,7 +87,6 @@ pub fn nearest_folder(path: Option<&Path>) -> PathBuf {
     above.map(Path::to_path_buf).or_else(home).unwrap_or_else(|| PathBuf::from(std::path::MAIN_SEPARATOR_STR))
 }
 
-/// The user's folder.
 pub fn home() -> Option<PathBuf> {
     directories::UserDirs::new().map(|dirs| dirs.home_dir().to_path_buf())
 }
@@ -110,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_folders_and_files_of_models_are_listed_folders_first() {
+    fn listing_holds_folders_first_then_model_files() {
         let root = tempfile::tempdir().unwrap();
         for name in ["B.CKPT", "a.safetensors", "c.yaml", "song.wav", ".hidden.ckpt", "readme"] {
             std::fs::write(root.path().join(name), "xy").unwrap();
@@ -137,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_search_for_a_lost_file_begins_where_its_path_still_exists() {
+    fn nearest_folder_is_the_deepest_one_that_exists() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(nearest_folder(Some(&root.path().join("a/b/c.ckpt"))), root.path());
         assert!(nearest_folder(Some(Path::new("c.ckpt"))).is_absolute());

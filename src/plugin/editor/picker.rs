@@ -1,159 +1,148 @@
-//! Choosing a model: a panel over the editor, never a window of its own.
+//! The model picker: a panel inside the editor, since a plugin should not open windows of its own.
 
-mod browse;
-mod shelf;
+mod catalog;
+mod file_browser;
 
 use std::path::PathBuf;
 
 use egui::{Align, Frame, Layout, Margin, RichText, ScrollArea, TextEdit, Ui, vec2};
 
-use super::disk::{Ask, Disk, Found};
+use super::io_thread::{IoRequest, IoResponse, IoThread};
 use super::theme::Palette;
 use super::{files, text};
-use crate::plugin::library::OpenError;
-use crate::plugin::selection::{Selection, Source};
-use crate::plugin::session::{ModelView, View};
+use crate::plugin::instance_shared::{ModelView, View};
+use crate::plugin::model_loader::ModelLoadError;
+use crate::plugin::selection::{ModelSource, Selection};
 
-pub use browse::Browse;
+pub use file_browser::FileBrowser;
 
-/// Where in the panel one is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tab {
     /// The built-in model and the registry.
     #[default]
     Library,
-    /// Files that were used lately.
     Recent,
-    /// Folders.
     Files,
 }
 
-/// What was asked for.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Pick {
-    /// This model.
-    Use(Selection),
-    /// This model of the registry, from the network.
-    Fetch(Selection),
-    /// To stop what is being fetched or loaded.
+pub enum PickerAction {
+    Load(Selection),
+    /// Downloads a model of the registry, then loads it.
+    Download(Selection),
+    /// Cancels the current download or load.
     Cancel,
-    /// The selected model, once more.
     Retry,
 }
 
-/// The panel.
 #[derive(Default)]
 pub struct Picker {
     open: bool,
     tab: Tab,
-    browse: Browse,
-    disk: Disk,
+    file_browser: FileBrowser,
+    io_thread: IoThread,
     recent: Vec<Selection>,
-    /// Whether each entry of the registry is on this computer.
+    /// Whether each registry entry is downloaded.
     cached: Vec<bool>,
     path: String,
-    /// What is wrong with the path, or with files that were dropped.
-    complaint: Option<String>,
+    /// Error about the entered path or about dropped files.
+    error: Option<String>,
     filter: String,
 }
 
 impl Picker {
-    /// Opens it, at a tab.
     pub fn open(&mut self, tab: Tab, near: Option<PathBuf>) {
-        (self.open, self.tab, self.complaint) = (true, tab, None);
-        self.browse.forget();
-        if near.is_some() || self.browse.listing.folder.as_os_str().is_empty() {
+        (self.open, self.tab, self.error) = (true, tab, None);
+        self.file_browser.clear_choice();
+        if near.is_some() || self.file_browser.listing.folder.as_os_str().is_empty() {
             let recent = self.recent.first().and_then(|selection| match &selection.source {
-                Source::File { checkpoint, .. } => Some(checkpoint.clone()),
+                ModelSource::File { checkpoint, .. } => Some(checkpoint.clone()),
                 _ => None,
             });
-            self.disk.ask(Ask::ListNear(near.or(recent)));
+            self.io_thread.send(IoRequest::ListNearestFolder(near.or(recent)));
         } else {
-            self.browse.refresh(&mut self.disk);
+            self.file_browser.refresh(&mut self.io_thread);
         }
         self.refresh();
     }
 
-    /// Whether it is open.
     pub fn is_open(&self) -> bool {
         self.open
     }
 
-    /// Closes it.
     pub fn close(&mut self) {
         self.open = false;
     }
 
-    /// Looks again at what is on disk. Not for every frame.
+    /// Requests the current state of the disk. Not meant for every frame.
     pub fn refresh(&mut self) {
-        self.disk.ask(Ask::Catalogue);
+        self.io_thread.send(IoRequest::ReadCatalog);
     }
 
-    /// Whether it waits for a disk.
     pub fn is_waiting(&self) -> bool {
-        self.open && self.disk.is_busy()
+        self.open && self.io_thread.is_busy()
     }
 
-    /// Takes what was found on disk.
-    fn take_answers(&mut self) {
-        for found in self.disk.answers() {
+    fn receive_responses(&mut self) {
+        for found in self.io_thread.take_responses() {
             match found {
-                Found::Catalogue(recent, cached) => (self.recent, self.cached) = (recent, cached),
-                found => self.browse.take(found),
+                IoResponse::Catalog(recent, cached) => (self.recent, self.cached) = (recent, cached),
+                found => self.file_browser.receive(found),
             }
         }
     }
 
-    /// Takes paths that were pasted or typed.
-    pub fn take_paths(&mut self, words: &str) -> Option<Pick> {
-        match text::pasted_paths(words, files::home().as_deref()) {
-            (Some(checkpoint), config) => self.take_files(checkpoint, config),
+    /// Loads a checkpoint whose path was pasted or typed.
+    pub fn load_pasted_paths(&mut self, pasted: &str) -> Option<PickerAction> {
+        match text::pasted_paths(pasted, files::home().as_deref()) {
+            (Some(checkpoint), config) => self.load_files(checkpoint, config),
             (None, _) => {
-                self.complain("A path ends in .ckpt, .pt, .pth, .th, .bin or .safetensors".into());
+                self.show_error(
+                    "Enter the path of a .ckpt, .pt, .pth, .th, .bin or .safetensors file".into(),
+                );
                 None
             }
         }
     }
 
-    /// Takes a checkpoint and its YAML, however they were named.
-    pub fn take_files(&mut self, checkpoint: PathBuf, config: Option<PathBuf>) -> Option<Pick> {
+    /// Loads a checkpoint with its YAML file. Reports a file that does not exist.
+    pub fn load_files(&mut self, checkpoint: PathBuf, config: Option<PathBuf>) -> Option<PickerAction> {
         let missing = std::iter::once(&checkpoint).chain(&config).find(|file| !file.is_file());
-        self.complaint = missing.map(|file| format!("There is no file {}", file.display()));
-        self.complaint.is_none().then(|| Pick::Use(Selection::file(checkpoint, config)))
+        self.error = missing.map(|file| format!("File not found: {}", file.display()));
+        self.error.is_none().then(|| PickerAction::Load(Selection::file(checkpoint, config)))
     }
 
-    /// Takes a YAML for the checkpoint that is chosen in the list of files, else for the one that is selected.
-    pub fn take_config(&mut self, config: PathBuf, selected: &Selection) -> Option<Pick> {
-        let listed = self.browse.checkpoint().filter(|_| self.open && self.tab == Tab::Files);
+    /// Uses a YAML file for the checkpoint chosen in the file list, otherwise for the selected one.
+    pub fn load_config(&mut self, config: PathBuf, selected: &Selection) -> Option<PickerAction> {
+        let listed = self.file_browser.checkpoint().filter(|_| self.open && self.tab == Tab::Files);
         match (listed, &selected.source) {
-            (Some(checkpoint), _) | (None, Source::File { checkpoint, .. }) => {
-                self.take_files(checkpoint.clone(), Some(config))
+            (Some(checkpoint), _) | (None, ModelSource::File { checkpoint, .. }) => {
+                self.load_files(checkpoint.clone(), Some(config))
             }
             (None, _) => {
-                self.complain("A YAML alone is no model: drop it together with its checkpoint".into());
+                self.show_error(
+                    "A YAML file alone is not a model. Drop it together with its checkpoint.".into(),
+                );
                 None
             }
         }
     }
 
-    /// Says what is wrong with what was given.
-    pub fn complain(&mut self, complaint: String) {
-        self.complaint = Some(complaint);
+    pub fn show_error(&mut self, error: String) {
+        self.error = Some(error);
     }
 
-    /// What is wrong with what was given, where the panel does not say it itself.
-    pub fn complaint(&self) -> Option<&str> {
-        self.complaint.as_deref().filter(|_| !self.open)
+    /// The error to show in the banner; an open picker shows it itself.
+    pub fn error(&self) -> Option<&str> {
+        self.error.as_deref().filter(|_| !self.open)
     }
 
-    /// Says no more of it.
-    pub fn forget_complaint(&mut self) {
-        self.complaint = None;
+    pub fn clear_error(&mut self) {
+        self.error = None;
     }
 
-    /// Draws it over everything.
-    pub fn show(&mut self, ui: &Ui, selected: &Selection, view: &View) -> Option<Pick> {
-        self.take_answers();
+    pub fn show(&mut self, ui: &Ui, selected: &Selection, view: &View) -> Option<PickerAction> {
+        self.receive_responses();
         if !self.open {
             return None;
         }
@@ -177,9 +166,9 @@ impl Picker {
         modal.inner
     }
 
-    fn content(&mut self, ui: &mut Ui, selected: &Selection, view: &View) -> Option<Pick> {
+    fn content(&mut self, ui: &mut Ui, selected: &Selection, view: &View) -> Option<PickerAction> {
         let palette = Palette::of(ui.visuals());
-        let mut pick = None;
+        let mut action = None;
         ui.horizontal(|ui| {
             ui.label(RichText::new("Choose a model").size(17.0));
             ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
@@ -210,42 +199,42 @@ impl Picker {
         });
         ui.separator();
         if let ModelView::Failed(error) = &view.model {
-            pick = failure(ui, error, selected).or(pick);
+            action = failure(ui, error, selected).or(action);
         }
-        let foot = if self.complaint.is_some() { 56.0 } else { 34.0 };
+        let foot = if self.error.is_some() { 56.0 } else { 34.0 };
         let body = (ui.available_height() - foot).max(20.0);
         let scrolled = match self.tab {
-            Tab::Library => self.scroll(ui, body, |picker, ui| shelf::library(picker, ui, selected, view)),
-            Tab::Recent => self.scroll(ui, body, |picker, ui| shelf::recent(picker, ui, selected, view)),
-            Tab::Files => self.browse.show(ui, body, &mut self.disk),
+            Tab::Library => self.scroll(ui, body, |picker, ui| catalog::library(picker, ui, selected, view)),
+            Tab::Recent => self.scroll(ui, body, |picker, ui| catalog::recent(picker, ui, selected, view)),
+            Tab::Files => self.file_browser.show(ui, body, &mut self.io_thread),
         };
-        pick = scrolled.or(pick);
+        action = scrolled.or(action);
         ui.separator();
         ui.horizontal(|ui| {
             let wide = (ui.available_width() - 70.0).max(40.0);
             let edit = TextEdit::singleline(&mut self.path)
                 .desired_width(wide)
                 .char_limit(8_000)
-                .hint_text("Or paste the path of a checkpoint here; its .yaml may follow");
+                .hint_text("Or paste the path of a checkpoint, optionally followed by its .yaml");
             let response = ui.add(edit);
             let entered = response.lost_focus() && ui.input(|input| input.key_pressed(egui::Key::Enter));
             if (ui.button("Open").clicked() || entered) && !self.path.trim().is_empty() {
-                let words = self.path.clone();
-                pick = self.take_paths(&words).or(pick.take());
+                let pasted = self.path.clone();
+                action = self.load_pasted_paths(&pasted).or(action.take());
             }
         });
-        if let Some(complaint) = &self.complaint {
-            ui.label(RichText::new(complaint).color(palette.bad).size(12.0));
+        if let Some(error) = &self.error {
+            ui.label(RichText::new(error).color(palette.bad).size(12.0));
         }
-        pick
+        action
     }
 
     fn scroll(
         &mut self,
         ui: &mut Ui,
         height: f32,
-        content: impl FnOnce(&mut Self, &mut Ui) -> Option<Pick>,
-    ) -> Option<Pick> {
+        content: impl FnOnce(&mut Self, &mut Ui) -> Option<PickerAction>,
+    ) -> Option<PickerAction> {
         ScrollArea::vertical()
             .id_salt(("picker", self.tab as u8))
             .max_height(height)
@@ -258,27 +247,27 @@ impl Picker {
     }
 }
 
-/// Why there is no model, with what can be done about it.
-fn failure(ui: &mut Ui, error: &OpenError, selected: &Selection) -> Option<Pick> {
+/// Explains why the model did not load and offers remedies.
+fn failure(ui: &mut Ui, error: &ModelLoadError, selected: &Selection) -> Option<PickerAction> {
     let palette = Palette::of(ui.visuals());
-    let mut pick = None;
+    let mut action = None;
     let frame =
         Frame::NONE.fill(palette.bad.gamma_multiply(0.12)).corner_radius(5).inner_margin(Margin::same(8));
     frame.show(ui, |ui| {
         ui.set_width(ui.available_width());
         match error {
-            OpenError::NotFetched { name, size, licence } => {
-                ui.label(format!("{name} is chosen, but not on this computer yet ({size}, licence: {licence})."));
+            ModelLoadError::NotFetched { name, size, licence } => {
+                ui.label(format!("{name} is selected but not downloaded yet ({size}, licence: {licence})."));
             }
-            OpenError::Missing { path } => {
-                ui.label(RichText::new("The session's checkpoint is not where it was:").color(palette.bad));
+            ModelLoadError::Missing { path } => {
+                ui.label(RichText::new("This project's model file has moved:").color(palette.bad));
                 ui.label(RichText::new(path).monospace());
-                ui.label("Find it in the files below; wherever it was loaded once before, it is found by its content.");
+                ui.label("Locate it below. A file that was loaded before is recognised by its content, wherever it is now.");
             }
-            OpenError::Cancelled => {
-                ui.label("Loading was stopped.");
+            ModelLoadError::Cancelled => {
+                ui.label("Loading was cancelled.");
             }
-            OpenError::Broken { reason, report } => {
+            ModelLoadError::Broken { reason, report } => {
                 ui.label(RichText::new(format!("{} could not be loaded.", selected.title)).color(palette.bad));
                 let all = report.as_ref().map_or_else(|| reason.clone(), |report| format!("{reason}\n\n{report}"));
                 ScrollArea::vertical().id_salt("report").max_height(150.0).show(ui, |ui| {
@@ -286,15 +275,15 @@ fn failure(ui: &mut Ui, error: &OpenError, selected: &Selection) -> Option<Pick>
                     ui.add(egui::Label::new(RichText::new(&all).monospace()).wrap().selectable(true));
                 });
                 ui.horizontal(|ui| {
-                    if ui.button("Copy the report").clicked() {
+                    if ui.button("Copy report").clicked() {
                         ui.ctx().copy_text(all.clone());
                     }
                     if ui.button("Try again").clicked() {
-                        pick = Some(Pick::Retry);
+                        action = Some(PickerAction::Retry);
                     }
                 });
             }
         }
     });
-    pick
+    action
 }

@@ -1,29 +1,29 @@
-//! The editor without a window: pictures are made and thrown away, pointer and keys are events, what is on screen is read as assistive
-//! technology would.
+//! Tests of the editor without a window. Frames are drawn and discarded, input is synthesised, and the text on screen is read through the
+//! accessibility tree.
 
 use egui::accesskit::{Node, NodeId, Rect};
-use egui::{Event, Key as Press, Modifiers, PointerButton, Pos2, RawInput, pos2, vec2};
+use egui::{Event, Key, Modifiers, PointerButton, Pos2, RawInput, pos2, vec2};
 use nice_plug::prelude::{GuiContextInner, ParamPtr, PluginApi, PluginState};
 use parking_lot::Mutex;
 
-use super::key::{Field, Key};
+use super::param_id::{ParamId, StripParam};
 use super::*;
 use crate::audio::{AudioWriter, Container, Planar, SampleFormat, WriterSpec};
-use crate::plugin::cues::{MAIN, SOLO};
-use crate::plugin::library::Step;
-use crate::plugin::params::{NullsumParams, TierChoice};
-use crate::plugin::player::Player;
-use crate::plugin::session::{Guard, TierView};
-use crate::plugin::slot::Routing;
-use crate::registry::{Progress, Stage, What};
-use crate::separator::MaskRule;
-use crate::stream::plan::Deadline;
-use crate::stream::{
+use crate::live::plan::Deadline;
+use crate::live::{
     HostSamples, ModelSamples, ModelTiming, NoStems, Plan, PlanRequest, SharedModel, Stream, Tier,
     WindowError, WindowSeparator,
 };
+use crate::plugin::automation_delay::{MAIN, SOLO};
+use crate::plugin::instance_shared::{InstanceGuard, TierView};
+use crate::plugin::model_loader::LoadStep;
+use crate::plugin::params::{NullsumParams, TierChoice};
+use crate::plugin::player::Player;
+use crate::plugin::routing::Routing;
+use crate::registry::{DownloadProgress, DownloadStage, FileKind};
+use crate::separator::MaskRule;
 
-/// A host that does at once what it is asked, and counts gestures.
+/// A host that applies every change at once and counts gestures.
 #[derive(Default)]
 struct FakeHost {
     begun: Mutex<u32>,
@@ -58,7 +58,7 @@ impl GuiContextInner for FakeHost {
     fn request_restart(&self) {}
 }
 
-/// Each stem is half of the mixture.
+/// A separator whose two stems are each half of the mixture.
 struct Halves;
 
 impl WindowSeparator for Halves {
@@ -87,10 +87,10 @@ impl WindowSeparator for Halves {
     }
 }
 
-/// An editor on a screen that nobody sees.
-struct Bench {
+/// Drives an editor without a window.
+struct EditorHarness {
     app: EditorApp,
-    session: Guard,
+    shared: InstanceGuard,
     host: Arc<FakeHost>,
     ctx: egui::Context,
     size: egui::Vec2,
@@ -100,37 +100,37 @@ struct Bench {
     delay: Duration,
 }
 
-impl Bench {
+impl EditorHarness {
     fn new(view: View) -> Self {
         Self::with_player(view, None)
     }
 
     fn with_player(view: View, player: Option<Player>) -> Self {
-        let session = Session::new(Arc::new(NullsumParams::new()), player);
-        session.show(|shown| *shown = view);
+        let shared = InstanceShared::new(Arc::new(NullsumParams::new()), player, crate::plugin::control::run);
+        shared.update_view(|shown| *shown = view);
         let host = Arc::new(FakeHost::default());
         let ctx = egui::Context::default();
         ctx.enable_accesskit();
-        let mut app = EditorApp::new(session.clone());
-        app.open(&ctx, Some(GuiContext::new(host.clone())));
+        let mut app = EditorApp::new(shared.clone());
+        app.on_window_opened(&ctx, Some(GuiContext::new(host.clone())));
         let size = vec2(920.0, 600.0);
-        let mut bench = Self {
+        let mut harness = Self {
             app,
-            session: Guard(session),
+            shared: InstanceGuard(shared),
             host,
             ctx,
             size,
             time: 0.0,
             nodes: Vec::new(),
             focus: None,
-            delay: FRAME,
+            delay: ACTIVE_REFRESH,
         };
-        bench.frames(3);
-        bench
+        harness.frames(3);
+        harness
     }
 
     fn params(&self) -> &NullsumParams {
-        &self.session.0.params
+        &self.shared.0.params
     }
 
     fn frame(&mut self, events: Vec<Event>) {
@@ -142,7 +142,7 @@ impl Bench {
             ..RawInput::default()
         };
         let app = &mut self.app;
-        let mut output = self.ctx.run_ui(input, |ui| app.draw(ui));
+        let mut output = self.ctx.run_ui(input, |ui| app.draw_frame(ui));
         if let Some(update) = output.platform_output.accesskit_update.take() {
             (self.nodes, self.focus) = (update.nodes, Some(update.focus));
         }
@@ -169,8 +169,8 @@ impl Bench {
         }
     }
 
-    /// All that is on screen, a line a thing.
-    fn words(&self) -> String {
+    /// All text on screen, one widget per line.
+    fn visible_text(&self) -> String {
         let words = |node: &Node| {
             format!("{} {}\n", node.label().unwrap_or_default(), node.value().unwrap_or_default())
         };
@@ -184,12 +184,12 @@ impl Bench {
         let exactly = self.nodes.iter().find(|(_, node)| says(node, &|text| text == label));
         let (id, node) = exactly
             .or_else(|| self.nodes.iter().find(|(_, node)| says(node, &|text| text.starts_with(label))))
-            .unwrap_or_else(|| panic!("no {label:?} in\n{}", self.words()));
+            .unwrap_or_else(|| panic!("no {label:?} in\n{}", self.visible_text()));
         let Rect { x0, y0, x1, y1 } = node.bounds().unwrap();
         (*id, pos2(((x0 + x1) / 2.0) as f32, ((y0 + y1) / 2.0) as f32))
     }
 
-    fn press(&mut self, key: Press, modifiers: Modifiers) {
+    fn press(&mut self, key: Key, modifiers: Modifiers) {
         for pressed in [true, false] {
             let event = Event::Key { key, physical_key: None, pressed, repeat: false, modifiers };
             self.frame(vec![Event::ModifiersChanged(modifiers), event]);
@@ -215,13 +215,13 @@ impl Bench {
         self.frames(2);
     }
 
-    /// Goes on with Tab until `label` has the keyboard.
+    /// Presses Tab until `label` has the keyboard focus.
     fn tab_to(&mut self, label: &str) {
         for _ in 0..120 {
             if self.focus == Some(self.find(label).0) {
                 return;
             }
-            self.press(Press::Tab, Modifiers::NONE);
+            self.press(Key::Tab, Modifiers::NONE);
         }
         panic!("Tab does not lead to {label}");
     }
@@ -241,10 +241,10 @@ fn plan() -> Plan {
     .unwrap()
 }
 
-/// A view of a stream with two stems that has played a second.
+/// View of a stream with two stems that has played one second.
 fn played() -> View {
-    let (mut client, mut engine) = Stream::manual(&plan(), SLOTS, 2);
-    engine.swap(Some(SharedModel::new(Box::new(Halves)).in_lanes(&[0, 3], SLOTS))).unwrap();
+    let (mut client, mut engine) = Stream::manual(&plan(), STRIP_COUNT, 2);
+    engine.swap(Some(SharedModel::new(Box::new(Halves)).with_stems_at(&[0, 3], STRIP_COUNT))).unwrap();
     for block in 0..100 {
         let mut planes = [0, 1].map(|channel| -> Vec<f32> {
             (0..480).map(|at| ((block * 480 + at + channel) as f32 * 0.05).sin() * 0.8).collect()
@@ -253,7 +253,7 @@ fn played() -> View {
         engine.run_until_idle();
     }
     let status = engine.status();
-    // An engine that ends says so.
+    // Dropping the engine would change the status to stopped.
     std::mem::forget(engine);
     let tiers = Tier::ALL.map(|tier| TierView { tier, latency_ms: 612.0, load: Some(0.34) });
     View {
@@ -281,26 +281,29 @@ fn with(model: ModelView) -> View {
 }
 
 fn all_states() -> Vec<(View, &'static [&'static str])> {
-    let fetching = Progress {
-        what: What::Checkpoint,
-        stage: Stage::Downloading,
+    let fetching = DownloadProgress {
+        file: FileKind::Checkpoint,
+        stage: DownloadStage::Downloading,
         done_bytes: 100_000_000,
         total_bytes: Some(527_000_000),
     };
     let not_fetched =
-        OpenError::NotFetched { name: "x".into(), size: "527 MB".into(), licence: "MIT".into() };
-    let broken = OpenError::Broken {
+        ModelLoadError::NotFetched { name: "x".into(), size: "527 MB".into(), licence: "MIT".into() };
+    let broken = ModelLoadError::Broken {
         reason: "tensor `a.b` is missing".into(),
         report: Some("a long report\n".repeat(400)),
     };
     vec![
-        (View::default(), &["No model yet"]),
+        (View::default(), &["No model loaded yet"]),
         (with(ModelView::Loading(None)), &["Loading"]),
         (
-            with(ModelView::Loading(Some(Step::Fetching(fetching)))),
-            &["Fetching the weights: 100 MB of 527 MB"],
+            with(ModelView::Loading(Some(LoadStep::Fetching(fetching)))),
+            &["Downloading the weights: 100 MB of 527 MB"],
         ),
-        (with(ModelView::Loading(Some(Step::Hashing { done: 5_000_000 }))), &["Reading the file: 5.00 MB"]),
+        (
+            with(ModelView::Loading(Some(LoadStep::Hashing { done: 5_000_000 }))),
+            &["Reading the model file: 5.00 MB"],
+        ),
         (with(ModelView::Measuring), &["Measuring"]),
         (
             played(),
@@ -316,38 +319,42 @@ fn all_states() -> Vec<(View, &'static [&'static str])> {
                 "Other Gain",
             ],
         ),
-        (with(ModelView::Failed(not_fetched)), &["is not on this computer yet: 527 MB", "Download"]),
+        (with(ModelView::Failed(not_fetched)), &["is not downloaded yet (527 MB", "Download"]),
         (
-            with(ModelView::Failed(OpenError::Missing { path: "/gone/x.ckpt".into() })),
-            &["/gone/x.ckpt", "Find it"],
+            with(ModelView::Failed(ModelLoadError::Missing { path: "/gone/x.ckpt".into() })),
+            &["/gone/x.ckpt", "Locate file"],
         ),
-        (with(ModelView::Failed(OpenError::Cancelled)), &["Loading was stopped", "Try again"]),
+        (with(ModelView::Failed(ModelLoadError::Cancelled)), &["Loading was cancelled", "Try again"]),
         (with(ModelView::Failed(broken)), &["tensor `a.b` is missing", "Details"]),
         (with(ModelView::Unplanned("no plan at 7 Hz".into())), &["no plan at 7 Hz"]),
     ]
 }
 
 #[test]
-fn every_state_is_drawn_in_both_themes_and_says_what_it_is() {
+fn every_state_is_drawn_in_both_themes_with_its_text() {
     for (view, expected) in all_states() {
-        let mut bench = Bench::new(view);
+        let mut harness = EditorHarness::new(view);
         for light in [false, true] {
-            theme::choose(&bench.ctx, Some(light));
-            bench.frames(2);
-            for words in expected {
-                assert!(bench.words().contains(words), "{words:?} is not in\n{}", bench.words());
+            theme::choose(&harness.ctx, Some(light));
+            harness.frames(2);
+            for text in expected {
+                assert!(
+                    harness.visible_text().contains(text),
+                    "{text:?} is not in\n{}",
+                    harness.visible_text()
+                );
             }
         }
     }
 }
 
 #[test]
-fn no_size_of_the_window_breaks_it_with_the_panel_open_or_not() {
+fn every_window_size_draws_with_and_without_the_picker() {
     for (view, _) in all_states() {
-        let mut bench = Bench::new(view);
+        let mut harness = EditorHarness::new(view);
         for tab in [None, Some(Tab::Library), Some(Tab::Recent), Some(Tab::Files)] {
             if let Some(tab) = tab {
-                bench.app.picker.open(tab, None);
+                harness.app.picker.open(tab, None);
             }
             for size in [
                 vec2(0.0, 0.0),
@@ -356,10 +363,10 @@ fn no_size_of_the_window_breaks_it_with_the_panel_open_or_not() {
                 vec2(600.0, 400.0),
                 vec2(3_000.0, 1_600.0),
             ] {
-                bench.size = size;
-                for hovers in [true, false] {
-                    bench.app.inbox.set_hovers(hovers);
-                    bench.frames(2);
+                harness.size = size;
+                for is_hovering in [true, false] {
+                    harness.app.drop_queue.set_hovering(is_hovering);
+                    harness.frames(2);
                 }
             }
         }
@@ -367,136 +374,152 @@ fn no_size_of_the_window_breaks_it_with_the_panel_open_or_not() {
 }
 
 #[test]
-fn a_session_that_says_nonsense_of_the_window_still_opens_one() {
-    let bench = Bench::new(View::default());
+fn invalid_window_sizes_in_the_state_are_corrected() {
+    let harness = EditorHarness::new(View::default());
     for (width, zoom) in [(f32::NAN, 0.0), (-5.0, f32::INFINITY), (1e30, -1.0)] {
-        let session = Session::new(Arc::new(NullsumParams::new()), None);
-        *session.params.editor.lock() =
+        let shared = InstanceShared::new(Arc::new(NullsumParams::new()), None, crate::plugin::control::run);
+        *shared.params.editor.lock() =
             crate::plugin::params::EditorMemory { width, height: width, zoom, light: None };
-        assert!(create(session.clone()).is_some());
-        let mut app = EditorApp::new(session.clone());
-        app.open(&bench.ctx, None);
-        assert!((0.5..=3.0).contains(&app.restore.unwrap().2));
-        Guard(session);
+        assert!(create(shared.clone()).is_some());
+        let mut app = EditorApp::new(shared.clone());
+        app.on_window_opened(&harness.ctx, None);
+        assert!((0.5..=3.0).contains(&app.pending_size.unwrap().2));
+        InstanceGuard(shared);
     }
 }
 
 #[test]
-fn a_drag_of_a_fader_is_one_gesture_of_the_host_and_one_step_of_undo() {
-    let mut bench = Bench::new(played());
-    let (_, at) = bench.find("Vocals Gain");
-    bench.frame(vec![Event::PointerMoved(at)]);
-    bench.button(at, true, Modifiers::NONE);
+fn a_fader_drag_is_one_host_gesture_and_one_undo_step() {
+    let mut harness = EditorHarness::new(played());
+    let (_, at) = harness.find("Vocals Gain");
+    harness.frame(vec![Event::PointerMoved(at)]);
+    harness.button(at, true, Modifiers::NONE);
     for step in 1..=6 {
-        bench.frame(vec![Event::PointerMoved(at + vec2(0.0, 5.0 * step as f32))]);
+        harness.frame(vec![Event::PointerMoved(at + vec2(0.0, 5.0 * step as f32))]);
     }
-    bench.button(at + vec2(0.0, 30.0), false, Modifiers::NONE);
-    bench.frames(2);
-    let moved = bench.params().vocals.gain.value();
+    harness.button(at + vec2(0.0, 30.0), false, Modifiers::NONE);
+    harness.frames(2);
+    let moved = harness.params().vocals.gain.value();
     assert!((-20.0..-2.0).contains(&moved), "{moved}");
-    assert_eq!((*bench.host.begun.lock(), *bench.host.ended.lock()), (1, 1));
-    bench.press(Press::Z, Modifiers::COMMAND);
-    assert_eq!(bench.params().vocals.gain.value(), 0.0);
-    bench.press(Press::Y, Modifiers::COMMAND);
-    assert_eq!(bench.params().vocals.gain.value(), moved);
-    bench.button(at, true, Modifiers::ALT);
-    bench.button(at, false, Modifiers::ALT);
-    bench.frames(1);
-    assert_eq!(bench.params().vocals.gain.value(), 0.0);
+    assert_eq!((*harness.host.begun.lock(), *harness.host.ended.lock()), (1, 1));
+    harness.press(Key::Z, Modifiers::COMMAND);
+    assert_eq!(harness.params().vocals.gain.value(), 0.0);
+    harness.press(Key::Y, Modifiers::COMMAND);
+    assert_eq!(harness.params().vocals.gain.value(), moved);
+    harness.button(at, true, Modifiers::ALT);
+    harness.button(at, false, Modifiers::ALT);
+    harness.frames(1);
+    assert_eq!(harness.params().vocals.gain.value(), 0.0);
 }
 
 #[test]
-fn the_keyboard_reaches_moves_and_types_values() {
-    let mut bench = Bench::new(played());
-    bench.tab_to("Other Gain");
+fn parameters_can_be_edited_by_keyboard() {
+    let mut harness = EditorHarness::new(played());
+    harness.tab_to("Other Gain");
     for _ in 0..4 {
-        bench.press(Press::ArrowDown, Modifiers::NONE);
+        harness.press(Key::ArrowDown, Modifiers::NONE);
     }
-    assert!((bench.params().other.gain.value() + 2.0).abs() < 0.03, "{}", bench.params().other.gain.value());
-    bench.press(Press::Enter, Modifiers::NONE);
-    bench.frame(vec![Event::Text("−6,5 dB".into())]);
-    bench.press(Press::Enter, Modifiers::NONE);
-    assert!((bench.params().other.gain.value() + 6.5).abs() < 0.01, "{}", bench.params().other.gain.value());
-    bench.tab_to("Other Solo");
-    bench.press(Press::Space, Modifiers::NONE);
-    assert!(bench.params().other.solo.value());
-    bench.tab_to("Bypass");
-    bench.tab_to("Mix");
-    bench.press(Press::ArrowLeft, Modifiers::NONE);
-    assert!(bench.params().mix.value() < 1.0);
+    assert!(
+        (harness.params().other.gain.value() + 2.0).abs() < 0.03,
+        "{}",
+        harness.params().other.gain.value()
+    );
+    harness.press(Key::Enter, Modifiers::NONE);
+    harness.frame(vec![Event::Text("−6,5 dB".into())]);
+    harness.press(Key::Enter, Modifiers::NONE);
+    assert!(
+        (harness.params().other.gain.value() + 6.5).abs() < 0.01,
+        "{}",
+        harness.params().other.gain.value()
+    );
+    harness.tab_to("Other Solo");
+    harness.press(Key::Space, Modifiers::NONE);
+    assert!(harness.params().other.solo.value());
+    harness.tab_to("Bypass");
+    harness.tab_to("Mix");
+    harness.press(Key::ArrowLeft, Modifiers::NONE);
+    assert!(harness.params().mix.value() < 1.0);
 }
 
 #[test]
-fn a_text_that_means_nothing_stays_to_be_mended() {
-    let mut bench = Bench::new(played());
-    bench.tab_to("Vocals Pan");
-    bench.press(Press::Enter, Modifiers::NONE);
-    bench.frame(vec![Event::Text("5x".into())]);
-    bench.press(Press::Enter, Modifiers::NONE);
-    assert!(bench.app.desk.typing.as_ref().is_some_and(|typing| typing.refused));
-    assert_eq!(bench.params().vocals.pan.value(), 0.0);
-    bench.press(Press::Backspace, Modifiers::NONE);
-    assert!(bench.app.desk.typing.as_ref().is_some_and(|typing| typing.text == "5" && !typing.refused));
-    bench.press(Press::Enter, Modifiers::NONE);
-    assert!(bench.app.desk.typing.is_none());
-    assert!((bench.params().vocals.pan.value() - 0.05).abs() < 1e-6);
-    bench.tab_to("Vocals Gain");
-    bench.press(Press::Enter, Modifiers::NONE);
-    bench.frame(vec![Event::Text("loud".into())]);
-    bench.press(Press::Tab, Modifiers::NONE);
-    assert!(bench.app.desk.typing.as_ref().is_some_and(|typing| typing.refused));
-    bench.press(Press::Escape, Modifiers::NONE);
-    assert!(bench.app.desk.typing.is_none());
-    assert_eq!(bench.params().vocals.gain.value(), 0.0);
+fn an_invalid_value_stays_in_its_field_for_correction() {
+    let mut harness = EditorHarness::new(played());
+    harness.tab_to("Vocals Pan");
+    harness.press(Key::Enter, Modifiers::NONE);
+    harness.frame(vec![Event::Text("5x".into())]);
+    harness.press(Key::Enter, Modifiers::NONE);
+    assert!(harness.app.edits.value_entry.as_ref().is_some_and(|value_entry| value_entry.is_invalid));
+    assert_eq!(harness.params().vocals.pan.value(), 0.0);
+    harness.press(Key::Backspace, Modifiers::NONE);
+    assert!(
+        harness
+            .app
+            .edits
+            .value_entry
+            .as_ref()
+            .is_some_and(|value_entry| value_entry.text == "5" && !value_entry.is_invalid)
+    );
+    harness.press(Key::Enter, Modifiers::NONE);
+    assert!(harness.app.edits.value_entry.is_none());
+    assert!((harness.params().vocals.pan.value() - 0.05).abs() < 1e-6);
+    harness.tab_to("Vocals Gain");
+    harness.press(Key::Enter, Modifiers::NONE);
+    harness.frame(vec![Event::Text("loud".into())]);
+    harness.press(Key::Tab, Modifiers::NONE);
+    assert!(harness.app.edits.value_entry.as_ref().is_some_and(|value_entry| value_entry.is_invalid));
+    harness.press(Key::Escape, Modifiers::NONE);
+    assert!(harness.app.edits.value_entry.is_none());
+    assert_eq!(harness.params().vocals.gain.value(), 0.0);
 }
 
 #[test]
-fn a_click_with_alt_solos_one_stem_alone_in_one_step() {
-    let mut bench = Bench::new(played());
-    bench.click("Vocals Solo");
-    bench.click_with("Other Solo", Modifiers::ALT);
-    let solos = |bench: &Bench| [bench.params().vocals.solo.value(), bench.params().other.solo.value()];
-    assert_eq!(solos(&bench), [false, true]);
-    bench.click("Undo");
-    assert_eq!(solos(&bench), [true, false]);
-    bench.click_with("Vocals Mute", Modifiers::ALT);
-    assert!(bench.params().vocals.mute.value());
+fn alt_click_solos_exclusively_in_one_undo_step() {
+    let mut harness = EditorHarness::new(played());
+    harness.click("Vocals Solo");
+    harness.click_with("Other Solo", Modifiers::ALT);
+    let solos =
+        |harness: &EditorHarness| [harness.params().vocals.solo.value(), harness.params().other.solo.value()];
+    assert_eq!(solos(&harness), [false, true]);
+    harness.click("Undo");
+    assert_eq!(solos(&harness), [true, false]);
+    harness.click_with("Vocals Mute", Modifiers::ALT);
+    assert!(harness.params().vocals.mute.value());
 }
 
 #[test]
-fn where_there_is_one_channel_there_is_no_balance() {
-    assert!(Bench::new(played()).words().contains("Vocals Pan"));
-    let (_client, engine) = Stream::manual(&plan(), SLOTS, 1);
+fn mono_instances_have_no_balance_control() {
+    assert!(EditorHarness::new(played()).visible_text().contains("Vocals Pan"));
+    let (_client, engine) = Stream::manual(&plan(), STRIP_COUNT, 1);
     let status = Some(engine.status());
     std::mem::forget(engine);
-    let words = Bench::new(View { status, ..played() }).words();
-    assert!(words.contains("Vocals Gain") && !words.contains("Vocals Pan"), "{words}");
+    let text = EditorHarness::new(View { status, ..played() }).visible_text();
+    assert!(text.contains("Vocals Gain") && !text.contains("Vocals Pan"), "{text}");
 }
 
 #[test]
-fn a_latency_that_waits_for_the_host_is_told_apart_from_the_one_that_runs() {
-    let words = Bench::new(View { latency_ms: 612.0, ..played() }).words();
-    assert!(words.contains("232 ms latency, 612 ms after playback starts"), "{words}");
+fn a_pending_latency_is_shown_beside_the_current_one() {
+    let text = EditorHarness::new(View { latency_ms: 612.0, ..played() }).visible_text();
+    assert!(text.contains("232 ms latency, 612 ms after playback starts"), "{text}");
 }
 
 #[test]
-fn a_model_that_is_too_much_for_the_computer_is_not_shown_as_well() {
+fn an_overloaded_computer_is_reported() {
     let loads = |loads: [f64; 3]| {
         let tiers = Tier::ALL.into_iter().zip(loads);
         let tiers = tiers.map(|(tier, load)| TierView { tier, latency_ms: 612.0, load: Some(load) });
         View { tiers: tiers.collect(), ..played() }
     };
-    let words = Bench::new(loads([9.0, 5.0, 3.9])).words();
-    assert!(words.contains("This model needs 9.0 times real time"), "{words}");
-    assert!(words.contains("Too slow to play live") && !words.contains("Preview model on"), "{words}");
-    let words = Bench::new(loads([0.8, 0.5, 0.2])).words();
-    assert!(words.contains("takes 80 % of real time") && !words.contains("needs"), "{words}");
-    let words = Bench::new(View { renders: true, ..loads([9.0, 5.0, 3.9]) }).words();
-    assert!(words.contains("Preview model on") && !words.contains("needs"), "{words}");
+    let text = EditorHarness::new(loads([9.0, 5.0, 3.9])).visible_text();
+    assert!(text.contains("This model needs 9.0 times real time"), "{text}");
+    assert!(text.contains("Too slow to play live") && !text.contains("Preview model on"), "{text}");
+    let text = EditorHarness::new(loads([0.8, 0.5, 0.2])).visible_text();
+    assert!(text.contains("uses 80 % of real time") && !text.contains("needs"), "{text}");
+    let text = EditorHarness::new(View { offline: true, ..loads([9.0, 5.0, 3.9]) }).visible_text();
+    assert!(text.contains("Preview model on") && !text.contains("needs"), "{text}");
 }
 
 #[test]
-fn the_app_without_a_song_says_what_to_do_and_with_one_goes_where_it_is_clicked() {
+fn the_app_explains_how_to_load_a_song_and_seeks_by_click_and_key() {
     let folder = tempfile::tempdir().unwrap();
     let song = folder.path().join("song.wav");
     let spec = WriterSpec {
@@ -509,38 +532,42 @@ fn the_app_without_a_song_says_what_to_do_and_with_one_goes_where_it_is_clicked(
     writer.write(&Planar::from_planes(vec![vec![0.0; 96_000]]).unwrap()).unwrap();
     writer.finish().unwrap();
 
-    let mut bench = Bench::with_player(played(), Some(Player::new(None, false)));
-    let session = bench.session.0.clone();
-    let player = session.player().unwrap();
-    assert!(bench.words().contains("--input-device"), "{}", bench.words());
-    // Nobody plays it, so that it stays where it is.
+    let mut harness = EditorHarness::with_player(played(), Some(Player::new(None, false)));
+    let shared = harness.shared.0.clone();
+    let player = shared.player().unwrap();
+    assert!(harness.visible_text().contains("--input-device"), "{}", harness.visible_text());
+    // No audio thread consumes the song, so its position stays put.
     let _feed = player.start(48_000);
-    bench.app.inbox.put(Ok(vec![song]));
+    harness.app.drop_queue.push(Ok(vec![song]));
     let start = std::time::Instant::now();
     while player.position() != (0, 96_000) {
         assert!(start.elapsed() < Duration::from_secs(60), "{:?}", player.position());
-        bench.frames(1);
+        harness.frames(1);
         std::thread::sleep(Duration::from_millis(1));
     }
-    bench.frames(2);
-    assert!(bench.words().contains("song.wav 0:00 / 0:02"), "{}", bench.words());
-    bench.click("Position in seconds");
+    harness.frames(2);
+    assert!(harness.visible_text().contains("song.wav 0:00 / 0:02"), "{}", harness.visible_text());
+    harness.click("Position in seconds");
     let (position, _) = player.position();
     assert!((46_000..50_000).contains(&position), "{position}");
-    bench.tab_to("Position in seconds");
-    bench.press(Press::ArrowRight, Modifiers::NONE);
+    harness.tab_to("Position in seconds");
+    harness.press(Key::ArrowRight, Modifiers::NONE);
     assert_eq!(player.position().0, 96_000);
-    bench.click("Back to the start");
+    harness.click("Back to the start");
     assert_eq!(player.position().0, 0);
-    bench.click("Close the song");
-    assert!(!player.has_song() && bench.words().contains("--input-device"), "{}", bench.words());
+    harness.click("Close the song");
+    assert!(
+        !player.has_song() && harness.visible_text().contains("--input-device"),
+        "{}",
+        harness.visible_text()
+    );
 }
 
 #[test]
-fn a_wheel_moves_what_is_under_the_pointer() {
-    let mut bench = Bench::new(played());
-    let (_, at) = bench.find("Vocals Gain");
-    bench.frame(vec![Event::PointerMoved(at)]);
+fn the_wheel_changes_the_hovered_parameter() {
+    let mut harness = EditorHarness::new(played());
+    let (_, at) = harness.find("Vocals Gain");
+    harness.frame(vec![Event::PointerMoved(at)]);
     let wheel = Event::MouseWheel {
         unit: egui::MouseWheelUnit::Line,
         delta: vec2(0.0, -2.0),
@@ -548,170 +575,174 @@ fn a_wheel_moves_what_is_under_the_pointer() {
         modifiers: Modifiers::NONE,
         source: egui::MouseWheelSource::Unknown,
     };
-    bench.frame(vec![wheel]);
-    bench.frames(20);
-    let moved = bench.params().vocals.gain.value();
+    harness.frame(vec![wheel]);
+    harness.frames(20);
+    let moved = harness.params().vocals.gain.value();
     assert!((-3.0..-0.2).contains(&moved), "{moved}");
-    bench.press(Press::Z, Modifiers::COMMAND);
-    assert_eq!(bench.params().vocals.gain.value(), 0.0);
+    harness.press(Key::Z, Modifiers::COMMAND);
+    assert_eq!(harness.params().vocals.gain.value(), 0.0);
 }
 
 #[test]
-fn tiers_and_settings_are_chosen_with_a_click() {
-    let mut bench = Bench::new(played());
-    bench.click("High");
-    assert_eq!(bench.params().tier.value(), TierChoice::High);
-    bench.click("Vocals Mute");
-    bench.click("B");
-    assert!(bench.params().vocals.mute.value());
-    bench.click("Vocals Mute");
-    bench.click("A");
-    assert!(bench.params().vocals.mute.value());
-    bench.click("Undo");
-    assert!(!bench.params().vocals.mute.value());
+fn tiers_and_settings_a_and_b_are_chosen_by_click() {
+    let mut harness = EditorHarness::new(played());
+    harness.click("High");
+    assert_eq!(harness.params().tier.value(), TierChoice::High);
+    harness.click("Vocals Mute");
+    harness.click("B");
+    assert!(harness.params().vocals.mute.value());
+    harness.click("Vocals Mute");
+    harness.click("A");
+    assert!(harness.params().vocals.mute.value());
+    harness.click("Undo");
+    assert!(!harness.params().vocals.mute.value());
 }
 
 #[test]
-fn the_model_s_button_opens_the_library_and_a_card_chooses_a_model() {
-    let mut bench = Bench::new(played());
-    bench.click("Model:");
-    assert!(bench.app.picker.is_open());
-    let words = bench.words();
-    assert!(words.contains("Preview quality") && words.contains("licence of the weights"), "{words}");
+fn the_model_button_opens_the_library_and_pasted_paths_load() {
+    let mut harness = EditorHarness::new(played());
+    harness.click("Model:");
+    assert!(harness.app.picker.is_open());
+    let text = harness.visible_text();
+    assert!(text.contains("Preview quality") && text.contains("licence of the weights"), "{text}");
     let entry = crate::registry::default_entry();
-    assert!(words.contains(&entry.title));
-    bench.press(Press::Escape, Modifiers::NONE);
-    assert!(!bench.app.picker.is_open());
+    assert!(text.contains(&entry.title));
+    harness.press(Key::Escape, Modifiers::NONE);
+    assert!(!harness.app.picker.is_open());
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("m.ckpt");
-    bench.frame(vec![Event::Text(file.display().to_string())]);
-    assert_eq!(bench.params().model.get().source, Source::Embedded, "there is no such file");
+    harness.frame(vec![Event::Text(file.display().to_string())]);
+    assert_eq!(harness.params().model.get().source, ModelSource::Embedded, "there is no such file");
     std::fs::write(&file, "").unwrap();
-    bench.frame(vec![Event::Text(file.display().to_string())]);
-    assert_eq!(bench.params().model.get().source, Source::File { checkpoint: file, config: None });
+    harness.frame(vec![Event::Text(file.display().to_string())]);
+    assert_eq!(harness.params().model.get().source, ModelSource::File { checkpoint: file, config: None });
 }
 
 #[test]
-fn files_that_are_dropped_go_the_way_of_those_that_are_chosen() {
-    let mut bench = Bench::new(played());
+fn dropped_files_are_loaded_like_chosen_ones() {
+    let mut harness = EditorHarness::new(played());
     let root = tempfile::tempdir().unwrap();
     let [checkpoint, config, gone] = ["m.ckpt", "m 2.yaml", "gone.ckpt"].map(|name| root.path().join(name));
     for file in [&checkpoint, &config] {
         std::fs::write(file, "").unwrap();
     }
-    let drop = |bench: &mut Bench, files: &[&std::path::PathBuf]| {
-        bench.app.inbox.put(Ok(files.iter().map(|file| (*file).clone()).collect()));
-        bench.frames(2);
-        bench.params().model.get().source
+    let drop = |harness: &mut EditorHarness, files: &[&std::path::PathBuf]| {
+        harness.app.drop_queue.push(Ok(files.iter().map(|file| (*file).clone()).collect()));
+        harness.frames(2);
+        harness.params().model.get().source
     };
-    assert_eq!(drop(&mut bench, &[&config]), Source::Embedded);
-    assert!(bench.words().contains("A YAML alone"), "{}", bench.words());
-    assert_eq!(drop(&mut bench, &[&gone]), Source::Embedded);
-    assert!(bench.words().contains("There is no file"), "{}", bench.words());
-    bench.click("OK");
-    assert!(!bench.words().contains("There is no file"), "{}", bench.words());
-    let with =
-        |config: Option<&PathBuf>| Source::File { checkpoint: checkpoint.clone(), config: config.cloned() };
-    assert_eq!(drop(&mut bench, &[&config, &checkpoint]), with(Some(&config)));
-    assert_eq!(drop(&mut bench, &[&checkpoint]), with(None));
-    assert_eq!(drop(&mut bench, &[&config]), with(Some(&config)));
-    assert_eq!(drop(&mut bench, &[&checkpoint, &gone]), with(Some(&config)));
-    assert!(bench.words().contains("2 checkpoints were dropped"), "{}", bench.words());
-    bench.app.inbox.put(Err("no names"));
-    bench.frames(2);
-    assert!(bench.words().contains("no names"), "{}", bench.words());
-    drop(&mut bench, &[&root.path().join("song.wav")]);
-    assert!(bench.words().contains("by the app"), "{}", bench.words());
+    assert_eq!(drop(&mut harness, &[&config]), ModelSource::Embedded);
+    assert!(harness.visible_text().contains("A YAML file alone"), "{}", harness.visible_text());
+    assert_eq!(drop(&mut harness, &[&gone]), ModelSource::Embedded);
+    assert!(harness.visible_text().contains("File not found"), "{}", harness.visible_text());
+    harness.click("OK");
+    assert!(!harness.visible_text().contains("File not found"), "{}", harness.visible_text());
+    let with = |config: Option<&PathBuf>| ModelSource::File {
+        checkpoint: checkpoint.clone(),
+        config: config.cloned(),
+    };
+    assert_eq!(drop(&mut harness, &[&config, &checkpoint]), with(Some(&config)));
+    assert_eq!(drop(&mut harness, &[&checkpoint]), with(None));
+    assert_eq!(drop(&mut harness, &[&config]), with(Some(&config)));
+    assert_eq!(drop(&mut harness, &[&checkpoint, &gone]), with(Some(&config)));
+    assert!(harness.visible_text().contains("2 checkpoints were dropped"), "{}", harness.visible_text());
+    harness.app.drop_queue.push(Err("no names"));
+    harness.frames(2);
+    assert!(harness.visible_text().contains("no names"), "{}", harness.visible_text());
+    drop(&mut harness, &[&root.path().join("song.wav")]);
+    assert!(harness.visible_text().contains("standalone app"), "{}", harness.visible_text());
 }
 
 #[test]
-fn while_files_hover_the_editor_says_what_it_takes() {
-    let mut bench = Bench::new(played());
-    let words = "Drop a checkpoint, with its YAML";
-    bench.frames(1);
-    assert!(!bench.words().contains(words));
-    bench.app.inbox.set_hovers(true);
-    bench.frames(2);
-    assert!(bench.words().contains(words), "{}", bench.words());
-    bench.app.inbox.set_hovers(false);
-    bench.frames(2);
-    assert!(!bench.words().contains(words));
-    bench.app.inbox.set_hovers(true);
-    bench.frames(2);
-    bench.frame(vec![Event::PointerMoved(pos2(100.0, 100.0))]);
-    assert!(!bench.words().contains(words), "the pointer is free, and nothing hovers");
+fn hovering_files_show_a_hint_until_they_leave() {
+    let mut harness = EditorHarness::new(played());
+    let hint = "Drop a checkpoint with its YAML file";
+    harness.frames(1);
+    assert!(!harness.visible_text().contains(hint));
+    harness.app.drop_queue.set_hovering(true);
+    harness.frames(2);
+    assert!(harness.visible_text().contains(hint), "{}", harness.visible_text());
+    harness.app.drop_queue.set_hovering(false);
+    harness.frames(2);
+    assert!(!harness.visible_text().contains(hint));
+    harness.app.drop_queue.set_hovering(true);
+    harness.frames(2);
+    harness.frame(vec![Event::PointerMoved(pos2(100.0, 100.0))]);
+    assert!(!harness.visible_text().contains(hint), "the pointer is free, and nothing hovers");
 }
 
 #[test]
-fn nothing_is_drawn_in_haste_while_nothing_moves() {
-    let mut bench = Bench::new(with(ModelView::Measuring));
-    bench.frames(2);
-    assert!(bench.delay <= FRAME, "{:?}", bench.delay);
-    let mut bench = Bench::new(played());
-    bench.frames(400);
-    assert!(bench.delay >= LOOK / 2, "{:?}", bench.delay);
+fn the_editor_redraws_slowly_while_nothing_moves() {
+    let mut harness = EditorHarness::new(with(ModelView::Measuring));
+    harness.frames(2);
+    assert!(harness.delay <= ACTIVE_REFRESH, "{:?}", harness.delay);
+    let mut harness = EditorHarness::new(played());
+    harness.frames(400);
+    assert!(harness.delay >= IDLE_REFRESH / 2, "{:?}", harness.delay);
 }
 
-/// Counts how often the host is told that there is something to save.
-fn count_unsaved(bench: &Bench) -> Arc<std::sync::atomic::AtomicUsize> {
+/// Counts how often the host is told that the state changed.
+fn count_dirty(harness: &EditorHarness) -> Arc<std::sync::atomic::AtomicUsize> {
     let count = Arc::<std::sync::atomic::AtomicUsize>::default();
     let counter = count.clone();
-    bench.session.0.set_unsaved(Some(Arc::new(move || {
+    harness.shared.0.set_dirty_callback(Some(Arc::new(move || {
         counter.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     })));
     count
 }
 
 #[test]
-fn a_window_typed_by_hand_counts_when_it_is_whole() {
-    let mut bench = Bench::new(played());
-    let told = count_unsaved(&bench);
-    let set = Shape { window: 4.0, hop: 1.0, lookahead: 0.4 };
-    *bench.params().window.lock() = Some(set);
-    bench.frames(2);
-    let (_, at) = bench.find(&text::time(4000.0));
-    bench.frame(vec![Event::PointerMoved(at)]);
-    bench.button(at, true, Modifiers::NONE);
-    bench.button(at, false, Modifiers::NONE);
-    bench.frames(2);
+fn a_typed_window_applies_only_when_entered() {
+    let mut harness = EditorHarness::new(played());
+    let dirty_count = count_dirty(&harness);
+    let set = WindowSpec { window: 4.0, hop: 1.0, lookahead: 0.4 };
+    *harness.params().window.lock() = Some(set);
+    harness.frames(2);
+    let (_, at) = harness.find(&text::time(4000.0));
+    harness.frame(vec![Event::PointerMoved(at)]);
+    harness.button(at, true, Modifiers::NONE);
+    harness.button(at, false, Modifiers::NONE);
+    harness.frames(2);
     for digit in ["1", "5", "0", "0"] {
-        bench.frame(vec![Event::Text(digit.into())]);
-        assert_eq!(*bench.params().window.lock(), Some(set), "at the {digit}");
+        harness.frame(vec![Event::Text(digit.into())]);
+        assert_eq!(*harness.params().window.lock(), Some(set), "at the {digit}");
     }
-    bench.press(Press::Enter, Modifiers::NONE);
-    let typed = bench.params().window.lock().unwrap();
+    harness.press(Key::Enter, Modifiers::NONE);
+    let typed = harness.params().window.lock().unwrap();
     assert!((typed.window - 1.5).abs() < 1e-6 && typed.lookahead == 0.4, "{typed:?}");
     assert!((typed.hop - 0.75).abs() < 1e-6, "{typed:?}");
-    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+    assert_eq!(dirty_count.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
 
 #[test]
-fn a_download_that_is_cancelled_leaves_what_was_chosen() {
-    let mut bench = Bench::new(played());
-    let told = count_unsaved(&bench);
+fn cancelling_a_download_keeps_the_selection() {
+    let mut harness = EditorHarness::new(played());
+    let dirty_count = count_dirty(&harness);
     let wanted =
-        Selection { source: Source::Registry { name: "no-such-model".into() }, ..Selection::default() };
-    bench.params().model.choose(wanted.clone());
-    let view = bench.session.0.view();
-    bench.app.answer(Some(Answer::Fetch), &view);
-    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 0);
-    bench.app.pick(Some(Pick::Cancel), wanted.clone());
-    assert_eq!(bench.params().model.get().source, wanted.source);
-    assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), 1);
+        Selection { source: ModelSource::Registry { name: "no-such-model".into() }, ..Selection::default() };
+    harness.params().model.choose(wanted.clone());
+    let view = harness.shared.0.view();
+    harness.app.handle_banner_action(Some(BannerAction::Download), &view);
+    assert_eq!(dirty_count.load(std::sync::atomic::Ordering::Relaxed), 0);
+    harness.app.handle_picker_action(Some(PickerAction::Cancel), wanted.clone());
+    assert_eq!(harness.params().model.get().source, wanted.source);
+    assert_eq!(dirty_count.load(std::sync::atomic::Ordering::Relaxed), 1);
 }
 
 #[test]
-fn what_is_moved_in_the_editor_is_told_to_the_audio_thread() {
-    let mut bench = Bench::new(View::default());
-    let params = bench.session.0.params.clone();
-    params.take_hands();
-    for (key, group) in
-        [(Key::Strip(2, Field::Mute), 2), (Key::Strip(2, Field::Solo), SOLO), (Key::Output, MAIN)]
-    {
-        bench.app.desk.set(key, 0.25);
-        assert_eq!(params.take_hands(), 1 << group, "{key:?}");
+fn editor_changes_are_marked_as_user_edits_for_the_audio_thread() {
+    let mut harness = EditorHarness::new(View::default());
+    let params = harness.shared.0.params.clone();
+    params.take_user_edits();
+    for (key, group) in [
+        (ParamId::Strip(2, StripParam::Mute), 2),
+        (ParamId::Strip(2, StripParam::Solo), SOLO),
+        (ParamId::Output, MAIN),
+    ] {
+        harness.app.edits.set_value(key, 0.25);
+        assert_eq!(params.take_user_edits(), 1 << group, "{key:?}");
     }
-    bench.app.desk.grab(Key::Strip(0, Field::Gain));
-    bench.app.desk.drag(-0.1);
-    assert_eq!(params.take_hands(), 1);
+    harness.app.edits.begin_drag(ParamId::Strip(0, StripParam::Gain));
+    harness.app.edits.drag_by(-0.1);
+    assert_eq!(params.take_user_edits(), 1);
 }

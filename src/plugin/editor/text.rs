@@ -1,4 +1,4 @@
-//! Words and numbers for people.
+//! Formats values as text for the user, and parses pasted paths.
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
@@ -6,11 +6,11 @@ use std::sync::LazyLock;
 use percent_encoding::percent_decode_str;
 
 use super::files::{is_checkpoint, is_yaml};
+use crate::live::Tier;
 use crate::plugin::params::SILENCE_DB;
-use crate::registry::{Progress, Stage, What, human_size};
-use crate::stream::Tier;
+use crate::registry::{DownloadProgress, DownloadStage, FileKind, human_size};
 
-/// Decibels of a fader: `0.0`, `−6.5`, `+3.0`, `−∞`.
+/// Fader gain in dB: `0.0`, `−6.5`, `+3.0`, `−∞`.
 pub fn fader_db(db: f32) -> String {
     if db <= SILENCE_DB {
         return "−∞".into();
@@ -18,7 +18,7 @@ pub fn fader_db(db: f32) -> String {
     signed(db, 1)
 }
 
-/// A number with its sign, and none on what is shown as 0.
+/// A number with its sign; a value that rounds to 0 has none.
 fn signed(value: f32, decimals: usize) -> String {
     let text = format!("{:.decimals$}", value.abs());
     if text.chars().all(|c| c == '0' || c == '.') {
@@ -30,18 +30,18 @@ fn signed(value: f32, decimals: usize) -> String {
     }
 }
 
-/// A peak in dBFS: `−6.0`, and `−∞` for silence or what is no level at all.
+/// A linear peak in dBFS: `−6.0`, and `−∞` for silence and invalid values.
 pub fn peak_db(peak: f32) -> String {
     let db = 20.0 * peak.log10();
     if db.is_finite() { signed(db, 1) } else { "−∞".into() }
 }
 
-/// A level that is in dBFS already: `−6.0`, and `−∞` where a meter rests.
+/// A level that is already in dBFS: `−6.0`, and `−∞` for silence.
 pub fn level_db(db: f32) -> String {
     if db <= -89.0 { "−∞".into() } else { signed(db, 1) }
 }
 
-/// What the stems leave of the input: `exact` when nothing.
+/// The null meter's reading for the peak of input − Σ stems: `exact` for 0.
 pub fn null(peak: f32) -> String {
     if peak == 0.0 { "exact".into() } else { format!("{} dBFS", peak_db(peak)) }
 }
@@ -52,17 +52,16 @@ pub fn pan(pan: f32) -> String {
     if percent == 0.0 { "C".into() } else { format!("{percent:.0} {}", if pan < 0.0 { 'L' } else { 'R' }) }
 }
 
-/// A share as a percentage without decimals.
+/// A fraction as a percentage without decimals.
 pub fn percent(share: f64) -> String {
     if share.is_finite() { format!("{:.0} %", share * 100.0) } else { "–".into() }
 }
 
-/// A time in milliseconds, or seconds when it is long.
+/// A time in milliseconds, or in seconds from 10 s on.
 pub fn time(ms: f64) -> String {
     if ms >= 10_000.0 { format!("{:.1} s", ms / 1000.0) } else { format!("{ms:.0} ms") }
 }
 
-/// A tier's name.
 pub fn tier(tier: Tier) -> &'static str {
     match tier {
         Tier::Low => "Low",
@@ -71,7 +70,7 @@ pub fn tier(tier: Tier) -> &'static str {
     }
 }
 
-/// A number of samples, its digits grouped in threes.
+/// A number with its digits in groups of three.
 pub fn samples(count: u64) -> String {
     let digits = count.to_string();
     let mut text = String::new();
@@ -84,41 +83,43 @@ pub fn samples(count: u64) -> String {
     text
 }
 
-/// A stem's name with a capital letter, cut to what a strip can show.
+/// A stem's name with a capital first letter, shortened to fit a strip.
 pub fn stem_name(name: &str) -> String {
     let mut letters = name.trim().chars().map(|c| if c == '_' { ' ' } else { c }).take(40);
     letters.next().map_or_else(|| "Stem".into(), |first| first.to_uppercase().chain(letters).collect())
 }
 
-/// A path, its beginning left out where it is long.
+/// A path, shortened at the beginning to `limit` characters.
 pub fn short_path(path: &Path, limit: usize) -> String {
     let text = path.display().to_string();
     let count = text.chars().count();
     if count <= limit { text } else { format!("…{}", text.chars().skip(count - limit).collect::<String>()) }
 }
 
-/// A download in a few words, and how far it is.
-pub fn progress(progress: &Progress) -> (String, Option<f32>) {
+/// Describes a download's progress, with the fraction from 0 to 1 if the size is known.
+pub fn progress(progress: &DownloadProgress) -> (String, Option<f32>) {
     let share = progress
         .total_bytes
         .filter(|total| *total > 0)
         .map(|total| (progress.done_bytes as f64 / total as f64).clamp(0.0, 1.0) as f32);
-    let what = match progress.what {
-        What::Config => "configuration",
-        What::Checkpoint => "weights",
+    let what = match progress.file {
+        FileKind::Config => "configuration",
+        FileKind::Checkpoint => "weights",
     };
     let of = progress.total_bytes.map_or_else(String::new, |total| format!(" of {}", human_size(total)));
     let text = match progress.stage {
-        Stage::Waiting => "Another program is fetching this model; waiting".into(),
-        Stage::Connecting => format!("Asking for the {what}"),
-        Stage::Downloading => format!("Fetching the {what}: {}{of}", human_size(progress.done_bytes)),
-        Stage::Verifying => format!("Verifying the {what}"),
+        DownloadStage::Waiting => "Waiting for another program that is downloading this model".into(),
+        DownloadStage::Connecting => format!("Connecting to download the {what}"),
+        DownloadStage::Downloading => {
+            format!("Downloading the {what}: {}{of}", human_size(progress.done_bytes))
+        }
+        DownloadStage::Verifying => format!("Verifying the {what}"),
     };
     (text, share)
 }
 
-/// A checkpoint, and its YAML where one stands beside it, out of what somebody pasted or typed: lines, or what a field of one line makes of
-/// them; in quotes or as `file:` addresses.
+/// Finds a checkpoint, and its YAML file if there is one, in pasted or typed text: several lines, or the single line that a text field makes of
+/// them. Paths may be quoted or be `file:` addresses.
 pub fn pasted_paths(text: &str, home: Option<&Path>) -> (Option<PathBuf>, Option<PathBuf>) {
     let (mut checkpoint, mut config) = (None, None);
     for piece in text.lines().flat_map(pieces).take(16) {
@@ -139,7 +140,7 @@ pub fn pasted_paths(text: &str, home: Option<&Path>) -> (Option<PathBuf>, Option
     (checkpoint, config)
 }
 
-/// The paths of a line. A space may belong to one, but for those behind a quote that closes, or an ending that is known.
+/// Splits a line into paths. A space belongs to a path, unless it follows a closing quote or a known file extension.
 fn pieces(line: &str) -> Vec<&str> {
     let mut pieces = Vec::new();
     let mut rest = line.trim();
@@ -166,14 +167,14 @@ fn pieces(line: &str) -> Vec<&str> {
     pieces
 }
 
-/// What the built-in model reaches, from its card: the lowest and highest SDR a stem on music that it was not trained on.
+/// Quality of the built-in model, from its model card: lowest and highest SDR per stem on music that it was not trained on.
 pub fn card_figures() -> &'static str {
     static FIGURES: LazyLock<String> =
         LazyLock::new(|| figures(include_str!("../../../assets/MODEL_CARD.md")));
     &FIGURES
 }
 
-/// Reads the lines `| song | stem | SDR | …` below a card's `| Song | Stem |`; other tables say other things.
+/// Reads the table of the model card that begins with `| Song | Stem |`; its rows are `| song | stem | SDR | …`.
 fn figures(card: &str) -> String {
     let mut stems: Vec<(&str, f32, f32)> = Vec::new();
     let lines = card.lines().skip_while(|line| !line.starts_with("| Song | Stem |"));
@@ -197,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn decibels_have_a_sign_only_where_there_is_something_to_sign() {
+    fn decibels_have_a_sign_unless_they_round_to_zero() {
         assert_eq!(fader_db(0.0), "0.0");
         assert_eq!(fader_db(-0.01), "0.0");
         assert_eq!(fader_db(-6.5), "−6.5");
@@ -212,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_read_as_in_a_studio() {
+    fn values_are_formatted_for_audio_engineers() {
         assert_eq!([pan(0.0), pan(-0.3), pan(1.0), pan(0.001)], ["C", "30 L", "100 R", "C"]);
         assert_eq!(samples(1_234_567), "1\u{2009}234\u{2009}567");
         assert_eq!(samples(12), "12");
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_file_managers_put_on_the_clipboard_is_understood() {
+    fn clipboard_text_of_file_managers_is_parsed() {
         let home = Path::new("/home/x");
         let paths = |text: &str| pasted_paths(text, Some(home));
         assert_eq!(paths("  \"/a/m.ckpt\"\n"), (Some("/a/m.ckpt".into()), None));
@@ -238,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_a_field_has_joined_are_paths_of_their_own() {
+    fn paths_joined_by_a_single_line_field_are_split() {
         let both: (Option<PathBuf>, Option<PathBuf>) =
             (Some("/a b/m.CKPT".into()), Some("/a b/c.yaml".into()));
         for text in [
@@ -263,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn the_card_of_the_built_in_model_gives_a_figure_for_each_of_its_stems() {
+    fn model_card_has_figures_for_every_stem_of_the_built_in_model() {
         let figures = card_figures();
         let stems: Vec<&str> = figures.split(", ").filter_map(|part| part.split(' ').next()).collect();
         assert_eq!(stems, ["drums", "bass", "other", "vocals"], "{figures}");

@@ -1,57 +1,45 @@
-//! Colours, sizes and typefaces, dark and light.
+//! Colours, sizes and fonts of the dark and the light theme.
 
 use egui::{Color32, CornerRadius, FontFamily, FontId, Margin, Stroke, Style, TextStyle, Theme, Visuals};
 
-use crate::plugin::slot::SLOTS;
-use crate::stream::plan::SUSTAINABLE_LOAD;
+use crate::live::plan::SUSTAINABLE_LOAD;
+use crate::plugin::routing::STRIP_COUNT;
 
-/// Space between things, in points.
+/// Space between widgets, in points.
 pub const GAP: f32 = 8.0;
-/// Corners, in points.
+/// Corner radius, in points.
 pub const RADIUS: u8 = 5;
 
-/// Colours of one theme.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Palette {
-    /// Whether it is dark.
     pub dark: bool,
-    /// Behind everything.
+    /// Background.
     pub back: Color32,
-    /// A strip, a bar.
     pub panel: Color32,
-    /// A button.
     pub raised: Color32,
-    /// A button under the pointer, or chosen.
+    /// A hovered or chosen button.
     pub lifted: Color32,
-    /// Lines between things.
     pub line: Color32,
-    /// Grooves: of faders, meters.
+    /// Grooves of faders and meters.
     pub groove: Color32,
-    /// Text.
     pub text: Color32,
-    /// Text that matters less.
+    /// Less important text.
     pub weak: Color32,
-    /// Keyboard focus, progress, selection.
+    /// Keyboard focus, progress and selection.
     pub accent: Color32,
-    /// All is well.
     pub good: Color32,
-    /// Look here.
     pub warn: Color32,
-    /// Something is wrong.
     pub bad: Color32,
-    /// Solo.
     pub solo: Color32,
-    /// The input.
     pub dry: Color32,
-    /// The slots, told apart by hue and lightness also with a colour vision deficiency (after Okabe and Ito).
-    pub slots: [Color32; SLOTS],
+    /// One colour per strip. They differ in hue and lightness, so they stay distinct with colour vision deficiencies (after Okabe and Ito).
+    pub strip_colors: [Color32; STRIP_COUNT],
 }
 
 const fn rgb(hex: u32) -> Color32 {
     Color32::from_rgb((hex >> 16) as u8, (hex >> 8) as u8, hex as u8)
 }
 
-/// Dark.
 pub const DARK: Palette = Palette {
     dark: true,
     back: rgb(0x14161a),
@@ -68,10 +56,9 @@ pub const DARK: Palette = Palette {
     bad: rgb(0xff6b5e),
     solo: rgb(0xf2d043),
     dry: rgb(0x59616e),
-    slots: [rgb(0x56b4e9), rgb(0xe69f00), rgb(0xd484b0), rgb(0x1fbf93), rgb(0xe8633a), rgb(0xf0e442)],
+    strip_colors: [rgb(0x56b4e9), rgb(0xe69f00), rgb(0xd484b0), rgb(0x1fbf93), rgb(0xe8633a), rgb(0xf0e442)],
 };
 
-/// Light.
 pub const LIGHT: Palette = Palette {
     dark: false,
     back: rgb(0xe9ebef),
@@ -88,27 +75,26 @@ pub const LIGHT: Palette = Palette {
     bad: rgb(0xc3281c),
     solo: rgb(0xe0b400),
     dry: rgb(0xb3bac5),
-    slots: [rgb(0x0072b2), rgb(0xc27c00), rgb(0xa8417f), rgb(0x008060), rgb(0xc44a10), rgb(0x8a7d00)],
+    strip_colors: [rgb(0x0072b2), rgb(0xc27c00), rgb(0xa8417f), rgb(0x008060), rgb(0xc44a10), rgb(0x8a7d00)],
 };
 
 impl Palette {
-    /// The colours of what is drawn now.
+    /// The palette of the current theme.
     pub fn of(visuals: &Visuals) -> &'static Self {
         if visuals.dark_mode { &DARK } else { &LIGHT }
     }
 
-    /// Of a slot.
-    pub fn slot(&self, slot: usize) -> Color32 {
-        self.slots.get(slot).copied().unwrap_or(self.weak)
+    pub fn strip_color(&self, strip_index: usize) -> Color32 {
+        self.strip_colors.get(strip_index).copied().unwrap_or(self.weak)
     }
 
-    /// Text on a filled patch of `fill`.
+    /// Text colour that is readable on `fill`.
     pub fn on(fill: Color32) -> Color32 {
         let [r, g, b, _] = fill.to_array().map(f32::from);
         if 0.299 * r + 0.587 * g + 0.114 * b > 112.0 { Color32::from_gray(0x14) } else { Color32::WHITE }
     }
 
-    /// Text that warns, for a share of real time.
+    /// Text colour for a real-time factor.
     pub fn load(&self, share: f64) -> Color32 {
         if share > 0.9 {
             self.bad
@@ -120,7 +106,6 @@ impl Palette {
     }
 }
 
-/// Sets both themes up.
 pub fn install(ctx: &egui::Context) {
     for (theme, palette) in [(Theme::Dark, &DARK), (Theme::Light, &LIGHT)] {
         ctx.set_visuals_of(theme, visuals(palette));
@@ -128,7 +113,7 @@ pub fn install(ctx: &egui::Context) {
     }
 }
 
-/// Follows the choice between light and dark.
+/// Applies the user's choice of theme; `None` follows the system.
 pub fn choose(ctx: &egui::Context, light: Option<bool>) {
     ctx.set_theme(match light {
         Some(true) => egui::ThemePreference::Light,
@@ -191,7 +176,6 @@ fn visuals(palette: &Palette) -> Visuals {
     visuals
 }
 
-/// The body's typeface at a size.
 pub fn font(size: f32) -> FontId {
     FontId::new(size, FontFamily::Proportional)
 }
@@ -200,7 +184,7 @@ pub fn font(size: f32) -> FontId {
 mod tests {
     use super::*;
 
-    /// Contrast after WCAG: 1 to 21.
+    /// Contrast ratio as defined by WCAG, from 1 to 21.
     fn contrast(a: Color32, b: Color32) -> f32 {
         let luminance = |color: Color32| {
             let linear = |c: u8| (f32::from(c) / 255.0).powf(2.2);
@@ -212,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn text_can_be_read_on_everything_it_stands_on() {
+    fn text_contrast_is_sufficient_on_every_background() {
         for palette in [&DARK, &LIGHT] {
             for back in [palette.back, palette.panel, palette.raised] {
                 assert!(contrast(palette.text, back) >= 7.0, "{palette:?}");
@@ -220,7 +204,7 @@ mod tests {
                     assert!(contrast(text, back) >= 4.0, "{text:?} on {back:?}: {}", contrast(text, back));
                 }
             }
-            for fill in palette.slots.into_iter().chain([palette.solo, palette.bad]) {
+            for fill in palette.strip_colors.into_iter().chain([palette.solo, palette.bad]) {
                 assert!(contrast(Palette::on(fill), fill) >= 4.0, "{fill:?}");
                 assert!(contrast(fill, palette.panel) >= 2.2 || fill == palette.solo, "{fill:?}");
             }

@@ -1,28 +1,24 @@
-//! The song player of the app: play, back to the start, where it is.
+//! Transport of the standalone app's song player: play, back to the start, close, seek bar.
 
-use egui::{
-    Align2, EventFilter, Key as Press, Pos2, Rect, RichText, Sense, Shape, Stroke, Ui, WidgetInfo, vec2,
-};
+use egui::{Align2, EventFilter, Key, Pos2, Rect, RichText, Sense, Shape, Stroke, Ui, WidgetInfo, vec2};
 
-use super::control;
 use super::theme::{Palette, font};
+use super::widgets;
 use crate::plugin::player::Player;
 
-/// Seconds that an arrow key goes.
+/// Seconds that an arrow key seeks.
 const STEP: f64 = 5.0;
-/// What the bar's tooltip says.
-const HINT: &str = "Click or drag to go elsewhere in the song. It plays over and over.";
+const HINT: &str = "Click or drag to seek. The song plays in a loop.";
 
-/// Draws it.
 pub fn show(ui: &mut Ui, player: &Player, rate: u32) {
     let palette = Palette::of(ui.visuals());
     ui.horizontal(|ui| {
         ui.set_height(24.0);
         ui.spacing_mut().item_spacing.x = 4.0;
         let Some(song) = player.song() else {
-            let words = RichText::new(invitation(player.has_input())).size(12.0).color(palette.weak);
-            ui.add(egui::Label::new(words).truncate()).on_hover_text(
-                "An input is connected when the app starts: nullsum --input-device NAME, or with JACK --connect-jack-inputs PORTS. nullsum --help says more.",
+            let label = RichText::new(invitation(player.has_input())).size(12.0).color(palette.weak);
+            ui.add(egui::Label::new(label).truncate()).on_hover_text(
+                "To use a live input, start the app with: nullsum --input-device NAME, or with JACK: --connect-jack-inputs PORTS. See nullsum --help.",
             );
             return;
         };
@@ -46,13 +42,13 @@ pub fn show(ui: &mut Ui, player: &Player, rate: u32) {
         let whole = if length > 0 { format!(" / {}", clock(length, rate)) } else { String::new() };
         let clock = format!("{}{whole}", clock(position, rate));
         let name = song.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let (words, ink, most) = match player.error() {
+        let (label, ink, most) = match player.error() {
             Some(error) => (error, palette.bad, 0.8),
             None => (name, palette.text, 0.4),
         };
-        // However long it is, there is room for the bar.
+        // Limits the width of a long name, so that the seek bar has room.
         let room = rect.with_max_x(rect.left() + most * rect.width());
-        let left = ui.painter_at(room).text(room.left_center(), Align2::LEFT_CENTER, &words, font(12.0), ink);
+        let left = ui.painter_at(room).text(room.left_center(), Align2::LEFT_CENTER, &label, font(12.0), ink);
         let right = ui.painter_at(rect).text(
             rect.right_center(),
             Align2::RIGHT_CENTER,
@@ -61,8 +57,8 @@ pub fn show(ui: &mut Ui, player: &Player, rate: u32) {
             palette.weak,
         );
         let enabled = ui.is_enabled();
-        response.widget_info(|| WidgetInfo::labeled(egui::Role::Label, enabled, format!("{words} {clock}")));
-        response.on_hover_text(words);
+        response.widget_info(|| WidgetInfo::labeled(egui::Role::Label, enabled, format!("{label} {clock}")));
+        response.on_hover_text(label);
         let groove = Rect::from_x_y_ranges(
             left.right().min(room.right()) + 12.0..=right.left() - 12.0,
             rect.center().y - 1.5..=rect.center().y + 1.5,
@@ -75,9 +71,9 @@ pub fn show(ui: &mut Ui, player: &Player, rate: u32) {
     });
 }
 
-/// What can be done where there is no song.
+/// Text shown while no song is loaded.
 fn invitation(has_input: bool) -> &'static str {
-    // Elsewhere files cannot be dropped.
+    // File drops are supported on Linux only.
     match (cfg!(target_os = "linux"), has_input) {
         (true, false) => "Drop a song here, or start with --input-device NAME",
         (true, true) => "Live input. Drop a song here to play it instead",
@@ -86,12 +82,12 @@ fn invitation(has_input: bool) -> &'static str {
     }
 }
 
-/// How far the song is; clicked, dragged, or moved by arrow keys, where it is to go on.
+/// The seek bar. Returns the position, in samples, that the user seeks to by a click, a drag or the arrow keys.
 fn bar(ui: &mut Ui, groove: Rect, position: u64, length: u64, rate: u32) -> Option<u64> {
     let palette = Palette::of(ui.visuals());
     let sense = if length > 0 { Sense::click_and_drag() } else { Sense::hover() };
     let response = ui.interact(groove.expand2(vec2(0.0, 9.0)), ui.scope_id().with("song"), sense);
-    // While it is held, and when it is let go.
+    // Normalised pointer position during a click or drag.
     let pointed = response
         .interact_pointer_pos()
         .filter(|_| length > 0)
@@ -104,7 +100,7 @@ fn bar(ui: &mut Ui, groove: Rect, position: u64, length: u64, rate: u32) -> Opti
         let filter = EventFilter { horizontal_arrows: true, ..EventFilter::default() };
         ui.memory_mut(|memory| memory.set_focus_lock_filter(response.id, filter));
         let pressed = |key| ui.input(|input| input.num_presses(key)) as f64;
-        let steps = pressed(Press::ArrowRight) - pressed(Press::ArrowLeft);
+        let steps = pressed(Key::ArrowRight) - pressed(Key::ArrowLeft);
         if steps != 0.0 {
             to = Some((position as f64 + STEP * f64::from(rate) * steps).clamp(0.0, whole) as u64);
         }
@@ -118,12 +114,11 @@ fn bar(ui: &mut Ui, groove: Rect, position: u64, length: u64, rate: u32) -> Opti
     }
     let (enabled, seconds) = (ui.is_enabled(), position as f64 / f64::from(rate.max(1)));
     response.widget_info(|| WidgetInfo::slider(enabled, seconds, "Position in seconds"));
-    control::focus_ring(ui, &response, groove.expand2(vec2(2.0, 6.0)));
+    widgets::focus_ring(ui, &response, groove.expand2(vec2(2.0, 6.0)));
     response.on_hover_text(HINT);
     to
 }
 
-/// Minutes and seconds.
 fn clock(samples: u64, rate: u32) -> String {
     let seconds = samples / u64::from(rate.max(1));
     format!("{}:{:02}", seconds / 60, seconds % 60)
@@ -136,7 +131,7 @@ fn button(ui: &mut Ui, name: &str, draw: impl FnOnce(&Ui, Rect)) -> bool {
     draw(ui, Rect::from_center_size(rect.center(), vec2(10.0, 10.0)));
     let enabled = ui.is_enabled();
     response.widget_info(|| WidgetInfo::labeled(egui::Role::Button, enabled, name));
-    control::focus_ring(ui, &response, rect);
+    widgets::focus_ring(ui, &response, rect);
     let clicked = response.clicked();
     response.on_hover_text(name);
     clicked
@@ -178,7 +173,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_position_reads_as_minutes_and_seconds_at_any_rate() {
+    fn clock_formats_minutes_and_seconds_at_any_rate() {
         assert_eq!(clock(48_000 * 75, 48_000), "1:15");
         assert_eq!(clock(10, 0), "0:10");
     }

@@ -1,37 +1,33 @@
-//! What was played in the last seconds: a lane a stem, the input behind each, all aligned with what is heard.
+//! Scrolling waveforms of the last seconds: one row per stem with the input behind it, aligned with the audible output.
 
 use egui::{Align2, Color32, Mesh, Pos2, Rect, Sense, Stroke, Ui};
 
 use super::theme::{Palette, font};
-use crate::stream::Scope;
-use crate::stream::scope::COLUMNS_PER_SECOND;
+use crate::live::Scope;
+use crate::live::scope::COLUMNS_PER_SECOND;
 
-/// Seconds that are shown.
 const SECONDS: u32 = 10;
-/// Bends the peaks, so that quiet passages are not a line.
+/// Exponent applied to the peaks, so that quiet passages stay visible.
 const BEND: f32 = 0.5;
 
-/// One lane.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Lane {
-    /// Which of the stream's; none: the input alone.
-    pub slot: Option<usize>,
-    /// What stands in it.
+pub struct WaveformRow {
+    /// Strip index of the stem; `None` shows the input only.
+    pub strip_index: Option<usize>,
     pub name: String,
-    /// Its colour.
     pub color: Color32,
-    /// Whether it is heard.
-    pub heard: bool,
+    /// Whether the stem is audible: neither muted nor silenced by a solo.
+    pub audible: bool,
 }
 
-/// Draws it. Gives whether there was anything but silence.
-pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, lanes: &[Lane]) -> bool {
+/// Draws the rows. Returns whether anything but silence is visible.
+pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, rows: &[WaveformRow]) -> bool {
     let palette = Palette::of(ui.visuals());
     let painter = ui.painter_at(rect);
     painter.rect_filled(rect, 6.0, palette.panel);
     let response = ui.interact(rect, ui.scope_id().with("waveform"), Sense::hover());
-    response.on_hover_text("The last 10 seconds: each stem after its fader, before the input (grey). What is heard now is at the right edge.");
-    if rect.width() < 8.0 || rect.height() < 8.0 || lanes.is_empty() {
+    response.on_hover_text("The last 10 seconds: each stem after its fader, with the input in grey behind it. The right edge is what you hear now.");
+    if rect.width() < 8.0 || rect.height() < 8.0 || rows.is_empty() {
         return false;
     }
     let shown = u64::from(SECONDS * COLUMNS_PER_SECOND);
@@ -43,9 +39,9 @@ pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, lanes: &[Lane]) -> b
             painter.text(at, Align2::LEFT_BOTTOM, format!("−{second} s"), font(10.0), palette.weak);
         }
     }
-    let height = rect.height() / lanes.len() as f32;
+    let height = rect.height() / rows.len() as f32;
     let mut loud = false;
-    for (at, lane) in lanes.iter().enumerate() {
+    for (at, row) in rows.iter().enumerate() {
         let top = rect.top() + at as f32 * height;
         let inside = Rect::from_min_max(Pos2::new(rect.left(), top), Pos2::new(rect.right(), top + height))
             .shrink2(egui::vec2(0.0, 2.0));
@@ -59,23 +55,23 @@ pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, lanes: &[Lane]) -> b
             painter.add(fill(
                 &dry,
                 inside,
-                if lane.slot.is_some() { palette.dry.gamma_multiply(0.55) } else { palette.dry },
+                if row.strip_index.is_some() { palette.dry.gamma_multiply(0.55) } else { palette.dry },
             ));
-            if let Some(slot) = lane.slot {
-                let wet = envelope(inside, scope.head(), shown, |column| scope.stem(column, slot));
+            if let Some(strip_index) = row.strip_index {
+                let wet = envelope(inside, scope.head(), shown, |column| scope.stem(column, strip_index));
                 loud |= !wet.is_empty();
                 painter.add(fill(
                     &wet,
                     inside,
-                    lane.color.gamma_multiply(if lane.heard { 0.95 } else { 0.35 }),
+                    row.color.gamma_multiply(if row.audible { 0.95 } else { 0.35 }),
                 ));
             }
         }
         if height > 14.0 {
             let galley = painter.layout_no_wrap(
-                lane.name.clone(),
+                row.name.clone(),
                 font(11.0),
-                if lane.heard { palette.text } else { palette.weak },
+                if row.audible { palette.text } else { palette.weak },
             );
             let place = Rect::from_min_size(Pos2::new(rect.left() + 8.0, inside.top() + 1.0), galley.size());
             painter.rect_filled(place.expand2(egui::vec2(4.0, 0.0)), 3.0, palette.panel.gamma_multiply(0.8));
@@ -85,9 +81,9 @@ pub fn show(ui: &mut Ui, rect: Rect, scope: Option<&Scope>, lanes: &[Lane]) -> b
     loud
 }
 
-/// Half heights over x; empty where all is silent.
+/// Points of the envelope: x and half the height there. Empty if all is silent.
 fn envelope(rect: Rect, head: u64, shown: u64, peak: impl Fn(u64) -> f32) -> Vec<(f32, f32)> {
-    // The column that is being filled is left out: it would flicker.
+    // Leaves out the column that is still being filled, since it would flicker.
     let columns = shown.min(head);
     let mut loud = false;
     let point = |back: u64| {
@@ -126,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn the_newest_whole_column_is_at_the_right_edge_and_silence_is_nothing() {
+    fn the_newest_complete_column_is_at_the_right_edge_and_silence_has_no_points() {
         let points = envelope(rect(), 50, 11, |column| if column == 49 { 1.0 } else { 0.0 });
         assert_eq!(points.len(), 11);
         assert_eq!((points.first(), points.last()), (Some(&(0.0, 0.0)), Some(&(100.0, 10.0))));
@@ -136,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn an_envelope_becomes_a_band_around_the_middle() {
+    fn an_envelope_fills_a_band_around_the_center_line() {
         let mesh = fill(&[(0.0, 5.0), (1.0, 2.0), (2.0, 0.0)], rect(), Color32::RED);
         assert_eq!((mesh.vertices.len(), mesh.indices.len()), (6, 12));
         assert!(mesh.is_valid());

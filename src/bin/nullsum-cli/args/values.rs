@@ -1,4 +1,4 @@
-//! Values of options.
+//! Types of option values.
 
 use std::str::FromStr;
 
@@ -11,9 +11,9 @@ use nullsum::model::precision::Precision;
 /// `--lossless`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LosslessArg {
-    /// To every stem where its mask heard it
+    /// To every stem in proportion to its mask
     Spectral,
-    /// By a second pass over what is left, as the reference does
+    /// By a second pass over the residual, as the reference program does
     Hybrid,
     /// Not at all
     Off,
@@ -29,7 +29,7 @@ impl From<LosslessArg> for LosslessMode {
     }
 }
 
-/// `--model-type`, in the trainers' words.
+/// `--model-type`, with the trainers' names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModelType {
     /// Disjoint bands
@@ -52,7 +52,7 @@ impl From<ModelType> for Family {
 /// `--precision`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PrecisionArg {
-    /// The best that is known to be safe
+    /// The fastest that is accurate enough
     Auto,
     /// 32-bit floating point
     F32,
@@ -76,7 +76,7 @@ impl From<PrecisionArg> for Precision {
 /// `--non-finite`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum NonFinite {
-    /// Set them to 0 and say so
+    /// Set them to 0 and warn
     Clean,
     /// Refuse the song
     Refuse,
@@ -124,7 +124,7 @@ impl From<Bits> for SampleFormat {
     }
 }
 
-/// `--pcm-type`, in the reference's words.
+/// `--pcm-type`, with the reference program's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum PcmType {
     /// 16-bit integers
@@ -150,14 +150,14 @@ impl From<PcmType> for SampleFormat {
 
 /// `--chunk`: seconds or samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Length {
+pub enum ChunkLength {
     /// Seconds, as in `8s`.
     Seconds(f64),
     /// Samples at the model's rate.
     Samples(usize),
 }
 
-impl Length {
+impl ChunkLength {
     /// Samples at `sample_rate` Hz.
     pub fn samples(self, sample_rate: u32) -> usize {
         match self {
@@ -167,7 +167,7 @@ impl Length {
     }
 }
 
-impl FromStr for Length {
+impl FromStr for ChunkLength {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -199,9 +199,9 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether the item at `place`, counted from 0, is in this share.
-    pub fn holds(self, place: usize) -> bool {
-        place % self.count == self.index - 1
+    /// Whether the item at `index`, counted from 0, is in this share.
+    pub fn contains(self, index: usize) -> bool {
+        index % self.count == self.index - 1
     }
 }
 
@@ -224,19 +224,19 @@ mod tests {
 
     #[test]
     fn lengths_are_seconds_or_samples() {
-        assert_eq!("8s".parse::<Length>().unwrap().samples(44_100), 352_800);
-        assert_eq!("485100".parse::<Length>().unwrap().samples(44_100), 485_100);
+        assert_eq!("8s".parse::<ChunkLength>().unwrap().samples(44_100), 352_800);
+        assert_eq!("485100".parse::<ChunkLength>().unwrap().samples(44_100), 485_100);
         for wrong in ["", "s", "0", "-8s", "nans", "infs", "8 m", "1e9s"] {
-            assert!(wrong.parse::<Length>().is_err(), "{wrong}");
+            assert!(wrong.parse::<ChunkLength>().is_err(), "{wrong}");
         }
     }
 
     #[test]
-    fn shards_share_everything_out_exactly_once() {
+    fn shards_cover_every_song_exactly_once() {
         for count in 1..6 {
             let shards: Vec<Shard> = (1..=count).map(|i| format!("{i}/{count}").parse().unwrap()).collect();
             for place in 0..20 {
-                assert_eq!(shards.iter().filter(|shard| shard.holds(place)).count(), 1);
+                assert_eq!(shards.iter().filter(|shard| shard.contains(place)).count(), 1);
             }
         }
         for wrong in ["0/4", "5/4", "1", "a/b", "1/0", "-1/2"] {

@@ -1,29 +1,29 @@
-//! `bench`: the time of the whole pass, from waveform to stems.
+//! `bench`: times the whole pass from waveform to stems.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nullsum::model::architecture::Architecture;
-use nullsum::separator::{MaskRule, ModelInfo, Separator, Stages, check_chunk};
+use nullsum::separator::{MaskRule, ModelSpec, Separator, StageTimes, check_chunk};
 use serde_json::json;
 
 use crate::args::{ArchArg, BenchArgs};
-use crate::exit::{Code, Failure, OrFail, Outcome};
+use crate::exit::{CliResult, ExitStatus, Failure, OrFail};
 use crate::interrupt;
-use crate::model_source::{self, Source};
-use crate::report::{Talk, say};
+use crate::model_source::{self, ModelSource};
+use crate::printer::{Printer, print_line};
 
 /// Sample rate of named architectures, in Hz.
 const SAMPLE_RATE: u32 = 44_100;
 
 /// Times one chunk of seeded noise.
-pub fn run(args: &BenchArgs) -> Outcome {
+pub fn run(args: &BenchArgs) -> CliResult {
     let started = Instant::now();
     let mut separator = load(args)?;
     let load_seconds = started.elapsed().as_secs_f64();
     let info = separator.info().clone();
     let samples = (args.seconds * f64::from(info.sample_rate)).round() as usize;
-    check_chunk(samples, &info.architecture).or_fail(Code::Usage)?;
+    check_chunk(samples, &info.architecture).or_fail(ExitStatus::Usage)?;
     let seconds = samples as f64 / f64::from(info.sample_rate);
     let chunk = noise(args.seed, samples * info.architecture.channels);
     // As separation does by default; stems that are kept are the network's own.
@@ -31,11 +31,11 @@ pub fn run(args: &BenchArgs) -> Outcome {
 
     let mut passes = Vec::new();
     for pass in 0..args.warmup + args.runs {
-        interrupt::check()?;
-        separator.take_stages();
+        interrupt::check_stop()?;
+        separator.take_stage_times();
         let (started, processor) = (Instant::now(), processor_time());
-        let stems = separator.separate(&[&chunk], rule).or_fail(Code::Failed)?;
-        let (elapsed, stages) = (started.elapsed(), separator.take_stages());
+        let stems = separator.separate(&[&chunk], rule).or_fail(ExitStatus::Failed)?;
+        let (elapsed, stages) = (started.elapsed(), separator.take_stage_times());
         let processor = processor_time().zip(processor).map(|(after, before)| after - before);
         if pass >= args.warmup {
             passes.push(Pass { elapsed, processor, stages });
@@ -53,7 +53,7 @@ pub fn run(args: &BenchArgs) -> Outcome {
     let median = median_of(&|pass| Some(pass.elapsed)).unwrap_or_default();
     let processor = median_of(&|pass| pass.processor);
     let stage =
-        |time: fn(&Stages) -> Duration| median_of(&|pass| Some(time(&pass.stages))).unwrap_or_default();
+        |time: fn(&StageTimes) -> Duration| median_of(&|pass| Some(time(&pass.stages))).unwrap_or_default();
     let stages = [
         ("stft", stage(|stages| stages.stft)),
         ("network", stage(|stages| stages.network)),
@@ -61,33 +61,35 @@ pub fn run(args: &BenchArgs) -> Outcome {
         ("istft", stage(|stages| stages.istft)),
     ];
     let threads = separator.threads();
-    let (kernel, peak, arithmetic) = (separator.kernel(), peak_rss_bytes(), separator.arithmetic());
+    let (kernel, peak, arithmetic) = (separator.kernel(), peak_rss_bytes(), separator.precision());
     let gflop = info.architecture.flops(samples) / 1e9;
     if args.json {
         let stages: serde_json::Map<_, _> =
             stages.iter().map(|(name, seconds)| (format!("{name}_seconds"), json!(seconds))).collect();
-        say(&json!({
-            "audio_seconds": seconds,
-            "median_seconds": median,
-            "rtf": median / seconds,
-            "processor_seconds": processor,
-            "load_seconds": load_seconds,
-            "gflop": gflop,
-            "precision": arithmetic.precision.to_string(),
-            "self_check_db": arithmetic.self_check_db,
-            "kernel": kernel,
-            "device": separator.device(),
-            "threads": threads,
-            "peak_rss_bytes": peak,
-            "stages": stages,
-            "runs": args.runs,
-            "model": info.origin,
-            "parameters": info.architecture.parameters(),
-        })
-        .to_string());
+        print_line(
+            &json!({
+                "audio_seconds": seconds,
+                "median_seconds": median,
+                "rtf": median / seconds,
+                "processor_seconds": processor,
+                "load_seconds": load_seconds,
+                "gflop": gflop,
+                "precision": arithmetic.precision.to_string(),
+                "self_check_db": arithmetic.self_check_db,
+                "kernel": kernel,
+                "device": separator.device(),
+                "threads": threads,
+                "peak_rss_bytes": peak,
+                "stages": stages,
+                "runs": args.runs,
+                "model": info.origin,
+                "parameters": info.architecture.parameters(),
+            })
+            .to_string(),
+        );
         return Ok(());
     }
-    say(&format!(
+    print_line(&format!(
         "{}: {}, {:.1} M parameters, {} stems; {arithmetic}, {kernel} on {}, {threads} threads",
         info.origin,
         info.architecture.family,
@@ -95,7 +97,7 @@ pub fn run(args: &BenchArgs) -> Outcome {
         info.architecture.num_stems,
         separator.device()
     ));
-    say(&format!(
+    print_line(&format!(
         "{seconds:.2} s of audio in {median:.3} s, RTF {:.3} ({:.2} times real time), median of {} after {} to warm up",
         median / seconds,
         seconds / median.max(1e-9),
@@ -105,47 +107,49 @@ pub fn run(args: &BenchArgs) -> Outcome {
     let spent = processor.map_or(String::new(), |seconds| {
         format!("; processor {seconds:.3} s, {:.1} GFLOP/s a core", gflop / seconds.max(1e-9))
     });
-    say(&format!("{gflop:.0} GFLOP, {:.1} GFLOP/s{spent}", gflop / median.max(1e-9)));
+    print_line(&format!("{gflop:.0} GFLOP, {:.1} GFLOP/s{spent}", gflop / median.max(1e-9)));
     for (name, time) in stages {
-        say(&format!("  {name:<8} {time:.3} s  {:>5.1} %", 100.0 * time / median.max(1e-9)));
+        print_line(&format!("  {name:<8} {time:.3} s  {:>5.1} %", 100.0 * time / median.max(1e-9)));
     }
     let peak = peak.map_or(String::new(), |peak| format!("; peak memory {:.0} MB", peak as f64 / 1e6));
-    say(&format!("loaded in {load_seconds:.2} s{peak}"));
+    print_line(&format!("loaded in {load_seconds:.2} s{peak}"));
     Ok(())
 }
 
-/// What one pass took.
+/// Times of one pass.
 struct Pass {
     elapsed: Duration,
-    /// Of all threads; none where the system does not tell.
+    /// Processor time of all threads; `None` if the system does not report it.
     processor: Option<Duration>,
-    stages: Stages,
+    stages: StageTimes,
 }
 
 /// Writes the chunk and its stems, channel after channel, as raw f32 in the machine's byte order.
-fn save(path: &Path, chunk: &[f32], stems: &[f32]) -> Outcome {
+fn save(path: &Path, chunk: &[f32], stems: &[f32]) -> CliResult {
     let samples: Vec<u8> = chunk.iter().chain(stems).flat_map(|sample| sample.to_ne_bytes()).collect();
-    std::fs::write(path, samples)
-        .map_err(|error| Failure::new(Code::Io, format!("{}: cannot be written: {error}", path.display())))
+    std::fs::write(path, samples).map_err(|error| {
+        Failure::new(ExitStatus::Io, format!("{}: cannot be written: {error}", path.display()))
+    })
 }
 
-fn load(args: &BenchArgs) -> Outcome<Separator> {
+fn load(args: &BenchArgs) -> CliResult<Separator> {
     let runtime = args.run.runtime();
     let source = match (&args.model.model, args.arch) {
-        (Some(_), _) => model_source::open(&args.model, Talk::aside())?,
-        (None, Some(ArchArg::Embedded)) => model_source::built_in(args.model.config.as_deref())?,
+        (Some(_), _) => model_source::open_model(&args.model, Printer::stderr_only())?,
+        (None, Some(ArchArg::Embedded)) => model_source::open_embedded(args.model.config.as_deref())?,
         (None, _) => {
             let chunk = (args.seconds * f64::from(SAMPLE_RATE)).round() as usize;
-            let info = ModelInfo::random(
+            let info = ModelSpec::random(
                 "default architecture, random weights",
                 Architecture::reference_default(),
                 chunk,
             );
-            return Separator::random(info, args.seed, runtime).or_fail(Code::Model);
+            return Separator::random(info, args.seed, runtime).or_fail(ExitStatus::Model);
         }
     };
-    let Source { checkpoint, config, .. } = source;
-    Separator::load(&checkpoint, &config, model_source::family(&args.model), runtime).or_fail(Code::Model)
+    let ModelSource { checkpoint, config, .. } = source;
+    Separator::load(&checkpoint, &config, model_source::family(&args.model), runtime)
+        .or_fail(ExitStatus::Model)
 }
 
 /// White noise at about the level of music, the same for the same seed.
@@ -163,13 +167,13 @@ fn processor_time() -> Option<Duration> {
     done.then(|| Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or(0)))
 }
 
-/// Not known elsewhere.
+/// Not available on this system.
 #[cfg(not(unix))]
 fn processor_time() -> Option<Duration> {
     None
 }
 
-/// The most memory that the process has had in use.
+/// Peak resident memory of the process.
 #[cfg(target_os = "linux")]
 fn peak_rss_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
@@ -177,7 +181,7 @@ fn peak_rss_bytes() -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Not known without a system call that this program does not make.
+/// Not available without a further system call.
 #[cfg(not(target_os = "linux"))]
 fn peak_rss_bytes() -> Option<u64> {
     None

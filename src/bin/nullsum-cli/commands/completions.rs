@@ -8,5 +8,5 @@ use crate::args::{Cli, CompletionsArgs};
 pub fn run(args: &CompletionsArgs) {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut Cli::command(), "nullsum-cli", &mut script);
-    crate::report::say(String::from_utf8_lossy(&script).trim_end());
+    crate::printer::print_line(String::from_utf8_lossy(&script).trim_end());
 }

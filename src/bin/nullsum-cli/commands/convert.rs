@@ -1,48 +1,54 @@
-//! `convert`: one safetensors file that is a whole model.
+//! `convert`: writes a checkpoint as one safetensors file that contains its configuration.
 
-use nullsum::model::convert::{Precision, convert};
+use nullsum::model::convert::{WeightFormat, convert};
 use nullsum::registry::human_size;
-use nullsum::separator::ModelInfo;
+use nullsum::separator::ModelSpec;
 
 use crate::args::{ConvertArgs, Dtype};
-use crate::batch::is_same;
-use crate::exit::{Code, Failure, OrFail, Outcome};
+use crate::batch::is_same_file;
+use crate::exit::{CliResult, ExitStatus, Failure, OrFail};
 use crate::interrupt;
-use crate::model_source::{Source, at_hand};
-use crate::report::{say, warn};
+use crate::model_source::{ModelSource, open_local};
+use crate::printer::{print_line, print_warning};
 
-/// Converts, after making sure that the result will load.
-pub fn run(args: &ConvertArgs) -> Outcome {
-    if is_same(&args.input, &args.output) {
-        return Err(Failure::new(Code::Usage, "IN and OUT are one file; give the new file another name"));
+/// Converts, after checking that the result will load.
+pub fn run(args: &ConvertArgs) -> CliResult {
+    if is_same_file(&args.input, &args.output) {
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            "IN and OUT are one file; give the new file another name",
+        ));
     }
-    let source = at_hand(&args.input, args.config.as_deref())?;
-    if let Some(warning) = source.not_understood() {
-        warn(&warning);
+    let source = open_local(&args.input, args.config.as_deref())?;
+    if let Some(warning) = source.unknown_arguments_warning() {
+        print_warning(&warning);
     }
-    let Source { checkpoint, config, .. } = source;
-    ModelInfo::resolve(&checkpoint, &config, args.model_type.map(Into::into)).or_fail(Code::Model)?;
+    let ModelSource { checkpoint, config, .. } = source;
+    ModelSpec::resolve(&checkpoint, &config, args.model_type.map(Into::into)).or_fail(ExitStatus::Model)?;
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
-        warn(&format!("{}: safetensors files are usually called .safetensors", args.output.display()));
+        print_warning(&format!(
+            "{}: safetensors files are usually called .safetensors",
+            args.output.display()
+        ));
     }
     let precision = match args.dtype {
-        Dtype::F32 => Precision::F32,
-        Dtype::F16 => Precision::F16,
+        Dtype::F32 => WeightFormat::F32,
+        Dtype::F16 => WeightFormat::F16,
     };
-    let report = convert(&checkpoint, config.text(), &args.output, precision, &mut interrupt::flow)
-        .or_fail(Code::Io)?;
+    let report = convert(&checkpoint, config.text(), &args.output, precision, &mut interrupt::stop_flow)
+        .or_fail(ExitStatus::Io)?;
     if !args.quiet {
-        say(&format!(
+        print_line(&format!(
             "{}: {} tensors, {:.1} M parameters, {}, configuration inside",
             args.output.display(),
             report.tensors,
             report.parameters as f64 / 1e6,
             human_size(report.bytes)
         ));
-        if !report.left_out.is_empty() {
-            say(&format!("  left out, as they hold no weights: {}", report.left_out.join(", ")));
+        if !report.skipped.is_empty() {
+            print_line(&format!("  left out, as they hold no weights: {}", report.skipped.join(", ")));
         }
-        say(&format!("  made from SHA-256 {}", report.source_sha256));
+        print_line(&format!("  made from SHA-256 {}", report.source_sha256));
     }
     Ok(())
 }

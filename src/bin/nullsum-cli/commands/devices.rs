@@ -1,37 +1,37 @@
-//! `devices`: what this build can run on.
+//! `devices`: the devices that this build can use.
 
 use nullsum::model::device::DeviceChoice;
 use serde_json::json;
 
 use crate::args::DevicesArgs;
-use crate::exit::told;
-use crate::report::say;
+use crate::exit::format_error;
+use crate::printer::print_line;
 
-/// More CUDA devices than a machine has.
-const MOST_DEVICES: usize = 64;
+/// More CUDA devices than any machine has.
+const MAX_CUDA_DEVICES: usize = 64;
 
-/// Lists them.
+/// Lists the devices.
 pub fn run(args: &DevicesArgs) {
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let cpu = format!("{threads} threads, {}", instructions());
     let mut found = vec![("cpu".to_string(), Ok(cpu))];
     let mut add = |choice: DeviceChoice| {
-        let state = choice.describe().map_err(|error| told(&error.into()));
+        let state = choice.describe().map_err(|error| format_error(&error.into()));
         let ready = state.is_ok();
-        // The first that is not there says why; one past the last says nothing new.
+        // The first missing device explains why; one past the last adds nothing.
         if ready || !matches!(choice, DeviceChoice::Cuda(1..)) {
             found.push((choice.to_string(), state));
         }
         ready
     };
-    let _ = (0..MOST_DEVICES).take_while(|&n| add(DeviceChoice::Cuda(n))).count();
+    let _ = (0..MAX_CUDA_DEVICES).take_while(|&n| add(DeviceChoice::Cuda(n))).count();
     add(DeviceChoice::Metal);
     for (name, state) in found {
         if args.json {
             let (ready, note) = (state.is_ok(), state.unwrap_or_else(|error| error));
-            say(&json!({"device": name, "ready": ready, "note": note}).to_string());
+            print_line(&json!({"device": name, "ready": ready, "note": note}).to_string());
         } else {
-            say(&match state {
+            print_line(&match state {
                 Ok(note) => format!("{name:<8} {note}"),
                 Err(note) => format!("{name:<8} not usable: {note}"),
             });
@@ -39,7 +39,7 @@ pub fn run(args: &DevicesArgs) {
     }
 }
 
-/// The instruction sets that matter here.
+/// The instruction sets that the kernels can use.
 fn instructions() -> String {
     #[cfg(target_arch = "x86_64")]
     let sets = [
@@ -49,6 +49,6 @@ fn instructions() -> String {
     ];
     #[cfg(not(target_arch = "x86_64"))]
     let sets: [(&str, bool); 0] = [];
-    let there = sets.iter().filter(|(_, there)| *there).map(|(name, _)| *name);
-    std::iter::once(std::env::consts::ARCH).chain(there).collect::<Vec<_>>().join(", ")
+    let available = sets.iter().filter(|(_, available)| *available).map(|(name, _)| *name);
+    std::iter::once(std::env::consts::ARCH).chain(available).collect::<Vec<_>>().join(", ")
 }

@@ -1,26 +1,26 @@
-//! `inspect`: what a checkpoint is, without running it.
+//! `inspect`: describes a checkpoint without running it.
 
 use nullsum::model::inspect::Inspection;
-use nullsum::separator::ModelInfo;
+use nullsum::separator::ModelSpec;
 
 use crate::args::InspectArgs;
-use crate::exit::{Code, Failure, Outcome};
-use crate::model_source::{Source, at_hand};
-use crate::report::say;
+use crate::exit::{CliResult, ExitStatus, Failure};
+use crate::model_source::{ModelSource, open_local};
+use crate::printer::print_line;
 
-/// Reports; fails when the checkpoint would not load.
-pub fn run(args: &InspectArgs) -> Outcome {
-    let Source { checkpoint, config, .. } = at_hand(&args.file, args.config.as_deref())?;
+/// Prints the description; fails if the checkpoint would not load.
+pub fn run(args: &InspectArgs) -> CliResult {
+    let ModelSource { checkpoint, config, .. } = open_local(&args.file, args.config.as_deref())?;
     let family = args.model_type.map(Into::into);
     let inspection = Inspection::new(&checkpoint, &config, family);
-    say(inspection.to_string().trim_end());
+    print_line(inspection.to_string().trim_end());
     if inspection.architecture.is_err() {
-        return Err(Failure::said(Code::Model));
+        return Err(Failure::already_reported(ExitStatus::Model));
     }
-    // What is wrong beyond the tensors: names of stems, length of the chunk.
-    if let Err(error) = ModelInfo::resolve(&checkpoint, &config, family) {
-        say(&format!("  does not load:\n    {error}"));
-        return Err(Failure::said(Code::Model));
+    // Problems beyond the tensors: stem names, chunk length.
+    if let Err(error) = ModelSpec::resolve(&checkpoint, &config, family) {
+        print_line(&format!("  does not load:\n    {error}"));
+        return Err(Failure::already_reported(ExitStatus::Model));
     }
     Ok(())
 }

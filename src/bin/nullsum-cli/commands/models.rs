@@ -1,19 +1,20 @@
 //! `models`: the known checkpoints.
 
-use nullsum::registry::{self, Entry, FetchError, FetchOptions};
+use nullsum::registry::{self, FetchError, FetchOptions, RegistryEntry};
 use serde_json::json;
 
 use crate::args::{ModelsArgs, ModelsCommand};
-use crate::exit::{Code, Failure, OrFail, Outcome, told};
+use crate::exit::{CliResult, ExitStatus, Failure, OrFail, format_error};
 use crate::model_source::fetch;
-use crate::report::{Talk, say, text};
+use crate::printer::{Printer, print_line};
+use crate::report::path_text;
 
-/// Lists, fetches, or says where.
-pub fn run(args: &ModelsArgs) -> Outcome {
+/// Lists models, downloads them, or prints their paths.
+pub fn run(args: &ModelsArgs) -> CliResult {
     match &args.command {
         None => list(args.json),
         Some(ModelsCommand::List { json }) => list(*json || args.json),
-        Some(ModelsCommand::Download { names, talk }) => return download(names, (*talk).into()),
+        Some(ModelsCommand::Download { names, printer }) => return download(names, (*printer).into()),
         Some(ModelsCommand::Path { name }) => return path(name.as_deref()),
     }
     Ok(())
@@ -21,13 +22,13 @@ pub fn run(args: &ModelsArgs) -> Outcome {
 
 fn list(json: bool) {
     if json {
-        registry::entries().iter().for_each(|entry| say(&object(entry).to_string()));
+        registry::entries().iter().for_each(|entry| print_line(&object(entry).to_string()));
         return;
     }
     let heads = ["NAME", "STEMS", "SDR", "SIZE", "LICENCE", "HERE"].map(String::from);
     let mut rows = vec![heads];
     rows.extend(registry::entries().iter().map(|entry| {
-        let here = if registry::cached(entry).is_some() { "yes" } else { "" };
+        let here = if registry::cached_files(entry).is_some() { "yes" } else { "" };
         [
             entry.name.clone(),
             entry.stems_text(),
@@ -42,16 +43,16 @@ fn list(json: bool) {
     for row in rows {
         let line: Vec<String> =
             row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
-        say(line.join("  ").trim_end());
+        print_line(line.join("  ").trim_end());
     }
-    say(&format!(
+    print_line(&format!(
         "\nThe first is the default. Weights belong to their authors; figures of different benchmarks do not compare.\n\
          Fetch one with `nullsum-cli models download {}`.",
         registry::default_entry().name
     ));
 }
 
-fn object(entry: &Entry) -> serde_json::Value {
+fn object(entry: &RegistryEntry) -> serde_json::Value {
     let sdr: Vec<_> = entry
         .sdr
         .iter()
@@ -76,60 +77,60 @@ fn object(entry: &Entry) -> serde_json::Value {
         "licence_note": entry.licence_note,
         "source": entry.source,
         "default": entry.name == registry::default_entry().name,
-        "checkpoint": registry::cached(entry).map(|files| text(&files.checkpoint)),
+        "checkpoint": registry::cached_files(entry).map(|files| path_text(&files.checkpoint)),
     })
 }
 
-/// A figure as it was published: f32 digits beyond that are noise.
+/// Rounds to published precision; further digits come from the f32 representation.
 fn rounded(db: f32) -> serde_json::Value {
     json!((f64::from(db) * 1000.0).round() / 1000.0)
 }
 
-fn download(names: &[String], talk: Talk) -> Outcome {
-    let entries: Vec<&Entry> =
-        names.iter().map(|name| registry::find(name)).collect::<Result<_, _>>().or_fail(Code::Usage)?;
+fn download(names: &[String], printer: Printer) -> CliResult {
+    let entries: Vec<&RegistryEntry> =
+        names.iter().map(|name| registry::find(name)).collect::<Result<_, _>>().or_fail(ExitStatus::Usage)?;
     let mut failed = 0;
     for entry in &entries {
-        match fetch_one(entry, talk) {
+        match fetch_one(entry, printer) {
             Ok(path) => {
-                talk.event(&json!({"event": "fetched", "model": entry.name, "checkpoint": path}));
-                talk.say(&format!("{}: {path}", entry.name));
+                printer.event(&json!({"event": "fetched", "model": entry.name, "checkpoint": path}));
+                printer.print_line(&format!("{}: {path}", entry.name));
             }
-            Err(error @ FetchError::Cancelled { .. }) => return Err(error).or_fail(Code::Interrupted),
+            Err(error @ FetchError::Cancelled { .. }) => return Err(error).or_fail(ExitStatus::Interrupted),
             Err(error) => {
                 failed += 1;
-                talk.error(None, &told(&error.into()));
+                printer.error(None, &format_error(&error.into()));
             }
         }
     }
     match failed {
         0 => Ok(()),
-        _ if entries.len() == 1 => Err(Failure::said(Code::Model)),
-        _ => Err(Failure::said(Code::Failed)),
+        _ if entries.len() == 1 => Err(Failure::already_reported(ExitStatus::Model)),
+        _ => Err(Failure::already_reported(ExitStatus::Failed)),
     }
 }
 
-fn fetch_one(entry: &Entry, talk: Talk) -> Result<String, FetchError> {
-    let files = match registry::cached(entry) {
+fn fetch_one(entry: &RegistryEntry, printer: Printer) -> Result<String, FetchError> {
+    let files = match registry::cached_files(entry) {
         Some(files) => files,
-        None => fetch(entry, FetchOptions::from_env(), talk)?,
+        None => fetch(entry, FetchOptions::from_env(), printer)?,
     };
-    Ok(text(&files.checkpoint))
+    Ok(path_text(&files.checkpoint))
 }
 
-fn path(name: Option<&str>) -> Outcome {
+fn path(name: Option<&str>) -> CliResult {
     let Some(name) = name else {
-        say(&text(&registry::cache_dir().or_fail(Code::Io)?));
+        print_line(&path_text(&registry::cache_dir().or_fail(ExitStatus::Io)?));
         return Ok(());
     };
-    let entry = registry::find(name).or_fail(Code::Usage)?;
-    match registry::cached(entry) {
+    let entry = registry::find(name).or_fail(ExitStatus::Usage)?;
+    match registry::cached_files(entry) {
         Some(files) => {
-            say(&text(&files.checkpoint));
+            print_line(&path_text(&files.checkpoint));
             Ok(())
         }
         None => Err(Failure::new(
-            Code::Model,
+            ExitStatus::Model,
             format!("{0} is not in the cache; fetch it with `nullsum-cli models download {0}`", entry.name),
         )),
     }

@@ -1,4 +1,4 @@
-//! `separate`: songs in, stems out.
+//! `separate`: separates songs into stems.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -6,112 +6,114 @@ use std::time::Instant;
 
 use nullsum::lossless::LosslessMode;
 use nullsum::offline::error::OfflineError;
+use nullsum::offline::options::RenderOptions;
 use nullsum::offline::outputs::output_paths;
-use nullsum::offline::render::{RenderOptions, render};
-use nullsum::separator::{ModelInfo, Separator, check_chunk};
+use nullsum::offline::render::render;
+use nullsum::separator::{ModelSpec, Separator, check_chunk};
 use parking_lot::Mutex;
 use serde_json::json;
 
 use crate::args::SeparateArgs;
 use crate::args::values::{Bits, FileType, NonFinite, PcmType};
-use crate::batch::{Batch, Song, check_collisions, gather, is_same};
-use crate::deal::deal;
-use crate::exit::{Code, Failure, OrFail, Outcome, told};
+use crate::batch::{Batch, Song, check_collisions, collect_songs, is_same_file};
+use crate::exit::{CliResult, ExitStatus, Failure, OrFail, format_error};
 use crate::interrupt;
+use crate::jobs::run_jobs;
 use crate::model_source;
+use crate::printer::Printer;
 use crate::progress::SongProgress;
-use crate::report::{Talk, text};
+use crate::report::path_text;
 
-/// Folder that the reference reads when no song is named.
+/// Input folder of the reference program when none is named.
 const DEFAULT_INPUT: &str = "input";
 
 /// Separates all songs of the command line.
-pub fn run(args: &SeparateArgs) -> Outcome {
-    let talk: Talk = args.talk.into();
+pub fn run(args: &SeparateArgs) -> CliResult {
+    let printer: Printer = args.printer.into();
     check_files(args)?;
-    let batch = songs(args)?;
-    batch.warnings.iter().for_each(|warning| talk.warning(warning));
+    let batch = collect_inputs(args)?;
+    batch.warnings.iter().for_each(|warning| printer.warning(warning));
     if batch.total == 0 {
-        return Err(Failure::new(Code::Io, "no audio files found"));
+        return Err(Failure::new(ExitStatus::Io, "no audio files found"));
     }
     if batch.songs.is_empty() {
-        talk.note("This share of the songs is empty.");
-        talk.event(&Tally::default().event(0.0));
+        printer.note("This share of the songs is empty.");
+        printer.event(&BatchSummary::default().event(0.0));
         return Ok(());
     }
-    // A song that is not there needs no model to say so.
+    // A single missing song is reported before the model is loaded.
     if let ([only], 1) = (batch.songs.as_slice(), batch.total) {
-        nullsum::audio::Decoder::open(&only.input).or_fail(Code::Io)?;
+        nullsum::audio::Decoder::open(&only.input).or_fail(ExitStatus::Io)?;
     }
 
-    let source = model_source::open(&args.model, talk)?;
-    if let Some(warning) = source.not_understood() {
-        talk.warning(&warning);
+    let source = model_source::open_model(&args.model, printer)?;
+    if let Some(warning) = source.unknown_arguments_warning() {
+        printer.warning(&warning);
     }
     let family = model_source::family(&args.model);
     let mut separators = Vec::new();
     for runtime in args.run.runtimes() {
         let separator = Separator::load(&source.checkpoint, &source.config, family, runtime);
-        separators.push(separator.or_fail(Code::Model)?);
-        interrupt::check()?;
+        separators.push(separator.or_fail(ExitStatus::Model)?);
+        interrupt::check_stop()?;
         if let Some(error) = runtime.device.fallback() {
-            talk.warning(&format!("running on the CPU: {}", told(&error.into())));
+            printer.warning(&format!("running on the CPU: {}", format_error(&error.into())));
         }
     }
     let Some(separator) = separators.first() else { return Ok(()) };
     let devices = separators.iter().map(Separator::device).collect::<Vec<_>>().join(", ");
     let info = separator.info().clone();
-    let options = options(args, &info);
+    let options = render_options(args, &info);
     if let Some(chunk) = options.chunk {
-        check_chunk(chunk, &info.architecture).or_fail(Code::Usage)?;
+        check_chunk(chunk, &info.architecture).or_fail(ExitStatus::Usage)?;
     }
-    let jobs = jobs(&batch, &source.name, &info, &options)?;
-    talk.note(&headline(&source.name, separator, &devices));
-    talk.event(&json!({
+    let jobs = plan_jobs(&batch, &source.name, &info, &options)?;
+    printer.note(&headline(&source.name, separator, &devices));
+    printer.event(&json!({
         "event": "start",
         "songs": jobs.len(),
         "model": source.name,
         "stems": info.stems,
         "device": devices,
         "kernel": separator.kernel(),
-        "precision": separator.arithmetic().precision.to_string(),
+        "precision": separator.precision().precision.to_string(),
         "threads": separator.threads(),
         "lossless": options.lossless.to_string(),
     }));
     drop(source);
 
     let started = Instant::now();
-    let tally = separate_all(args, &mut separators, &jobs, &options, talk)?;
-    talk.event(&tally.event(started.elapsed().as_secs_f64()));
+    let summary = separate_all(args, &mut separators, &jobs, &options, printer)?;
+    printer.event(&summary.event(started.elapsed().as_secs_f64()));
     if jobs.len() > 1 {
-        talk.say(&tally.text());
+        printer.print_line(&summary.text());
     }
-    match tally.last_failure {
+    match summary.last_failure {
         None => Ok(()),
-        Some(code) if jobs.len() == 1 && batch.total == 1 => Err(Failure::said(code)),
-        Some(_) => Err(Failure::said(Code::Failed)),
+        Some(status) if jobs.len() == 1 && batch.total == 1 => Err(Failure::already_reported(status)),
+        Some(_) => Err(Failure::already_reported(ExitStatus::Failed)),
     }
 }
 
-/// A song with what will be written for it.
-struct Job<'a> {
+/// A song with the files to write.
+struct SongJob<'a> {
     song: &'a Song,
     template: String,
     outputs: Vec<PathBuf>,
 }
 
-/// What became of the songs.
+/// Counts of a batch.
 #[derive(Default)]
-struct Tally {
+struct BatchSummary {
     done: usize,
     skipped: usize,
     failed: usize,
     audio_seconds: f64,
-    last_failure: Option<Code>,
+    last_failure: Option<ExitStatus>,
     interrupted: bool,
 }
 
-impl Tally {
+impl BatchSummary {
     fn text(&self) -> String {
         let mut parts = vec![format!("{} separated", self.done)];
         if self.skipped > 0 {
@@ -135,13 +137,13 @@ impl Tally {
     }
 }
 
-/// The songs of the command line, or of the reference's default folder.
-fn songs(args: &SeparateArgs) -> Outcome<Batch> {
+/// The songs of the command line, or of the reference program's default folder.
+fn collect_inputs(args: &SeparateArgs) -> CliResult<Batch> {
     let mut inputs = args.inputs.clone();
     if let Some(folder) = &args.input_folder {
         if !folder.is_dir() {
             return Err(Failure::new(
-                Code::Io,
+                ExitStatus::Io,
                 format!("--input-folder {}: there is no such folder", folder.display()),
             ));
         }
@@ -150,36 +152,36 @@ fn songs(args: &SeparateArgs) -> Outcome<Batch> {
     if inputs.is_empty() {
         if !Path::new(DEFAULT_INPUT).is_dir() {
             return Err(Failure::new(
-                Code::Usage,
+                ExitStatus::Usage,
                 "no song given: name files, folders or patterns, as in `nullsum-cli song.wav`; \
                  `nullsum-cli demo` composes one, `nullsum-cli --help` explains all",
             ));
         }
         inputs.push(DEFAULT_INPUT.into());
     }
-    gather(&inputs, &args.output, &args.files.template, args.files.shard)
+    collect_songs(&inputs, &args.output, &args.files.template, args.files.shard)
 }
 
-/// Options that contradict each other, before any work.
-fn check_files(args: &SeparateArgs) -> Outcome {
+/// Refuses contradictory options before any work.
+fn check_files(args: &SeparateArgs) -> CliResult {
     let flac = args.files.flac_file || args.files.format == FileType::Flac;
     let float = args.files.bits == Some(Bits::Float) || args.files.pcm_type == Some(PcmType::Float);
     if flac && float {
         return Err(Failure::new(
-            Code::Usage,
+            ExitStatus::Usage,
             "FLAC holds integers only: choose 16 or 24 bits, or --format wav for float",
         ));
     }
     if args.output.exists() && !args.output.is_dir() {
         return Err(Failure::new(
-            Code::Io,
+            ExitStatus::Io,
             format!("--output {}: is a file, not a folder", args.output.display()),
         ));
     }
     Ok(())
 }
 
-fn options(args: &SeparateArgs, info: &ModelInfo) -> RenderOptions {
+fn render_options(args: &SeparateArgs, info: &ModelSpec) -> RenderOptions {
     let (quality, files) = (&args.quality, &args.files);
     let mut stems = files.stems.clone();
     if let Some(stems) = &mut stems {
@@ -209,35 +211,35 @@ fn options(args: &SeparateArgs, info: &ModelInfo) -> RenderOptions {
     }
 }
 
-/// Names all outputs and makes sure that none is another's, or a song.
-fn jobs<'a>(
+/// Determines all output paths and refuses collisions among them and with inputs.
+fn plan_jobs<'a>(
     batch: &'a Batch,
     model: &str,
-    info: &ModelInfo,
+    info: &ModelSpec,
     options: &RenderOptions,
-) -> Outcome<Vec<Job<'a>>> {
-    let jobs: Vec<Job> = batch
+) -> CliResult<Vec<SongJob<'a>>> {
+    let jobs: Vec<SongJob> = batch
         .songs
         .iter()
         .map(|song| {
             let template = song.template.replace("{model}", model);
             let options = RenderOptions { template: Some(template.clone()), ..options.clone() };
             let outputs = output_paths(&song.input, &song.folder, info, &options)?;
-            Ok(Job { song, template, outputs })
+            Ok(SongJob { song, template, outputs })
         })
         .collect::<Result<_, OfflineError>>()?;
     check_collisions(
         jobs.iter().flat_map(|job| job.outputs.iter().map(|out| (out.clone(), job.song.input.as_path()))),
     )?;
     for job in &jobs {
-        if let Some(output) = job.outputs.iter().find(|output| batch.has(output)) {
-            let whose = if is_same(output, &job.song.input) {
+        if let Some(output) = job.outputs.iter().find(|output| batch.contains_input(output)) {
+            let whose = if is_same_file(output, &job.song.input) {
                 "itself".into()
             } else {
                 job.song.input.display().to_string()
             };
             return Err(Failure::new(
-                Code::Usage,
+                ExitStatus::Usage,
                 format!(
                     "{} is a song to separate and would be overwritten by a stem of {whose}; choose another --output or \
                      --template",
@@ -257,75 +259,75 @@ fn headline(name: &str, separator: &Separator, devices: &str) -> String {
         info.architecture.parameters() as f64 / 1e6,
         if info.stems.len() == 1 { "one stem".into() } else { format!("{} stems", info.stems.len()) },
         info.stems.join(", "),
-        separator.arithmetic(),
+        separator.precision(),
         separator.threads()
     )
 }
 
-/// Separates all songs, each on whichever separator is free.
+/// Separates all songs, each on the next free separator.
 fn separate_all(
     args: &SeparateArgs,
     separators: &mut [Separator],
-    jobs: &[Job],
+    jobs: &[SongJob],
     options: &RenderOptions,
-    talk: Talk,
-) -> Outcome<Tally> {
-    let talk = if separators.len() > 1 { talk.without_bars() } else { talk };
-    let tally = Mutex::new(Tally::default());
-    deal(separators, jobs, |separator, place, job| {
-        separate_one(args, separator, job, (place + 1, jobs.len()), options, talk, &tally)
+    printer: Printer,
+) -> CliResult<BatchSummary> {
+    let printer = if separators.len() > 1 { printer.without_progress() } else { printer };
+    let summary = Mutex::new(BatchSummary::default());
+    run_jobs(separators, jobs, |separator, place, job| {
+        separate_one(args, separator, job, (place + 1, jobs.len()), options, printer, &summary)
     });
-    let tally = tally.into_inner();
-    if tally.interrupted { Err(Failure::interrupted()) } else { Ok(tally) }
+    let summary = summary.into_inner();
+    if summary.interrupted { Err(Failure::interrupted()) } else { Ok(summary) }
 }
 
-/// Separates one song, the `place.0`th of `place.1`. Breaks where no other should follow.
+/// Separates song number `place.0` of `place.1`. Breaks if no further song should start.
 fn separate_one(
     args: &SeparateArgs,
     separator: &mut Separator,
-    job: &Job,
+    job: &SongJob,
     place: (usize, usize),
     options: &RenderOptions,
-    talk: Talk,
-    tally: &Mutex<Tally>,
+    printer: Printer,
+    summary: &Mutex<BatchSummary>,
 ) -> ControlFlow<()> {
-    if interrupt::requested() {
-        tally.lock().interrupted = true;
+    if interrupt::stop_requested() {
+        summary.lock().interrupted = true;
         return ControlFlow::Break(());
     }
     let lossless = options.lossless != LosslessMode::Off;
     let passes = options.passes(separator.info());
     let input = &job.song.input;
     if args.files.skip_existing && job.outputs.iter().all(|output| output.is_file()) {
-        tally.lock().skipped += 1;
-        talk.event(&json!({"event": "skipped", "input": text(input)}));
-        talk.say(&format!("{}: there already", input.display()));
+        summary.lock().skipped += 1;
+        printer.event(&json!({"event": "skipped", "input": path_text(input)}));
+        printer.print_line(&format!("{}: there already", input.display()));
         return ControlFlow::Continue(());
     }
     let options = RenderOptions { template: Some(job.template.clone()), ..options.clone() };
     let result = {
-        let mut progress = SongProgress::new(talk, input, place, passes);
+        let mut progress = SongProgress::new(printer, input, place, passes);
         render(separator, input, &job.song.folder, &options, &mut |step| {
             progress.update(step);
-            interrupt::flow()
+            interrupt::stop_flow()
         })
     };
-    let mut tally = tally.lock();
+    let mut summary = summary.lock();
     match result {
         Ok(report) => {
-            tally.done += 1;
-            tally.audio_seconds += report.audio_seconds;
-            talk.done(&report, lossless);
+            summary.done += 1;
+            summary.audio_seconds += report.audio_seconds;
+            printer.done(&report, lossless);
         }
         Err(OfflineError::Cancelled) => {
-            tally.interrupted = true;
+            summary.interrupted = true;
             return ControlFlow::Break(());
         }
         Err(error) => {
             let failure = Failure::from(error);
-            tally.failed += 1;
-            tally.last_failure = Some(failure.code);
-            talk.error(Some(input), &explain(input, &failure));
+            summary.failed += 1;
+            summary.last_failure = Some(failure.status);
+            printer.error(Some(input), &explain(input, &failure));
             if args.files.fail_fast {
                 return ControlFlow::Break(());
             }
@@ -334,9 +336,9 @@ fn separate_one(
     ControlFlow::Continue(())
 }
 
-/// The error, with the song where it does not name it.
+/// The text of the error, with the path of the song if it lacks one.
 fn explain(input: &Path, failure: &Failure) -> String {
-    let message = told(&failure.error);
+    let message = format_error(&failure.error);
     if message.contains(&*input.to_string_lossy()) {
         message
     } else {

@@ -1,34 +1,34 @@
-//! `tiers`: what live use costs and gives on this device: latency, load, and how near the live stems come to the offline ones and to the
-//! true ones.
+//! `tiers`: measures live use on this device: latency, load, and the SDR of the live stems against the offline stems and
+//! against true stems.
 
 mod song;
 
 use nullsum::audio::Planar;
 use nullsum::demo::{Stereo, baseline_sdr, sdr};
 use nullsum::embedded;
+use nullsum::live::{
+    HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, SharedModel, Tier, WindowSeparator,
+    WindowSpec, measure, offline_reference,
+};
 use nullsum::offline::demix::{DemixOptions, demix};
 use nullsum::offline::plan::ChunkPlan;
-use nullsum::offline::source::MemorySource;
+use nullsum::offline::reader::MemoryReader;
 use nullsum::separator::{MaskRule, Separator};
-use nullsum::stream::{
-    HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, Shape, SharedModel, Tier, WindowSeparator,
-    measure, offline_reference,
-};
 use serde_json::{Map, Value, json};
 
 use crate::args::TiersArgs;
-use crate::exit::{Code, OrFail, Outcome};
+use crate::exit::{CliResult, ExitStatus, OrFail};
 use crate::interrupt;
 use crate::model_source;
-use crate::report::{Talk, say};
+use crate::printer::{Printer, print_line};
 
 /// Window that is timed, in seconds.
 const TIMED_SECONDS: f64 = 4.0;
 
-/// What was found for a tier, or for one point of a sweep.
+/// Measurements of a tier or of one point of a sweep.
 struct Row {
     name: String,
-    /// What a host sees.
+    /// The plan at the host's rate.
     plan: Plan,
     load: f64,
     to_offline: Vec<f64>,
@@ -37,13 +37,13 @@ struct Row {
 }
 
 /// Measures every tier, or every point of a sweep.
-pub fn run(args: &TiersArgs) -> Outcome {
+pub fn run(args: &TiersArgs) -> CliResult {
     let mut model = args.model.clone();
     model.model.get_or_insert_with(|| embedded::NAME.into());
-    let source = model_source::open(&model, Talk::aside())?;
+    let source = model_source::open_model(&model, Printer::stderr_only())?;
     let family = model_source::family(&model);
     let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.runtime())
-        .or_fail(Code::Model)?;
+        .or_fail(ExitStatus::Model)?;
     let info = separator.info().clone();
     let names = separator.stem_names();
     let material = song::material(args, info.sample_rate, &names)?;
@@ -54,18 +54,20 @@ pub fn run(args: &TiersArgs) -> Outcome {
 
     let shared = SharedModel::new(Box::new(separator));
     let window = ModelSamples((TIMED_SECONDS * f64::from(info.sample_rate)) as u64);
-    let measured = measure(&shared, ModelSamples(window.0.min(timing.chunk.0)), 3, &interrupt::requested)
-        .or_fail(Code::Failed)?;
+    let measured =
+        measure(&shared, ModelSamples(window.0.min(timing.chunk.0)), 3, &interrupt::stop_requested)
+            .or_fail(ExitStatus::Failed)?;
     let mut rows = Vec::new();
     for (name, request) in requests(args, &timing) {
-        interrupt::check()?;
+        interrupt::check_stop()?;
         // What a host sees; and the same at the model's rate, where resampling does not blur the comparison.
-        let plan = Plan::new(request).or_fail(Code::Usage)?;
+        let plan = Plan::new(request).or_fail(ExitStatus::Usage)?;
         let request =
             PlanRequest { host_rate: info.sample_rate, max_block: HostSamples(1), ..*plan.request() };
         let mut borrowed = Borrowed(&shared);
-        let at_rate = Plan::new(request).or_fail(Code::Usage)?;
-        let live = offline_reference(&at_rate, &mut borrowed, rule, song.planes()).or_fail(Code::Failed)?;
+        let at_rate = Plan::new(request).or_fail(ExitStatus::Usage)?;
+        let live =
+            offline_reference(&at_rate, &mut borrowed, rule, song.planes()).or_fail(ExitStatus::Failed)?;
         let live: Vec<Stereo> = live.iter().map(|stem| pair(stem)).collect();
         let to_offline = live.iter().zip(&offline).map(|(live, offline)| sdr(offline, live)).collect();
         let load = measured.load(plan.request());
@@ -77,14 +79,14 @@ pub fn run(args: &TiersArgs) -> Outcome {
     ];
     if args.json {
         for row in &rows {
-            say(&described(row, &names).to_string());
+            print_line(&described(row, &names).to_string());
         }
         for (name, truth) in bounds.iter().filter(|(_, truth)| !truth.is_empty()) {
-            say(&json!({ "tier": name, "true_sdr_db": by_stem(&names, truth) }).to_string());
+            print_line(&json!({ "tier": name, "true_sdr_db": by_stem(&names, truth) }).to_string());
         }
         return Ok(());
     }
-    say(&format!(
+    print_line(&format!(
         "{}, {}; {} Hz, blocks of {}; {:.1} s of audio, live stems against offline ones",
         source.name,
         shared.runs_on(),
@@ -93,14 +95,14 @@ pub fn run(args: &TiersArgs) -> Outcome {
         song.samples() as f64 / f64::from(info.sample_rate)
     ));
     let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(9) + 1;
-    say(&format!(
+    print_line(&format!(
         "{:<width$}{:>10}{:>9}{:>8}{:>11}{:>8}   SDR to offline, dB",
         "tier", "latency", "window", "hop", "lookahead", "load"
     ));
     for row in &rows {
         let rate = row.plan.model_rate();
         let values: Vec<Option<f64>> = row.to_offline.iter().copied().map(Some).collect();
-        say(&format!(
+        print_line(&format!(
             "{:<width$}{:>7.0} ms{:>7.2} s{:>6.2} s{:>9.2} s{:>6.0} %   {}",
             row.name,
             row.plan.latency_ms(),
@@ -112,10 +114,13 @@ pub fn run(args: &TiersArgs) -> Outcome {
         ));
     }
     if material.has_truth() {
-        say(&format!("\n{:<width$}SDR to the true stems, dB (mixture: scaled, nothing separated)", ""));
+        print_line(&format!(
+            "\n{:<width$}SDR to the true stems, dB (mixture: scaled, nothing separated)",
+            ""
+        ));
         let live = rows.iter().map(|row| (row.name.as_str(), &row.to_truth));
         for (name, truth) in live.chain(bounds.iter().map(|(name, truth)| (*name, truth))) {
-            say(&format!("{name:<width$}{}", listed(&names, truth)));
+            print_line(&format!("{name:<width$}{}", listed(&names, truth)));
         }
     }
     Ok(())
@@ -134,7 +139,7 @@ fn requests(args: &TiersArgs, timing: &ModelTiming) -> Vec<(String, PlanRequest)
     for &window in &or(&args.windows, &[chunk]) {
         for &hop in &or(&args.hops, &[chunk / 16.0, chunk / 8.0, chunk / 4.0]) {
             for &lookahead in &or(&args.lookaheads, &[chunk / 32.0, chunk / 16.0, chunk / 8.0]) {
-                let request = Shape { window, hop, lookahead }.request(timing, args.rate, block);
+                let request = WindowSpec { window, hop, lookahead }.request(timing, args.rate, block);
                 // Lengths are whole frames, so that neighbouring points may be one.
                 if all.iter().all(|(_, known)| *known != request) {
                     all.push((format!("{window:.2}/{hop:.3}/{lookahead:.3}"), request));
@@ -174,7 +179,7 @@ fn listed(names: &[String], values: &[Option<f64>]) -> String {
     names.iter().zip(values).map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// A shared model for those who want one of their own.
+/// Adapter that gives a shared model to code that needs an owned one.
 struct Borrowed<'a>(&'a SharedModel);
 
 impl WindowSeparator for Borrowed<'_> {
@@ -186,7 +191,7 @@ impl WindowSeparator for Borrowed<'_> {
         self.0.channels()
     }
 
-    fn timing(&self) -> nullsum::stream::ModelTiming {
+    fn timing(&self) -> nullsum::live::ModelTiming {
         self.0.timing()
     }
 
@@ -195,13 +200,13 @@ impl WindowSeparator for Borrowed<'_> {
         window: &[f32],
         rule: MaskRule,
         out: &mut [f32],
-    ) -> Result<(), nullsum::stream::WindowError> {
+    ) -> Result<(), nullsum::live::WindowError> {
         self.0.separate_window(window, rule, out)
     }
 }
 
 /// The offline stems, as the command line makes them by default: `[stems]`.
-fn whole(separator: &mut Separator, song: &Planar, rule: MaskRule) -> Outcome<Vec<Stereo>> {
+fn whole(separator: &mut Separator, song: &Planar, rule: MaskRule) -> CliResult<Vec<Stereo>> {
     let info = separator.info().clone();
     let options = DemixOptions {
         plan: ChunkPlan::new(info.chunk, info.overlap),
@@ -213,7 +218,7 @@ fn whole(separator: &mut Separator, song: &Planar, rule: MaskRule) -> Outcome<Ve
     let mut stems: Vec<Stereo> = vec![Stereo::default(); info.architecture.num_stems];
     demix(
         separator,
-        &mut MemorySource::new(song),
+        &mut MemoryReader::new(song),
         &options,
         &mut |block| {
             for (stem, planes) in stems.iter_mut().zip(block.planes().chunks(2)) {
@@ -223,9 +228,9 @@ fn whole(separator: &mut Separator, song: &Planar, rule: MaskRule) -> Outcome<Ve
             }
             Ok(())
         },
-        &mut |_| interrupt::flow(),
+        &mut |_| interrupt::stop_flow(),
     )
-    .or_fail(Code::Failed)?;
+    .or_fail(ExitStatus::Failed)?;
     if info.complement.is_some() {
         let rest = std::array::from_fn(|c| {
             let stem = stems.first().map_or(&[][..], |stem| &stem[c]);

@@ -1,12 +1,11 @@
-//! What the calls of a pickle mean, without calling.
+//! The values that the calls of a pickle stand for. Nothing is called.
 
-use super::machine::Machine;
+use super::arena::Arena;
 use super::{Handle, Node, Storage, Tensor};
 use crate::model::checkpoint::Dtype;
 
-/// Modules that weights never need and that programs are run with. Everything is inert here anyway; the list
-/// only makes it certain that such a file is called what it is. Training checkpoints do name others (numpy,
-/// pathlib, their own classes).
+/// Modules that weights never need and that can run programs. Nothing is executed here anyway; the list lets such a file
+/// be reported as malware. Training checkpoints import other modules (numpy, pathlib, their own classes).
 const HOSTILE_MODULES: [&str; 24] = [
     "os",
     "posix",
@@ -47,10 +46,10 @@ const HOSTILE_BUILTINS: [&str; 11] = [
     "delattr",
 ];
 
-/// Longest list that `OrderedDict(list)` is followed for; Python 2 wrote dicts so, of some hundred entries.
+/// Longest list accepted by `OrderedDict(list)`. Python 2 wrote dicts of a few hundred entries this way.
 const MAX_COPIED: usize = 4096;
 
-/// Whether a Python name can only be there to do harm.
+/// Whether only malware would import this Python name.
 pub(super) fn is_hostile(module: &str, name: &str) -> bool {
     let top = module.split('.').next().unwrap_or(module);
     match top {
@@ -59,7 +58,7 @@ pub(super) fn is_hostile(module: &str, name: &str) -> bool {
     }
 }
 
-/// Number type of a storage class; none for other names.
+/// Number type of a storage class; `None` for other names.
 fn storage_dtype(module: &str, name: &str) -> Option<Dtype> {
     if !matches!(module, "torch" | "torch.cuda" | "torch.storage") {
         return None;
@@ -83,7 +82,7 @@ fn storage_dtype(module: &str, name: &str) -> Option<Dtype> {
     Some(dtype)
 }
 
-/// The type a dtype global (`torch.float32`) stands for.
+/// Number type of a dtype global such as `torch.float32`.
 fn named_dtype(name: &str) -> Dtype {
     match name {
         "float32" | "float" => Dtype::F32,
@@ -105,17 +104,17 @@ fn named_dtype(name: &str) -> Dtype {
     }
 }
 
-/// What a call gives: a value that is already there, or a new one.
-enum Outcome<'a> {
-    Same(Handle),
+/// The result of a call: an existing value, or a new one.
+enum CallResult<'a> {
+    Existing(Handle),
     New(Node<'a>),
 }
 
-impl<'a> Machine<'a> {
-    /// The value of `callee(*args)`: a known constructor's, or an opaque one. An error when calls copy too much.
+impl<'a> Arena<'a> {
+    /// The value of `callee(*args)`: that of a known constructor, or an opaque one. An error when calls copy too much.
     pub(super) fn call(&mut self, callee: Handle, args: Handle) -> Result<Handle, String> {
-        // Before it is known what comes of it: to find that out takes as long.
-        self.charge(self.would_copy(callee, args))?;
+        // Counted before the call is evaluated, because evaluation takes as long as the copy.
+        self.count_copies(self.pairs_copied_by(callee, args))?;
         let outcome = match *self.node(callee) {
             Node::Global(module, name) => {
                 let items = match self.node(args) {
@@ -123,19 +122,19 @@ impl<'a> Machine<'a> {
                     Node::List(items) => &items[..],
                     _ => &[],
                 };
-                self.construct(module, name, items).unwrap_or(Outcome::New(Node::Object(module, name)))
+                self.construct(module, name, items).unwrap_or(CallResult::New(Node::Object(module, name)))
             }
-            Node::Object(module, name) => Outcome::New(Node::Object(module, name)),
-            _ => Outcome::New(Node::Opaque("a call of something that is no name")),
+            Node::Object(module, name) => CallResult::New(Node::Object(module, name)),
+            _ => CallResult::New(Node::Opaque("a call of something that is no name")),
         };
         match outcome {
-            Outcome::Same(handle) => Ok(handle),
-            Outcome::New(node) => Ok(self.add(node)),
+            CallResult::Existing(handle) => Ok(handle),
+            CallResult::New(node) => Ok(self.add(node)),
         }
     }
 
-    /// Pairs of a list that a call makes a dict of.
-    fn would_copy(&self, callee: Handle, args: Handle) -> usize {
+    /// Number of pairs that a call copies from a list into a dict.
+    fn pairs_copied_by(&self, callee: Handle, args: Handle) -> usize {
         let (Node::Global("collections", "OrderedDict" | "Counter"), Node::Tuple(args)) =
             (self.node(callee), self.node(args))
         else {
@@ -147,26 +146,27 @@ impl<'a> Machine<'a> {
         }
     }
 
-    fn construct(&self, module: &str, name: &str, args: &[Handle]) -> Option<Outcome<'a>> {
+    fn construct(&self, module: &str, name: &str, args: &[Handle]) -> Option<CallResult<'a>> {
         match (module, name) {
-            // Filled afterwards, key by key; defaultdict's one argument is the factory.
+            // Filled later, key by key. The only argument of defaultdict is the factory.
             ("collections", "OrderedDict" | "Counter") if args.is_empty() => {
-                Some(Outcome::New(Node::Dict(Vec::new())))
+                Some(CallResult::New(Node::Dict(Vec::new())))
             }
-            ("collections", "defaultdict") => Some(Outcome::New(Node::Dict(Vec::new()))),
+            ("collections", "defaultdict") => Some(CallResult::New(Node::Dict(Vec::new()))),
             ("builtins" | "__builtin__", "dict") if args.is_empty() => {
-                Some(Outcome::New(Node::Dict(Vec::new())))
+                Some(CallResult::New(Node::Dict(Vec::new())))
             }
             ("collections", "OrderedDict" | "Counter") => self.dict_of(*args.first()?),
             ("torch", "Size") => {
                 let items = *args.first()?;
-                matches!(self.node(items), Node::Tuple(_) | Node::List(_)).then_some(Outcome::Same(items))
+                matches!(self.node(items), Node::Tuple(_) | Node::List(_))
+                    .then_some(CallResult::Existing(items))
             }
             ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2") => tensor(args),
             ("torch._utils", "_rebuild_tensor_v3") => self.retyped_tensor(args),
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
                 let data = *args.first()?;
-                matches!(self.node(data), Node::Tensor(_)).then_some(Outcome::Same(data))
+                matches!(self.node(data), Node::Tensor(_)).then_some(CallResult::Existing(data))
             }
             ("torch._tensor", "_rebuild_from_type_v2") => {
                 // A tensor with Python attributes: (rebuild function, class, its arguments, attributes).
@@ -184,9 +184,9 @@ impl<'a> Machine<'a> {
     }
 
     /// `OrderedDict(items)` for another dict or a list of pairs.
-    fn dict_of(&self, items: Handle) -> Option<Outcome<'a>> {
+    fn dict_of(&self, items: Handle) -> Option<CallResult<'a>> {
         let items = match self.node(items) {
-            Node::Dict(_) => return Some(Outcome::Same(items)),
+            Node::Dict(_) => return Some(CallResult::Existing(items)),
             Node::List(items) if items.len() <= MAX_COPIED => &items[..],
             _ => return None,
         };
@@ -195,19 +195,19 @@ impl<'a> Machine<'a> {
             Node::List(pair) if pair.len() == 2 => Some((pair[0], pair[1])),
             _ => None,
         };
-        items.iter().map(pair).collect::<Option<Vec<_>>>().map(|pairs| Outcome::New(Node::Dict(pairs)))
+        items.iter().map(pair).collect::<Option<Vec<_>>>().map(|pairs| CallResult::New(Node::Dict(pairs)))
     }
 
     /// `_rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype)`, whose storage counts
     /// bytes.
-    fn retyped_tensor(&self, args: &[Handle]) -> Option<Outcome<'a>> {
+    fn retyped_tensor(&self, args: &[Handle]) -> Option<CallResult<'a>> {
         let &[storage, offset, size, stride, _, _, dtype, ..] = args else { return None };
         let Node::Global("torch", dtype) = self.node(dtype) else { return None };
         let dtype = Some(named_dtype(dtype));
-        Some(Outcome::New(Node::Tensor(Box::new(Tensor { storage, offset, size, stride, dtype }))))
+        Some(CallResult::New(Node::Tensor(Box::new(Tensor { storage, offset, size, stride, dtype }))))
     }
 
-    /// The value a persistent id stands for: `("storage", class, key, device, elements)`.
+    /// The value of a persistent id: `("storage", class, key, device, elements)`.
     pub(super) fn persistent(&self, id: Handle) -> Node<'a> {
         let Node::Tuple(parts) = self.node(id) else { return Node::Opaque("an unknown persistent id") };
         let &[kind, class, key, _, elements, ..] = &parts[..] else {
@@ -226,7 +226,7 @@ impl<'a> Machine<'a> {
 }
 
 /// `(storage, offset, size, stride, …)`.
-fn tensor<'a>(args: &[Handle]) -> Option<Outcome<'a>> {
+fn tensor<'a>(args: &[Handle]) -> Option<CallResult<'a>> {
     let &[storage, offset, size, stride, ..] = args else { return None };
-    Some(Outcome::New(Node::Tensor(Box::new(Tensor { storage, offset, size, stride, dtype: None }))))
+    Some(CallResult::New(Node::Tensor(Box::new(Tensor { storage, offset, size, stride, dtype: None }))))
 }

@@ -1,39 +1,37 @@
-//! The stack machine: one instruction after the other, protocols 2 to 5.
+//! The stack machine of pickle, protocols 2 to 5.
 
 use std::collections::HashMap;
 
+use super::arena::Arena;
 use super::call::is_hostile;
 use super::{
-    Dotted, Handle, MAX_BYTES, MAX_COPIES, MAX_GLOBAL, MAX_INSTRUCTIONS, MAX_STACK, MAX_TEXT, MAX_VALUES,
-    Node, Pickle, PickleError,
+    DottedName, Handle, MAX_BYTES, MAX_GLOBAL, MAX_INSTRUCTIONS, MAX_STACK, MAX_TEXT, MAX_VALUES, Node,
+    Pickle, PickleError,
 };
 
-/// The value of all floats, the first of the arena: none of them matters, and there may be millions.
+/// The handle of all floats. None of them is needed, and a file may hold millions.
 const FLOAT: Handle = 0;
 
-pub(super) struct Machine<'a> {
+struct Machine<'a> {
     code: &'a [u8],
     at: usize,
-    nodes: Vec<Node<'a>>,
+    arena: Arena<'a>,
     stack: Vec<Handle>,
     marks: Vec<usize>,
     memo: HashMap<u32, Handle>,
-    /// Pairs that calls have copied.
-    copied: usize,
 }
 
-type Step<T> = Result<T, String>;
+type StepResult<T> = Result<T, String>;
 
-/// Follows a pickle to its end and returns its values.
+/// Reads a pickle to its end and returns its values.
 pub(in crate::model::checkpoint) fn read(code: &[u8]) -> Result<Pickle<'_>, PickleError> {
     let machine = Machine {
         code,
         at: 0,
-        nodes: vec![Node::Opaque("a float")],
+        arena: Arena::new(Node::Opaque("a float")),
         stack: Vec::new(),
         marks: Vec::new(),
         memo: HashMap::new(),
-        copied: 0,
     };
     let mut start = 0;
     machine.run(&mut start).map_err(|stop| match stop {
@@ -54,7 +52,7 @@ impl From<String> for Stop {
 }
 
 impl<'a> Machine<'a> {
-    /// `start` is left at the instruction that failed.
+    /// On failure, `start` is the offset of the instruction that failed.
     fn run(mut self, start: &mut usize) -> Result<Pickle<'a>, Stop> {
         if self.code.len() > MAX_BYTES {
             return Err(
@@ -66,20 +64,20 @@ impl<'a> Machine<'a> {
             let opcode = self.byte()?;
             if opcode == b'.' {
                 let root = self.pop()?;
-                return Ok(Pickle { nodes: self.nodes, root });
+                return Ok(Pickle { nodes: self.arena.into_nodes(), root });
             }
-            self.instruction(opcode)?;
+            self.execute(opcode)?;
             if self.stack.len() > MAX_STACK || self.marks.len() > MAX_STACK {
                 return Err(format!("more than {MAX_STACK} values wait on its stack").into());
             }
-            if self.nodes.len() > MAX_VALUES || self.memo.len() > MAX_VALUES {
+            if self.arena.len() > MAX_VALUES || self.memo.len() > MAX_VALUES {
                 return Err(format!("it builds more than {MAX_VALUES} values").into());
             }
         }
         Err(format!("it has more than {MAX_INSTRUCTIONS} instructions").into())
     }
 
-    fn instruction(&mut self, opcode: u8) -> Result<(), Stop> {
+    fn execute(&mut self, opcode: u8) -> Result<(), Stop> {
         match opcode {
             // PROTO, FRAME
             0x80 => {
@@ -88,7 +86,7 @@ impl<'a> Machine<'a> {
                     return Err(format!("protocol {version} is not among 2 to 5").into());
                 }
             }
-            0x95 => _ = self.take(8)?,
+            0x95 => _ = self.take_bytes(8)?,
             // Constants.
             b'N' => self.push(Node::None),
             0x88 | 0x89 => self.push(Node::Bool),
@@ -106,7 +104,7 @@ impl<'a> Machine<'a> {
             }
             0x8a | 0x8b => self.long(opcode)?,
             b'G' => {
-                self.take(8)?;
+                self.take_bytes(8)?;
                 self.stack.push(FLOAT);
             }
             // Texts: BINUNICODE and its short and long forms, then the byte strings of Python 2.
@@ -125,7 +123,7 @@ impl<'a> Machine<'a> {
                     b'B' => u64::from(u32::from_le_bytes(self.array()?)),
                     _ => u64::from_le_bytes(self.array()?),
                 };
-                self.take(length)?;
+                self.take_bytes(length)?;
                 self.push(Node::Opaque("bytes"));
             }
             // Containers.
@@ -207,7 +205,7 @@ impl<'a> Machine<'a> {
             }
             0x93 => {
                 let parts = self.pop_many(2)?;
-                match (self.node(parts[0]), self.node(parts[1])) {
+                match (self.arena.node(parts[0]), self.arena.node(parts[1])) {
                     (Node::Text(module), Node::Text(name)) => {
                         let (module, name) = (*module, *name);
                         self.global(module, name)?;
@@ -216,14 +214,14 @@ impl<'a> Machine<'a> {
                 }
             }
             b'R' | 0x81 => {
-                // REDUCE and NEWOBJ differ in Python, not in what the known constructors give.
+                // REDUCE and NEWOBJ differ in Python, but not for the known constructors.
                 let parts = self.pop_many(2)?;
-                let value = self.call(parts[0], parts[1])?;
+                let value = self.arena.call(parts[0], parts[1])?;
                 self.stack.push(value);
             }
             0x92 => {
                 let parts = self.pop_many(3)?;
-                let value = self.call(parts[0], parts[1])?;
+                let value = self.arena.call(parts[0], parts[1])?;
                 self.stack.push(value);
             }
             b'i' => {
@@ -237,14 +235,14 @@ impl<'a> Machine<'a> {
                 self.pop_mark()?;
                 self.push(Node::Opaque("an object"));
             }
-            // BUILD sets attributes: of no tensor or dict do they matter here.
+            // BUILD sets attributes, which are not needed here.
             b'b' => {
                 self.pop()?;
                 self.top()?;
             }
             b'Q' => {
                 let id = self.pop()?;
-                let value = self.persistent(id);
+                let value = self.arena.persistent(id);
                 self.push(value);
             }
             0x82..=0x84 => return Err("extension codes have no meaning in a checkpoint".to_owned().into()),
@@ -259,56 +257,37 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    pub(super) fn node(&self, handle: Handle) -> &Node<'a> {
-        self.nodes.get(handle as usize).unwrap_or(&Node::None)
-    }
-
-    /// Adds a value to the arena. Its index fits: values are limited.
-    pub(super) fn add(&mut self, node: Node<'a>) -> Handle {
-        self.nodes.push(node);
-        (self.nodes.len() - 1) as Handle
-    }
-
-    /// Counts pairs that a call copies; an error beyond the limit.
-    pub(super) fn charge(&mut self, pairs: usize) -> Step<()> {
-        self.copied += pairs;
-        if self.copied > MAX_COPIES {
-            return Err(format!("its calls copy more than {MAX_COPIES} pairs"));
-        }
-        Ok(())
-    }
-
     fn push(&mut self, node: Node<'a>) {
-        let handle = self.add(node);
+        let handle = self.arena.add(node);
         self.stack.push(handle);
     }
 
-    /// Values above the innermost mark may be taken; those below belong to whoever set it.
+    /// Stack height below which values must not be popped: that of the innermost mark.
     fn floor(&self) -> usize {
         self.marks.last().copied().unwrap_or(0)
     }
 
-    fn pop(&mut self) -> Step<Handle> {
+    fn pop(&mut self) -> StepResult<Handle> {
         if self.stack.len() <= self.floor() {
             return Err("it takes a value from an empty stack".to_owned());
         }
         self.stack.pop().ok_or_else(|| "it takes a value from an empty stack".to_owned())
     }
 
-    fn pop_many(&mut self, count: usize) -> Step<Vec<Handle>> {
+    fn pop_many(&mut self, count: usize) -> StepResult<Vec<Handle>> {
         let rest = self.stack.len().checked_sub(count).filter(|rest| *rest >= self.floor());
         let rest = rest.ok_or_else(|| format!("it takes {count} values from a stack that has fewer"))?;
         Ok(self.stack.split_off(rest))
     }
 
-    fn pop_mark(&mut self) -> Step<Vec<Handle>> {
+    fn pop_mark(&mut self) -> StepResult<Vec<Handle>> {
         let mark = self.marks.pop().ok_or_else(|| "a mark is missing".to_owned())?;
-        // The stack never falls below a mark that stands, so this splits in range.
+        // The stack is never lower than its innermost mark, so the split is in range.
         Ok(self.stack.split_off(mark.min(self.stack.len())))
     }
 
-    /// POP takes a mark when nothing lies on it.
-    fn discard(&mut self) -> Step<()> {
+    /// POP removes the mark when nothing lies above it.
+    fn discard(&mut self) -> StepResult<()> {
         if self.marks.last() == Some(&self.stack.len()) {
             self.marks.pop();
             return Ok(());
@@ -316,27 +295,27 @@ impl<'a> Machine<'a> {
         self.pop().map(drop)
     }
 
-    fn top(&self) -> Step<Handle> {
+    fn top(&self) -> StepResult<Handle> {
         let top = self.stack.get(self.floor()..).and_then(<[Handle]>::last);
         top.copied().ok_or_else(|| "it reads the top of an empty stack".to_owned())
     }
 
-    fn remember(&mut self, slot: u32) -> Step<()> {
+    fn remember(&mut self, slot: u32) -> StepResult<()> {
         let top = self.top()?;
         self.memo.insert(slot, top);
         Ok(())
     }
 
-    fn recall(&mut self, slot: u32) -> Step<()> {
+    fn recall(&mut self, slot: u32) -> StepResult<()> {
         let value =
             self.memo.get(&slot).ok_or_else(|| format!("it recalls value {slot}, which was never stored"))?;
         self.stack.push(*value);
         Ok(())
     }
 
-    fn extend(&mut self, items: &[Handle]) -> Step<()> {
+    fn extend(&mut self, items: &[Handle]) -> StepResult<()> {
         let target = self.top()?;
-        match self.nodes.get_mut(target as usize) {
+        match self.arena.node_mut(target) {
             Some(Node::List(list)) => list.extend_from_slice(items),
             Some(Node::Object(..) | Node::Opaque(_)) => {}
             _ => return Err("it appends to something that is no list".to_owned()),
@@ -344,10 +323,10 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn set(&mut self, items: &[Handle]) -> Step<()> {
+    fn set(&mut self, items: &[Handle]) -> StepResult<()> {
         let pairs = pairs(items)?;
         let target = self.top()?;
-        match self.nodes.get_mut(target as usize) {
+        match self.arena.node_mut(target) {
             Some(Node::Dict(dict)) => dict.extend_from_slice(&pairs),
             Some(Node::Object(..) | Node::Opaque(_)) => {}
             _ => return Err("it sets keys of something that is no dict".to_owned()),
@@ -367,7 +346,7 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn long(&mut self, opcode: u8) -> Step<()> {
+    fn long(&mut self, opcode: u8) -> StepResult<()> {
         let length = match opcode {
             0x8a => u64::from(self.byte()?),
             _ => {
@@ -375,7 +354,7 @@ impl<'a> Machine<'a> {
                 u64::try_from(length).map_err(|_| format!("a number claims {length} bytes"))?
             }
         };
-        let bytes = self.take(length)?;
+        let bytes = self.take_bytes(length)?;
         if bytes.len() > 8 {
             self.push(Node::Opaque("a number beyond 64 bits"));
             return Ok(());
@@ -387,16 +366,16 @@ impl<'a> Machine<'a> {
         Ok(())
     }
 
-    fn text(&mut self, length: u64) -> Step<()> {
+    fn text(&mut self, length: u64) -> StepResult<()> {
         if length > MAX_TEXT as u64 {
             return Err(format!("a text claims {length} bytes, more than the limit of {MAX_TEXT}"));
         }
-        let bytes = self.take(length)?;
+        let bytes = self.take_bytes(length)?;
         self.push(std::str::from_utf8(bytes).map_or(Node::Opaque("a text that is not UTF-8"), Node::Text));
         Ok(())
     }
 
-    fn line(&mut self) -> Step<&'a str> {
+    fn line(&mut self) -> StepResult<&'a str> {
         let rest = self.code.get(self.at..).unwrap_or_default();
         let length = rest.iter().take(MAX_TEXT).position(|byte| *byte == b'\n');
         let length = length.ok_or_else(|| "a Python name never ends".to_owned())?;
@@ -404,26 +383,26 @@ impl<'a> Machine<'a> {
         std::str::from_utf8(&rest[..length]).map_err(|_| "a Python name is not UTF-8".to_owned())
     }
 
-    fn byte(&mut self) -> Step<u8> {
+    fn byte(&mut self) -> StepResult<u8> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn array<const N: usize>(&mut self) -> Step<[u8; N]> {
+    fn array<const N: usize>(&mut self) -> StepResult<[u8; N]> {
         let rest = self.code.get(self.at..).unwrap_or_default();
-        let array = rest.first_chunk::<N>().ok_or_else(|| self.short(N as u64))?;
+        let array = rest.first_chunk::<N>().ok_or_else(|| self.ends_early(N as u64))?;
         self.at += N;
         Ok(*array)
     }
 
-    fn take(&mut self, length: u64) -> Step<&'a [u8]> {
+    fn take_bytes(&mut self, length: u64) -> StepResult<&'a [u8]> {
         let code: &'a [u8] = self.code;
         let end = usize::try_from(length).ok().and_then(|length| self.at.checked_add(length));
-        let bytes = end.and_then(|end| code.get(self.at..end)).ok_or_else(|| self.short(length))?;
+        let bytes = end.and_then(|end| code.get(self.at..end)).ok_or_else(|| self.ends_early(length))?;
         self.at += bytes.len();
         Ok(bytes)
     }
 
-    fn short(&self, needed: u64) -> String {
+    fn ends_early(&self, needed: u64) -> String {
         format!(
             "it ends early: {needed} more bytes are needed and {} are left",
             self.code.len().saturating_sub(self.at)
@@ -433,12 +412,12 @@ impl<'a> Machine<'a> {
 
 fn refuse_hostile(module: &str, name: &str) -> Result<(), Stop> {
     if is_hostile(module, name) {
-        return Err(Stop::Hostile(Dotted(module, name).to_string()));
+        return Err(Stop::Hostile(DottedName(module, name).to_string()));
     }
     Ok(())
 }
 
-fn pairs(items: &[Handle]) -> Step<Vec<(Handle, Handle)>> {
+fn pairs(items: &[Handle]) -> StepResult<Vec<(Handle, Handle)>> {
     let (pairs, rest) = items.as_chunks::<2>();
     if !rest.is_empty() {
         return Err("a key has no value".to_owned());

@@ -1,16 +1,16 @@
-//! What is measured on: a song, and perhaps its true stems.
+//! The song to measure on, with its true stems if given.
 
 use std::path::{Path, PathBuf};
 
 use nullsum::audio::{Planar, Resampler};
 use nullsum::demo::{SAMPLE_RATE, Stereo, compose, sdr};
 use nullsum::offline::error::OfflineError;
-use nullsum::offline::source::{FileSource, Source as _};
+use nullsum::offline::reader::{FileReader, SongReader as _};
 
 use super::pair;
 use crate::args::TiersArgs;
 use crate::batch::is_audio;
-use crate::exit::{Code, Failure, OrFail, Outcome};
+use crate::exit::{CliResult, ExitStatus, Failure, OrFail};
 use crate::interrupt;
 
 /// Name of the file that holds the song beside its stems.
@@ -18,10 +18,10 @@ const MIXTURE: &str = "mixture";
 /// Mean square (−70 dB) below which a true stem counts as absent: there is no ratio to nothing, or to what a codec left.
 const ABSENT: f64 = 1e-7;
 
-/// A song at the model's rate with the truth about it.
+/// A song at the model's rate, with its true stems if known.
 pub struct Material {
     pub song: Planar,
-    /// A stem of the model each, `None` where the song has none; empty when nothing is known.
+    /// One per stem of the model, `None` if the song lacks it; empty if no true stems are given.
     truth: Vec<Option<Stereo>>,
 }
 
@@ -36,14 +36,14 @@ impl Material {
         self.truth.iter().zip(stems).map(one).collect()
     }
 
-    /// A figure for each true stem.
+    /// Applies `figure` to each true stem.
     pub fn of_truth(&self, figure: impl Fn(&Stereo) -> f64) -> Vec<Option<f64>> {
         self.truth.iter().map(|truth| truth.as_ref().map(&figure)).collect()
     }
 }
 
 /// The song that the arguments name, with its true stems when they do; `names`: the model's stems.
-pub fn material(args: &TiersArgs, rate: u32, names: &[String]) -> Outcome<Material> {
+pub fn material(args: &TiersArgs, rate: u32, names: &[String]) -> CliResult<Material> {
     let Some(folder) = &args.stems else {
         let song = match &args.song {
             Some(path) => read(path, rate, args.start, args.seconds)?,
@@ -62,7 +62,7 @@ pub fn material(args: &TiersArgs, rate: u32, names: &[String]) -> Outcome<Materi
     }
     if !stems.iter().any(|(stem, _)| names.iter().any(|name| name.to_lowercase() == *stem)) {
         return Err(Failure::new(
-            Code::Io,
+            ExitStatus::Io,
             format!(
                 "{}: no file is named as a stem of the model; expected for instance {}.wav",
                 folder.display(),
@@ -91,9 +91,9 @@ pub fn material(args: &TiersArgs, rate: u32, names: &[String]) -> Outcome<Materi
     Ok(Material { song, truth })
 }
 
-fn audio_files(folder: &Path) -> Outcome<Vec<PathBuf>> {
+fn audio_files(folder: &Path) -> CliResult<Vec<PathBuf>> {
     let entries = std::fs::read_dir(folder)
-        .map_err(|error| Failure::new(Code::Io, format!("{}: {error}", folder.display())))?;
+        .map_err(|error| Failure::new(ExitStatus::Io, format!("{}: {error}", folder.display())))?;
     let mut files: Vec<PathBuf> = entries
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))
         .filter(|path| is_audio(path))
@@ -116,13 +116,13 @@ fn sum<'a>(stems: impl Iterator<Item = &'a Planar> + Clone) -> Planar {
 }
 
 /// A part of a song in stereo, at the model's rate.
-fn read(path: &Path, rate: u32, start: f64, seconds: f64) -> Outcome<Planar> {
-    let mut source = FileSource::open(path, rate).map_err(|error| failure(path, error))?;
+fn read(path: &Path, rate: u32, start: f64, seconds: f64) -> CliResult<Planar> {
+    let mut source = FileReader::open(path, rate).map_err(|error| failure(path, error))?;
     let first = (start * f64::from(rate)) as usize;
     let wanted = first + (seconds * f64::from(rate)) as usize;
     let mut song = Planar::new(source.channels());
     while song.samples() < wanted {
-        interrupt::check()?;
+        interrupt::check_stop()?;
         if source.read(wanted - song.samples(), &mut song).map_err(|error| failure(path, error))? == 0 {
             break;
         }
@@ -136,7 +136,7 @@ fn read(path: &Path, rate: u32, start: f64, seconds: f64) -> Outcome<Planar> {
     match Planar::from_planes(planes).filter(|song| song.samples() >= rate as usize) {
         Some(song) => Ok(song),
         None => Err(Failure::new(
-            Code::Io,
+            ExitStatus::Io,
             format!("{}: less than a second of audio from {start} s on", path.display()),
         )),
     }
@@ -147,13 +147,13 @@ fn failure(path: &Path, error: OfflineError) -> Failure {
     Failure { error: failure.error.context(path.display().to_string()), ..failure }
 }
 
-/// The demonstration piece, for want of a song.
-fn composed(rate: u32) -> Outcome<Planar> {
+/// The demo piece, when no song is named.
+fn composed(rate: u32) -> CliResult<Planar> {
     let [left, right] = compose(0).mixture;
     let mut out = Planar::new(2);
     let piece = Planar::from_equal(vec![left, right]);
-    let mut resampler = Resampler::new(SAMPLE_RATE, rate, 2).or_fail(Code::Failed)?;
-    resampler.push(&piece, &mut out).or_fail(Code::Failed)?;
-    resampler.finish(&mut out).or_fail(Code::Failed)?;
+    let mut resampler = Resampler::new(SAMPLE_RATE, rate, 2).or_fail(ExitStatus::Failed)?;
+    resampler.push(&piece, &mut out).or_fail(ExitStatus::Failed)?;
+    resampler.finish(&mut out).or_fail(ExitStatus::Failed)?;
     Ok(out)
 }

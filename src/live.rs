@@ -1,0 +1,106 @@
+//! Live separation: a stream of audio in, the same stream with its stems rebalanced out, a known number of samples later.
+//!
+//! ```text
+//! host block → client ─ input ring ─→ worker: resample → window → model → crossfade → resample ─ stem rings ─→ client → host block
+//!                 └──── the same ring, L samples back: the dry signal, exact ───────────────────────────────────┘
+//! ```
+//!
+//! [`plan`] computes the latency. The audio thread calls [`client`]. [`worker`] runs the model on the thread of the [`scheduler`]. A user interface
+//! reads [`status`]. [`Stream`] ties them together. Nothing here depends on plugins.
+
+pub mod client;
+pub mod model;
+pub mod plan;
+pub mod reference;
+mod ring;
+pub mod scheduler;
+pub mod scope;
+mod shared;
+mod sinc;
+pub mod smooth;
+pub mod status;
+mod units;
+pub mod worker;
+
+use std::sync::Arc;
+
+pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
+pub use model::{SharedModel, WindowError, WindowSeparator, load_shared, measure};
+pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Tier, WindowSpec};
+pub use reference::offline_reference;
+pub use scheduler::Scheduler;
+pub use scope::Scope;
+pub use status::{State, Status};
+pub use worker::{Engine, Step, SwapError};
+
+use crate::separator::MaskRule;
+use scheduler::SchedulerCommand;
+use shared::Shared;
+
+/// The control side of a stream, for the thread that opens it and swaps its model. Dropping it stops the worker's half; the client then
+/// outputs the delayed input.
+pub struct Stream {
+    id: u64,
+    plan: Plan,
+    stems: usize,
+    shared: Arc<Shared>,
+    scheduler: Scheduler,
+}
+
+impl Stream {
+    /// Opens a stream without a model, with room for `stems` stems of `channels` channels each. Allocates everything that the client needs.
+    pub fn open(plan: &Plan, stems: usize, channels: usize, scheduler: &Scheduler) -> (Client, Self) {
+        let shared = Arc::new(Shared::new(plan, stems, channels.max(1)));
+        let client = Client::new(plan, shared.clone(), Some(scheduler.waker()));
+        let engine = Engine::new(plan.clone(), shared.clone());
+        let id = scheduler.new_id();
+        scheduler.send(SchedulerCommand::Add(id, Box::new(engine)));
+        (client, Self { id, plan: plan.clone(), stems, shared, scheduler: scheduler.clone() })
+    }
+
+    /// Locks the tables that all streams share, for tests.
+    #[cfg(all(test, feature = "plugin"))]
+    pub(crate) fn lock_tables() -> impl Sized {
+        sinc::Sinc::lock_tables()
+    }
+
+    /// A stream without a worker thread: the caller steps the engine.
+    pub fn manual(plan: &Plan, stems: usize, channels: usize) -> (Client, Engine) {
+        let shared = Arc::new(Shared::new(plan, stems, channels.max(1)));
+        (Client::new(plan, shared.clone(), None), Engine::new(plan.clone(), shared))
+    }
+
+    /// Replaces the model, or removes it. The new model fades in within a hop; the dry signal is unaffected. The old model is dropped on the
+    /// worker thread unless another owner holds it.
+    ///
+    /// # Errors
+    /// [`SwapError`]; the old model then stays.
+    pub fn swap(&self, model: Option<SharedModel>) -> Result<(), SwapError> {
+        if let Some(model) = &model {
+            worker::check(&self.plan, self.stems, model)?;
+        }
+        let sent = !self.shared.is_closed() && self.scheduler.send(SchedulerCommand::Swap(self.id, model));
+        if sent { Ok(()) } else { Err(SwapError::Stopped) }
+    }
+
+    /// Sets how the masks treat the part of the input that no stem claims.
+    pub fn set_rule(&self, rule: MaskRule) {
+        self.shared.set_rule(rule);
+    }
+
+    /// Counters and meters, for any thread.
+    pub fn status(&self) -> Arc<Status> {
+        self.shared.status.clone()
+    }
+
+    /// The plan that the stream was opened with.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.scheduler.send(SchedulerCommand::Remove(self.id));
+    }
+}

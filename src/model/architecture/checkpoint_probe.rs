@@ -1,0 +1,172 @@
+//! Facts about a network, derived from the names and shapes of its tensors.
+
+use std::collections::BTreeSet;
+
+use super::{ArchitectureError, Family, TensorShapes, ValueResidual};
+
+/// Most modules in a module list of a real network.
+const MAX_MODULES: usize = 4096;
+
+/// Counts and sizes derived from the tensors; `None` where no tensor states them.
+pub(super) struct CheckpointProbe<'a> {
+    tensors: &'a dyn TensorShapes,
+    pub branch: &'static str,
+    pub indices: [usize; 3],
+    pub has_linear: bool,
+    pub family: Option<Family>,
+}
+
+impl<'a> CheckpointProbe<'a> {
+    pub fn new(tensors: &'a dyn TensorShapes) -> Result<Self, ArchitectureError> {
+        // Checked first, because the file of an adapter may hold nothing else.
+        if let Some((name, _)) =
+            tensors.shapes().find(|(name, _)| name.contains(".lora_A") || name.contains(".lora_B"))
+        {
+            return Err(ArchitectureError::Adapter { tensor: name.into() });
+        }
+        if tensors.shape("band_split.to_features.0.1.weight").is_none() {
+            let first: Vec<&str> = tensors.shapes().map(|(name, _)| name).take(3).collect();
+            return Err(ArchitectureError::NotARoformer {
+                count: tensors.shapes().count(),
+                first: if first.is_empty() { "none".into() } else { first.join(", ") },
+            });
+        }
+        for (mark, what) in [
+            (".dynamic_alpha_scale", "the first revision of hyper-connections (bs-roformer before 1.0)"),
+            (".conv.", "a Conformer"),
+            (".ff1.", "a Conformer"),
+            (".attend.sink", "attention sinks"),
+        ] {
+            if let Some((name, _)) = tensors.shapes().find(|(name, _)| name.contains(mark)) {
+                return Err(ArchitectureError::Unsupported { what, tensor: name.into() });
+            }
+        }
+        let transformers: BTreeSet<usize> =
+            tensors.shapes().filter_map(|(name, _)| index_after(name, "layers.0.")).collect();
+        let has_linear = transformers.len() == 3;
+        let transformers: Vec<usize> = transformers.into_iter().collect();
+        let indices = match transformers[..] {
+            [linear, time, freq] => [linear, time, freq],
+            [time, freq] => [0, time, freq],
+            _ => [0, 0, 1],
+        };
+        let norm = format!("layers.0.{}.norm.gamma", indices[1]);
+        let family = match (tensors.shape("final_norm.gamma"), tensors.shape(&norm)) {
+            (Some(_), None) => Some(Family::BsRoformer),
+            (None, Some(_)) => Some(Family::MelBandRoformer),
+            _ => None,
+        };
+        let attention = format!("layers.0.{}.layers.0.0", indices[1]);
+        let branch = if tensors.shape(&format!("{attention}.branch.to_qkv.weight")).is_some() {
+            ".branch"
+        } else {
+            ""
+        };
+        Ok(Self { tensors, branch, indices, has_linear, family })
+    }
+
+    /// Number of modules under `prefix`: the highest index plus one.
+    pub fn count(&self, prefix: &str) -> Option<usize> {
+        let indices = self.tensors.shapes().filter_map(|(name, _)| index_after(name, prefix));
+        // No network is that large: a name with a larger index is reported as unexpected.
+        indices.filter(|&i| i < MAX_MODULES).max().map(|i| i + 1)
+    }
+
+    /// Dimension `axis` of a tensor of the first block of the first time transformer.
+    fn block_axis(&self, part: usize, tensor: &str, axis: usize) -> Option<usize> {
+        let name = format!("layers.0.{}.layers.0.{part}{}.{tensor}", self.indices[1], self.branch);
+        self.tensors.shape(&name)?.get(axis).copied()
+    }
+
+    pub fn dim(&self) -> Option<usize> {
+        self.tensors.shape("band_split.to_features.0.1.weight")?.first().copied()
+    }
+
+    pub fn heads(&self) -> Option<usize> {
+        self.block_axis(0, "to_gates.weight", 0)
+    }
+
+    pub fn qkv_rows(&self) -> Option<usize> {
+        self.block_axis(0, "to_qkv.weight", 0)
+    }
+
+    pub fn ff_inner(&self) -> Option<usize> {
+        self.block_axis(1, "net.1.weight", 0)
+    }
+
+    fn any_name_contains(&self, part: &str) -> bool {
+        self.tensors.shapes().any(|(name, _)| name.contains(part))
+    }
+
+    pub fn polar(&self) -> bool {
+        self.any_name_contains(".pope_embed.bias")
+    }
+
+    pub fn value_residual(&self) -> Option<ValueResidual> {
+        if self.any_name_contains(".to_value_residual_mix.") {
+            Some(ValueResidual::ToValueResidualMix)
+        } else if self.any_name_contains(".learned_value_residual_mix.0.") {
+            Some(ValueResidual::LearnedValueResidualMix)
+        } else {
+            None
+        }
+    }
+
+    /// Streams and fractions, from the mixing matrix [streams·fracs, streams·fracs + fracs].
+    pub fn hyper_connections(&self) -> Result<Option<(usize, usize)>, ArchitectureError> {
+        let name = format!("layers.0.{}.layers.0.0.static_alpha", self.indices[1]);
+        let Some(shape) = self.tensors.shape(&name) else { return Ok(None) };
+        if let &[rows, columns] = shape
+            && rows > 0
+            && columns > rows
+            && rows.is_multiple_of(columns - rows)
+        {
+            let fracs = columns - rows;
+            return Ok(Some((rows / fracs, fracs)));
+        }
+        Err(ArchitectureError::Unsupported { what: "this form of hyper-connections", tensor: name })
+    }
+
+    /// The known variant that unexpected tensors belong to, in words; `None` for other tensors.
+    pub fn known_variant(&self) -> Option<String> {
+        let splifft = ["cos_emb_time", "sin_emb_time", "shared_qkv_bias"];
+        if let Some(name) = splifft.into_iter().find(|name| self.tensors.shape(name).is_some()) {
+            return Some(format!(
+                "`{name}` is a tensor of splifft's variant of BS-RoFormer, which is not supported; if this is the model called \
+                 SW, its release called \"fixed\" can be loaded"
+            ));
+        }
+        let biases = [".to_qkv.bias", ".to_out.0.bias"];
+        let (name, _) =
+            self.tensors.shapes().find(|(name, _)| biases.iter().any(|bias| name.ends_with(bias)))?;
+        Some(format!(
+            "`{name}` is a bias that these networks do not have; if this is a port of the model called BS-RoFormer SW, its \
+             release called \"fixed\" can be loaded"
+        ))
+    }
+
+    /// Input features of each band.
+    pub fn band_features(&self) -> Vec<usize> {
+        (0..)
+            .map_while(|k| {
+                self.tensors.shape(&format!("band_split.to_features.{k}.1.weight"))?.get(1).copied()
+            })
+            .collect()
+    }
+
+    pub fn mask_linears(&self) -> usize {
+        self.count("mask_estimators.0.to_freqs.0.0.").map_or(1, |last| last / 2 + 1)
+    }
+
+    pub fn mask_hidden(&self) -> Option<usize> {
+        if self.mask_linears() < 2 {
+            return None;
+        }
+        self.tensors.shape("mask_estimators.0.to_freqs.0.0.0.weight")?.first().copied()
+    }
+}
+
+/// The number that follows `prefix` in `name`.
+fn index_after(name: &str, prefix: &str) -> Option<usize> {
+    name.strip_prefix(prefix)?.split('.').next()?.parse().ok()
+}

@@ -1,0 +1,334 @@
+//! Loads the selected model: built in, from the registry, or from a user's file, which is found again if it moved.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::cache_file;
+use super::selection::{ModelSource, SavedModelSpec, Selection};
+use super::serde_path;
+use crate::embedded;
+use crate::hash::sha256_of_reader;
+use crate::live::{SharedModel, WindowSeparator, load_shared};
+use crate::model::checkpoint::Checkpoint;
+use crate::model::inspect::Inspection;
+use crate::model::sidecar_config;
+use crate::registry::{self, DownloadProgress, FetchError, FetchOptions, RegistryEntry};
+use crate::separator::{Runtime, Separator};
+
+const LOCATIONS_FILE: &str = "places.json";
+/// Connection timeout. Responses and stalls get twice as long.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+/// Number of entries in the list of recent models.
+const MAX_RECENT: usize = 12;
+
+/// A model ready to run.
+#[derive(Clone, Debug)]
+pub struct LoadedModel {
+    /// The weights, shared with every instance that uses the same model.
+    pub model: SharedModel,
+    pub spec: SavedModelSpec,
+    /// SHA-256 of the checkpoint.
+    pub sha256: String,
+    /// Path of the checkpoint. `None` for the built-in model.
+    pub path: Option<PathBuf>,
+    /// The YAML configuration that was named. `None` if it was found inside the checkpoint or beside it.
+    pub config: Option<PathBuf>,
+    /// Licence of the weights, if known.
+    pub licence: Option<String>,
+}
+
+/// Why a model could not be loaded.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ModelLoadError {
+    /// The file is neither where it was nor at any other known location.
+    #[error(
+        "{path}: the checkpoint is missing, and no other location of it is known; choose its new location"
+    )]
+    Missing {
+        /// Path where it was expected.
+        path: String,
+    },
+    /// A model of the registry that was not downloaded yet, and whose download nobody requested.
+    #[error("{name} is not on this computer yet")]
+    NotFetched {
+        /// Name in the registry.
+        name: String,
+        /// Size of the download.
+        size: String,
+        /// Licence of the weights.
+        licence: String,
+    },
+    /// Loading was cancelled.
+    #[error("loading was stopped")]
+    Cancelled,
+    /// The file is damaged or not a supported model.
+    #[error("{reason}")]
+    Broken {
+        /// What is wrong.
+        reason: String,
+        /// What the file contains, as far as it could be read.
+        report: Option<String>,
+    },
+}
+
+fn invalid_model(error: impl std::fmt::Display) -> ModelLoadError {
+    ModelLoadError::Broken { reason: error.to_string(), report: None }
+}
+
+/// Called at each step of loading. [`ControlFlow::Break`] cancels.
+pub type OnLoadStep<'a> = &'a mut dyn FnMut(LoadStep) -> ControlFlow<()>;
+
+/// A step of loading.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum LoadStep {
+    /// Downloading the checkpoint.
+    Fetching(DownloadProgress),
+    /// Hashing the file to identify it.
+    Hashing {
+        /// Bytes hashed so far.
+        done: u64,
+    },
+    /// Building the network.
+    Loading,
+}
+
+/// Loads the selected model. Downloads it only if `may_fetch`.
+///
+/// # Errors
+/// [`ModelLoadError`].
+pub fn open(
+    selection: &Selection,
+    may_fetch: bool,
+    on_step: OnLoadStep,
+) -> Result<LoadedModel, ModelLoadError> {
+    match &selection.source {
+        ModelSource::Embedded => built_in(on_step),
+        ModelSource::Registry { name } => from_registry(name, may_fetch, on_step),
+        ModelSource::File { checkpoint, config } => {
+            from_file(checkpoint, config.as_deref(), selection.sha256.as_deref(), on_step)
+        }
+    }
+}
+
+fn step(on_step: OnLoadStep, step: LoadStep) -> Result<(), ModelLoadError> {
+    if on_step(step).is_break() { Err(ModelLoadError::Cancelled) } else { Ok(()) }
+}
+
+fn built_in(on_step: OnLoadStep) -> Result<LoadedModel, ModelLoadError> {
+    step(on_step, LoadStep::Loading)?;
+    let checkpoint = embedded::checkpoint()
+        .ok_or_else(|| invalid_model("this build has no built-in model; choose a checkpoint"))?;
+    load(&checkpoint, None, None, embedded::sha256().into(), Some("CC0 1.0".into()))
+}
+
+fn from_registry(name: &str, may_fetch: bool, on_step: OnLoadStep) -> Result<LoadedModel, ModelLoadError> {
+    let entry = registry::find(name).map_err(invalid_model)?;
+    let files = match registry::cached_files(entry) {
+        Some(files) => files,
+        None if !may_fetch => {
+            return Err(ModelLoadError::NotFetched {
+                name: entry.name.clone(),
+                size: entry.size_text(),
+                licence: entry.licence_text().into(),
+            });
+        }
+        None => fetch(entry, on_step)?,
+    };
+    // It was hashed when it was downloaded. Hashing a gigabyte takes a second.
+    let sha256 = match registry::recorded_sha256(&files.checkpoint) {
+        Some(recorded) => recorded,
+        None => hash(&files.checkpoint, on_step)?,
+    };
+    step(on_step, LoadStep::Loading)?;
+    let checkpoint = Checkpoint::open(&files.checkpoint).map_err(invalid_model)?;
+    load(&checkpoint, Some(&files.checkpoint), Some(&files.config), sha256, entry.licence.clone())
+}
+
+fn fetch(entry: &RegistryEntry, on_step: OnLoadStep) -> Result<registry::ModelFiles, ModelLoadError> {
+    // Closing the instance waits for this request; a later download resumes.
+    let mut options = FetchOptions::from_env();
+    options.timeouts.connect = CONNECT_TIMEOUT;
+    (options.timeouts.response, options.timeouts.stall) = (2 * CONNECT_TIMEOUT, 2 * CONNECT_TIMEOUT);
+    registry::fetch(entry, &options, &mut |progress| on_step(LoadStep::Fetching(progress))).map_err(|error| {
+        match error {
+            FetchError::Cancelled { .. } => ModelLoadError::Cancelled,
+            error => invalid_model(error),
+        }
+    })
+}
+
+fn from_file(
+    path: &Path,
+    config: Option<&Path>,
+    sha256: Option<&str>,
+    on_step: OnLoadStep,
+) -> Result<LoadedModel, ModelLoadError> {
+    let places = ModelLocations::read();
+    let elsewhere = || sha256.and_then(|sha256| places.find(sha256, path));
+    let (mut path, mut config) = if path.is_file() {
+        (path.to_path_buf(), config.map(Path::to_path_buf))
+    } else {
+        elsewhere().ok_or_else(|| ModelLoadError::Missing { path: path.display().to_string() })?
+    };
+    let mut found = hash(&path, on_step)?;
+    // Another file has taken its place. The selected one may be at another known location.
+    if let Some(wanted) = sha256.filter(|wanted| *wanted != found)
+        && let Some((place, with)) = elsewhere()
+    {
+        match hash(&place, on_step) {
+            Ok(there) if there == wanted => (path, config, found) = (place, with, there),
+            Err(ModelLoadError::Cancelled) => return Err(ModelLoadError::Cancelled),
+            // Another file again, or an unreadable one.
+            Ok(_) | Err(_) => {}
+        }
+    }
+    step(on_step, LoadStep::Loading)?;
+    let checkpoint = Checkpoint::open(&path).map_err(invalid_model)?;
+    // A configuration that moved is searched where it was last used with this checkpoint, or beside it.
+    let gone = config.as_ref().is_some_and(|config| !config.is_file());
+    let config = if gone { places.config_of(&found, &path) } else { config };
+    let loaded = load(&checkpoint, Some(&path), config.as_deref(), found.clone(), None)?;
+    cache_file::update(LOCATIONS_FILE, |places: &mut ModelLocations| places.remember(found, path, config));
+    Ok(loaded)
+}
+
+fn hash(path: &Path, on_step: OnLoadStep) -> Result<String, ModelLoadError> {
+    let failed = |error| invalid_model(format!("{}: {error}", path.display()));
+    let file = File::open(path).map_err(failed)?;
+    let hash = sha256_of_reader(file, &mut |done| on_step(LoadStep::Hashing { done }).is_continue());
+    hash.map_err(failed)?.ok_or(ModelLoadError::Cancelled)
+}
+
+fn load(
+    checkpoint: &Checkpoint,
+    path: Option<&Path>,
+    config: Option<&Path>,
+    sha256: String,
+    licence: Option<String>,
+) -> Result<LoadedModel, ModelLoadError> {
+    let named = config;
+    let config = sidecar_config::load(checkpoint, path, named).map_err(invalid_model)?;
+    let key = format!("{sha256} {}", config.text());
+    let model = load_shared(&key, || {
+        Separator::load(checkpoint, &config, None, Runtime::default())
+            .map(|separator| Box::new(separator) as Box<dyn WindowSeparator>)
+    })
+    .map_err(|error| ModelLoadError::Broken {
+        reason: error.to_string(),
+        report: Some(Inspection::new(checkpoint, &config, None).to_string()),
+    })?;
+    let spec = SavedModelSpec::new(model.timing(), model.stem_names().to_vec());
+    let (path, config) = (path.map(Path::to_path_buf), named.map(Path::to_path_buf));
+    Ok(LoadedModel { model, spec, sha256, path, config, licence })
+}
+
+/// Known locations of checkpoints, by SHA-256.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct ModelLocations {
+    #[serde(default)]
+    places: BTreeMap<String, Vec<ModelLocation>>,
+    /// SHA-256 of recently used checkpoints, newest first.
+    #[serde(default)]
+    recent: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct ModelLocation {
+    #[serde(with = "serde_path")]
+    checkpoint: PathBuf,
+    #[serde(with = "serde_path::optional", default)]
+    config: Option<PathBuf>,
+}
+
+impl ModelLocations {
+    /// Reads the locations from the cache folder.
+    pub fn read() -> Self {
+        cache_file::read(LOCATIONS_FILE)
+    }
+
+    /// The latest location that still has a file, other than `but`.
+    fn find(&self, sha256: &str, but: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
+        let is_there = |place: &&ModelLocation| place.checkpoint != but && place.checkpoint.is_file();
+        let place = self.places.get(sha256)?.iter().rev().find(is_there)?;
+        Some((place.checkpoint.clone(), place.config.clone()))
+    }
+
+    /// The configuration that a checkpoint was last loaded with, if it still exists.
+    fn config_of(&self, sha256: &str, checkpoint: &Path) -> Option<PathBuf> {
+        let checkpoint = std::path::absolute(checkpoint).ok()?;
+        let place = self.places.get(sha256)?.iter().find(|place| place.checkpoint == checkpoint)?;
+        place.config.clone().filter(|config| config.is_file())
+    }
+
+    fn remember(&mut self, sha256: String, checkpoint: PathBuf, config: Option<PathBuf>) {
+        let checkpoint = std::path::absolute(&checkpoint).unwrap_or(checkpoint);
+        let config = config.map(|config| std::path::absolute(&config).unwrap_or(config));
+        let places = self.places.entry(sha256.clone()).or_default();
+        let before =
+            places.iter().position(|place| place.checkpoint == checkpoint).map(|at| places.remove(at));
+        let config = config.or_else(|| before?.config);
+        places.push(ModelLocation { checkpoint, config });
+        self.recent.retain(|spec| *spec != sha256);
+        self.recent.insert(0, sha256);
+        self.recent.truncate(MAX_RECENT);
+    }
+
+    /// The user's recently loaded files that still exist, newest first.
+    pub fn recent(&self) -> Vec<Selection> {
+        let selection = |sha256: &String| {
+            let (checkpoint, config) = self.find(sha256, Path::new(""))?;
+            Some(Selection { sha256: Some(sha256.clone()), ..Selection::file(checkpoint, config) })
+        };
+        self.recent.iter().filter_map(selection).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_moved_file_is_found_by_content_at_its_latest_location() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let mut places = ModelLocations::default();
+        for name in ["a.ckpt", "b.ckpt", "c.ckpt"] {
+            places.remember("x".into(), at(name), None);
+        }
+        std::fs::write(at("a.ckpt"), "").unwrap();
+        std::fs::write(at("b.ckpt"), "").unwrap();
+        assert_eq!(places.find("x", &at("c.ckpt")), Some((at("b.ckpt"), None)));
+        assert_eq!(places.find("x", &at("b.ckpt")), Some((at("a.ckpt"), None)));
+        assert_eq!(places.find("y", Path::new("")), None);
+        places.remember("y".into(), at("gone"), None);
+        assert_eq!(places.recent().len(), 1);
+    }
+
+    #[test]
+    fn the_configuration_of_a_checkpoint_is_remembered() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        let mut places = ModelLocations::default();
+        places.remember("x".into(), at("a.ckpt"), Some(at("a.yaml")));
+        assert_eq!(places.config_of("x", &at("a.ckpt")), None);
+        std::fs::write(at("a.yaml"), "").unwrap();
+        assert_eq!(places.config_of("x", &at("a.ckpt")), Some(at("a.yaml")));
+        assert_eq!(places.config_of("x", &at("b.ckpt")), None);
+    }
+
+    #[test]
+    fn an_absent_file_is_missing_and_another_file_is_broken() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("a.ckpt");
+        let open = || open(&Selection::file(path.clone(), None), false, &mut |_| ControlFlow::Continue(()));
+        assert!(matches!(open(), Err(ModelLoadError::Missing { .. })));
+        std::fs::write(&path, "not a checkpoint").unwrap();
+        let Err(ModelLoadError::Broken { reason, .. }) = open() else { panic!("opened") };
+        assert!(reason.contains("a.ckpt"), "{reason}");
+    }
+}

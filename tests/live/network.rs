@@ -1,0 +1,77 @@
+//! A real network in the stream: small, with random weights.
+
+use std::time::Duration;
+
+use nullsum::dsp::stft::StftConfig;
+use nullsum::live::{
+    ModelSamples, Scheduler, SharedModel, Stream, WindowSeparator, measure, offline_reference,
+};
+use nullsum::model::architecture::{Architecture, Family, Position};
+use nullsum::model::device::DeviceChoice;
+use nullsum::separator::{MaskRule, ModelSpec, Separator};
+
+use crate::support::*;
+use crate::threads::in_threads;
+
+fn network(stems: usize) -> Separator {
+    let architecture = Architecture {
+        family: Family::BsRoformer,
+        dim: 8,
+        depth: 1,
+        linear_transformer_depth: 0,
+        time_transformer_depth: 1,
+        freq_transformer_depth: 1,
+        transformer_indices: [0, 0, 1],
+        heads: 1,
+        dim_head: 8,
+        ff_inner: 16,
+        channels: 2,
+        num_stems: stems,
+        bands: vec![(0..20).collect(), (20..200).collect(), (200..1025).collect()],
+        mask_linears: 2,
+        mask_hidden: 16,
+        stft: StftConfig { n_fft: 2048, hop_length: 441, win_length: 2048, normalized: false },
+        zero_dc: false,
+        skip_connection: false,
+        position: Position::Rotary,
+        value_residual: None,
+        hyper_connections: None,
+        branch_names: false,
+    };
+    let mut info = ModelSpec::random("tiny", architecture, 88_200);
+    info.complement = (stems == 1).then(|| "rest".into());
+    Separator::random(info, 7, DeviceChoice::Cpu).unwrap()
+}
+
+#[test]
+fn a_render_equals_the_reference_and_its_stems_sum_to_the_song() {
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let plan = plan(44_100, 512);
+    let song = vec![noise_24(1, 9_000, 0.4), noise_24(2, 9_000, 0.4)];
+    // A model with a single stem also provides the complement.
+    for stems in [1, 3] {
+        let out_stems = stems.max(2);
+        assert_eq!(network(stems).stems(), out_stems);
+        let expected = offline_reference(&plan, &mut network(stems), MaskRule::Complete, &song).unwrap();
+        let latency = plan.latency().len();
+        let input: Vec<_> = song.iter().map(|plane| with_tail(plane, latency as u64)).collect();
+        let (mut client, stream) = Stream::open(&plan, out_stems, 2, &scheduler);
+        client.set_carrier(None);
+        let model = SharedModel::new(Box::new(network(stems)));
+        assert!(measure(&model, ModelSamples(2_205), 1, &|| false).unwrap().seconds > 0.0);
+        stream.swap(Some(model)).unwrap();
+        let out = feed(&input, out_stems, &mut random_blocks(3, 512), &mut |main, buses| {
+            client.process_blocking(main, buses, Duration::from_secs(60)).unwrap();
+        });
+        for (got, expected) in out.stems.iter().flatten().zip(expected.iter().flatten()) {
+            assert_eq!(bits(&got[latency..]), bits(expected));
+        }
+        for c in 0..2 {
+            let worst = (0..9_000)
+                .map(|i| (song[c][i] - out.stems.iter().map(|stem| stem[c][latency + i]).sum::<f32>()).abs())
+                .fold(0.0, f32::max);
+            assert!(worst < 1e-5, "{stems} stems: {worst}");
+        }
+    }
+}
