@@ -11,6 +11,7 @@ pub mod audio;
 pub mod demo;
 pub mod dsp;
 pub mod embedded;
+pub mod environment;
 mod hash;
 pub mod kernels;
 pub mod live;

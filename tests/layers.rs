@@ -8,6 +8,7 @@ use std::path::Path;
 /// Every module with all of its imports. A module may import those above it.
 const LAYERS: &[(&str, &[&str])] = &[
     ("dsp", &[]),
+    ("environment", &[]),
     ("hash", &[]),
     ("kernels", &[]),
     ("lossless", &[]),

@@ -72,6 +72,9 @@ pub enum Command {
     Devices(DevicesArgs),
     /// Print shell completions
     Completions(CompletionsArgs),
+    /// Print the environment variables that Nullsum reads
+    #[command(hide = true)]
+    Env,
 }
 
 /// Options that choose the model.

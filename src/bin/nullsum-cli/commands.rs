@@ -5,6 +5,7 @@ pub mod completions;
 pub mod convert;
 pub mod demo;
 pub mod devices;
+pub mod env;
 pub mod inspect;
 pub mod models;
 pub mod separate;

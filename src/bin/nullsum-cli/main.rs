@@ -47,6 +47,10 @@ fn run(command: Command) -> CliResult {
             commands::devices::run(&args);
             Ok(())
         }
+        Command::Env => {
+            commands::env::run();
+            Ok(())
+        }
         Command::Completions(args) => {
             commands::completions::run(&args);
             Ok(())

@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::files::{is_checkpoint, is_yaml};
 use crate::live::Tier;
+use crate::embedded;
 use crate::plugin::params::SILENCE_DB;
 use crate::registry::{DownloadProgress, DownloadStage, FileKind, human_size};
 
@@ -167,30 +168,28 @@ fn pieces(line: &str) -> Vec<&str> {
     pieces
 }
 
-/// Quality of the built-in model, from its model card: lowest and highest SDR per stem on music that it was not trained on.
-pub fn card_figures() -> &'static str {
-    static FIGURES: LazyLock<String> =
-        LazyLock::new(|| figures(include_str!("../../../assets/MODEL_CARD.md")));
-    &FIGURES
+/// Quality of the built-in model: lowest and highest SDR per stem on music that it was not trained on.
+pub fn embedded_model_scores() -> &'static str {
+    static SCORES: LazyLock<String> = LazyLock::new(|| {
+        let scores = embedded::evaluation().unwrap_or_default();
+        format_scores(scores.iter().map(|score| (score.stem.as_str(), score.sdr_db)))
+    });
+    &SCORES
 }
 
-/// Reads the table of the model card that begins with `| Song | Stem |`; its rows are `| song | stem | SDR | …`.
-fn figures(card: &str) -> String {
+/// Lists the range of the scores of each stem: `drums 2.3–6.3, bass 3.7–7.5`.
+fn format_scores<'a>(scores: impl Iterator<Item = (&'a str, f32)>) -> String {
     let mut stems: Vec<(&str, f32, f32)> = Vec::new();
-    let lines = card.lines().skip_while(|line| !line.starts_with("| Song | Stem |"));
-    for line in lines.take_while(|line| line.starts_with('|')) {
-        let cells: Vec<&str> = line.split('|').map(|cell| cell.trim().trim_matches('*')).collect();
-        let &[_, _song, stem, sdr, _, _, ..] = cells.as_slice() else { continue };
-        let Ok(sdr) = sdr.replace('−', "-").parse::<f32>() else { continue };
+    for (stem, sdr) in scores {
         match stems.iter_mut().find(|(known, ..)| *known == stem) {
             Some((_, low, high)) => (*low, *high) = (low.min(sdr), high.max(sdr)),
             None => stems.push((stem, sdr, sdr)),
         }
     }
-    let part = |(stem, low, high): (&str, f32, f32)| {
+    let range = |(stem, low, high): (&str, f32, f32)| {
         if high - low < 0.05 { format!("{stem} {high:.1}") } else { format!("{stem} {low:.1}–{high:.1}") }
     };
-    stems.into_iter().map(part).collect::<Vec<_>>().join(", ")
+    stems.into_iter().map(range).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -264,14 +263,10 @@ mod tests {
     }
 
     #[test]
-    fn model_card_has_figures_for_every_stem_of_the_built_in_model() {
-        let figures = card_figures();
-        let stems: Vec<&str> = figures.split(", ").filter_map(|part| part.split(' ').next()).collect();
-        assert_eq!(stems, ["drums", "bass", "other", "vocals"], "{figures}");
-        let rows = "| a | x | **1.00** | 2 | 3 |\n| b | x | −2.0 | 1 | 1 |\n| c | y | 3 | | |";
-        let other_table = "| Song | Options | x |\n|---|---|---|\n| a | `--tta` | 9 | 9 | 9 |";
-        let card =
-            format!("{other_table}\n\n| Song | Stem | Model |\n|---|---|---|\n{rows}\n\n{other_table}\n");
-        assert_eq!(super::figures(&card), "x -2.0–1.0, y 3.0");
+    fn scores_of_the_embedded_model_cover_every_stem() {
+        let scores = embedded_model_scores();
+        let stems: Vec<&str> = scores.split(", ").filter_map(|part| part.split(' ').next()).collect();
+        assert_eq!(stems, ["drums", "bass", "other", "vocals"], "{scores}");
+        assert_eq!(format_scores([("x", 1.0), ("x", -2.0), ("y", 3.0)].into_iter()), "x -2.0–1.0, y 3.0");
     }
 }

@@ -62,7 +62,7 @@ pub fn library(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) 
             title: "Nullsum preview (built in)",
             lines: vec![
                 "Preview quality: a small model to try Nullsum at once. For real work, use one of the models below.".into(),
-                format!("SDR in dB on two songs it was not trained on: {}", text::card_figures()),
+                format!("SDR in dB on two songs it was not trained on: {}", text::embedded_model_scores()),
                 "drums, bass, other, vocals · works offline · CC0 1.0".into(),
             ],
             hint: String::new(),
