@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use percent_encoding::percent_decode_str;
 
 use super::files::{is_checkpoint, is_yaml};
-use crate::live::Tier;
 use crate::embedded;
+use crate::live::Tier;
 use crate::plugin::params::SILENCE_DB;
 use crate::registry::{DownloadProgress, DownloadStage, FileKind, human_size};
 
