@@ -6,6 +6,8 @@ mod mask;
 mod network;
 mod precision;
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
@@ -14,7 +16,8 @@ use num_complex::Complex32;
 use rayon::prelude::*;
 
 use crate::dsp::stft::Stft;
-use crate::kernels::{KernelError, Pool};
+use crate::kernels::os::Priority;
+use crate::kernels::{JobControl, KernelError, Pool};
 use crate::model::architecture::{Architecture, ArchitectureError, Family};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
 use crate::model::config::Config;
@@ -105,6 +108,9 @@ pub enum SeparateError {
         /// Samples of the chunk.
         samples: usize,
     },
+    /// The [`JobControl`] cancelled the pass.
+    #[error("the separation was cancelled")]
+    Cancelled,
     /// The network failed.
     #[error("the network failed on {device}: {source}; try fewer chunks at a time, or shorter ones")]
     Network {
@@ -388,10 +394,19 @@ impl Separator {
     /// # Errors
     /// [`SeparateError::Network`].
     pub fn masks(&mut self, spec: &[Complex32], batch: usize) -> Result<Vec<Complex32>, SeparateError> {
+        self.masks_controlled(spec, batch, &())
+    }
+
+    fn masks_controlled(
+        &mut self,
+        spec: &[Complex32],
+        batch: usize,
+        control: &dyn JobControl,
+    ) -> Result<Vec<Complex32>, SeparateError> {
         let device = self.network.device();
         let pool = self.pool.clone();
         let network = &mut self.network;
-        pool.install(|| network.forward(bytemuck::cast_slice(spec), batch))
+        pool.install(|| network.forward(bytemuck::cast_slice(spec), batch, control))
             .map(|masks| {
                 // In place, since masks are the largest buffer. Only an odd capacity needs a copy.
                 bytemuck::allocation::try_cast_vec(masks)
@@ -411,12 +426,42 @@ impl Separator {
     /// # Errors
     /// [`SeparateError`].
     pub fn separate(&mut self, chunks: &[&[f32]], rule: MaskRule) -> Result<Vec<Vec<f32>>, SeparateError> {
+        self.separate_controlled(chunks, rule, &())
+    }
+
+    /// As [`Self::separate`]; asks `control` between the layers of the network.
+    ///
+    /// # Errors
+    /// [`SeparateError`]; [`SeparateError::Cancelled`] if `control` cancelled the pass.
+    pub fn separate_controlled(
+        &mut self,
+        chunks: &[&[f32]],
+        rule: MaskRule,
+        control: &dyn JobControl,
+    ) -> Result<Vec<Vec<f32>>, SeparateError> {
+        let recorded = Recorded { control, cancelled: AtomicBool::new(false) };
+        let separated = self.separate_anywhere(chunks, rule, &recorded);
+        // Backends report a cancelled pass by errors of their own.
+        if recorded.cancelled.into_inner() { Err(SeparateError::Cancelled) } else { separated }
+    }
+
+    /// Sets the priority of the threads that it runs on.
+    pub fn set_priority(&self, priority: Priority) {
+        self.pool.set_priority(priority);
+    }
+
+    fn separate_anywhere(
+        &mut self,
+        chunks: &[&[f32]],
+        rule: MaskRule,
+        control: &dyn JobControl,
+    ) -> Result<Vec<Vec<f32>>, SeparateError> {
         if self.network.is_on_gpu() {
-            return self.separate_in_pool(chunks, rule);
+            return self.separate_in_pool(chunks, rule, control);
         }
         // All parallel work, candle's included, stays in the pool.
         let pool = self.pool.clone();
-        pool.install(|| self.separate_in_pool(chunks, rule))
+        pool.install(|| self.separate_in_pool(chunks, rule, control))
     }
 
     /// Separates as many chunks at a time as fit, halving the number when the device runs out of memory. None if chunks run on the host.
@@ -425,13 +470,14 @@ impl Separator {
         chunks: &[&[f32]],
         samples: usize,
         rule: MaskRule,
+        control: &dyn JobControl,
     ) -> Result<Option<Vec<Vec<f32>>>, SeparateError> {
         let Some((pipeline, network)) = self.network.device_pipeline() else { return Ok(None) };
         let mut out = Vec::with_capacity(chunks.len());
         while out.len() < chunks.len() {
             let left = &chunks[out.len()..];
             let count = (self.most_samples / samples).clamp(1, left.len());
-            match pipeline.separate(network, &left[..count], samples, rule, &mut self.stages) {
+            match pipeline.separate(network, &left[..count], samples, rule, control, &mut self.stages) {
                 Ok(stems) => out.extend(stems),
                 Err(error) if device_chunk::is_out_of_memory(&error) => {
                     self.most_samples = count * samples / 2;
@@ -453,6 +499,7 @@ impl Separator {
         &mut self,
         chunks: &[&[f32]],
         rule: MaskRule,
+        control: &dyn JobControl,
     ) -> Result<Vec<Vec<f32>>, SeparateError> {
         let channels = self.info.architecture.channels;
         let Some(first) = chunks.first() else { return Ok(Vec::new()) };
@@ -463,7 +510,7 @@ impl Separator {
                 return Err(SeparateError::Shape { channels, min, found: chunk.len() });
             }
         }
-        if let Some(stems) = self.separate_on_device(chunks, samples, rule)? {
+        if let Some(stems) = self.separate_on_device(chunks, samples, rule, control)? {
             return Ok(stems);
         }
         let config = *self.stft.config();
@@ -480,7 +527,7 @@ impl Separator {
         self.stages.stft += started.elapsed();
 
         let started = Instant::now();
-        let mut masks = self.masks(&spec, chunks.len())?;
+        let mut masks = self.masks_controlled(&spec, chunks.len(), control)?;
         self.stages.network += started.elapsed();
 
         let started = Instant::now();
@@ -510,6 +557,22 @@ impl Separator {
             .collect();
         self.stages.istft += started.elapsed();
         Ok(out)
+    }
+}
+
+/// Notes that a pass was cancelled.
+struct Recorded<'a> {
+    control: &'a dyn JobControl,
+    cancelled: AtomicBool,
+}
+
+impl JobControl for Recorded<'_> {
+    fn checkpoint(&self) -> ControlFlow<()> {
+        let flow = self.control.checkpoint();
+        if flow.is_break() {
+            self.cancelled.store(true, Relaxed);
+        }
+        flow
     }
 }
 

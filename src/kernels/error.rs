@@ -44,6 +44,9 @@ pub enum KernelError {
         /// The available instruction sets.
         available: String,
     },
+    /// The pass was cancelled by its [`JobControl`](super::JobControl).
+    #[error("the computation was cancelled")]
+    Cancelled,
     /// The operating system refused threads.
     #[error("cannot start {threads} worker threads: {reason}; try fewer")]
     Threads {

@@ -1,5 +1,6 @@
 //! The crate's own thread pool. All separators of a process share it; it is joined when the last clone is dropped.
 
+use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -7,6 +8,7 @@ use parking_lot::Mutex;
 use rayon::prelude::*;
 
 use super::error::KernelError;
+use super::os::{self, Priority};
 use super::scratch;
 
 /// Worker threads named `nullsum-0`, `nullsum-1`, …. Clones share the threads; dropping the last clone joins them.
@@ -20,6 +22,8 @@ struct Inner {
     rayon: Option<rayon::ThreadPool>,
     handles: Vec<JoinHandle<()>>,
     threads: usize,
+    /// Priority of the threads. Written by whoever starts work of another kind.
+    priority: AtomicU8,
 }
 
 /// Pools created by [`Pool::shared`], one for each size.
@@ -45,6 +49,15 @@ impl Pool {
         let inner = Arc::new(Inner::new(threads)?);
         shared.push(Arc::downgrade(&inner));
         Ok(Self { inner })
+    }
+
+    /// Sets the priority of all threads, if it is not what it was. Call it between pieces of work.
+    pub fn set_priority(&self, priority: Priority) {
+        if self.inner.priority.swap(priority as u8, Relaxed) != priority as u8
+            && let Some(rayon) = &self.inner.rayon
+        {
+            rayon.broadcast(|_| os::set_priority(priority));
+        }
     }
 
     /// Number of worker threads.
@@ -100,7 +113,7 @@ impl Inner {
             })
             .build();
         match rayon {
-            Ok(rayon) => Ok(Self { rayon: Some(rayon), handles, threads }),
+            Ok(rayon) => Ok(Self { rayon: Some(rayon), handles, threads, priority: AtomicU8::new(Priority::Normal as u8) }),
             Err(error) => Err(KernelError::Threads { threads, reason: error.to_string() }),
         }
     }

@@ -16,7 +16,7 @@ use super::architecture::{Architecture, Position};
 use super::bands::BandLayout;
 use super::position::PositionEmbed;
 use crate::kernels::{
-    BandMlp, BandSplit, BandWeights, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences, Target,
+    BandMlp, BandSplit, BandWeights, JobControl, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences, Target,
     TransformerBlock, TransformerWeights,
 };
 
@@ -123,7 +123,7 @@ impl FusedRoformer {
         let mut skip_sum = None;
         for i in 0..arch.depth {
             let layer = pool.install(|| layer(arch, &weights, i, target, &rotaries))?;
-            layer.forward(arch, pool, &mut x, &mut skip_sum, frames)?;
+            layer.forward(arch, pool, &mut x, &mut skip_sum, frames, &())?;
         }
         let mut masks = vec![0.0; arch.num_stems * frames * frame];
         for (n, masks) in masks.chunks_exact_mut((frames * frame).max(1)).enumerate() {
@@ -155,6 +155,19 @@ impl FusedRoformer {
     /// # Errors
     /// [`KernelError`] if `spec` has the wrong size.
     pub fn forward(&mut self, spec: &[f32], batch: usize) -> Result<Vec<f32>, KernelError> {
+        self.forward_controlled(spec, batch, &())
+    }
+
+    /// As [`Self::forward`]; asks `control` between transformers.
+    ///
+    /// # Errors
+    /// [`KernelError`] if `spec` has the wrong size, or `control` cancels the pass.
+    pub fn forward_controlled(
+        &mut self,
+        spec: &[f32],
+        batch: usize,
+        control: &dyn JobControl,
+    ) -> Result<Vec<f32>, KernelError> {
         let frame = self.architecture.frame_features();
         let frames = spec.len() / frame / batch.max(1);
         let stems = self.architecture.num_stems;
@@ -162,13 +175,19 @@ impl FusedRoformer {
         if frames > 0 {
             let chunks = spec.chunks_exact(frames * frame);
             for (spec, masks) in chunks.zip(masks.chunks_exact_mut(stems * frames * frame)) {
-                self.forward_chunk(spec, masks, frames)?;
+                self.forward_chunk(spec, masks, frames, control)?;
             }
         }
         Ok(masks)
     }
 
-    fn forward_chunk(&mut self, spec: &[f32], masks: &mut [f32], frames: usize) -> Result<(), KernelError> {
+    fn forward_chunk(
+        &mut self,
+        spec: &[f32],
+        masks: &mut [f32],
+        frames: usize,
+        control: &dyn JobControl,
+    ) -> Result<(), KernelError> {
         let bands = self.architecture.bands.len();
         self.x.resize(frames * bands * self.architecture.dim, 0.0);
         match &self.bands {
@@ -180,8 +199,9 @@ impl FusedRoformer {
         }
         let mut skip_sum = None;
         for layer in &self.layers {
-            layer.forward(&self.architecture, &self.pool, &mut self.x, &mut skip_sum, frames)?;
+            layer.forward(&self.architecture, &self.pool, &mut self.x, &mut skip_sum, frames, control)?;
         }
+        checkpoint(control)?;
         match &self.bands {
             None => self.mask_estimator.forward(&self.pool, &self.x, masks, frames),
             Some(shared) => {
@@ -204,15 +224,18 @@ impl Layer {
         x: &mut [f32],
         skip_sum: &mut Option<Vec<f32>>,
         frames: usize,
+        control: &dyn JobControl,
     ) -> Result<(), KernelError> {
         let bands = arch.bands.len();
         if let Some(sum) = skip_sum {
             x.iter_mut().zip(sum).for_each(|(x, e)| *x += *e);
         }
         for block in &self.time {
+            checkpoint(control)?;
             block.forward(pool, x, Sequences::time(frames, bands))?;
         }
         for block in &self.freq {
+            checkpoint(control)?;
             block.forward(pool, x, Sequences::band(frames, bands))?;
         }
         if arch.skip_connection {
@@ -223,6 +246,10 @@ impl Layer {
         }
         Ok(())
     }
+}
+
+fn checkpoint(control: &dyn JobControl) -> Result<(), KernelError> {
+    if control.checkpoint().is_break() { Err(KernelError::Cancelled) } else { Ok(()) }
 }
 
 /// Reads tensors by name as flat vectors.

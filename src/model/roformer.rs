@@ -8,6 +8,7 @@ use super::band_split::{BandFeatures, BandSplit};
 use super::mask_estimator::MaskEstimators;
 use super::norm::RmsNorm;
 use super::transformer::{Axis, Transformer};
+use crate::kernels::JobControl;
 
 /// BS-RoFormer or Mel-Band RoFormer, as described by its [`Architecture`].
 pub struct Roformer {
@@ -96,6 +97,14 @@ impl Roformer {
     /// # Errors
     /// A candle error, such as a device out of memory.
     pub fn forward(&self, spec: &Tensor) -> Result<Tensor> {
+        self.forward_controlled(spec, &())
+    }
+
+    /// As [`Self::forward`]; asks `control` between transformers.
+    ///
+    /// # Errors
+    /// A candle error, also when `control` cancels the pass.
+    pub fn forward_controlled(&self, spec: &Tensor, control: &dyn JobControl) -> Result<Tensor> {
         let (batch, frames, _) = spec.dims3()?;
         let mut x = self.band_split.forward(spec, &self.features)?;
         let bands = x.dim(2)?;
@@ -112,7 +121,7 @@ impl Roformer {
         let mut first = FirstValues::default();
         let mut earlier: Option<Tensor> = None;
         for layer in &self.layers {
-            x = layer.forward(x, &mut first, &mut earlier, self.architecture.skip_connection)?;
+            x = layer.forward(x, &mut first, &mut earlier, self.architecture.skip_connection, control)?;
         }
         if streams > 1 {
             let dim = x.dim(3)?;
@@ -133,9 +142,13 @@ impl Layer {
         first: &mut FirstValues,
         earlier: &mut Option<Tensor>,
         skip_connection: bool,
+        control: &dyn JobControl,
     ) -> Result<Tensor> {
         let (leading, frames, bands, dim) = x.dims4()?;
         let run = |transformer: &Transformer, x: Tensor, first: &mut Option<Tensor>| -> Result<Tensor> {
+            if control.checkpoint().is_break() {
+                candle_core::bail!("the computation was cancelled");
+            }
             let (x, values) = transformer.forward(&x, first.as_ref())?;
             if first.is_none() {
                 *first = values;

@@ -7,6 +7,7 @@ use candle_core::{Device, Error, Result, Tensor};
 use super::StageTimes;
 use super::device_stft::DeviceStft;
 use super::mask::MaskRule;
+use crate::kernels::JobControl;
 use crate::model::architecture::Architecture;
 #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 use crate::model::cuda;
@@ -53,6 +54,7 @@ impl DevicePipeline {
         chunks: &[&[f32]],
         samples: usize,
         rule: MaskRule,
+        control: &dyn JobControl,
         stages: &mut StageTimes,
     ) -> Result<Vec<Vec<f32>>> {
         let (batch, channels, stems) = (chunks.len(), self.channels, self.stems);
@@ -85,7 +87,7 @@ impl DevicePipeline {
         ended(&mut stages.stft)?;
 
         let features = spec.reshape((batch, frames, freqs * channels * 2))?;
-        let masks = network.forward(&features)?.reshape((batch, stems, frames, freqs, channels, 2))?;
+        let masks = network.forward_controlled(&features, control)?.reshape((batch, stems, frames, freqs, channels, 2))?;
         ended(&mut stages.network)?;
 
         let spectra = self.masked(&spec, masks, rule)?;

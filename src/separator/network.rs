@@ -6,7 +6,7 @@ use candle_nn::VarBuilder;
 use super::LoadError;
 use super::device_chunk::DevicePipeline;
 use super::precision::{ResolvedPrecision, fused};
-use crate::kernels::{ENV, Pool};
+use crate::kernels::{ENV, JobControl, Pool};
 use crate::model::architecture::Architecture;
 use crate::model::device::device_name;
 use crate::model::fused::{FusedRoformer, unsupported_feature};
@@ -124,14 +124,15 @@ impl Network {
         &mut self,
         spec: &[f32],
         batch: usize,
+        control: &dyn JobControl,
     ) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
         match self {
-            Self::Fused(network, _) => Ok(network.forward(spec, batch)?),
+            Self::Fused(network, _) => Ok(network.forward_controlled(spec, batch, control)?),
             Self::Candle { network, .. } => {
                 let features = network.architecture().frame_features();
                 let frames = spec.len() / features / batch.max(1);
                 let spec = Tensor::from_slice(spec, (batch, frames, features), network.device())?;
-                Ok(network.forward(&spec)?.flatten_all()?.to_vec1()?)
+                Ok(network.forward_controlled(&spec, control)?.flatten_all()?.to_vec1()?)
             }
         }
     }
