@@ -94,7 +94,9 @@ mod imp {
     pub fn pin_library() {
         let mut module: Handle = std::ptr::null_mut();
         // SAFETY: the address lies in this module, as the flag says; the call writes one handle.
-        unsafe { GetModuleHandleExW(FROM_ADDRESS | PIN, pin_library as *const () as *const u16, &raw mut module) };
+        unsafe {
+            GetModuleHandleExW(FROM_ADDRESS | PIN, pin_library as *const () as *const u16, &raw mut module)
+        };
     }
 }
 

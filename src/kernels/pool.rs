@@ -113,7 +113,12 @@ impl Inner {
             })
             .build();
         match rayon {
-            Ok(rayon) => Ok(Self { rayon: Some(rayon), handles, threads, priority: AtomicU8::new(Priority::Normal as u8) }),
+            Ok(rayon) => Ok(Self {
+                rayon: Some(rayon),
+                handles,
+                threads,
+                priority: AtomicU8::new(Priority::Normal as u8),
+            }),
             Err(error) => Err(KernelError::Threads { threads, reason: error.to_string() }),
         }
     }

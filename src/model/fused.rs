@@ -16,8 +16,8 @@ use super::architecture::{Architecture, Position};
 use super::bands::BandLayout;
 use super::position::PositionEmbed;
 use crate::kernels::{
-    BandMlp, BandSplit, BandWeights, JobControl, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences, Target,
-    TransformerBlock, TransformerWeights,
+    BandMlp, BandSplit, BandWeights, JobControl, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences,
+    Target, TransformerBlock, TransformerWeights,
 };
 
 /// Why the network cannot be built on the kernels.

@@ -87,7 +87,9 @@ impl DevicePipeline {
         ended(&mut stages.stft)?;
 
         let features = spec.reshape((batch, frames, freqs * channels * 2))?;
-        let masks = network.forward_controlled(&features, control)?.reshape((batch, stems, frames, freqs, channels, 2))?;
+        let masks = network
+            .forward_controlled(&features, control)?
+            .reshape((batch, stems, frames, freqs, channels, 2))?;
         ended(&mut stages.network)?;
 
         let spectra = self.masked(&spec, masks, rule)?;
