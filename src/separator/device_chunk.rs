@@ -225,7 +225,8 @@ mod tests {
                 let views: Vec<&[f32]> = chunks.iter().map(Vec::as_slice).collect();
                 for rule in [MaskRule::Plain, MaskRule::Complete] {
                     let mut stages = StageTimes::default();
-                    let mut stems = || on_device.separate(&network, &views, 701, rule, &(), &mut stages).unwrap();
+                    let mut stems =
+                        || on_device.separate(&network, &views, 701, rule, &(), &mut stages).unwrap();
                     let expected = stems();
                     let (found, kernels) = cuda::tests::with_kernels(stems);
                     assert!(kernels.contains("mask_mixture"), "{kernels:?}");
