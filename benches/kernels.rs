@@ -1,7 +1,7 @@
 //! GFLOP/s of each kernel, and the share of the peak that this machine's multiply-adds reach in registers.
 //!
 //! `cargo bench --bench kernels [-- FILTER]`; threads from `NULLSUM_THREADS` (default 1), instruction set from
-//! `NULLSUM_KERNEL`, `NULLSUM_PRECISION=bf16` for that format. Criterion's elements are floating-point operations. The peak is taken beside every
+//! `NULLSUM_KERNEL`, `NULLSUM_PRECISION` for the format (`f32`, `bf16` or `int8`). Criterion's elements are floating-point operations. The peak is taken beside every
 //! sample, since clocks and neighbours change: the share is the median of the samples' ratios.
 
 use std::hint::black_box;
@@ -194,8 +194,9 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn main() -> Result<(), KernelError> {
     let threads = std::env::var("NULLSUM_THREADS").ok().and_then(|n| n.parse().ok()).unwrap_or(1);
-    let bf16 = std::env::var("NULLSUM_PRECISION").is_ok_and(|name| name == "bf16");
-    let target = Target::select(if bf16 { Format::Bf16 } else { Format::F32 })?;
+    let precision = std::env::var("NULLSUM_PRECISION").unwrap_or_default();
+    let format = Format::ALL.into_iter().find(|format| format.name() == precision).unwrap_or(Format::F32);
+    let target = Target::select(format)?;
     let mut criterion = Criterion::default()
         .sample_size(10)
         .warm_up_time(Duration::from_millis(300))

@@ -10,35 +10,42 @@
 //! Supported: softmax attention with gates and rotary embedding, feed-forward, the norms of both architectures, band split,
 //! mask estimators of any depth. Not supported, and left to candle: linear attention, value residuals, hyper-connections, PoPE.
 //!
-//! An instruction set is one implementation of the `Simd` trait and one line in `isa`.
+//! An instruction set is an implementation of the `Simd` or `Tiles` trait and a module in `compiled`. Imports go one way: `layout`,
+//! `simd` ← `ops`, `gemm`, `tiles` ← `product` ← `compiled` ← `target`, `packed` ← the blocks.
 
 mod attention;
 mod band_split;
+mod compiled;
 mod error;
 mod gemm;
 mod isa;
 mod job;
+mod layout;
 mod mask_estimator;
 mod math;
 mod ops;
 pub mod os;
+mod packed;
 pub mod pool;
+mod product;
 mod rotary;
 mod rows;
 mod scratch;
 mod simd;
+mod target;
 mod testing;
 mod tiles;
 mod transformer;
 
 pub use band_split::{BandSplit, BandWeights};
 pub use error::KernelError;
-pub use isa::{ENV, Format, Isa, Target};
+pub use isa::{Format, Isa};
 pub use job::JobControl;
 pub use mask_estimator::{BandMlp, MaskEstimator};
 pub use pool::Pool;
 pub use rotary::Rotary;
 pub use rows::{Axis, Sequences};
+pub use target::{ENV, Target};
 #[doc(hidden)]
 pub use testing::PackedLinear;
 pub use testing::RowOps;

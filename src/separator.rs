@@ -130,6 +130,9 @@ pub struct Runtime {
     pub threads: usize,
     /// ResolvedPrecision of the network's matrix products.
     pub precision: Precision,
+    /// Whether `Precision::Auto` may choose int8, where that is faster and a self-check finds it accurate enough. For live streams,
+    /// whose latency depends on speed. By default this is false.
+    pub auto_may_use_int8: bool,
     /// Runs chunks on the CPU through the GPU pipeline, candle from waveform to stems. For tests.
     pub as_on_gpu: bool,
 }
@@ -329,7 +332,7 @@ impl Separator {
         let pool = Pool::shared(runtime.threads)?;
         let on_device = !device.is_cpu() || runtime.as_on_gpu;
         let arch = &info.architecture;
-        let network = Network::new(arch, weights(&device), &pool, runtime.precision, on_device)?;
+        let network = Network::new(arch, weights(&device), &pool, &runtime, on_device)?;
         Ok(Self {
             stft: Stft::new(arch.stft),
             most_samples: usize::MAX,

@@ -53,7 +53,11 @@ fn compare(name: &str, arch: &Architecture, frames: usize, batch: usize) {
             );
         }
         let snr = snr_db(&expected, &masks);
-        let limit = if target.format == Format::F32 { 100.0 } else { 38.0 };
+        let limit = match target.format {
+            Format::F32 => 100.0,
+            Format::Bf16 => 38.0,
+            Format::Int8 => 26.0,
+        };
         assert!(snr > limit, "{name}, {target}, {frames} frames, batch {batch}: {snr:.1} dB");
     }
 }

@@ -21,10 +21,14 @@ use nullsum::kernels::{
 use reference::Random;
 use targets::targets;
 
-/// The SNR in dB that a target must reach: f32 sums of up to a few thousand terms, or operands of 8 significant bits. A wrong index
-/// leaves about 10 dB.
+/// The SNR in dB that a target must reach: f32 sums of up to a few thousand terms, operands of 8 significant bits, or of 7 bits and
+/// a sign with one scale a row. A wrong index leaves about 10 dB.
 fn snr_limit(target: Target) -> f64 {
-    if target.format == Format::F32 { 112.0 } else { 40.0 }
+    match target.format {
+        Format::F32 => 112.0,
+        Format::Bf16 => 40.0,
+        Format::Int8 => 27.0,
+    }
 }
 
 /// A transformer layer's parameters, owned.
@@ -423,18 +427,23 @@ fn linear_matches_f64_at_every_remainder() {
     }
 }
 
-/// Integers that bf16 holds and whose sums f32 holds: every format must give the same, bit for bit, at every remainder.
+/// Integers that bf16 and i8 hold and whose sums f32 holds: every format must give the same, bit for bit, at every remainder. Each row
+/// has a 127, so that the scales of i8 are 1.
 #[test]
-fn small_integers_multiply_exactly_in_every_format() {
+fn integers_multiply_exactly_in_every_format() {
     let mut r = Random::new(11);
-    let mut integers = |n: usize| (0..n).map(|_| r.below(33) as f32 - 16.0).collect::<Vec<_>>();
+    let mut integers = |rows: usize, n: usize| -> Vec<f32> {
+        let mut values: Vec<f32> = (0..rows * n).map(|_| r.below(255) as f32 - 127.0).collect();
+        values.chunks_exact_mut(n).for_each(|row| row[n / 2] = 127.0);
+        values
+    };
     for target in targets() {
         for m in [1, 2, 6, 15, 16, 17, 31, 32, 33, 47, 48, 49, 97, 130] {
             for (n, k) in
                 [(1, 1), (15, 3), (16, 32), (17, 31), (31, 33), (32, 64), (33, 255), (65, 257), (64, 600)]
             {
-                let layer = (integers(n * k), integers(n));
-                let x = integers(m * k);
+                let layer = (integers(n, k), integers(1, n));
+                let x = integers(m, k);
                 let packed = PackedLinear::new(target, linear(&layer)).unwrap();
                 let mut out = vec![f32::NAN; m * n];
                 packed.forward(&x, &mut out).unwrap();
@@ -442,6 +451,99 @@ fn small_integers_multiply_exactly_in_every_format() {
                 let want = reference::linear(&x, &layer.0, Some(&layer.1), k);
                 let same = out.iter().zip(&want).all(|(&got, &want)| f64::from(got) == want);
                 assert!(same, "{target} {m}×{n}×{k}");
+            }
+        }
+    }
+}
+
+/// Rows quantised as the kernels' documentation says: the largest magnitude to ±127, halves to even. (integers, scale of each row)
+fn quantized(rows: &[f32], k: usize) -> (Vec<f64>, Vec<f64>) {
+    let mut integers = Vec::new();
+    let mut scales = Vec::new();
+    for row in rows.chunks_exact(k) {
+        let peak = row.iter().fold(0.0f32, |peak, v| peak.max(v.abs()));
+        let scale = if peak < 1e-30 { 0.0 } else { peak / 127.0 };
+        scales.push(f64::from(scale));
+        integers.extend(
+            row.iter().map(|&v| {
+                if scale == 0.0 { 0.0 } else { (f64::from(v) / f64::from(scale)).round_ties_even() }
+            }),
+        );
+    }
+    (integers, scales)
+}
+
+#[test]
+fn int8_products_are_exact_sums_of_quantized_rows() {
+    let mut r = Random::new(12);
+    for target in targets().into_iter().filter(|target| target.format == Format::Int8) {
+        for (m, n, k) in [(1, 1, 1), (3, 17, 5), (16, 16, 64), (33, 65, 130), (50, 40, 768), (7, 3, 1600)] {
+            let mut layer = (r.normal(n * k, 1.0), r.normal(n, 1.0));
+            let mut x = r.normal(m * k, 1.0);
+            // Rows of very different sizes, one of zeros, one too small to be quantised.
+            x.chunks_exact_mut(k).enumerate().for_each(|(i, row)| {
+                let factor = [1.0, 1e-12, 1e20, 0.0, 1e-36][i % 5];
+                row.iter_mut().for_each(|v| *v *= factor);
+            });
+            layer.0.chunks_exact_mut(k).step_by(3).for_each(|row| row.iter_mut().for_each(|w| *w *= 1e-9));
+            let ((qx, sx), (qw, sw)) = (quantized(&x, k), quantized(&layer.0, k));
+            let packed = PackedLinear::new(target, linear(&layer)).unwrap();
+            let mut out = vec![f32::NAN; m * n];
+            packed.forward(&x, &mut out).unwrap();
+            for (i, row) in out.chunks_exact(n).enumerate() {
+                for (j, &got) in row.iter().enumerate() {
+                    let dot: f64 = qx[i * k..][..k].iter().zip(&qw[j * k..][..k]).map(|(a, b)| a * b).sum();
+                    let (product, bias) = (dot * sx[i] * sw[j], f64::from(layer.1[j]));
+                    let slack = 2e-7 * (product.abs() + bias.abs())
+                        // The kernels divide in f32: a value on the edge may fall to the other side.
+                        + 1.01 * sx[i] * sw[j] * 127.0 * if k > 100 { 2.0 } else { 1.0 };
+                    let error = (f64::from(got) - product - bias).abs();
+                    assert!(
+                        error <= slack,
+                        "{target} {m}×{n}×{k}: [{i}, {j}] is off by {error}, slack {slack}"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn int8_targets_give_the_same_linear_layers() {
+    let mut r = Random::new(13);
+    let (m, n, k) = (37, 45, 200);
+    let layer = (r.normal(n * k, 1.0), r.normal(n, 1.0));
+    let x = r.normal(m * k, 1.0);
+    let int8 = targets().into_iter().filter(|target| target.format == Format::Int8);
+    let outputs: Vec<_> = int8
+        .map(|target| {
+            let mut out = vec![f32::NAN; m * n];
+            PackedLinear::new(target, linear(&layer)).unwrap().forward(&x, &mut out).unwrap();
+            (target, out)
+        })
+        .collect();
+    for (target, out) in &outputs {
+        let db = snr_db(&outputs[0].1, out);
+        assert!(db > 130.0, "{target} differs from {}: {db:.1} dB", outputs[0].0);
+    }
+}
+
+#[test]
+fn values_that_are_not_finite_spoil_their_own_row_in_int8() {
+    let mut r = Random::new(14);
+    let (m, n, k) = (20, 18, 70);
+    let layer = (r.normal(n * k, 1.0), r.normal(n, 1.0));
+    for target in targets().into_iter().filter(|target| target.format == Format::Int8) {
+        for bad in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            for place in [0, 33, 69] {
+                let mut x = r.normal(m * k, 1.0);
+                x[5 * k + place] = bad;
+                let mut out = vec![0.0; m * n];
+                PackedLinear::new(target, linear(&layer)).unwrap().forward(&x, &mut out).unwrap();
+                for (i, row) in out.chunks_exact(n).enumerate() {
+                    let finite = row.iter().filter(|v| v.is_finite()).count();
+                    assert_eq!(finite, if i == 5 { 0 } else { n }, "{target}, {bad} at {place}, row {i}");
+                }
             }
         }
     }
@@ -563,9 +665,9 @@ fn unknown_and_missing_instruction_sets_are_refused() {
     let missing = if cfg!(target_arch = "x86_64") { Isa::Neon } else { Isa::Avx2 };
     assert!(RowOps::new(missing).is_err());
     assert!(Isa::available().contains(&Isa::Portable));
-    // What every processor has, in both formats; and the emulation of AMX, which has only one.
+    // Plain Rust has all formats, the emulation of AMX has no f32.
     let targets = Target::available();
-    for format in [Format::F32, Format::Bf16] {
+    for format in Format::ALL {
         assert!(targets.contains(&Target { isa: Isa::Portable, format }));
         assert_eq!(Target::best(format).format, format);
     }
@@ -574,5 +676,7 @@ fn unknown_and_missing_instruction_sets_are_refused() {
     };
     let error = error.to_string();
     assert!(error.contains("emulated f32") && !error.contains("emulated, "), "{error}");
-    assert_ne!(Target::best(Format::Bf16).isa, Isa::Emulated, "slow, for tests only");
+    for format in [Format::Bf16, Format::Int8] {
+        assert_ne!(Target::best(format).isa, Isa::Emulated, "slow, for tests only");
+    }
 }

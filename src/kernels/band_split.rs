@@ -1,11 +1,13 @@
 //! Band split: normalises each band of the spectrogram and projects it to `dim` features.
 
+use super::compiled::Kernels;
 use super::error::KernelError;
-use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Kernels, Target};
+use super::layout::{Addend, Gemm, Output};
+use super::packed::{Folded, Packed, pad_bias};
 use super::pool::Pool;
 use super::rows::{SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
+use super::target::Target;
 use super::transformer::{Linear, fold_gain, require_nonzero};
 
 /// Frames of a task.
@@ -48,8 +50,9 @@ impl BandSplit {
             KernelError::check(&format!("band {k}: weight"), dim * dim_in, band.linear.weight.len())?;
             KernelError::check(&format!("band {k}: bias"), dim, band.linear.bias.len())?;
             let columns = fold_gain(band.norm);
-            let weight = Packed::new(kernels, band.linear.weight, dim, dim_in, Some(&columns), 1.0)?;
-            packed.push(Band { from, weight, bias: pad_bias(kernels, band.linear.bias) });
+            let folded = Folded { columns: Some(&columns), ..Folded::NONE };
+            let weight = Packed::new(&kernels.linear, kernels.nr, band.linear.weight, [dim, dim_in], folded)?;
+            packed.push(Band { from, weight, bias: pad_bias(kernels.nr, band.linear.bias) });
             from += dim_in;
         }
         Ok(Self { kernels, dim, dim_in: from, bands: packed })
@@ -85,30 +88,29 @@ impl BandSplit {
             let m = TILE.min(frames - first);
             let Band { from, weight, bias } = &self.bands[k];
             let kn = self.kernels;
-            with_scratch([kn.operand_len(m, weight.k), weight.k], |[xn, spare]| {
-                let [xn, spare] = [xn, spare].map(<[f32]>::as_mut_ptr);
+            with_scratch([kn.linear.operand_words(m, weight.k), weight.k], |[xn, spare]| {
+                let xn = kn.linear.buffer(xn.as_mut_ptr(), m, weight.k);
                 // SAFETY: the features of frame first + row lie within the slice checked above; the rows of x of this band
                 // and these frames are this task's alone, `bands` rows apart.
                 kn.with_tile_registers(|| unsafe {
                     for row in 0..m {
                         let band = &features[(first + row) * self.dim_in + from..][..weight.k];
-                        kn.write_operand_row(xn, row, weight.k, spare, |to| {
-                            (kn.normalize)(band.as_ptr(), to, weight.k, std::ptr::null());
+                        xn.write_row(row, spare.as_mut_ptr(), |to| {
+                            (kn.ops.normalize)(band.as_ptr(), to, weight.k, std::ptr::null());
                         });
                     }
-                    (kn.gemm_packed)(&Gemm {
+                    (kn.linear.gemm)(&Gemm {
                         m,
                         n: self.dim,
                         k: weight.k,
-                        a: xn,
-                        lda: kn.packed_stride(weight.k),
-                        b: weight.row(0),
-                        b_panel: weight.panel_stride(),
-                        c: rows.ptr(first * bands + k),
-                        ldc: bands * self.dim,
-                        c_panel: kn.nr,
-                        bias: bias.as_ptr(),
-                        accumulate: false,
+                        a: xn.activations(),
+                        b: weight.panels(),
+                        c: Output {
+                            data: rows.ptr(first * bands + k),
+                            stride: bands * self.dim,
+                            panel: kn.nr,
+                        },
+                        addend: Addend::Bias(bias.as_ptr()),
                     });
                 });
             });

@@ -1,182 +1,60 @@
-//! C[m, n] (+)= A[m, k] · B[k, n] (+ bias) with B in panels, packed once for weights.
+//! C[m, n] = A[m, k] · B[k, n] + addend on vectors, with B in panels.
 //!
 //! Every element of C is one chain of multiply-adds in the order of k, whatever the tiling: the result does not depend on
-//! how the rows are dealt out to threads.
+//! how the rows are dealt out to threads. In i8 the chain is exact, in i32.
 
 use core::mem::MaybeUninit;
 
-use half::bf16;
-
-use super::error::KernelError;
-use super::isa::{Format, Kernels};
-use super::scratch::AlignedVec;
+use super::layout::{Addend, Element, Gemm, LINE, TILE, tiled_row};
 use super::simd::Simd;
-use super::tiles;
 
 /// Rows of A taken through all panels before the next ones, so that they stay in the second-level cache.
 const MC: usize = 96;
-/// Floats of a panel taken at a time, so that they stay in the first-level cache.
+/// Words of a panel taken at a time: 32 KB, so that they stay in the first-level cache. In i8, whose sums must be whole before they
+/// are scaled, a panel is taken whole; those of the usual 384 to 1536 inputs are 12 to 48 KB.
 const PANEL: usize = 8192;
 /// Rows taken at a time of a panel in bf16, which is widened to f32 beside itself. Even, so that no pair is cut.
 const KC_BF16: usize = 256;
-
-/// Words of a row of a tile of A.
-const LINE: usize = tiles::STEP / 2;
 /// The widest panel of any instruction set.
 const MAX_NR: usize = 32;
 
-/// A weight matrix [n, k] as panels [⌈n/nr⌉][k][nr], zero padded; in bf16 [⌈n/nr⌉][pairs][nr] with two rows of k in a word,
-/// the earlier in its lower half, zero padded to whole steps of a product of tiles.
-pub(super) struct Packed {
-    pub n: usize,
-    pub k: usize,
-    nr: usize,
-    format: Format,
-    data: AlignedVec,
-}
-
-/// Words of one column of k values.
-fn column_words(format: Format, k: usize) -> usize {
-    match format {
-        Format::F32 => k,
-        Format::Bf16 => k.next_multiple_of(tiles::STEP) / 2,
-    }
-}
-
-impl Packed {
-    /// Packs rows `weight[n, k]` (PyTorch's layout), each value multiplied by `scale` and by its column's factor.
-    pub fn new(
-        kernels: &Kernels,
-        weight: &[f32],
-        n: usize,
-        k: usize,
-        columns: Option<&[f64]>,
-        scale: f64,
-    ) -> Result<Self, KernelError> {
-        KernelError::check("packed weight", n * k, weight.len())?;
-        let (nr, format) = (kernels.nr, kernels.target.format);
-        let words = column_words(format, k) * nr;
-        let mut data = AlignedVec::zeroed(n.div_ceil(nr) * words);
-        let plain = columns.is_none() && scale == 1.0;
-        let value = |p: usize, w: f32| {
-            if plain { w } else { (f64::from(w) * scale * columns.map_or(1.0, |c| c[p])) as f32 }
-        };
-        for (panel, rows) in data.chunks_exact_mut(words.max(1)).zip(weight.chunks((nr * k).max(1))) {
-            for (j, row) in rows.chunks_exact(k).enumerate() {
-                match format {
-                    Format::F32 => {
-                        for (p, &w) in row.iter().enumerate() {
-                            panel[p * nr + j] = value(p, w);
-                        }
-                    }
-                    Format::Bf16 => {
-                        for (pair, two) in row.chunks(2).enumerate() {
-                            let half = |i: usize| {
-                                let narrow = |&w| bf16::from_f32(value(2 * pair + i, w)).to_bits();
-                                u32::from(two.get(i).map_or(0, narrow))
-                            };
-                            panel[pair * nr + j] = f32::from_bits(half(1) << 16 | half(0));
-                        }
-                    }
-                }
-            }
-        }
-        Ok(Self { n, k, nr, format, data })
-    }
-
-    /// Matrices of the same k one behind the other, each from a panel of its own on.
-    pub fn stack(parts: &[Self]) -> Self {
-        let mut data = AlignedVec::zeroed(parts.iter().map(|part| part.data.len()).sum());
-        let mut from = 0;
-        for part in parts {
-            data[from..from + part.data.len()].copy_from_slice(&part.data);
-            from += part.data.len();
-        }
-        let (k, nr, format) =
-            parts.first().map_or((0, 1, Format::F32), |part| (part.k, part.nr, part.format));
-        Self { n: parts.iter().map(Self::padded).sum(), k, nr, format, data }
-    }
-
-    /// Columns with the padding.
-    pub fn padded(&self) -> usize {
-        self.n.div_ceil(self.nr) * self.nr
-    }
-
-    /// Where output `column`, the first of a panel, begins.
-    pub fn column(&self, column: usize) -> *const f32 {
-        debug_assert!(column.is_multiple_of(self.nr));
-        self.data.as_ptr().wrapping_add(column / self.nr * self.panel_stride())
-    }
-
-    /// Where row `k` of the first panel begins; in bf16 `k` is even.
-    pub fn row(&self, k: usize) -> *const f32 {
-        let words = if self.format == Format::F32 { k } else { k / 2 };
-        self.data.as_ptr().wrapping_add(words * self.nr)
-    }
-
-    /// From one panel to the next.
-    pub fn panel_stride(&self) -> usize {
-        column_words(self.format, self.k) * self.nr
-    }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.data.len() * size_of::<f32>()
-    }
-}
-
-/// A bias padded as its weight's panels are.
-pub(super) fn pad_bias(kernels: &Kernels, bias: &[f32]) -> AlignedVec {
-    let mut padded = AlignedVec::zeroed(bias.len().div_ceil(kernels.nr) * kernels.nr);
-    padded[..bias.len()].copy_from_slice(bias);
-    padded
-}
-
-/// One multiplication. Strides are in floats.
-#[derive(Clone, Copy)]
-pub(super) struct Gemm {
-    pub m: usize,
-    pub n: usize,
-    pub k: usize,
-    pub a: *const f32,
-    pub lda: usize,
-    pub b: *const f32,
-    /// From one panel of B to the next.
-    pub b_panel: usize,
-    pub c: *mut f32,
-    pub ldc: usize,
-    /// From one panel of C to the next: `nr` in a plain matrix.
-    pub c_panel: usize,
-    /// Padded to whole panels, or null.
-    pub bias: *const f32,
-    /// Adds to C; the bias is then ignored.
-    pub accumulate: bool,
-}
-
-/// Initial value of a tile of C.
-#[derive(Clone, Copy)]
-enum Start {
-    Zero,
-    Bias(*const f32),
-    Output,
-}
-
 /// Products of f32 and f32.
 pub(super) const F32: u8 = 0;
-/// Products of f32 with a bf16 B that is widened to f32.
+/// Products of f32 with a B in bf16, which is widened.
 pub(super) const WIDENED: u8 = 1;
-/// Products of bf16 and bf16, two at a time: a word of A or B is a pair. A lies in [`tiles`].
-pub(super) const BF16_DOT: u8 = 2;
+/// Products of bf16 and bf16 with f32 sums; A is tiled.
+pub(super) const BF16: u8 = 2;
+/// Products of i8 and i8 with i32 sums; A is tiled.
+pub(super) const INT8: u8 = 3;
+
+/// Number type of the operand whose words a step of k takes.
+const fn element(kind: u8) -> Element {
+    match kind {
+        BF16 => Element::Bf16,
+        INT8 => Element::Int8,
+        _ => Element::F32,
+    }
+}
+
+const fn is_tiled(kind: u8) -> bool {
+    kind == BF16 || kind == INT8
+}
+
+/// Rows of C whose sums are kept in registers at a time. Sums of i8 need fewer to hide their latency, and rows of a tiled A need a
+/// pointer each.
+const fn rows_at_a_time<S: Simd>(kind: u8) -> usize {
+    if is_tiled(kind) && S::MR > 8 { 8 } else { S::MR }
+}
 
 /// A part of a panel in f32.
 #[repr(align(64))]
 struct Wide([MaybeUninit<f32>; KC_BF16 * MAX_NR]);
 
-/// Runs a multiplication. `KIND`: [`F32`], [`WIDENED`] or [`BF16_DOT`].
+/// Runs a multiplication. `KIND`: [`F32`], [`WIDENED`], [`BF16`] or [`INT8`].
 ///
 /// # Safety
-/// `S`'s instruction set must be available; A, B, C and the bias must be valid for the shape and strides given, C writable
-/// and not overlapping the others.
+/// `S`'s instruction set must be available; the operands must be valid for the shape and laid out as `KIND` wants, C writable and
+/// not overlapping the others.
 #[inline(always)]
 pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
     let nr = NV * S::LANES;
@@ -185,14 +63,13 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
     }
     let mut wide = Wide([const { MaybeUninit::uninit() }; KC_BF16 * MAX_NR]);
     let wide: *mut f32 = wide.0.as_mut_ptr().cast();
-    let k = if KIND == BF16_DOT { g.k.div_ceil(2) } else { g.k };
+    // In words.
+    let k = g.k.div_ceil(element(KIND).per_word());
     let kc = match KIND {
         WIDENED => KC_BF16,
-        _ => k.div_ceil(k.div_ceil(PANEL / nr).max(1)).next_multiple_of(if KIND == BF16_DOT {
-            LINE
-        } else {
-            1
-        }),
+        INT8 => k.max(1),
+        BF16 => k.div_ceil(k.div_ceil(PANEL / nr).max(1)).next_multiple_of(LINE),
+        _ => k.div_ceil(k.div_ceil(PANEL / nr).max(1)),
     };
     let mut i0 = 0;
     while i0 < g.m {
@@ -201,42 +78,50 @@ pub(super) unsafe fn gemm<S: Simd, const NV: usize, const KIND: u8>(g: &Gemm) {
         loop {
             let depth = (k - k0).min(kc);
             for panel in 0..g.n.div_ceil(nr) {
-                let columns = (g.n - panel * nr).min(nr);
                 // SAFETY: panel and row offsets lie within the matrices the caller vouches for.
                 unsafe {
-                    let start = if k0 > 0 || g.accumulate {
-                        Start::Output
-                    } else if g.bias.is_null() {
-                        Start::Zero
-                    } else {
-                        Start::Bias(g.bias.add(panel * nr))
-                    };
                     let words = if KIND == WIDENED { k0 / 2 } else { k0 };
-                    let mut b = g.b.add(panel * g.b_panel + words * nr);
+                    let mut b = g.b.data.add(panel * g.b.stride + words * nr);
                     // The panel after this one, fetched bit by bit while this one is in use; past the last panel it is
                     // often the next matrix.
-                    let next = b.wrapping_add(g.b_panel);
+                    let next = b.wrapping_add(g.b.stride);
                     let lines = if KIND == WIDENED { depth.div_ceil(2) } else { depth } * nr / 16;
                     if KIND == WIDENED {
                         widen::<S, NV>(b, depth.div_ceil(2), wide);
                         b = wide;
                     }
+                    let mut tile = Tile {
+                        k: depth,
+                        a: [core::ptr::null(); MAX_MR],
+                        b,
+                        c: core::ptr::null_mut(),
+                        ldc: g.c.stride,
+                        addend: if k0 > 0 { Addend::Output } else { g.addend_of(panel, nr) },
+                        columns: (g.n - panel * nr).min(nr),
+                        row_scales: core::ptr::null(),
+                        column_scales: g.b.scales.wrapping_add(panel * nr),
+                        initial: match g.b.initial.is_null() {
+                            true => g.b.initial,
+                            false => g.b.initial.add(panel * nr),
+                        },
+                    };
                     let mut i = 0;
                     while i < rows {
-                        let step = match KIND {
-                            // Within a tile of A.
-                            BF16_DOT => (rows - i).min(if S::MR < 8 { 4 } else { 8 }),
-                            _ => rows_of_tile(rows - i, S::MR),
-                        };
+                        let step = rows_of_tile(rows - i, rows_at_a_time::<S>(KIND));
                         for line in lines * i / rows..lines * (i + step) / rows {
                             S::prefetch(next.wrapping_add(line * 16));
                         }
-                        let a = match KIND {
-                            BF16_DOT => g.a.add(tiles::row(i0 + i, g.k) + k0 / LINE * tiles::TILE / 2),
-                            _ => g.a.add((i0 + i) * g.lda + k0),
-                        };
-                        let c = g.c.add((i0 + i) * g.ldc + panel * g.c_panel);
-                        tile_with_rows::<S, NV, KIND>(step, depth, a, g.lda, b, c, g.ldc, start, columns);
+                        let row = i0 + i;
+                        for (r, a) in tile.a[..step].iter_mut().enumerate() {
+                            *a = if is_tiled(KIND) {
+                                g.a.data.add(tiled_row(row + r, g.a.stride) + k0 / LINE * TILE)
+                            } else {
+                                g.a.data.add((row + r) * g.a.stride + k0)
+                            };
+                        }
+                        tile.c = g.c.data.add(row * g.c.stride + panel * g.c.panel);
+                        tile.row_scales = g.a.scales.wrapping_add(row);
+                        tile.run_rows::<S, NV, KIND>(step);
                         i += step;
                     }
                 }
@@ -275,109 +160,160 @@ fn rows_of_tile(left: usize, mr: usize) -> usize {
     if left > mr && left < mr + mr / 2 + 1 { left.div_ceil(2) } else { left.min(mr) }
 }
 
-/// # Safety
-/// As [`gemm`]'s.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "registers, not an interface")]
-unsafe fn tile_with_rows<S: Simd, const NV: usize, const KIND: u8>(
-    rows: usize,
+/// The most rows of any instruction set.
+const MAX_MR: usize = 12;
+
+/// A few rows by one panel of C.
+struct Tile {
+    /// Words of k.
     k: usize,
-    a: *const f32,
-    lda: usize,
+    a: [*const f32; MAX_MR],
     b: *const f32,
     c: *mut f32,
     ldc: usize,
-    start: Start,
+    addend: Addend,
     columns: usize,
-) {
-    macro_rules! dispatch_rows {
-        ($($n:literal)*) => {
-            match rows {
-                $($n if $n <= S::MR => tile::<S, $n, NV, KIND>(k, a, lda, b, c, ldc, start, columns),)*
-                _ => {}
-            }
-        };
-    }
-    // SAFETY: the caller's.
-    unsafe { dispatch_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+    /// i8: scales of the rows and columns, and the initial sums.
+    row_scales: *const f32,
+    column_scales: *const f32,
+    initial: *const f32,
 }
 
-/// `MR` rows by one panel.
-///
-/// # Safety
-/// As [`gemm`]'s.
-#[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "registers, not an interface")]
-unsafe fn tile<S: Simd, const MR: usize, const NV: usize, const KIND: u8>(
-    k: usize,
-    a: *const f32,
-    lda: usize,
-    b: *const f32,
-    c: *mut f32,
-    ldc: usize,
-    start: Start,
-    columns: usize,
-) {
-    let whole = columns == NV * S::LANES;
-    // SAFETY: rows i < MR and vectors j < NV stay in the tile; a partial tile goes through `edge`, which is a full one.
-    unsafe {
-        let mut edge = MaybeUninit::<[[f32; MAX_NR]; MR]>::uninit();
-        let edge: *mut f32 = edge.as_mut_ptr().cast();
-        let mut acc = [[S::splat(0.0); NV]; MR];
-        match start {
-            Start::Zero => {}
-            Start::Bias(bias) => {
-                for row in &mut acc {
-                    for (j, v) in row.iter_mut().enumerate() {
-                        *v = S::load(bias.add(j * S::LANES));
+impl Tile {
+    /// # Safety
+    /// As [`gemm`]'s.
+    #[inline(always)]
+    unsafe fn run_rows<S: Simd, const NV: usize, const KIND: u8>(&self, rows: usize) {
+        macro_rules! dispatch_rows {
+            ($($n:literal)*) => {
+                match rows {
+                    $($n if $n <= rows_at_a_time::<S>(KIND) => self.run::<S, $n, NV, KIND>(),)*
+                    _ => {}
+                }
+            };
+        }
+        // SAFETY: as the caller's.
+        unsafe { dispatch_rows!(1 2 3 4 5 6 7 8 9 10 11 12) }
+    }
+
+    /// # Safety
+    /// As [`gemm`]'s.
+    #[inline(always)]
+    unsafe fn run<S: Simd, const MR: usize, const NV: usize, const KIND: u8>(&self) {
+        // SAFETY: rows i < MR and vectors j < NV stay in the tile.
+        unsafe {
+            let mut acc =
+                if KIND == INT8 { self.initial_sums::<S, MR, NV>() } else { self.load_addend::<S, MR, NV>() };
+            let mut line = self.b;
+            let mut p = 0;
+            let mut at = 0;
+            while p < self.k {
+                // A tiled row is lines of words that lie a tile apart; others are one piece.
+                let end = if is_tiled(KIND) { self.k.min(p + LINE) } else { self.k };
+                let first = at;
+                while p < end {
+                    let mut bv = [S::splat(0.0); NV];
+                    for (j, v) in bv.iter_mut().enumerate() {
+                        *v = S::load(line.add(j * S::LANES));
+                    }
+                    for i in 0..MR {
+                        let av = S::splat(*self.a[i].add(at));
+                        for j in 0..NV {
+                            acc[i][j] = match KIND {
+                                BF16 => S::dot_bf16(av, bv[j], acc[i][j]),
+                                INT8 => S::dot_i8(av, bv[j], acc[i][j]),
+                                _ => S::fma(av, bv[j], acc[i][j]),
+                            };
+                        }
+                    }
+                    line = line.add(NV * S::LANES);
+                    p += 1;
+                    at += 1;
+                }
+                at = first + TILE;
+            }
+            if KIND == INT8 {
+                let addend = self.load_addend::<S, MR, NV>();
+                for i in 0..MR {
+                    let row = S::splat(*self.row_scales.add(i));
+                    for j in 0..NV {
+                        let scale = S::mul(row, S::load(self.column_scales.add(j * S::LANES)));
+                        acc[i][j] = S::fma(S::i32_to_f32(acc[i][j]), scale, addend[i][j]);
                     }
                 }
             }
-            Start::Output => {
-                for (i, row) in acc.iter_mut().enumerate() {
-                    let mut from = c.add(i * ldc).cast_const();
-                    if !whole {
-                        let row = edge.add(i * MAX_NR);
-                        row.write_bytes(0, MAX_NR);
-                        core::ptr::copy_nonoverlapping(from, row, columns);
-                        from = row;
+            self.store::<S, MR, NV>(&acc);
+        }
+    }
+
+    /// The sums of i8 before the first product.
+    ///
+    /// # Safety
+    /// As [`gemm`]'s.
+    #[inline(always)]
+    unsafe fn initial_sums<S: Simd, const MR: usize, const NV: usize>(&self) -> [[S::V; NV]; MR] {
+        // SAFETY: initial sums are padded to whole panels.
+        unsafe {
+            let mut sums = [S::splat(0.0); NV];
+            if !self.initial.is_null() {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = S::load(self.initial.add(j * S::LANES));
+                }
+            }
+            [sums; MR]
+        }
+    }
+
+    /// # Safety
+    /// As [`gemm`]'s.
+    #[inline(always)]
+    unsafe fn load_addend<S: Simd, const MR: usize, const NV: usize>(&self) -> [[S::V; NV]; MR] {
+        // SAFETY: a row of a partial tile goes through `edge`, which holds a whole one; a bias is padded to whole panels.
+        unsafe {
+            let mut acc = [[S::splat(0.0); NV]; MR];
+            match self.addend {
+                Addend::Zero => {}
+                Addend::Bias(bias) => {
+                    for row in &mut acc {
+                        for (j, v) in row.iter_mut().enumerate() {
+                            *v = S::load(bias.add(j * S::LANES));
+                        }
                     }
-                    for (j, v) in row.iter_mut().enumerate() {
-                        *v = S::load(from.add(j * S::LANES));
+                }
+                Addend::Output => {
+                    for (i, row) in acc.iter_mut().enumerate() {
+                        let mut edge = [0.0; MAX_NR];
+                        let mut from = self.c.add(i * self.ldc).cast_const();
+                        if self.columns != NV * S::LANES {
+                            core::ptr::copy_nonoverlapping(from, edge.as_mut_ptr(), self.columns);
+                            from = edge.as_ptr();
+                        }
+                        for (j, v) in row.iter_mut().enumerate() {
+                            *v = S::load(from.add(j * S::LANES));
+                        }
                     }
                 }
             }
+            acc
         }
-        let mut rows = [a; MR];
-        for (i, row) in rows.iter_mut().enumerate() {
-            *row = a.add(i * if KIND == BF16_DOT { LINE } else { lda });
-        }
-        let mut line = b;
-        for p in 0..k {
-            let mut bv = [S::splat(0.0); NV];
-            for (j, v) in bv.iter_mut().enumerate() {
-                *v = S::load(line.add(j * S::LANES));
-            }
-            for i in 0..MR {
-                let at = if KIND == BF16_DOT { p / LINE * tiles::TILE / 2 + p % LINE } else { p };
-                let av = S::splat(*rows[i].add(at));
-                for j in 0..NV {
-                    acc[i][j] = if KIND == BF16_DOT {
-                        S::dot_bf16(av, bv[j], acc[i][j])
-                    } else {
-                        S::fma(av, bv[j], acc[i][j])
-                    };
+    }
+
+    /// # Safety
+    /// As [`gemm`]'s.
+    #[inline(always)]
+    unsafe fn store<S: Simd, const MR: usize, const NV: usize>(&self, acc: &[[S::V; NV]; MR]) {
+        let whole = self.columns == NV * S::LANES;
+        // SAFETY: a row of a partial tile goes through `edge`, which holds a whole one.
+        unsafe {
+            for (i, row) in acc.iter().enumerate() {
+                let mut edge = MaybeUninit::<[f32; MAX_NR]>::uninit();
+                let to = if whole { self.c.add(i * self.ldc) } else { edge.as_mut_ptr().cast() };
+                for (j, &v) in row.iter().enumerate() {
+                    S::store(to.add(j * S::LANES), v);
                 }
-            }
-            line = line.add(NV * S::LANES);
-        }
-        for (i, row) in acc.iter().enumerate() {
-            let to = if whole { c.add(i * ldc) } else { edge.add(i * MAX_NR) };
-            for (j, &v) in row.iter().enumerate() {
-                S::store(to.add(j * S::LANES), v);
-            }
-            if !whole {
-                core::ptr::copy_nonoverlapping(edge.add(i * MAX_NR), c.add(i * ldc), columns);
+                if !whole {
+                    core::ptr::copy_nonoverlapping(to, self.c.add(i * self.ldc), self.columns);
+                }
             }
         }
     }

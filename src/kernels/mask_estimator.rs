@@ -1,11 +1,15 @@
 //! Mask estimators: a small MLP and a GLU for each stem and band, as GEMMs over many frames.
 
+use std::ops::Range;
+
+use super::compiled::Kernels;
 use super::error::KernelError;
-use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Kernels, Target};
+use super::layout::{Activations, Addend, Gemm, Output};
+use super::packed::{Folded, Packed, pad_bias};
 use super::pool::Pool;
 use super::rows::{SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
+use super::target::Target;
 use super::transformer::{Linear, PREFETCH_ROWS, fold_gain, require_nonzero};
 
 /// Frames per step through the layers.
@@ -17,6 +21,7 @@ const COLUMNS: usize = 128;
 
 /// The MLP of one band of one stem, packed; `mask_estimators.{n}.to_freqs.{k}.0`.
 pub struct BandMlp {
+    target: Target,
     kernels: &'static Kernels,
     /// All but the last, each followed by tanh.
     hidden: Vec<(Packed, AlignedVec)>,
@@ -34,7 +39,8 @@ impl BandMlp {
         layers: &[Linear<'_>],
         norm: Option<&[f32]>,
     ) -> Result<Self, KernelError> {
-        let kernels = target.into().kernels()?;
+        let target = target.into();
+        let kernels = target.kernels()?;
         let folded = norm.map(fold_gain);
         require_nonzero("the number of Linears of a mask estimator", layers.len())?;
         let mut packed = Vec::with_capacity(layers.len());
@@ -60,15 +66,16 @@ impl BandMlp {
             let parts = if last { 2 } else { 1 };
             for rows in (0..parts).map(|part| part * n / parts..(part + 1) * n / parts) {
                 let weight = &layer.weight[rows.start * width..rows.end * width];
-                let weight = Packed::new(kernels, weight, rows.len(), width, columns, 1.0)?;
-                packed.push((weight, pad_bias(kernels, &layer.bias[rows])));
+                let folded = Folded { columns, ..Folded::NONE };
+                let weight = Packed::new(&kernels.linear, kernels.nr, weight, [rows.len(), width], folded)?;
+                packed.push((weight, pad_bias(kernels.nr, &layer.bias[rows])));
             }
             width = n;
         }
         let (Some(gate), Some(value)) = (packed.pop(), packed.pop()) else {
             return Err(KernelError::Size { what: "mask estimator".to_owned(), expected: 2, found: 0 });
         };
-        Ok(Self { kernels, hidden: packed, value, gate, dim })
+        Ok(Self { target, kernels, hidden: packed, value, gate, dim })
     }
 
     /// Mask values of a frame: frequencies · channels · 2.
@@ -82,10 +89,73 @@ impl BandMlp {
         hidden + self.value.0.bytes() + self.gate.0.bytes()
     }
 
+    /// The GLU of the last Linear of `m` frames, whose inputs are `a`, to the row of masks that `mask` gives for each frame.
+    ///
+    /// # Safety
+    /// `a` must have m rows, `value` and `gate` room for m rows of [`glu_columns`], and masks for [`Self::dim_out`] values.
+    unsafe fn write_masks(
+        &self,
+        a: Activations,
+        m: usize,
+        [value, gate]: [*mut f32; 2],
+        mask: impl Fn(usize) -> *mut f32,
+    ) {
+        let (kn, columns) = (self.kernels, glu_columns(self.kernels));
+        let mut from = 0;
+        while from < self.dim_out() {
+            let width = columns.min(self.dim_out() - from);
+            // SAFETY: columns of these weights, and rows of the sizes that the caller vouches for.
+            unsafe {
+                project(kn, &self.value, a, m, from..from + width, value, columns);
+                project(kn, &self.gate, a, m, from..from + width, gate, columns);
+                for row in 0..m {
+                    (kn.ops.glu)(
+                        value.add(row * columns),
+                        gate.add(row * columns),
+                        mask(row).add(from),
+                        width,
+                    );
+                }
+            }
+            from += width;
+        }
+    }
+
     fn flops(&self) -> f64 {
         let hidden = self.hidden.iter().map(|(weight, _)| weight.n * weight.k).sum::<usize>();
         2.0 * (hidden + 2 * self.value.0.n * self.value.0.k) as f64
     }
+}
+
+/// Columns of a step of the GLU, whole panels.
+fn glu_columns(kernels: &Kernels) -> usize {
+    COLUMNS.next_multiple_of(kernels.nr)
+}
+
+/// out [m, `stride`] ← a · weightᵀ + bias of some outputs, the first of them the first of a panel.
+///
+/// # Safety
+/// `a` must have m rows, `out` room for whole panels of columns.
+unsafe fn project(
+    kernels: &Kernels,
+    (weight, bias): &(Packed, AlignedVec),
+    a: Activations,
+    m: usize,
+    columns: Range<usize>,
+    out: *mut f32,
+    stride: usize,
+) {
+    let product = Gemm {
+        m,
+        n: columns.len().next_multiple_of(kernels.nr),
+        k: weight.k,
+        a,
+        b: weight.panels_from(columns.start),
+        c: Output { data: out, stride, panel: kernels.nr },
+        addend: Addend::Bias(bias[columns.start..].as_ptr()),
+    };
+    // SAFETY: the bias is padded as the weight is; the rest is the caller's.
+    unsafe { (kernels.linear.gemm)(&product) }
 }
 
 /// The mask estimators of all stems.
@@ -118,8 +188,8 @@ impl MaskEstimator {
                 let name = format!("stem {n}, band {k}");
                 KernelError::check(&format!("{name}: input of the mask estimator"), dim, band.dim)?;
                 KernelError::check(&format!("{name}: mask"), model[k].dim_out(), band.dim_out())?;
-                if band.kernels.target != kernels.target {
-                    let (isa, available) = (band.kernels.target.to_string(), kernels.target.to_string());
+                if band.target != first.target {
+                    let (isa, available) = (band.target.to_string(), first.target.to_string());
                     return Err(KernelError::Unavailable { isa, available });
                 }
             }
@@ -196,78 +266,46 @@ impl MaskEstimator {
         m: usize,
         frames: usize,
     ) {
-        let (kn, nr, dim, bands) = (self.kernels, self.kernels.nr, self.dim, self.from.len());
+        let (kn, dim, bands) = (self.kernels, self.dim, self.from.len());
         let mlp = &self.stems[n][k];
-        let columns = COLUMNS.next_multiple_of(nr);
-        let lda = kn.packed_stride(dim);
         let sizes = [
-            kn.operand_len(m, dim),
+            kn.linear.operand_words(m, dim),
             dim,
             m * self.widest,
             m * self.widest,
-            kn.converted_len(m, self.widest),
-            m * columns,
-            m * columns,
+            kn.linear.converted_words(m, self.widest),
+            m * glu_columns(kn),
+            m * glu_columns(kn),
         ];
         with_scratch(sizes, |[xn, spare, ping, pong, converted, value, gate]| {
-            let [xn, spare, mut ping, mut pong] = [xn, spare, ping, pong].map(<[f32]>::as_mut_ptr);
+            let xn = kn.linear.buffer(xn.as_mut_ptr(), m, dim);
+            let [spare, mut ping, mut pong] = [spare, ping, pong].map(<[f32]>::as_mut_ptr);
             let [converted, value, gate] = [converted, value, gate].map(<[f32]>::as_mut_ptr);
             // SAFETY: pointers are scratch slices of the sizes above, rows of x or of this task's masks.
             unsafe {
                 for row in 0..m {
                     let source = |row: usize| &x[((first + row) * bands + k) * dim..][..dim];
-                    (kn.prefetch)(source((row + PREFETCH_ROWS).min(m - 1)).as_ptr(), dim);
+                    (kn.ops.prefetch)(source((row + PREFETCH_ROWS).min(m - 1)).as_ptr(), dim);
                     let source = source(row).as_ptr();
-                    kn.write_operand_row(xn, row, dim, spare, |to| {
+                    xn.write_row(row, spare, |to| {
                         if self.normalize {
-                            (kn.normalize)(source, to, dim, std::ptr::null());
+                            (kn.ops.normalize)(source, to, dim, std::ptr::null());
                         } else {
                             std::ptr::copy_nonoverlapping(source, to, dim);
                         }
                     });
                 }
-                let (mut a, mut lda) = (xn.cast_const(), lda);
-                let layer = |(weight, bias): &(Packed, AlignedVec),
-                             a: *const f32,
-                             lda,
-                             from: usize,
-                             n: usize,
-                             c,
-                             ldc| {
-                    (kn.gemm_packed)(&Gemm {
-                        m,
-                        n: n.next_multiple_of(nr),
-                        k: weight.k,
-                        a,
-                        lda,
-                        b: weight.column(from),
-                        b_panel: weight.panel_stride(),
-                        c,
-                        ldc,
-                        c_panel: nr,
-                        bias: bias.as_ptr().add(from),
-                        accumulate: false,
-                    });
-                };
+                let mut a = xn.activations();
                 for hidden in &mlp.hidden {
-                    let width = hidden.0.padded();
-                    layer(hidden, a, lda, 0, width, ping, width);
-                    (kn.tanh)(ping, m * width);
-                    (a, lda) = kn.to_operand(ping, m, hidden.0.n, width, converted);
+                    let (weight, width) = (&hidden.0, hidden.0.padded());
+                    project(kn, hidden, a, m, 0..width, ping, width);
+                    (kn.ops.tanh)(ping, m * width);
+                    a = kn.linear.convert(ping, [m, weight.n], width, converted);
                     std::mem::swap(&mut ping, &mut pong);
                 }
-                let out = mlp.dim_out();
-                let mut from = 0;
-                while from < out {
-                    let width = columns.min(out - from);
-                    layer(&mlp.value, a, lda, from, width, value, columns);
-                    layer(&mlp.gate, a, lda, from, width, gate, columns);
-                    for row in 0..m {
-                        let mask = masks.ptr(n * frames + first + row).add(self.from[k] + from);
-                        (kn.glu)(value.add(row * columns), gate.add(row * columns), mask, width);
-                    }
-                    from += width;
-                }
+                mlp.write_masks(a, m, [value, gate], |row| {
+                    masks.ptr(n * frames + first + row).add(self.from[k])
+                });
             }
         });
     }

@@ -3,9 +3,18 @@
 //! # Safety
 //! Each function needs the instruction set of `S` and pointers valid for the lengths it names.
 
+use super::layout::{Element, TILE, tiled_row};
 use super::math;
 use super::simd::{MAX_LANES, Pair, Simd};
-use super::tiles::{self, STEP, TILE};
+
+/// Values in a line of bf16, and from a line to the next of the same row.
+const LINE_BF16: usize = Element::Bf16.per_line();
+const NEXT_LINE_BF16: usize = TILE * Element::Bf16.per_word();
+/// The same of i8, which are bytes.
+const LINE_I8: usize = Element::Int8.per_line();
+const NEXT_LINE_I8: usize = TILE * Element::Int8.per_word();
+/// Rows whose largest magnitude is less count as 0 in i8: the reciprocal of their scale could overflow.
+pub(super) const SMALLEST_PEAK: f32 = 1e-30;
 
 /// Four vectors at a time, which hides the latency of a polynomial.
 type Interleaved<S> = Pair<Pair<S>>;
@@ -264,7 +273,7 @@ pub(super) unsafe fn rotate<S: Simd>(x: *mut f32, table: *const f32, n: usize) {
 pub(super) struct SoftmaxTile {
     /// Scores [rows, n] with row stride `ld`; replaced by p = 2^(score − running maximum) unless written to `operand`.
     pub scores: *mut f32,
-    /// For products of bf16: receives p as an operand of tiles.
+    /// Products of bf16: receives p as a tiled operand.
     pub operand: *mut f32,
     pub rows: usize,
     pub n: usize,
@@ -296,10 +305,10 @@ unsafe fn exp2_for<S: Simd, const BF16: bool>(x: S::V) -> S::V {
 /// See the module.
 #[inline(always)]
 unsafe fn store_value<S: Simd, const BF16: bool>(row: *mut f32, lines: *mut u16, i: usize, v: S::V) {
-    // SAFETY: the caller's; LANES divides STEP.
+    // SAFETY: the caller's; LANES divides LINE_BF16.
     unsafe {
         if BF16 {
-            S::store_bf16(lines.add(i / STEP * TILE + i % STEP), v);
+            S::store_bf16(lines.add(i / LINE_BF16 * NEXT_LINE_BF16 + i % LINE_BF16), v);
         } else {
             S::store(row.add(i), v);
         }
@@ -336,7 +345,7 @@ pub(super) unsafe fn softmax<S: Simd, const BF16: bool>(t: &SoftmaxTile) {
                 max = if v > max { v } else { max };
             }
             let shift = S::splat(max);
-            let lines = t.operand.wrapping_add(tiles::row(row, t.n)).cast::<u16>();
+            let lines = t.operand.wrapping_add(tiled_row(row, Element::Bf16.words(t.n))).cast::<u16>();
             let mut total = S::splat(0.0);
             i = 0;
             while i + 2 * S::LANES <= t.n {
@@ -366,7 +375,7 @@ pub(super) unsafe fn softmax<S: Simd, const BF16: bool>(t: &SoftmaxTile) {
                 total = S::add(total, p);
             }
             if BF16 {
-                while i < t.n.next_multiple_of(STEP) {
+                while i < t.n.next_multiple_of(LINE_BF16) {
                     store_value::<S, BF16>(s, lines, i, S::splat(0.0));
                     i += S::LANES;
                 }
@@ -414,7 +423,7 @@ pub(super) unsafe fn transpose(
     }
 }
 
-/// [`transpose`] to words of two bf16, zero padded to whole [`STEP`]s.
+/// [`transpose`] to words of two bf16, zero padded to whole [`LINE_BF16`]s.
 ///
 /// # Safety
 /// See the module.
@@ -427,16 +436,16 @@ pub(super) unsafe fn transpose_bf16<S: Simd>(
     dst: *mut f32,
     width: usize,
 ) {
-    let mut words = [0u32; STEP / 2];
-    for k in (0..n).step_by(STEP) {
+    let mut words = [0u32; LINE_BF16 / 2];
+    for k in (0..n).step_by(LINE_BF16) {
         let line = dst.wrapping_add(k / 2 * width).cast::<u32>();
         // SAFETY: reads stay within rows · ld, writes within the padded words · width.
         unsafe {
             for j in 0..width {
                 if j < rows {
-                    line_to_bf16::<S>(src.add(j * ld + k), STEP.min(n - k), words.as_mut_ptr().cast());
+                    line_to_bf16::<S>(src.add(j * ld + k), LINE_BF16.min(n - k), words.as_mut_ptr().cast());
                 } else {
-                    words = [0; STEP / 2];
+                    words = [0; LINE_BF16 / 2];
                 }
                 for (i, &word) in words.iter().enumerate() {
                     line.add(i * width + j).write(word);
@@ -446,35 +455,41 @@ pub(super) unsafe fn transpose_bf16<S: Simd>(
     }
 }
 
-/// Converts n ≤ STEP values to a zero padded line of STEP bf16.
+/// Converts n ≤ LINE_BF16 values to a zero padded line of LINE_BF16 bf16.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
 unsafe fn line_to_bf16<S: Simd>(row: *const f32, n: usize, line: *mut u16) {
     let mut i = 0;
-    // SAFETY: i + LANES ≤ STEP, which LANES divides; the tail is n − i < LANES.
+    // SAFETY: i + LANES ≤ LINE_BF16, which LANES divides; the tail is n − i < LANES.
     unsafe {
         while i + S::LANES <= n {
             S::store_bf16(line.add(i), S::load(row.add(i)));
             i += S::LANES;
         }
-        while i < STEP {
+        while i < LINE_BF16 {
             S::store_bf16(line.add(i), load_tail::<S>(row.wrapping_add(i), n.saturating_sub(i), 0.0));
             i += S::LANES;
         }
     }
 }
 
-/// Converts a row of `n` f32 to its lines of an operand of tiles, which are [`TILE`] bf16 apart.
+/// Converts a row of `n` f32 to its lines of an operand of tiles, which are a tile apart.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
 pub(super) unsafe fn row_to_bf16<S: Simd>(row: *const f32, n: usize, lines: *mut f32) {
-    for k in (0..n).step_by(STEP) {
-        // SAFETY: a line for each STEP of n.
-        unsafe { line_to_bf16::<S>(row.add(k), STEP.min(n - k), lines.cast::<u16>().add(k / STEP * TILE)) }
+    for k in (0..n).step_by(LINE_BF16) {
+        // SAFETY: a line for each LINE_BF16 of n.
+        unsafe {
+            line_to_bf16::<S>(
+                row.add(k),
+                LINE_BF16.min(n - k),
+                lines.cast::<u16>().add(k / LINE_BF16 * NEXT_LINE_BF16),
+            )
+        }
     }
 }
 
@@ -489,7 +504,7 @@ pub(super) unsafe fn map_to_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
     lines: *mut f32,
 ) {
     let lines: *mut u16 = lines.cast();
-    // SAFETY: i + LANES ≤ n in the loops, the tail is n − i < LANES; LANES divides STEP.
+    // SAFETY: i + LANES ≤ n in the loops, the tail is n − i < LANES; LANES divides LINE_BF16.
     unsafe {
         let mut i = 0;
         while i + Interleaved::<S>::LANES <= n {
@@ -499,7 +514,7 @@ pub(super) unsafe fn map_to_operand<S: Simd, F: Map<S> + Map<Interleaved<S>>>(
             }
             i += Interleaved::<S>::LANES;
         }
-        while i < n.next_multiple_of(STEP) {
+        while i < n.next_multiple_of(LINE_BF16) {
             let v = if i + S::LANES <= n {
                 S::load(row.add(i))
             } else {
@@ -525,7 +540,7 @@ pub(super) unsafe fn interleave_rows_bf16<S: Simd>(
 ) {
     // SAFETY: reads stay within rows · width, writes within the padded pairs.
     unsafe {
-        for pair in 0..rows.next_multiple_of(STEP) / 2 {
+        for pair in 0..rows.next_multiple_of(LINE_BF16) / 2 {
             for j in (0..width).step_by(S::LANES) {
                 let (mut lower, mut upper) = (S::splat(0.0), S::splat(0.0));
                 if 2 * pair < rows {
@@ -540,26 +555,92 @@ pub(super) unsafe fn interleave_rows_bf16<S: Simd>(
     }
 }
 
-/// Runs `rounds` rounds of 12 independent chains of multiply-adds on registers. Returns their FLOPs and a value that keeps them
-/// from being optimised away.
+/// Quantises a row of `n` f32 to its lines of a tiled operand of i8, the largest magnitude to 127, and writes its scale: the value
+/// of one unit. `UNSIGNED`: stored 128 larger, as u8. The scale of a row with a value that is not finite is NaN.
+///
+/// # Safety
+/// See the module. The lines must have room for whole lines of n values.
+#[inline(always)]
+pub(super) unsafe fn quantize_row<S: Simd, const UNSIGNED: bool>(
+    row: *mut f32,
+    n: usize,
+    lines: *mut f32,
+    scale: *mut f32,
+) {
+    // SAFETY: i + LANES ≤ n in the loops, the tail is n − i < LANES; LANES divides a line.
+    unsafe {
+        let mut peak = S::splat(0.0);
+        // Sums of 0 · x: 0, or NaN where a value is not finite. `max` alone may drop a NaN.
+        let mut poison = S::splat(0.0);
+        let mut i = 0;
+        while i < n {
+            let v = load_up_to::<S>(row.add(i), n - i);
+            peak = S::max(peak, S::abs(v));
+            poison = S::fma(v, S::splat(0.0), poison);
+            i += S::LANES;
+        }
+        let peak = to_lanes::<S>(peak)[..S::LANES].iter().fold(0.0f32, |peak, &v| peak.max(v));
+        let (unit, inverse) = if peak < SMALLEST_PEAK { (0.0, 0.0) } else { (peak / 127.0, 127.0 / peak) };
+        *scale = unit + sum::<S>(poison);
+        let inverse = S::splat(inverse);
+        let bytes = lines.cast::<u8>();
+        i = 0;
+        while i < n.next_multiple_of(LINE_I8) {
+            let v = if i < n { load_up_to::<S>(row.add(i), n - i) } else { S::splat(0.0) };
+            S::store_i8::<UNSIGNED>(bytes.add(i / LINE_I8 * NEXT_LINE_I8 + i % LINE_I8), S::mul(v, inverse));
+            i += S::LANES;
+        }
+    }
+}
+
+/// [`quantize_row`] of the row's GELU.
+///
+/// # Safety
+/// As [`quantize_row`]'s.
+#[inline(always)]
+pub(super) unsafe fn gelu_quantize_row<S: Simd, const UNSIGNED: bool>(
+    row: *mut f32,
+    n: usize,
+    lines: *mut f32,
+    scale: *mut f32,
+) {
+    // SAFETY: as the caller's.
+    unsafe {
+        map::<S, GeluCoarse>(row, n);
+        quantize_row::<S, UNSIGNED>(row, n, lines, scale);
+    }
+}
+
+/// A vector of the first values at `p`, of which there are `n`; 0 beyond.
 ///
 /// # Safety
 /// See the module.
 #[inline(always)]
-pub(super) unsafe fn fma_peak<S: Simd>(rounds: usize) -> (f64, f32) {
+unsafe fn load_up_to<S: Simd>(p: *const f32, n: usize) -> S::V {
+    // SAFETY: as the caller's.
+    unsafe { if n >= S::LANES { S::load(p) } else { load_tail::<S>(p, n, 0.0) } }
+}
+
+/// Runs `rounds` rounds of 12 independent chains of multiply-adds on registers, of f32 or, `INT8`, of four i8. Returns their
+/// operations and a value that keeps them from being optimised away.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn peak<S: Simd, const INT8: bool>(rounds: usize) -> (f64, f32) {
     // SAFETY: as the caller's.
     unsafe {
         let mut acc = [S::splat(0.0); 12];
         let (a, b) = (S::splat(core::hint::black_box(0.999)), S::splat(core::hint::black_box(1e-3)));
         for _ in 0..rounds {
             for v in &mut acc {
-                *v = S::fma(*v, a, b);
+                *v = if INT8 { S::dot_i8(a, b, *v) } else { S::fma(*v, a, b) };
             }
         }
         let mut total = S::splat(0.0);
         for v in acc {
             total = S::add(total, v);
         }
-        ((rounds * 12 * S::LANES * 2) as f64, sum::<S>(total))
+        ((rounds * 12 * S::LANES * if INT8 { 8 } else { 2 }) as f64, sum::<S>(total))
     }
 }

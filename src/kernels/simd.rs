@@ -107,6 +107,50 @@ pub(super) trait Simd: Copy + 'static {
     }
     /// (x₀, x₁, x₂, x₃, …) → (x₁, x₀, x₃, x₂, …).
     unsafe fn swap_pairs(v: Self::V) -> Self::V;
+    /// Whether the left operand of [`dot_i8`](Self::dot_i8) is u8, 128 larger than the value that is meant.
+    const UNSIGNED_LEFT: bool = false;
+    /// Lanes of four i8 (the left ones possibly u8): `c`, the bits of an i32, + Σ a · b.
+    #[inline(always)]
+    unsafe fn dot_i8(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
+        const { assert!(Self::LANES <= MAX_LANES) }
+        // SAFETY: the buffers hold MAX_LANES values.
+        unsafe {
+            let mut lanes = [[0.0f32; MAX_LANES]; 3];
+            Self::store(lanes[0].as_mut_ptr(), a);
+            Self::store(lanes[1].as_mut_ptr(), b);
+            Self::store(lanes[2].as_mut_ptr(), c);
+            let [a, b, mut c] = lanes;
+            for ((c, a), b) in c.iter_mut().zip(a).zip(b) {
+                let products = a.to_bits().to_le_bytes().into_iter().zip(b.to_bits().to_le_bytes());
+                let sum: i32 = products.map(|(a, b)| i32::from(a as i8) * i32::from(b as i8)).sum();
+                *c = f32::from_bits((c.to_bits() as i32).wrapping_add(sum) as u32);
+            }
+            Self::load(c.as_ptr())
+        }
+    }
+    /// Lanes of i32 to f32.
+    #[inline(always)]
+    unsafe fn i32_to_f32(v: Self::V) -> Self::V {
+        // SAFETY: the buffer holds MAX_LANES values.
+        unsafe {
+            let mut lanes = [0.0f32; MAX_LANES];
+            Self::store(lanes.as_mut_ptr(), v);
+            lanes.iter_mut().for_each(|lane| *lane = lane.to_bits() as i32 as f32);
+            Self::load(lanes.as_ptr())
+        }
+    }
+    /// Stores `LANES` values within ±127, rounded to the nearest, halves to even, as i8 or, `UNSIGNED`, 128 larger as u8.
+    #[inline(always)]
+    unsafe fn store_i8<const UNSIGNED: bool>(p: *mut u8, v: Self::V) {
+        // SAFETY: the caller gives LANES writable bytes; the buffer holds MAX_LANES values.
+        unsafe {
+            let mut lanes = [0.0; MAX_LANES];
+            Self::store(lanes.as_mut_ptr(), Self::round(v));
+            for (i, &lane) in lanes[..Self::LANES].iter().enumerate() {
+                p.add(i).write(lane as i8 as u8 ^ if UNSIGNED { 0x80 } else { 0 });
+            }
+        }
+    }
 }
 
 /// f32 to bf16, to the nearest, halves to even; NaN stays NaN.

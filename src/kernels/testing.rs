@@ -1,10 +1,12 @@
 //! Single operations outside a fused block, for tests and benchmarks.
 
+use super::compiled::Kernels;
 use super::error::KernelError;
-use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Kernels, Target};
+use super::layout::{Addend, Gemm, Output};
 use super::ops::SoftmaxTile;
+use super::packed::{Folded, Packed, pad_bias};
 use super::scratch::AlignedVec;
+use super::target::Target;
 use super::transformer::Linear;
 
 /// The element- and row-wise operations of one instruction set.
@@ -22,31 +24,31 @@ impl RowOps {
     /// x ← gelu(x), exact (erf).
     pub fn gelu(&self, x: &mut [f32]) {
         // SAFETY: pointer and length come from one slice.
-        unsafe { (self.kernels.gelu)(x.as_mut_ptr(), x.len()) }
+        unsafe { (self.kernels.ops.gelu)(x.as_mut_ptr(), x.len()) }
     }
 
     /// x ← tanh(x).
     pub fn tanh(&self, x: &mut [f32]) {
         // SAFETY: pointer and length come from one slice.
-        unsafe { (self.kernels.tanh)(x.as_mut_ptr(), x.len()) }
+        unsafe { (self.kernels.ops.tanh)(x.as_mut_ptr(), x.len()) }
     }
 
     /// x ← sigmoid(x).
     pub fn sigmoid(&self, x: &mut [f32]) {
         // SAFETY: pointer and length come from one slice.
-        unsafe { (self.kernels.sigmoid)(x.as_mut_ptr(), x.len()) }
+        unsafe { (self.kernels.ops.sigmoid)(x.as_mut_ptr(), x.len()) }
     }
 
     /// x ← eˣ; finite up to e⁸⁸, 0 where the result would be denormal.
     pub fn exp(&self, x: &mut [f32]) {
         // SAFETY: pointer and length come from one slice.
-        unsafe { (self.kernels.exp)(x.as_mut_ptr(), x.len()) }
+        unsafe { (self.kernels.ops.exp)(x.as_mut_ptr(), x.len()) }
     }
 
     /// x ← 2ˣ; finite up to 2¹²⁷, 0 where the result would be denormal.
     pub fn exp2(&self, x: &mut [f32]) {
         // SAFETY: pointer and length come from one slice.
-        unsafe { (self.kernels.exp2)(x.as_mut_ptr(), x.len()) }
+        unsafe { (self.kernels.ops.exp2)(x.as_mut_ptr(), x.len()) }
     }
 
     /// Rows of n values ← softmax, in base 2 (scores times log₂e give the usual one).
@@ -71,8 +73,8 @@ impl RowOps {
             };
             // SAFETY: one row of n values; `out` is not touched on the first tile.
             unsafe {
-                (self.kernels.softmax)(&tile);
-                (self.kernels.scale)(row.as_mut_ptr(), n, 1.0 / sum);
+                (self.kernels.ops.softmax)(&tile);
+                (self.kernels.ops.scale)(row.as_mut_ptr(), n, 1.0 / sum);
             }
         }
     }
@@ -86,7 +88,7 @@ impl RowOps {
         let gamma: Vec<f32> = gamma.iter().map(|&g| (f64::from(g) * root) as f32).collect();
         for row in x.chunks_exact_mut(gamma.len()) {
             // SAFETY: a row has as many values as gamma; in place is allowed.
-            unsafe { (self.kernels.normalize)(row.as_ptr(), row.as_mut_ptr(), row.len(), gamma.as_ptr()) }
+            unsafe { (self.kernels.ops.normalize)(row.as_ptr(), row.as_mut_ptr(), row.len(), gamma.as_ptr()) }
         }
     }
 
@@ -114,8 +116,9 @@ impl PackedLinear {
     pub fn new(target: impl Into<Target>, linear: Linear<'_>) -> Result<Self, KernelError> {
         let kernels = target.into().kernels()?;
         let n = super::transformer::require_nonzero("bias", linear.bias.len())?;
-        let weight = Packed::new(kernels, linear.weight, n, linear.weight.len() / n, None, 1.0)?;
-        Ok(Self { kernels, weight, bias: pad_bias(kernels, linear.bias) })
+        let shape = [n, linear.weight.len() / n];
+        let weight = Packed::new(&kernels.linear, kernels.nr, linear.weight, shape, Folded::NONE)?;
+        Ok(Self { kernels, weight, bias: pad_bias(kernels.nr, linear.bias) })
     }
 
     /// out [rows, n] ← x [rows, k] · weightᵀ + bias, on the calling thread.
@@ -125,24 +128,22 @@ impl PackedLinear {
         KernelError::check("x", m * k, x.len())?;
         KernelError::check("out", m * n, out.len())?;
         let kn = self.kernels;
-        let mut converted = AlignedVec::zeroed(kn.converted_len(m, k));
-        // SAFETY: m rows of k floats, and room for them as an operand.
-        let (a, lda) = unsafe { kn.to_operand(x.as_ptr(), m, k, k, converted.as_mut_ptr()) };
+        let mut memory = AlignedVec::zeroed(kn.linear.operand_words(m, k));
+        let mut spare = vec![0.0; k];
+        let operand = kn.linear.buffer(memory.as_mut_ptr(), m, k);
         // SAFETY: sizes are checked above.
         kn.with_tile_registers(|| unsafe {
-            (kn.gemm_packed)(&Gemm {
+            for (i, row) in x.chunks_exact(k.max(1)).enumerate() {
+                operand.write_row(i, spare.as_mut_ptr(), |to| to.copy_from(row.as_ptr(), k));
+            }
+            (kn.linear.gemm)(&Gemm {
                 m,
                 n,
                 k,
-                a,
-                lda,
-                b: self.weight.row(0),
-                b_panel: self.weight.panel_stride(),
-                c: out.as_mut_ptr(),
-                ldc: n,
-                c_panel: kn.nr,
-                bias: self.bias.as_ptr(),
-                accumulate: false,
+                a: operand.activations(),
+                b: self.weight.panels(),
+                c: Output { data: out.as_mut_ptr(), stride: n, panel: kn.nr },
+                addend: Addend::Bias(self.bias.as_ptr()),
             });
         });
         Ok(())

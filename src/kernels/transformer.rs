@@ -3,13 +3,16 @@
 use std::sync::Arc;
 
 use super::attention::{self, AttentionHead};
+use super::compiled::Kernels;
 use super::error::KernelError;
-use super::gemm::{Gemm, Packed, pad_bias};
-use super::isa::{Kernels, Target};
+use super::layout::{Activations, Addend, Element, Gemm, Output, Panels, TILE_ROWS};
+use super::packed::{Folded, Packed, pad_bias};
 use super::pool::Pool;
+use super::product::OperandBuffer;
 use super::rotary::Rotary;
 use super::rows::{Axis, SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
+use super::target::Target;
 
 /// Rows per projection.
 const TILE: usize = 96;
@@ -18,14 +21,13 @@ pub(super) const PREFETCH_ROWS: usize = 3;
 /// Target rows per task; short sequences are grouped.
 const TASK_ROWS: usize = 288;
 
-/// Rows and hidden features of the feed-forward per step.
-fn feed_forward_tile(kernels: &Kernels) -> (usize, usize) {
-    if kernels.bf16_dot {
-        // These products are so fast that they wait for a layer's weights, which exceed the second-level cache.
-        (2 * TILE, 384)
-    } else {
-        (TILE, 384)
-    }
+/// Hidden features of the feed-forward per step: its weights of a step and the hidden rows stay in the second-level cache.
+const HIDDEN: usize = 384;
+
+/// Rows of the feed-forward per step.
+fn feed_forward_rows(kernels: &Kernels) -> usize {
+    // Products on narrow operands are so fast that they wait for a layer's weights, which exceed the second-level cache.
+    if kernels.linear.left == Element::F32 { TILE } else { 2 * TILE }
 }
 
 /// A linear layer's parameters: `weight` [out, in], `bias` `[out]`.
@@ -72,7 +74,8 @@ pub struct TransformerBlock {
     out: Packed,
     linear_in: Packed,
     linear_in_bias: AlignedVec,
-    linear_out: Packed,
+    /// One matrix for each [`HIDDEN`] inputs, which are multiplied in turn.
+    linear_out: Vec<Packed>,
     linear_out_bias: AlignedVec,
     /// gamma · √dim.
     norm: Option<Vec<f32>>,
@@ -108,32 +111,36 @@ impl TransformerBlock {
         }
         // The gains are folded into the weights; x / ‖x‖ remains at run time.
         let attention_scale = fold_gain(weights.attention_norm);
-        let columns = Some(attention_scale.as_slice());
+        let folded = Folded { scale: 1.0, columns: Some(&attention_scale) };
+        let pack =
+            |weight: &[f32], shape, folded| Packed::new(&kernels.linear, kernels.nr, weight, shape, folded);
         let mut qkv = Vec::with_capacity(3 * heads);
         for head in 0..heads {
             let part = |which: usize, scale: f64| {
                 let from = (which * hd + head * dim_head) * dim;
                 let rows = &weights.to_qkv[from..from + dim_head * dim];
-                Packed::new(kernels, rows, dim_head, dim, columns, scale)
+                pack(rows, [dim_head, dim], Folded { scale, ..folded })
             };
             let q_scale = std::f64::consts::LOG2_E / (dim_head as f64).sqrt();
             qkv.extend([part(0, q_scale)?, part(1, 1.0)?, part(2, 1.0)?]);
         }
+        let qkv = Packed::stack(&qkv).ok_or_else(|| no_heads(heads))?;
         let ff_scale = fold_gain(weights.feed_forward_norm);
+        let ff_folded = Folded { scale: 1.0, columns: Some(&ff_scale) };
         Ok(Self {
             kernels,
             dim,
             heads,
             dim_head,
             inner,
-            qkv: Packed::stack(&qkv),
-            gates: Packed::new(kernels, weights.to_gates.weight, heads, dim, columns, 1.0)?,
-            gates_bias: pad_bias(kernels, weights.to_gates.bias),
-            out: Packed::new(kernels, weights.to_out, dim, hd, None, 1.0)?,
-            linear_in: Packed::new(kernels, weights.linear_in.weight, inner, dim, Some(&ff_scale), 1.0)?,
-            linear_in_bias: pad_bias(kernels, weights.linear_in.bias),
-            linear_out: Packed::new(kernels, weights.linear_out.weight, dim, inner, None, 1.0)?,
-            linear_out_bias: pad_bias(kernels, weights.linear_out.bias),
+            qkv,
+            gates: pack(weights.to_gates.weight, [heads, dim], folded)?,
+            gates_bias: pad_bias(kernels.nr, weights.to_gates.bias),
+            out: pack(weights.to_out, [dim, hd], Folded::NONE)?,
+            linear_in: pack(weights.linear_in.weight, [inner, dim], ff_folded)?,
+            linear_in_bias: pad_bias(kernels.nr, weights.linear_in.bias),
+            linear_out: pack_by_inputs(kernels, weights.linear_out.weight, [dim, inner])?,
+            linear_out_bias: pad_bias(kernels.nr, weights.linear_out.bias),
             norm: weights.norm.map(|gamma| fold_gain(gamma).iter().map(|&g| g as f32).collect()),
             rotary,
         })
@@ -146,8 +153,8 @@ impl TransformerBlock {
 
     /// Bytes of packed weights.
     pub fn bytes(&self) -> usize {
-        let all = [&self.qkv, &self.gates, &self.out, &self.linear_in, &self.linear_out];
-        all.map(Packed::bytes).iter().sum()
+        let all = [&self.qkv, &self.gates, &self.out, &self.linear_in].into_iter().chain(&self.linear_out);
+        all.map(Packed::bytes).sum()
     }
 
     /// Multiply-adds · 2 of one [`Self::forward`], GEMMs only.
@@ -187,7 +194,7 @@ impl TransformerBlock {
             // Few long sequences: the feed-forward runs in tasks of its own, whose independent rows balance the load.
             pool.run(tasks, |i| task(i, false));
             let plain = SequenceRows::new(x, self.dim, Sequences { axis: Axis::Band, ..sequences });
-            let (tile, _) = feed_forward_tile(self.kernels);
+            let tile = feed_forward_rows(self.kernels);
             pool.run(plain.count().div_ceil(tile), |i| {
                 let last = ((i + 1) * tile).min(plain.count());
                 // SAFETY: as above; the attention is done.
@@ -209,145 +216,204 @@ impl TransformerBlock {
         len: usize,
         table: Option<&[f32]>,
     ) {
-        let (kn, nr, dim, dim_head) = (self.kernels, self.kernels.nr, self.dim, self.dim_head);
-        let (count, hd) = (last - first, self.heads * dim_head);
-        let padded = dim_head.next_multiple_of(nr);
-        let (lda, packed_stride) = (kn.packed_stride(dim), kn.packed_stride(dim_head));
-        let key_panels = len.div_ceil(nr) * packed_stride * nr;
-        // Products of bf16 take values as pairs of rows, others as they come.
-        let pairs = if kn.bf16_dot { kn.packed_stride(len) * nr } else { 0 };
+        let (kn, dim) = (self.kernels, self.dim);
+        let (count, hd) = (last - first, self.heads * self.dim_head);
+        let padded = self.dim_head.next_multiple_of(kn.nr);
+        let (element, linear) = (kn.attention.element, &kn.linear);
+        let value_panel = if element == Element::F32 { 0 } else { element.words(len) * kn.nr };
         let sizes = [
-            kn.operand_len(count, dim),
-            dim.max(kn.converted_len(TILE, hd)),
+            linear.operand_words(count, dim),
+            dim.max(linear.converted_words(TILE, hd)),
             count * self.heads,
             count * hd,
             count * padded,
             count * padded,
             count * padded,
-            kn.converted_len(len, dim_head),
-            key_panels,
-            pairs * padded / nr,
+            kn.attention.converted_words(len, self.dim_head),
+            len.div_ceil(kn.nr) * element.words(self.dim_head) * kn.nr,
+            value_panel * padded / kn.nr,
             attention::scratch_len(kn, len),
             TILE * dim,
         ];
         with_scratch(sizes, |[xn, spare, gates, out, q, k, v, queries, keys, values, work, sum]| {
-            let [xn, spare, gates, out] = [xn, spare, gates, out].map(<[f32]>::as_mut_ptr);
-            let [q, k, v, queries] = [q, k, v, queries].map(<[f32]>::as_mut_ptr);
-            let [keys, values, work, sum] = [keys, values, work, sum].map(<[f32]>::as_mut_ptr);
+            let [spare, gates, out, q, k, v] = [spare, gates, out, q, k, v].map(<[f32]>::as_mut_ptr);
+            let [queries, keys, values, work, sum] =
+                [queries, keys, values, work, sum].map(<[f32]>::as_mut_ptr);
+            let xn = linear.buffer(xn.as_mut_ptr(), count, dim);
+            let head = HeadScratch { count, len, padded, q, k, v, queries, keys, values, value_panel, work };
             // SAFETY: every pointer is a scratch slice of the size computed above, or a row of x that is ours; packed weights
             // and padded biases have the sizes checked in `new`.
             unsafe {
-                for row in 0..count {
-                    (kn.prefetch)(rows.ptr(first + (row + PREFETCH_ROWS).min(count - 1)), dim);
-                    let x = rows.ptr(first + row);
-                    kn.write_operand_row(xn, row, dim, spare, |to| {
-                        (kn.normalize)(x, to, dim, std::ptr::null())
-                    });
-                }
-                let plain = Gemm {
+                self.normalize_rows(rows, first, count, &xn, spare);
+                let xn = xn.activations();
+                (linear.gemm)(&Gemm {
                     m: count,
                     n: self.heads,
                     k: dim,
                     a: xn,
-                    lda,
-                    b: self.gates.row(0),
-                    b_panel: self.gates.panel_stride(),
-                    c: gates,
-                    ldc: self.heads,
-                    c_panel: nr,
-                    bias: self.gates_bias.as_ptr(),
-                    accumulate: false,
-                };
-                (kn.gemm_packed)(&plain);
-                (kn.sigmoid)(gates, count * self.heads);
-                // f32 rows are tiled so that they stay in cache for q, k and v. bf16 rows are half the size and gain more from
-                // reusing the weights.
-                let tile = if kn.bf16_dot { count } else { TILE };
-                for head in 0..self.heads {
-                    let mut r = 0;
-                    while r < count {
-                        let m = tile.min(count - r);
-                        let a = xn.add(r * lda);
-                        let gemm_packed = |part: usize, c: *mut f32, ldc: usize, c_panel: usize| {
-                            let b = self.qkv.column((3 * head + part) * padded);
-                            let (n, b_panel, bias) = (padded, self.qkv.panel_stride(), std::ptr::null());
-                            (kn.gemm_packed)(&Gemm { m, n, a, b, b_panel, c, ldc, c_panel, bias, ..plain });
-                        };
-                        gemm_packed(0, q.add(r * padded), padded, nr);
-                        gemm_packed(1, k.add(r * padded), padded, nr);
-                        // Values are written in panels directly.
-                        gemm_packed(2, v.add(r * nr), nr, count * nr);
-                        r += m;
-                    }
+                    b: self.gates.panels(),
+                    c: Output { data: gates, stride: self.heads, panel: kn.nr },
+                    addend: Addend::Bias(self.gates_bias.as_ptr()),
+                });
+                (kn.ops.sigmoid)(gates, count * self.heads);
+                for index in 0..self.heads {
+                    self.project_head(index, xn, &head);
                     if let Some(table) = table {
-                        for row in 0..count {
-                            let angles = table.as_ptr().add((row % len) * 2 * dim_head);
-                            (kn.rotate)(q.add(row * padded), angles, dim_head);
-                            (kn.rotate)(k.add(row * padded), angles, dim_head);
-                        }
+                        self.rotate_head(table, &head);
                     }
                     for s in (0..count).step_by(len) {
-                        let mut p = 0;
-                        while p < len {
-                            let tokens = nr.min(len - p);
-                            let to = keys.add(p * packed_stride);
-                            (kn.transpose)(k.add((s + p) * padded), tokens, dim_head, padded, to, nr);
-                            p += nr;
-                        }
-                        let (q, ldq) = kn.to_operand(q.add(s * padded), len, dim_head, padded, queries);
-                        let mut one = AttentionHead {
-                            len,
-                            dim_head,
-                            q,
-                            ldq,
-                            keys,
-                            v: v.add(s * nr),
-                            v_panel: count * nr,
-                            out: out.add(s * hd + head * dim_head),
-                            ldo: hd,
-                            gates: gates.add(s * self.heads + head),
-                            gate_stride: self.heads,
-                        };
-                        if kn.bf16_dot {
-                            for panel in 0..padded / nr {
-                                (kn.interleave_rows_bf16)(
-                                    one.v.add(panel * one.v_panel),
-                                    len,
-                                    nr,
-                                    values.add(panel * pairs),
-                                );
-                            }
-                            (one.v, one.v_panel) = (values, pairs);
-                        }
-                        one.attend(kn, work);
+                        let out = out.add(s * hd + index * self.dim_head);
+                        self.attend_sequence(s, &head, gates.add(s * self.heads + index), out);
                     }
                 }
-                let mut r = 0;
-                while r < count {
-                    let m = TILE.min(count - r);
-                    let (a, lda) = kn.to_operand(out.add(r * hd), m, hd, hd, spare);
-                    (kn.gemm_packed)(&Gemm {
-                        m,
-                        n: dim,
-                        k: hd,
-                        a,
-                        lda,
-                        b: self.out.row(0),
-                        b_panel: self.out.panel_stride(),
-                        c: sum,
-                        ldc: dim,
-                        c_panel: nr,
-                        bias: std::ptr::null(),
-                        accumulate: false,
-                    });
-                    for row in 0..m {
-                        (kn.prefetch)(rows.ptr(first + r + (row + PREFETCH_ROWS).min(m - 1)), dim);
-                        (kn.add_assign)(rows.ptr(first + r + row), sum.add(row * dim), dim);
-                    }
-                    r += m;
-                }
+                self.add_attention(rows, first, count, out, [spare, sum]);
             }
         });
+    }
+
+    /// Rows of x, each divided by its norm, as an operand.
+    ///
+    /// # Safety
+    /// Rows first..first + count must be readable, the buffer as large, `spare` hold `dim` floats.
+    unsafe fn normalize_rows(
+        &self,
+        rows: &SequenceRows<'_>,
+        first: usize,
+        count: usize,
+        xn: &OperandBuffer,
+        spare: *mut f32,
+    ) {
+        let ops = self.kernels.ops;
+        for row in 0..count {
+            // SAFETY: as the caller's.
+            unsafe {
+                (ops.prefetch)(rows.ptr(first + (row + PREFETCH_ROWS).min(count - 1)), self.dim);
+                let x = rows.ptr(first + row);
+                xn.write_row(row, spare, |to| (ops.normalize)(x, to, self.dim, std::ptr::null()));
+            }
+        }
+    }
+
+    /// Queries, keys and values of one head.
+    ///
+    /// # Safety
+    /// `xn` must have `count` rows and the scratch its sizes.
+    unsafe fn project_head(&self, index: usize, xn: Activations, head: &HeadScratch) {
+        let (kn, padded) = (self.kernels, head.padded);
+        // f32 rows are tiled so that they stay in cache for q, k and v. Narrow rows are half the size or less and gain more from
+        // reusing the weights.
+        let tile = if kn.linear.left == Element::F32 { TILE } else { head.count };
+        let mut r = 0;
+        while r < head.count {
+            let m = tile.min(head.count - r);
+            let project = |part: usize, c: Output| {
+                let b = self.qkv.panels_from((3 * index + part) * padded);
+                let product =
+                    Gemm { m, n: padded, k: self.dim, a: xn.from_row(r), b, c, addend: Addend::Zero };
+                // SAFETY: rows r..r + m of the operand and of the output.
+                unsafe { (kn.linear.gemm)(&product) }
+            };
+            // SAFETY: rows below `count`.
+            unsafe {
+                project(0, Output { data: head.q.add(r * padded), stride: padded, panel: kn.nr });
+                project(1, Output { data: head.k.add(r * padded), stride: padded, panel: kn.nr });
+                // Values are written in panels directly.
+                project(2, Output { data: head.v.add(r * kn.nr), stride: kn.nr, panel: head.count * kn.nr });
+            }
+            r += m;
+        }
+    }
+
+    /// Rotates queries and keys by their positions.
+    ///
+    /// # Safety
+    /// The scratch must have its sizes, `table` rows for `len` positions.
+    unsafe fn rotate_head(&self, table: &[f32], head: &HeadScratch) {
+        for row in 0..head.count {
+            let angles = table[(row % head.len) * 2 * self.dim_head..].as_ptr();
+            // SAFETY: rows below `count` of `dim_head` values.
+            unsafe {
+                (self.kernels.ops.rotate)(head.q.add(row * head.padded), angles, self.dim_head);
+                (self.kernels.ops.rotate)(head.k.add(row * head.padded), angles, self.dim_head);
+            }
+        }
+    }
+
+    /// Attention of the sequence that begins at row s, to rows of `out`.
+    ///
+    /// # Safety
+    /// The scratch must have its sizes; `gates` and `out` must be rows of heads, `heads` and heads · dim_head apart.
+    unsafe fn attend_sequence(&self, s: usize, head: &HeadScratch, gates: *const f32, out: *mut f32) {
+        let (kn, dim_head) = (self.kernels, self.dim_head);
+        let HeadScratch { len, padded, .. } = *head;
+        let product = &kn.attention;
+        let words = product.element.words(dim_head);
+        // SAFETY: rows s..s + len of q and k, panels of the values' rows, and operands of the sizes in `attention`.
+        unsafe {
+            for p in (0..len).step_by(kn.nr) {
+                let rows = head.k.add((s + p) * padded);
+                let tokens = kn.nr.min(len - p);
+                (product.keys_to_panel)(rows, tokens, dim_head, padded, head.keys.add(p * words), kn.nr);
+            }
+            let q = product.convert(head.q.add(s * padded), [len, dim_head], padded, head.queries);
+            let mut values = Panels::plain(head.v.add(s * kn.nr), head.count * kn.nr);
+            if product.element != Element::F32 {
+                for panel in 0..padded / kn.nr {
+                    let to = head.values.add(panel * head.value_panel);
+                    (product.values_to_panel)(values.data.add(panel * values.stride), len, kn.nr, to);
+                }
+                values = Panels::plain(head.values, head.value_panel);
+            }
+            let one = AttentionHead {
+                len,
+                dim_head,
+                q,
+                keys: Panels::plain(head.keys, words * kn.nr),
+                values,
+                out,
+                ldo: self.heads * dim_head,
+                gates,
+                gate_stride: self.heads,
+            };
+            one.attend(kn, head.work);
+        }
+    }
+
+    /// x ← x + to_out(out) for `count` rows from `first` on.
+    ///
+    /// # Safety
+    /// No one else may touch these rows; the memory must have the sizes in `attention`.
+    unsafe fn add_attention(
+        &self,
+        rows: &SequenceRows<'_>,
+        first: usize,
+        count: usize,
+        out: *mut f32,
+        [converted, sum]: [*mut f32; 2],
+    ) {
+        let (kn, dim, hd) = (self.kernels, self.dim, self.heads * self.dim_head);
+        let mut r = 0;
+        while r < count {
+            let m = TILE.min(count - r);
+            // SAFETY: rows r..r + m.
+            unsafe {
+                let a = kn.linear.convert(out.add(r * hd), [m, hd], hd, converted);
+                (kn.linear.gemm)(&Gemm {
+                    m,
+                    n: dim,
+                    k: hd,
+                    a,
+                    b: self.out.panels(),
+                    c: Output { data: sum, stride: dim, panel: kn.nr },
+                    addend: Addend::Zero,
+                });
+                for row in 0..m {
+                    (kn.ops.prefetch)(rows.ptr(first + r + (row + PREFETCH_ROWS).min(m - 1)), dim);
+                    (kn.ops.add_assign)(rows.ptr(first + r + row), sum.add(row * dim), dim);
+                }
+            }
+            r += m;
+        }
     }
 
     /// x ← x + feed-forward(x), then the norm if there is one, for rows first..last.
@@ -355,65 +421,37 @@ impl TransformerBlock {
     /// # Safety
     /// No one else may touch these rows.
     unsafe fn feed_forward(&self, rows: &SequenceRows<'_>, first: usize, last: usize) {
-        let (kn, nr, dim) = (self.kernels, self.kernels.nr, self.dim);
-        let (tile, width) = feed_forward_tile(kn);
-        let (tile, width) = (tile.min(last - first), width.min(self.inner).next_multiple_of(nr));
-        let sizes = [kn.operand_len(tile, dim), dim, tile * width, kn.converted_len(tile, width), tile * dim];
+        let (kn, dim) = (self.kernels, self.dim);
+        // Equal steps: a short last one would read all weights for a few rows.
+        let steps = (last - first).div_ceil(feed_forward_rows(kn)).max(1);
+        let tile = (last - first).div_ceil(steps).next_multiple_of(TILE_ROWS);
+        let width = HIDDEN.min(self.inner).next_multiple_of(kn.nr);
+        let sizes = [
+            kn.linear.operand_words(tile, dim),
+            dim,
+            tile * width,
+            kn.linear.converted_words(tile, width),
+            tile * dim,
+        ];
         with_scratch(sizes, |[xn, spare, hidden, converted, sum]| {
             let [xn, spare, hidden] = [xn, spare, hidden].map(<[f32]>::as_mut_ptr);
             let [converted, sum] = [converted, sum].map(<[f32]>::as_mut_ptr);
             let mut r = first;
             while r < last {
                 let m = tile.min(last - r);
-                // SAFETY: as in `attention`; panels c0/nr and rows c0 exist because c0 < inner and width is whole panels.
+                // SAFETY: as in `attention`.
                 unsafe {
-                    for row in 0..m {
-                        (kn.prefetch)(rows.ptr(r + (row + PREFETCH_ROWS).min(m - 1)), dim);
-                        let x = rows.ptr(r + row);
-                        kn.write_operand_row(xn, row, dim, spare, |to| {
-                            (kn.normalize)(x, to, dim, std::ptr::null())
-                        });
-                    }
-                    let mut c0 = 0;
-                    while c0 < self.inner {
-                        let n = width.min(self.inner - c0);
-                        (kn.gemm_packed)(&Gemm {
-                            m,
-                            n: n.next_multiple_of(nr),
-                            k: dim,
-                            a: xn,
-                            lda: kn.packed_stride(dim),
-                            b: self.linear_in.column(c0),
-                            b_panel: self.linear_in.panel_stride(),
-                            c: hidden,
-                            ldc: width,
-                            c_panel: nr,
-                            bias: self.linear_in_bias.as_ptr().add(c0),
-                            accumulate: false,
-                        });
-                        let (a, lda) = kn.gelu_to_operand(hidden, m, n, width, converted);
-                        (kn.gemm_packed)(&Gemm {
-                            m,
-                            n: dim,
-                            k: n,
-                            a,
-                            lda,
-                            b: self.linear_out.row(c0),
-                            b_panel: self.linear_out.panel_stride(),
-                            c: sum,
-                            ldc: dim,
-                            c_panel: nr,
-                            bias: self.linear_out_bias.as_ptr(),
-                            accumulate: c0 > 0,
-                        });
-                        c0 += n;
+                    let xn = kn.linear.buffer(xn, m, dim);
+                    self.normalize_rows(rows, r, m, &xn, spare);
+                    for index in 0..self.linear_out.len() {
+                        self.feed_forward_step(index, m, xn.activations(), [hidden, converted, sum]);
                     }
                     for row in 0..m {
-                        (kn.prefetch)(rows.ptr(r + (row + PREFETCH_ROWS).min(m - 1)), dim);
+                        (kn.ops.prefetch)(rows.ptr(r + (row + PREFETCH_ROWS).min(m - 1)), dim);
                         let x = rows.ptr(r + row);
-                        (kn.add_assign)(x, sum.add(row * dim), dim);
+                        (kn.ops.add_assign)(x, sum.add(row * dim), dim);
                         if let Some(gamma) = &self.norm {
-                            (kn.normalize)(x, x, dim, gamma.as_ptr());
+                            (kn.ops.normalize)(x, x, dim, gamma.as_ptr());
                         }
                     }
                 }
@@ -421,6 +459,83 @@ impl TransformerBlock {
             }
         });
     }
+
+    /// sum [m, dim] ← the part of the feed-forward that goes through the hidden features of step `index`, added to the earlier parts.
+    ///
+    /// # Safety
+    /// `xn` must have m rows; the memory must have the sizes in `feed_forward`.
+    unsafe fn feed_forward_step(
+        &self,
+        index: usize,
+        m: usize,
+        xn: Activations,
+        [hidden, converted, sum]: [*mut f32; 3],
+    ) {
+        let (kn, weight) = (self.kernels, &self.linear_out[index]);
+        let (from, n) = (index * HIDDEN, weight.k);
+        let width = n.next_multiple_of(kn.nr);
+        // SAFETY: `from` is the first of a panel, as HIDDEN is whole panels.
+        unsafe {
+            (kn.linear.gemm)(&Gemm {
+                m,
+                n: width,
+                k: self.dim,
+                a: xn,
+                b: self.linear_in.panels_from(from),
+                c: Output { data: hidden, stride: width, panel: kn.nr },
+                addend: Addend::Bias(self.linear_in_bias[from..].as_ptr()),
+            });
+            let a = kn.linear.convert_gelu(kn.ops.gelu, hidden, [m, n], width, converted);
+            (kn.linear.gemm)(&Gemm {
+                m,
+                n: self.dim,
+                k: n,
+                a,
+                b: weight.panels(),
+                c: Output { data: sum, stride: self.dim, panel: kn.nr },
+                addend: if index == 0 { Addend::Bias(self.linear_out_bias.as_ptr()) } else { Addend::Output },
+            });
+        }
+    }
+}
+
+/// Scratch of the attention of one head.
+struct HeadScratch {
+    /// Rows: whole sequences of `len`.
+    count: usize,
+    len: usize,
+    /// Features of a head, whole panels.
+    padded: usize,
+    /// [count, padded]
+    q: *mut f32,
+    k: *mut f32,
+    /// Panels [padded/nr][count][nr].
+    v: *mut f32,
+    /// Operands of one sequence, where they differ from q, k and v.
+    queries: *mut f32,
+    keys: *mut f32,
+    values: *mut f32,
+    /// Words of a panel of `values`.
+    value_panel: usize,
+    work: *mut f32,
+}
+
+/// A weight [n, k] as one matrix for each [`HIDDEN`] inputs.
+fn pack_by_inputs(kernels: &Kernels, weight: &[f32], [n, k]: [usize; 2]) -> Result<Vec<Packed>, KernelError> {
+    (0..k)
+        .step_by(HIDDEN)
+        .map(|from| {
+            let width = HIDDEN.min(k - from);
+            let part: Vec<f32> =
+                weight.chunks_exact(k).flat_map(|row| &row[from..from + width]).copied().collect();
+            Packed::new(&kernels.linear, kernels.nr, &part, [n, width], Folded::NONE)
+        })
+        .collect()
+}
+
+/// A layer without heads; sizes are checked before.
+fn no_heads(found: usize) -> KernelError {
+    KernelError::Value { what: "number of heads".to_owned(), expected: "at least 1".to_owned(), found }
 }
 
 /// gamma · √dim, which is folded into the weights after a norm.

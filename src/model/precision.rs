@@ -12,11 +12,13 @@ pub enum Precision {
     F16,
     /// bfloat16: 8 significant bits, the range of f32.
     Bf16,
+    /// Linear layers in 8-bit integers, with a scale for each output of the weights and for each token of the activations. CPU only.
+    Int8,
 }
 
 /// The name of a precision is unknown.
 #[derive(Debug, thiserror::Error)]
-#[error("unknown precision `{0}`: expected auto, f32, f16 or bf16")]
+#[error("unknown precision `{0}`: expected auto, f32, f16, bf16 or int8")]
 pub struct UnknownPrecision(String);
 
 impl std::str::FromStr for Precision {
@@ -28,6 +30,7 @@ impl std::str::FromStr for Precision {
             "f32" => Ok(Self::F32),
             "f16" => Ok(Self::F16),
             "bf16" => Ok(Self::Bf16),
+            "int8" => Ok(Self::Int8),
             _ => Err(UnknownPrecision(name.into())),
         }
     }
@@ -40,6 +43,7 @@ impl std::fmt::Display for Precision {
             Self::F32 => "f32",
             Self::F16 => "f16",
             Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         })
     }
 }
@@ -50,7 +54,7 @@ mod tests {
 
     #[test]
     fn names_round_trip() {
-        for precision in [Precision::Auto, Precision::F32, Precision::F16, Precision::Bf16] {
+        for precision in [Precision::Auto, Precision::F32, Precision::F16, Precision::Bf16, Precision::Int8] {
             assert_eq!(precision.to_string().parse::<Precision>().unwrap(), precision);
         }
         assert!("f64".parse::<Precision>().unwrap_err().to_string().contains("bf16"));

@@ -215,7 +215,7 @@ fn load(
     let config = sidecar_config::load(checkpoint, path, named).map_err(invalid_model)?;
     let key = format!("{sha256} {}", config.text());
     let model = load_shared(&key, || {
-        Separator::load(checkpoint, &config, None, Runtime::default())
+        Separator::load(checkpoint, &config, None, Runtime { auto_may_use_int8: true, ..Runtime::default() })
             .map(|separator| Box::new(separator) as Box<dyn WindowSeparator>)
     })
     .map_err(|error| ModelLoadError::Broken {

@@ -175,7 +175,8 @@ mod tests {
     }
 
     fn separator(arch: &Architecture, as_on_gpu: bool, precision: Precision) -> Separator {
-        let runtime = Runtime { device: DeviceChoice::Cpu, threads: 1, precision, as_on_gpu };
+        let runtime =
+            Runtime { device: DeviceChoice::Cpu, threads: 1, precision, as_on_gpu, ..Runtime::default() };
         Separator::random(ModelSpec::random("test", arch.clone(), 2000), 5, runtime).unwrap()
     }
 

@@ -3,10 +3,14 @@
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 
-use super::LoadError;
 use super::device_chunk::DevicePipeline;
 use super::precision::{ResolvedPrecision, fused};
+<<<<<<< HEAD
 use crate::kernels::{ENV, JobControl, Pool};
+=======
+use super::{LoadError, Runtime};
+use crate::kernels::{ENV, Pool};
+>>>>>>> 0d264b6 (int8 kernels for every instruction set; operands and products of the kernels are types)
 use crate::model::architecture::Architecture;
 use crate::model::device::device_name;
 use crate::model::fused::{FusedRoformer, unsupported_feature};
@@ -32,7 +36,7 @@ pub(super) enum Network {
 fn number_type(precision: Precision) -> DType {
     match precision {
         // Half precision has not been verified on a GPU yet.
-        Precision::Auto | Precision::F32 => DType::F32,
+        Precision::Auto | Precision::F32 | Precision::Int8 => DType::F32,
         Precision::F16 => DType::F16,
         Precision::Bf16 => DType::BF16,
     }
@@ -45,7 +49,7 @@ impl Network {
         arch: &Architecture,
         vb: VarBuilder,
         pool: &Pool,
-        precision: Precision,
+        runtime: &Runtime,
         on_device: bool,
     ) -> Result<Self, LoadError> {
         let candle_wanted =
@@ -57,11 +61,15 @@ impl Network {
         };
         match reason {
             None => {
-                let (network, precision) = fused(arch, &vb, pool, precision)?;
+                let (network, precision) =
+                    fused(arch, &vb, pool, runtime.precision, runtime.auto_may_use_int8)?;
                 Ok(Self::Fused(Box::new(network), precision))
             }
+            Some(reason) if runtime.precision == Precision::Int8 => Err(LoadError::Precision(format!(
+                "int8 is only available in the fused CPU kernels, which are not used here ({reason}): expected auto, f32, f16 or bf16"
+            ))),
             Some(reason) => {
-                let vb = vb.to_dtype(number_type(precision));
+                let vb = vb.to_dtype(number_type(runtime.precision));
                 let network = Box::new(Roformer::new(arch, vb)?);
                 let pipeline = if on_device {
                     Some(Box::new(DevicePipeline::new(arch, network.device())?))

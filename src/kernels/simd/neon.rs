@@ -95,4 +95,24 @@ impl Simd for Neon {
     unsafe fn swap_pairs(v: float32x4_t) -> float32x4_t {
         unsafe { vrev64q_f32(v) }
     }
+    /// Needs the dot-product extension, which only kernels for `Isa::NeonDot` use. Its intrinsic is not stable in Rust.
+    #[inline(always)]
+    unsafe fn dot_i8(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
+        let mut sum = c;
+        unsafe {
+            core::arch::asm!(
+                ".arch_extension dotprod",
+                "sdot {sum:v}.4s, {a:v}.16b, {b:v}.16b",
+                sum = inout(vreg) sum,
+                a = in(vreg) a,
+                b = in(vreg) b,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        sum
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(v: float32x4_t) -> float32x4_t {
+        unsafe { vcvtq_f32_s32(vreinterpretq_s32_f32(v)) }
+    }
 }

@@ -1,4 +1,4 @@
-//! SSE2, which every x86-64 processor has; AVX2 with FMA; AVX-512F, and its BF16.
+//! SSE2, which every x86-64 processor has; AVX2 with FMA, and AVX-VNNI; AVX-512F, its BF16 and its VNNI.
 
 use core::arch::x86_64::*;
 
@@ -8,11 +8,16 @@ use super::Simd;
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Sse2;
 
-/// 256-bit vectors, fused multiply-add.
+/// 256-bit vectors, fused multiply-add, with or without AVX-VNNI.
 #[derive(Clone, Copy)]
-pub(in crate::kernels) struct Avx2;
+pub(in crate::kernels) struct Ymm<const VNNI: bool>;
 
-/// 512-bit vectors (AVX-512F alone, but for bf16's methods).
+/// AVX2 and FMA.
+pub(in crate::kernels) type Avx2 = Ymm<false>;
+/// AVX2, FMA and AVX-VNNI.
+pub(in crate::kernels) type AvxVnni = Ymm<true>;
+
+/// 512-bit vectors (AVX-512F alone, but for the methods that say otherwise).
 #[derive(Clone, Copy)]
 pub(in crate::kernels) struct Avx512;
 
@@ -110,9 +115,31 @@ impl Simd for Sse2 {
     unsafe fn swap_pairs(v: __m128) -> __m128 {
         unsafe { _mm_shuffle_ps::<0b10_11_00_01>(v, v) }
     }
+    #[inline(always)]
+    unsafe fn dot_i8(a: __m128, b: __m128, c: __m128) -> __m128 {
+        // Even and odd bytes as words, whose products are added in pairs.
+        unsafe {
+            let even = |v: __m128| _mm_srai_epi16::<8>(_mm_slli_epi16::<8>(_mm_castps_si128(v)));
+            let odd = |v: __m128| _mm_srai_epi16::<8>(_mm_castps_si128(v));
+            let sum = _mm_add_epi32(_mm_madd_epi16(even(a), even(b)), _mm_madd_epi16(odd(a), odd(b)));
+            _mm_castsi128_ps(_mm_add_epi32(_mm_castps_si128(c), sum))
+        }
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(v: __m128) -> __m128 {
+        unsafe { _mm_cvtepi32_ps(_mm_castps_si128(v)) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8<const UNSIGNED: bool>(p: *mut u8, v: __m128) {
+        unsafe {
+            let words = _mm_packs_epi32(_mm_cvtps_epi32(v), _mm_setzero_si128());
+            let four = _mm_cvtsi128_si32(_mm_packs_epi16(words, words)) as u32;
+            p.cast::<u32>().write_unaligned(four ^ if UNSIGNED { 0x8080_8080 } else { 0 });
+        }
+    }
 }
 
-impl Simd for Avx2 {
+impl<const VNNI: bool> Simd for Ymm<VNNI> {
     type V = __m256;
     type M = __m256;
     const LANES: usize = 8;
@@ -203,6 +230,35 @@ impl Simd for Avx2 {
     #[inline(always)]
     unsafe fn swap_pairs(v: __m256) -> __m256 {
         unsafe { _mm256_permute_ps::<0b10_11_00_01>(v) }
+    }
+    const UNSIGNED_LEFT: bool = VNNI;
+    #[inline(always)]
+    unsafe fn dot_i8(a: __m256, b: __m256, c: __m256) -> __m256 {
+        unsafe {
+            let (a, b, c) = (_mm256_castps_si256(a), _mm256_castps_si256(b), _mm256_castps_si256(c));
+            if VNNI {
+                return _mm256_castsi256_ps(_mm256_dpbusd_avx_epi32(c, a, b));
+            }
+            // Even and odd bytes as words, whose products are added in pairs.
+            let even = |v: __m256i| _mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(v));
+            let odd = |v: __m256i| _mm256_srai_epi16::<8>(v);
+            let sum =
+                _mm256_add_epi32(_mm256_madd_epi16(even(a), even(b)), _mm256_madd_epi16(odd(a), odd(b)));
+            _mm256_castsi256_ps(_mm256_add_epi32(c, sum))
+        }
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(v: __m256) -> __m256 {
+        unsafe { _mm256_cvtepi32_ps(_mm256_castps_si256(v)) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8<const UNSIGNED: bool>(p: *mut u8, v: __m256) {
+        unsafe {
+            let v = _mm256_cvtps_epi32(v);
+            let words = _mm_packs_epi32(_mm256_castsi256_si128(v), _mm256_extracti128_si256::<1>(v));
+            let flip = _mm_set1_epi8(if UNSIGNED { i8::MIN } else { 0 });
+            _mm_storel_epi64(p.cast(), _mm_xor_si128(_mm_packs_epi16(words, words), flip));
+        }
     }
 }
 
@@ -337,5 +393,26 @@ impl Simd for Avx512 {
     #[inline(always)]
     unsafe fn swap_pairs(v: __m512) -> __m512 {
         unsafe { _mm512_permute_ps::<0b10_11_00_01>(v) }
+    }
+    const UNSIGNED_LEFT: bool = true;
+    /// Needs AVX-512 VNNI, which only kernels for `Isa::Avx512Vnni` use.
+    #[inline(always)]
+    unsafe fn dot_i8(a: __m512, b: __m512, c: __m512) -> __m512 {
+        unsafe {
+            let sum =
+                _mm512_dpbusd_epi32(_mm512_castps_si512(c), _mm512_castps_si512(a), _mm512_castps_si512(b));
+            _mm512_castsi512_ps(sum)
+        }
+    }
+    #[inline(always)]
+    unsafe fn i32_to_f32(v: __m512) -> __m512 {
+        unsafe { _mm512_cvtepi32_ps(_mm512_castps_si512(v)) }
+    }
+    #[inline(always)]
+    unsafe fn store_i8<const UNSIGNED: bool>(p: *mut u8, v: __m512) {
+        unsafe {
+            let flip = _mm_set1_epi8(if UNSIGNED { i8::MIN } else { 0 });
+            _mm_storeu_si128(p.cast(), _mm_xor_si128(_mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)), flip));
+        }
     }
 }

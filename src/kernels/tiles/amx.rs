@@ -1,11 +1,12 @@
-//! The tiles of AMX. Its intrinsics are not stable in Rust: the instructions are written out.
+//! The tiles of AMX. Its intrinsics are not stable in Rust, so the instructions are written out.
 
 use core::arch::asm;
 use std::sync::OnceLock;
 
-use super::{ROW_BYTES, ROWS, Tiles};
+use super::{ROW_BYTES, Tiles};
+use crate::kernels::layout::TILE_ROWS;
 
-/// Intel's Advanced Matrix Extensions, bf16.
+/// Intel's Advanced Matrix Extensions, bf16 and i8.
 pub(in crate::kernels) struct Amx;
 
 /// What `ldtilecfg` reads: every tile is whole.
@@ -24,13 +25,13 @@ static WHOLE: Configuration = {
     let mut tile = 0;
     while tile < 8 {
         row_bytes[tile] = ROW_BYTES as u16;
-        rows[tile] = ROWS as u8;
+        rows[tile] = TILE_ROWS as u8;
         tile += 1;
     }
     Configuration { palette: 1, start_row: 0, reserved: [0; 14], row_bytes, rows }
 };
 
-/// Whether processor and system let this process use AMX in bf16. Asks the system for it the first time.
+/// Whether processor and system let this process use AMX with bf16 and i8. Asks the system for it the first time.
 pub(in crate::kernels) fn available() -> bool {
     static AVAILABLE: OnceLock<bool> = OnceLock::new();
     *AVAILABLE.get_or_init(|| processor_has_it() && system_allows_it())
@@ -38,8 +39,8 @@ pub(in crate::kernels) fn available() -> bool {
 
 fn processor_has_it() -> bool {
     use core::arch::x86_64::{__cpuid, __cpuid_count, _xgetbv};
-    /// AMX-BF16 and AMX-TILE in EDX of leaf 7.
-    const AMX: u32 = 1 << 22 | 1 << 24;
+    /// AMX-BF16, AMX-TILE and AMX-INT8 in EDX of leaf 7. All processors with AMX have all three.
+    const AMX: u32 = 1 << 22 | 1 << 24 | 1 << 25;
     /// OSXSAVE in ECX of leaf 1.
     const OSXSAVE: u32 = 1 << 27;
     /// The system saves tile configuration and tile data.
@@ -91,20 +92,22 @@ macro_rules! on_tile {
             _ => on_tile!(@ "tmm7", $before, $after $(, $operands)*),
         }
     };
-    (@ $name:literal, $before:literal, $after:literal) => {
-        asm!(concat!($before, $name, $after), options(nomem, nostack, preserves_flags))
+    (@ $name:tt, $before:literal, $after:literal) => {
+        asm!(concat!($before, $name, $after), out($name) _, options(nomem, nostack, preserves_flags))
     };
-    (@ $name:literal, $before:literal, $after:literal, ($p:expr, $stride:expr)) => {
+    (@ $name:tt, $before:literal, $after:literal, ($p:expr, $stride:expr)) => {
         asm!(
             concat!($before, $name, $after),
             p = in(reg) $p,
             stride = in(reg) $stride,
+            out($name) _,
             options(nostack, preserves_flags)
         )
     };
 }
 
-// The compiler puts nothing into tile registers, so that they keep their values from one instruction to the next.
+// Each instruction declares the tile that it writes as clobbered. The compiler itself puts nothing into tile registers, so that they
+// keep their values from one instruction to the next.
 // SAFETY of all: the trait's contract; tile numbers are constants below 8.
 impl Tiles for Amx {
     #[inline(always)]
@@ -138,14 +141,30 @@ impl Tiles for Amx {
     }
 
     #[inline(always)]
-    unsafe fn dot<const C: usize, const A: usize, const B: usize>() {
+    unsafe fn dot<const C: usize, const A: usize, const B: usize, const INT8: bool>() {
+        macro_rules! dot {
+            ($name:literal, $c:tt, $a:tt, $b:tt) => {
+                asm!(
+                    concat!($name, $c, ", ", $a, ", ", $b),
+                    out($c) _,
+                    options(nomem, nostack, preserves_flags)
+                )
+            };
+            ($c:tt, $a:tt, $b:tt) => {
+                if INT8 {
+                    dot!("tdpbssd ", $c, $a, $b)
+                } else {
+                    dot!("tdpbf16ps ", $c, $a, $b)
+                }
+            };
+        }
         // SAFETY: no memory. These are the four products of a block.
         unsafe {
             match (C, A, B) {
-                (0, 4, 6) => asm!("tdpbf16ps tmm0, tmm4, tmm6", options(nomem, nostack, preserves_flags)),
-                (1, 4, 7) => asm!("tdpbf16ps tmm1, tmm4, tmm7", options(nomem, nostack, preserves_flags)),
-                (2, 5, 6) => asm!("tdpbf16ps tmm2, tmm5, tmm6", options(nomem, nostack, preserves_flags)),
-                _ => asm!("tdpbf16ps tmm3, tmm5, tmm7", options(nomem, nostack, preserves_flags)),
+                (0, 4, 6) => dot!("tmm0", "tmm4", "tmm6"),
+                (1, 4, 7) => dot!("tmm1", "tmm4", "tmm7"),
+                (2, 5, 6) => dot!("tmm2", "tmm5", "tmm6"),
+                _ => dot!("tmm3", "tmm5", "tmm7"),
             }
         }
     }

@@ -1,16 +1,17 @@
-//! The eight tiles in memory: the yardstick of AMX, and its test where there is none.
+//! The eight tiles in memory, in plain Rust: the reference for AMX, and its test on processors without it.
 
 use std::cell::RefCell;
 
-use super::{COLUMNS, ROW_BYTES, ROWS, Tiles};
+use super::{COLUMNS, ROW_BYTES, Tiles};
+use crate::kernels::layout::TILE_ROWS;
 
 /// Tiles without the instructions; every processor.
 pub(in crate::kernels) struct Emulated;
 
-type Tile = [[u8; ROW_BYTES]; ROWS];
+type Tile = [[u8; ROW_BYTES]; TILE_ROWS];
 
 thread_local! {
-    static TILES: RefCell<[Tile; 8]> = const { RefCell::new([[[0; ROW_BYTES]; ROWS]; 8]) };
+    static TILES: RefCell<[Tile; 8]> = const { RefCell::new([[[0; ROW_BYTES]; TILE_ROWS]; 8]) };
 }
 
 /// The f32 at `column` of a row.
@@ -31,7 +32,7 @@ impl Tiles for Emulated {
     unsafe fn end() {}
 
     unsafe fn zero<const T: usize>() {
-        TILES.with_borrow_mut(|tiles| tiles[T] = [[0; ROW_BYTES]; ROWS]);
+        TILES.with_borrow_mut(|tiles| tiles[T] = [[0; ROW_BYTES]; TILE_ROWS]);
     }
 
     unsafe fn load<const T: usize>(p: *const u8, stride: usize) {
@@ -52,23 +53,39 @@ impl Tiles for Emulated {
         });
     }
 
-    unsafe fn dot<const C: usize, const A: usize, const B: usize>() {
+    unsafe fn dot<const C: usize, const A: usize, const B: usize, const INT8: bool>() {
         TILES.with_borrow_mut(|tiles| {
             let [mut c, a, b] = [C, A, B].map(|tile| tiles[tile]);
             for (c, a) in c.iter_mut().zip(&a) {
-                let mut sums: [f32; COLUMNS] = std::array::from_fn(|column| float(c, column));
-                for (k, b) in b.iter().enumerate() {
-                    let x = pair(a, k);
-                    for (column, sum) in sums.iter_mut().enumerate() {
-                        let y = pair(b, column);
-                        *sum += x[0] * y[0] + x[1] * y[1];
-                    }
-                }
-                for (column, sum) in sums.iter().enumerate() {
-                    c[4 * column..4 * column + 4].copy_from_slice(&sum.to_ne_bytes());
-                }
+                if INT8 { dot_row_i8(c, a, &b) } else { dot_row_bf16(c, a, &b) }
             }
             tiles[C] = c;
         });
+    }
+}
+
+/// One row of C += A · B of bf16.
+fn dot_row_bf16(c: &mut [u8; ROW_BYTES], a: &[u8; ROW_BYTES], b: &Tile) {
+    for column in 0..COLUMNS {
+        let mut sum = float(c, column);
+        for (k, b) in b.iter().enumerate() {
+            let (x, y) = (pair(a, k), pair(b, column));
+            sum += x[0] * y[0] + x[1] * y[1];
+        }
+        c[4 * column..4 * column + 4].copy_from_slice(&sum.to_ne_bytes());
+    }
+}
+
+/// One row of C += A · B of i8.
+fn dot_row_i8(c: &mut [u8; ROW_BYTES], a: &[u8; ROW_BYTES], b: &Tile) {
+    let product = |a: u8, b: u8| i32::from(a as i8) * i32::from(b as i8);
+    for column in 0..COLUMNS {
+        let word = 4 * column..4 * column + 4;
+        let mut sum = float(c, column).to_bits() as i32;
+        for (a, b) in a.chunks_exact(4).zip(b) {
+            let four = a.iter().zip(&b[word.clone()]).map(|(&a, &b)| product(a, b));
+            sum = sum.wrapping_add(four.sum::<i32>());
+        }
+        c[word].copy_from_slice(&sum.to_ne_bytes());
     }
 }

@@ -60,6 +60,8 @@ pub enum PrecisionArg {
     Bf16,
     /// 16-bit floating point
     F16,
+    /// 8-bit integers in linear layers; CPU only
+    Int8,
 }
 
 impl From<PrecisionArg> for Precision {
@@ -69,6 +71,7 @@ impl From<PrecisionArg> for Precision {
             PrecisionArg::F32 => Self::F32,
             PrecisionArg::Bf16 => Self::Bf16,
             PrecisionArg::F16 => Self::F16,
+            PrecisionArg::Int8 => Self::Int8,
         }
     }
 }
