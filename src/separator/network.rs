@@ -5,12 +5,8 @@ use candle_nn::VarBuilder;
 
 use super::device_chunk::DevicePipeline;
 use super::precision::{ResolvedPrecision, fused};
-<<<<<<< HEAD
-use crate::kernels::{ENV, JobControl, Pool};
-=======
 use super::{LoadError, Runtime};
-use crate::kernels::{ENV, Pool};
->>>>>>> 0d264b6 (int8 kernels for every instruction set; operands and products of the kernels are types)
+use crate::kernels::{ENV, JobControl, Pool};
 use crate::model::architecture::Architecture;
 use crate::model::device::device_name;
 use crate::model::fused::{FusedRoformer, unsupported_feature};
