@@ -1,9 +1,11 @@
 //! Separation of whole songs in overlapping chunks, with bounded memory.
 //!
-//! [`demix`] separates a stream at the model's rate; [`render`] separates an audio file into stem files.
+//! [`demix`] separates a stream at the model's rate; [`render`] separates an audio file into stem files, [`memory`] a song in memory.
 
 pub mod demix;
 pub mod error;
+mod exact_stems;
+pub mod memory;
 pub mod mix;
 pub mod options;
 pub mod outputs;

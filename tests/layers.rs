@@ -21,6 +21,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("separator", &["dsp", "kernels", "model"]),
     ("offline", &["audio", "dsp", "lossless", "separator"]),
     ("live", &["dsp", "separator"]),
+    ("api", &["audio", "embedded", "live", "model", "offline", "separator"]),
     ("plugin", &["audio", "embedded", "hash", "live", "model", "atomic_file", "registry", "separator"]),
 ];
 

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use super::error::OfflineError;
+use super::exact_stems::{ExactStems, stem_names};
 use super::mix::remix;
 use super::options::RenderOptions;
 use super::reader::clean;
 use crate::audio::{
     AudioError, AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec,
 };
-use crate::lossless::LosslessMode;
-use crate::lossless::grid::{COARSE_BITS, ExactGrid, ExactGridReport, FINE_BITS, NullMeter};
+use crate::lossless::grid::NullMeter;
 use crate::separator::{ModelSpec, stem_position};
 
 /// Content of one output file.
@@ -32,10 +32,8 @@ pub(super) struct StemFiles {
     /// Stems of the network, plus the complement of a single-stem model.
     stems: usize,
     complement: bool,
-    grid: Option<ExactGrid>,
+    exact: ExactStems,
     files: Vec<(OutputContent, AudioWriter)>,
-    null: NullMeter,
-    grid_report: ExactGridReport,
     samples: u64,
 }
 
@@ -62,18 +60,8 @@ impl StemFiles {
         let spec =
             WriterSpec { container, format, channels: source.channels, sample_rate: source.sample_rate };
 
-        let lossless = options.lossless != LosslessMode::Off;
-        let (names, complement) = stem_names(model, options);
-        // Rounding and resampling errors go to the stem where they are least audible.
-        let remainder_stem = match complement {
-            true => names.len() - 1,
-            false => stem_position(&names, "other").unwrap_or(names.len() - 1),
-        };
-        let grid = lossless.then(|| match format {
-            SampleFormat::Pcm16 => ExactGrid::new(COARSE_BITS, remainder_stem, true),
-            SampleFormat::Pcm24 => ExactGrid::new(FINE_BITS, remainder_stem, true),
-            SampleFormat::Float32 => ExactGrid::new(FINE_BITS, remainder_stem, false),
-        });
+        let (exact, names) = ExactStems::new(model, options, format, source.channels);
+        let complement = names.len() > model.stems.len();
 
         let contents = contents(&names, options)?;
         let files = contents
@@ -93,10 +81,8 @@ impl StemFiles {
             stems: names.len(),
             complement,
             decoder,
-            grid,
+            exact,
             files,
-            null: NullMeter::default(),
-            grid_report: ExactGridReport::default(),
             samples: 0,
         })
     }
@@ -118,19 +104,7 @@ impl StemFiles {
     /// Quantises the stems against the mixture just read and writes all files.
     fn write_quantised(&mut self, stems: Planar) -> Result<(), OfflineError> {
         let (channels, samples) = (self.channels, self.mixture.samples());
-        let mut planes = stems.into_planes();
-        if self.complement {
-            planes.extend(std::iter::repeat_n(vec![0.0; samples], channels));
-        }
-        for c in 0..channels {
-            if let Some(grid) = self.grid {
-                let mut views: Vec<&mut [f32]> =
-                    planes.iter_mut().skip(c).step_by(channels).map(Vec::as_mut_slice).collect();
-                self.grid_report.add(grid.quantise(self.mixture.channel(c), &mut views));
-            }
-            let stems = planes.iter().skip(c).step_by(channels).map(Vec::as_slice);
-            self.null.add(self.mixture.channel(c), stems);
-        }
+        let planes = self.exact.complete(&self.mixture, stems);
         let stem = |n: usize, c: usize| planes[n * channels + c].as_slice();
         for (content, writer) in &mut self.files {
             let block: Vec<Vec<f32>> = (0..channels)
@@ -162,16 +136,17 @@ impl StemFiles {
             self.write_quantised(Planar::zeros(model_stems * self.channels, count))?;
         }
         let mut warnings = self.decoder.warnings().to_vec();
-        if self.grid_report.redistributed > 0 {
+        let grid = self.exact.grid_report;
+        if grid.redistributed > 0 {
             warnings.push(format!(
                 "{} samples of stems passed full scale; the excess was moved to other stems (write float to avoid this)",
-                self.grid_report.redistributed
+                grid.redistributed
             ));
         }
-        if self.grid_report.out_of_range > 0 {
+        if grid.out_of_range > 0 {
             warnings.push(format!(
                 "{} samples of the mixture exceed full scale, so PCM stems cannot sum to them (write float)",
-                self.grid_report.out_of_range
+                grid.out_of_range
             ));
         }
         let clipped: u64 = self.files.iter().map(|(_, writer)| writer.clipped()).sum();
@@ -179,7 +154,7 @@ impl StemFiles {
             warnings.push(format!("{clipped} samples were clipped at full scale (write float to keep them)"));
         }
         let files = publish_all(self.files.into_iter().map(|(_, writer)| writer))?;
-        Ok(WrittenSong { files, samples: self.samples, null: self.null, warnings })
+        Ok(WrittenSong { files, samples: self.samples, null: self.exact.null, warnings })
     }
 }
 
@@ -215,13 +190,6 @@ pub fn output_paths(
 ) -> Result<Vec<PathBuf>, OfflineError> {
     let contents = contents(&stem_names(model, options).0, options)?;
     Ok(contents.iter().map(|(stem, _)| file_path(input, folder, stem, options)).collect())
-}
-
-/// Names of all stems, and whether the last is a complement.
-fn stem_names(model: &ModelSpec, options: &RenderOptions) -> (Vec<String>, bool) {
-    let complement = model.complement.as_ref().filter(|_| options.lossless != LosslessMode::Off);
-    let names = model.stems.iter().chain(complement).cloned().collect();
-    (names, complement.is_some())
 }
 
 /// The output files to write, each with its value of `{stem}`.

@@ -5,17 +5,16 @@ use std::ops::ControlFlow;
 use super::demix::{DemixOptions, Moments, Standardise, demix};
 use super::error::OfflineError;
 use super::options::{RenderOptions, hybrid_stems};
-use super::outputs::OutputResampler;
 use super::plan::ChunkPlan;
-use super::reader::{FileReader, ShiftedReader, SongReader};
+use super::reader::{ShiftedReader, SongReader};
 use super::render::RenderProgress;
 use super::spool::Spool;
-use crate::audio::{Planar, SourceInfo};
+use crate::audio::Planar;
 use crate::lossless::LosslessMode;
 use crate::lossless::hybrid::{Energies, distribute};
 use crate::separator::{MaskRule, ModelSpec, Separator, check_chunk};
 
-/// The passes over one file.
+/// The passes over one song.
 pub(super) struct SongPasses<'a> {
     separator: &'a mut Separator,
     info: &'a ModelSpec,
@@ -29,11 +28,13 @@ pub(super) struct SongPasses<'a> {
 }
 
 impl<'a> SongPasses<'a> {
+    /// `samples` is the length of the song at `sample_rate`, if known.
     pub fn new(
         separator: &'a mut Separator,
         info: &'a ModelSpec,
         options: &RenderOptions,
-        source: &SourceInfo,
+        samples: Option<u64>,
+        sample_rate: u32,
     ) -> Result<Self, OfflineError> {
         let chunk = options.chunk.unwrap_or(info.chunk);
         check_chunk(chunk, &info.architecture)
@@ -58,21 +59,20 @@ impl<'a> SongPasses<'a> {
             passes: options.passes(info),
             shifts: options.big_shifts.max(1),
             normalize: options.normalize.unwrap_or(info.normalize),
-            expected: source.samples.map(|n| {
-                (n as f64 * f64::from(info.sample_rate) / f64::from(source.sample_rate)).round() as u64
-            }),
+            expected: samples
+                .map(|n| (n as f64 * f64::from(info.sample_rate) / f64::from(sample_rate)).round() as u64),
             separator,
             info,
         })
     }
 
-    /// Runs all passes. Returns the number of non-finite samples that were set to 0.
+    /// Runs all passes over `source`, which is at the model's rate. `sink` gets the final stems in order.
     pub fn run(
         mut self,
-        mut source: FileReader,
-        mut resampler: OutputResampler,
+        source: &mut dyn SongReader,
+        sink: &mut dyn FnMut(&Planar) -> Result<(), OfflineError>,
         on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
-    ) -> Result<(u64, OutputResampler), OfflineError> {
+    ) -> Result<(), OfflineError> {
         let passes = self.passes;
         let direct = self.shifts == 1 && !self.hybrid;
         let rate = f64::from(self.info.sample_rate);
@@ -86,25 +86,19 @@ impl<'a> SongPasses<'a> {
             })
         };
         if direct && !self.normalize {
-            let mut sink = |block: &Planar| resampler.push(block);
-            demix(self.separator, &mut source, &self.options, &mut sink, &mut |done| {
-                report(0, done, expected)
-            })?;
-            return Ok((source.cleaned(), resampler));
+            return demix(self.separator, source, &self.options, sink, &mut |done| report(0, done, expected));
         }
 
-        let (mut mixture, moments) = spool_song(&mut source, &mut || report(0, 0, expected))?;
+        let (mut mixture, moments) = spool_song(source, &mut || report(0, 0, expected))?;
         expected = Some(mixture.samples() as u64);
         if self.normalize {
             self.options.standardise = moments.standardise();
         }
         if direct {
-            let mut sink = |block: &Planar| resampler.push(block);
             let mut shifted = ShiftedReader::new(&mut mixture, 0);
-            demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| {
+            return demix(self.separator, &mut shifted, &self.options, sink, &mut |done| {
                 report(0, done, expected)
-            })?;
-            return Ok((source.cleaned(), resampler));
+            });
         }
         let mut stems = Spool::new(self.info.architecture.num_stems * mixture.channels())?;
         for pass in 0..self.shifts {
@@ -112,9 +106,9 @@ impl<'a> SongPasses<'a> {
             let share = 1.0 / self.shifts as f32;
             let mut at = (mixture.samples() - shift) % mixture.samples().max(1);
             let total = mixture.samples();
-            let mut sink = |block: &Planar| add_to_spool(&mut stems, block, &mut at, total, share, pass > 0);
+            let mut add = |block: &Planar| add_to_spool(&mut stems, block, &mut at, total, share, pass > 0);
             let mut shifted = ShiftedReader::new(&mut mixture, shift);
-            demix(self.separator, &mut shifted, &self.options, &mut sink, &mut |done| {
+            demix(self.separator, &mut shifted, &self.options, &mut add, &mut |done| {
                 report(pass, done, expected)
             })?;
         }
@@ -132,9 +126,9 @@ impl<'a> SongPasses<'a> {
             check_cancelled(report(passes - 1, whole, expected))?;
             block.clear();
             stems.read(at, BLOCK.min(stems.samples() - at), &mut block)?;
-            resampler.push(&block)?;
+            sink(&block)?;
         }
-        Ok((source.cleaned(), resampler))
+        Ok(())
     }
 }
 
@@ -148,7 +142,7 @@ fn check_cancelled(flow: ControlFlow<()>) -> Result<(), OfflineError> {
 
 /// Reads all of `source` into a temporary file. `on_step` may cancel.
 fn spool_song(
-    source: &mut FileReader,
+    source: &mut dyn SongReader,
     on_step: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<(Spool, Moments), OfflineError> {
     let mut spool = Spool::new(source.channels())?;

@@ -57,26 +57,40 @@ pub fn render(
 ) -> Result<RenderReport, OfflineError> {
     let started = Instant::now();
     separator.take_stage_times();
+    let (mut report, warning) = with_fitting_chunk(separator, options, &mut |separator, options| {
+        render_once(separator, input, folder, options, started, on_progress)
+    })?;
+    report.warnings.extend(warning);
+    Ok(report)
+}
+
+/// Calls `run` with the chunk of `options`, and again with half of it while the device has too little memory. Returns a warning if
+/// the chunk became smaller.
+pub(super) fn with_fitting_chunk<T>(
+    separator: &mut Separator,
+    options: &RenderOptions,
+    run: &mut dyn FnMut(&mut Separator, &RenderOptions) -> Result<T, OfflineError>,
+) -> Result<(T, Option<String>), OfflineError> {
     let wanted = options.chunk.unwrap_or(separator.info().chunk);
     let mut chunk = wanted;
     loop {
         let fits = separator.chunk_that_fits(chunk);
         chunk = fits.unwrap_or(chunk);
         let options = RenderOptions { chunk: Some(chunk), ..options.clone() };
-        match render_once(separator, input, folder, &options, started, on_progress) {
+        match run(separator, &options) {
             Err(OfflineError::Separate(SeparateError::OutOfMemory { .. }))
                 if separator.chunk_that_fits(chunk).is_some_and(|fits| fits < chunk) => {}
-            Ok(mut report) => {
-                if chunk < wanted {
-                    let seconds = |samples: usize| samples as f64 / f64::from(separator.info().sample_rate);
-                    report.warnings.push(format!(
+            Ok(result) => {
+                let seconds = |samples: usize| samples as f64 / f64::from(separator.info().sample_rate);
+                let warning = (chunk < wanted).then(|| {
+                    format!(
                         "{} has too little memory for chunks of {:.1} s; chunks of {:.1} s were used instead",
                         separator.device(),
                         seconds(wanted),
                         seconds(chunk)
-                    ));
-                }
-                return Ok(report);
+                    )
+                });
+                return Ok((result, warning));
             }
             Err(error) => return Err(error),
         }
@@ -93,12 +107,13 @@ fn render_once(
     on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
 ) -> Result<RenderReport, OfflineError> {
     let info = separator.info().clone();
-    let source = FileReader::open(input, info.sample_rate)?;
+    let mut source = FileReader::open(input, info.sample_rate)?;
     let source_info = source.decoder().info().clone();
     let outputs = StemFiles::create(Decoder::open(input)?, input, folder, &info, options)?;
-    let resampler = OutputResampler::new(outputs, info.sample_rate, info.architecture.num_stems)?;
-    let job = SongPasses::new(separator, &info, options, &source_info)?;
-    let (cleaned, resampler) = job.run(source, resampler, on_progress)?;
+    let mut resampler = OutputResampler::new(outputs, info.sample_rate, info.architecture.num_stems)?;
+    let passes = SongPasses::new(separator, &info, options, source_info.samples, source_info.sample_rate)?;
+    passes.run(&mut source, &mut |block| resampler.push(block), on_progress)?;
+    let cleaned = source.cleaned();
     if options.refuse_non_finite && cleaned > 0 {
         return Err(OfflineError::NonFinite { input: input.display().to_string(), count: cleaned });
     }
