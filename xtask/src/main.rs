@@ -1,13 +1,14 @@
 //! Build and packaging tasks, run as `cargo xtask <task>`.
 
+mod dist;
 mod notices;
 
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{self, Command};
+use std::process;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, bail};
 
 const USAGE: &str = "\
 cargo xtask <task>
@@ -16,15 +17,9 @@ cargo xtask <task>
           build the plugins and the app into target/bundled: Nullsum.vst3, Nullsum.clap, Nullsum
   install [cargo build options]
           bundle in release mode and copy both plugins to the user's plugin folders
-  dist    build the command line in release mode and collect it with licences, documents and shell completions in target/dist";
-
-/// Shells that `nullsum-cli completions` supports, with the file name that each expects.
-const COMPLETIONS: [(&str, &str); 4] = [
-    ("bash", "nullsum-cli.bash"),
-    ("zsh", "_nullsum-cli"),
-    ("fish", "nullsum-cli.fish"),
-    ("powershell", "nullsum-cli.ps1"),
-];
+  dist [--debug] [cargo build options]
+          build plugins, app and command line in release mode and pack them with licences, documents, completions and
+          man page into target/dist: an archive, on Debian also a package, and SHA256SUMS";
 
 fn main() -> Result<()> {
     let mut arguments = env::args().skip(1);
@@ -37,10 +32,7 @@ fn main() -> Result<()> {
     match task.as_str() {
         "bundle" | "bundle-universal" => bundle(&task, options),
         "install" => install(options),
-        "dist" => {
-            ensure!(options.is_empty(), "`dist` takes no options, but got `{}`", options.join(" "));
-            dist()
-        }
+        "dist" => dist::dist(options),
         other => bail!("unknown task `{other}`\n\n{USAGE}"),
     }
 }
@@ -226,52 +218,6 @@ fn target_folder() -> Result<PathBuf> {
         .as_str()
         .map(PathBuf::from)
         .context("`cargo metadata` reported no target folder")
-}
-
-/// Builds `nullsum-cli` and collects the files to distribute.
-fn dist() -> Result<()> {
-    let (root, target) = (root_folder()?, target_folder()?);
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(root)
-        .args(["build", "--release", "--bin", "nullsum-cli"])
-        .status()
-        .context("could not run cargo")?;
-    ensure!(status.success(), "the release build failed");
-
-    let name = format!("nullsum-cli{}", env::consts::EXE_SUFFIX);
-    let built = target.join("release").join(&name);
-    let folder = target.join("dist").join(format!("nullsum-{}-{}", env::consts::OS, env::consts::ARCH));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).with_context(|| format!("could not remove {}", folder.display()))?;
-    }
-    let completions = folder.join("completions");
-    fs::create_dir_all(&completions)
-        .with_context(|| format!("could not create {}", completions.display()))?;
-    let copy = |from: PathBuf, to: PathBuf| {
-        fs::copy(&from, &to).with_context(|| format!("could not copy {} to {}", from.display(), to.display()))
-    };
-    copy(built.clone(), folder.join(&name))?;
-    fs::create_dir_all(folder.join("assets/screenshots"))?;
-    // At the paths that the README links to.
-    for document in [
-        "README.md",
-        "LICENSE",
-        "CHANGELOG.md",
-        "ARCHITECTURE.md",
-        "assets/MODEL_CARD.md",
-        "assets/screenshots/main.png",
-    ] {
-        copy(root.join(document), folder.join(document))?;
-    }
-    notices::write(&folder.join("THIRD_PARTY.txt"), root, &[])?;
-    for (shell, file) in COMPLETIONS {
-        let output = Command::new(&built).args(["completions", shell]).output()?;
-        ensure!(output.status.success(), "nullsum-cli completions {shell} failed");
-        fs::write(completions.join(file), output.stdout)?;
-    }
-    println!("{}", folder.display());
-    Ok(())
 }
 
 #[cfg(test)]
