@@ -54,6 +54,14 @@ impl Stream {
         let client = Client::new(plan, shared.clone(), Some(scheduler.waker()));
         let engine = Engine::new(plan.clone(), shared.clone());
         let id = scheduler.new_id();
+        log::info!(
+            "live stream {id}: host {} Hz, model {} Hz, hop {} samples, latency {} samples ({:.0} ms)",
+            plan.host_rate(),
+            plan.model_rate(),
+            plan.hop().0,
+            plan.latency().0,
+            plan.latency_ms()
+        );
         scheduler.send(SchedulerCommand::Add(id, Box::new(engine)));
         (client, Self { id, plan: plan.clone(), stems, shared, scheduler: scheduler.clone() })
     }

@@ -17,6 +17,7 @@ mod control;
 mod editor;
 mod instance_shared;
 mod jump_detector;
+mod logger;
 mod model_loader;
 mod offline_detector;
 mod params;
@@ -27,6 +28,7 @@ mod routing;
 mod selection;
 mod serde_path;
 mod shims;
+mod stream_log;
 #[cfg(test)]
 mod tests;
 
@@ -116,7 +118,7 @@ impl Instance {
         let stream_client = match control::activate(&shared, host) {
             Ok(stream_client) => stream_client,
             Err(error) => {
-                nice_error!("{error}; the input passes through unchanged");
+                log::error!("{error}; the input passes through unchanged");
                 None
             }
         };

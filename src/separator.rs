@@ -128,7 +128,7 @@ pub struct Runtime {
     pub device: DeviceChoice,
     /// Threads of the process-wide pool; separators with the same number share it. 0 means one per processor.
     pub threads: usize,
-    /// ResolvedPrecision of the network's matrix products.
+    /// Number type of the network's matrix products.
     pub precision: Precision,
     /// Whether `Precision::Auto` may choose int8, where that is faster and a self-check finds it accurate enough. For live streams,
     /// whose latency depends on speed. By default this is false.
@@ -333,14 +333,33 @@ impl Separator {
         let on_device = !device.is_cpu() || runtime.as_on_gpu;
         let arch = &info.architecture;
         let network = Network::new(arch, weights(&device), &pool, &runtime, on_device)?;
-        Ok(Self {
+        let separator = Self {
             stft: Stft::new(arch.stft),
             most_samples: usize::MAX,
             network,
             pool,
             info,
             stages: StageTimes::default(),
-        })
+        };
+        separator.log_loaded();
+        Ok(separator)
+    }
+
+    fn log_loaded(&self) {
+        let (info, arch) = (&self.info, &self.info.architecture);
+        log::info!(
+            "loaded {}: {}, dim {}, depth {}, {:.1} M parameters, stems {}; runs on {}, {}, {}, {} threads",
+            info.origin,
+            arch.family,
+            arch.dim,
+            arch.depth,
+            arch.parameters() as f64 / 1e6,
+            info.stem_names().join(", "),
+            self.device(),
+            self.kernel(),
+            self.precision().precision,
+            self.threads()
+        );
     }
 
     /// Makes the device report out of memory from that many samples on.

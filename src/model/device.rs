@@ -93,7 +93,10 @@ impl DeviceChoice {
             Self::Cuda(_) => Err(DeviceError::NotBuilt("cuda")),
             Self::Metal if !cfg!(feature = "metal") => Err(DeviceError::NotBuilt("metal")),
             Self::Metal => start(&|| Device::new_metal(0).map_err(|error| error.to_string())),
-            Self::Auto => Ok(Self::Cuda(0).open().or_else(|_| Self::Metal.open()).unwrap_or(Device::Cpu)),
+            Self::Auto => Ok(Self::Cuda(0).open().or_else(|_| Self::Metal.open()).unwrap_or_else(|error| {
+                log::debug!("no GPU is used: {error}");
+                Device::Cpu
+            })),
         }
     }
 

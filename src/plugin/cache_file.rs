@@ -16,7 +16,7 @@ use crate::atomic_file::AtomicFile;
 const MAX_BYTES: u64 = 1 << 20;
 
 /// The cache folder. Unit tests use a temporary one.
-fn folder() -> Option<PathBuf> {
+pub fn folder() -> Option<PathBuf> {
     #[cfg(test)]
     return Some(std::env::temp_dir().join(format!("nullsum-unit-tests-{}", std::process::id())));
     #[cfg(not(test))]

@@ -17,6 +17,7 @@ use super::model_loader::{self, LoadedModel, ModelLoadError};
 use super::params::{LosslessChoice, TierChoice};
 use super::routing::{Routing, STRIP_COUNT};
 use super::selection::{ModelSource, SavedModelSpec, Selection};
+use super::stream_log::StreamLog;
 use crate::embedded;
 use crate::live::plan::WindowSpec;
 use crate::live::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
@@ -47,6 +48,7 @@ struct ControlState {
 pub(super) fn run(shared: &Arc<InstanceShared>) {
     let mut control = ControlState::default();
     let mut may_fetch = false;
+    let mut stream_log = StreamLog::default();
     while !shared.is_stopping() {
         let command = shared.commands().recv_timeout(POLL);
         while shared.retired.pop().is_some() {}
@@ -74,6 +76,9 @@ pub(super) fn run(shared: &Arc<InstanceShared>) {
             report_load_failure(shared, generation, ModelLoadError::Broken { reason, report: None });
         }
         may_fetch = false;
+        if let Some(status) = &shared.view().status {
+            stream_log.update(status);
+        }
         shared.notify_restart();
     }
 }
@@ -327,6 +332,7 @@ fn mask_rule(shared: &InstanceShared) -> MaskRule {
 
 /// Reports why a selection could not be loaded. The previous model continues, so that a damaged file does not silence a song's stems.
 fn report_load_failure(shared: &InstanceShared, generation: u64, error: ModelLoadError) {
+    log::warn!("the model did not load: {error}");
     let mut state = shared.stream_state.lock();
     let stand_in = state.model.as_mut().map(|active| {
         active.serves_generation = generation;

@@ -2,6 +2,7 @@
 
 mod banner;
 mod custom_window;
+mod diagnostics;
 pub(super) mod file_drop;
 mod files;
 mod footer;
@@ -9,6 +10,7 @@ mod header;
 mod history;
 mod io_thread;
 mod master;
+mod menu;
 mod meter;
 mod overload;
 mod param_edits;
@@ -444,6 +446,9 @@ impl EditorApp {
             Some(HeaderAction::SetZoom(zoom)) => {
                 self.shared.params.editor.lock().zoom = zoom;
                 ui.ctx().set_zoom_factor(zoom);
+            }
+            Some(HeaderAction::CopyDiagnostics) => {
+                ui.ctx().copy_text(diagnostics::report(&self.shared, view));
             }
             Some(HeaderAction::MeasureAgain) => self.shared.send(ControlCommand::Calibrate),
             Some(HeaderAction::UseCustomWindow) => {

@@ -9,7 +9,7 @@ use std::thread::JoinHandle;
 use atomic_float::AtomicF32;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use crossbeam::queue::ArrayQueue;
-use nice_plug::prelude::{PluginApi, nice_error};
+use nice_plug::prelude::PluginApi;
 use nice_plug_egui::{EguiEditorState, RepaintNotifier};
 use parking_lot::{Condvar, Mutex};
 
@@ -263,6 +263,7 @@ impl InstanceShared {
         player: Option<Player>,
         run_control: fn(&Arc<Self>),
     ) -> Arc<Self> {
+        super::logger::install();
         Arc::new(Self {
             params,
             repaint: RepaintNotifier::new(),
@@ -335,7 +336,7 @@ impl InstanceShared {
                 .spawn(move || (shared.run_control)(&shared))
             {
                 Ok(handle) => *thread = Some(handle),
-                Err(error) => nice_error!("the control thread cannot start: {error}"),
+                Err(error) => log::error!("the control thread cannot start: {error}"),
             }
         }
     }

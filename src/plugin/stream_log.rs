@@ -27,7 +27,11 @@ impl StreamLog {
             );
         }
         if skipped > self.skipped {
-            log::warn!("{} windows skipped ({skipped} in all), load {:.2}", skipped - self.skipped, status.load());
+            log::warn!(
+                "{} windows skipped ({skipped} in all), load {:.2}",
+                skipped - self.skipped,
+                status.load()
+            );
         }
         if cleaned > self.cleaned {
             log::warn!("{} samples of stems were NaN or infinite", cleaned - self.cleaned);

@@ -150,10 +150,12 @@ pub fn fetch(
     };
     let lock = FolderLock::acquire(&folder, &entry.name, options.timeouts.lock, &mut || notify(waiting))?;
 
+    log::info!("downloading {} to {}", entry.name, folder.display());
     // The small file first: if it no longer exists, no time is spent on the large one.
     let config = fetch_file(&entry.config, FileKind::Config, &folder, &lock, options, &mut notify)?;
     let checkpoint =
         fetch_file(&entry.checkpoint, FileKind::Checkpoint, &folder, &lock, options, &mut notify)?;
+    log::info!("downloaded {}", entry.name);
     Ok(ModelFiles { checkpoint, config })
 }
 

@@ -115,8 +115,10 @@ fn collect(root: &Path, target: &Path, cli: &Path, folder: &Path, options: &[Str
 
 /// Standard output of the command line.
 fn output_of(cli: &Path, arguments: &[&str]) -> Result<Vec<u8>> {
-    let output =
-        Command::new(cli).args(arguments).output().with_context(|| format!("could not run {}", cli.display()))?;
+    let output = Command::new(cli)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("could not run {}", cli.display()))?;
     ensure!(output.status.success(), "nullsum-cli {} failed", arguments.join(" "));
     Ok(output.stdout)
 }
@@ -188,7 +190,8 @@ fn debian_package(root: &Path, dist: &Path, folder: &Path) -> Result<PathBuf> {
 /// Writes a gzip file without a time stamp, as Debian's policy asks.
 fn compress(from: &Path, to: &Path) -> Result<()> {
     create_folder(to.parent().unwrap_or(to))?;
-    let output = Command::new("gzip").args(["-9", "-n", "-c"]).arg(from).output().context("could not run gzip")?;
+    let output =
+        Command::new("gzip").args(["-9", "-n", "-c"]).arg(from).output().context("could not run gzip")?;
     ensure!(output.status.success(), "gzip {} failed", from.display());
     fs::write(to, output.stdout).with_context(|| format!("could not write {}", to.display()))
 }

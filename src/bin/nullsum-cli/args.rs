@@ -48,6 +48,9 @@ pub struct Cli {
     /// Options of separation.
     #[command(flatten)]
     pub separate: SeparateArgs,
+    /// Print what is loaded, chosen and downloaded on standard error; -vv prints details
+    #[arg(long, short, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
 }
 
 /// The commands.
@@ -75,6 +78,9 @@ pub enum Command {
     /// Print the environment variables that Nullsum reads
     #[command(hide = true)]
     Env,
+    /// Print the man page
+    #[command(hide = true)]
+    Man,
 }
 
 /// Options that choose the model.

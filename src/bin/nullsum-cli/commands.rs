@@ -7,6 +7,7 @@ pub mod demo;
 pub mod devices;
 pub mod env;
 pub mod inspect;
+pub mod man;
 pub mod models;
 pub mod separate;
 pub mod tiers;

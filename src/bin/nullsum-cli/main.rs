@@ -6,6 +6,7 @@ mod commands;
 mod exit;
 mod interrupt;
 mod jobs;
+mod logger;
 mod model_source;
 mod printer;
 mod progress;
@@ -20,6 +21,7 @@ use exit::{CliResult, ExitStatus, Failure, format_error};
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(args::normalize_args(std::env::args_os()));
+    logger::install(cli.verbose);
     let command = cli.command.unwrap_or_else(|| Command::Separate(Box::new(cli.separate)));
     let printer = command.printer();
     match run(command) {
@@ -45,6 +47,10 @@ fn run(command: Command) -> CliResult {
         Command::Models(args) => run_interruptible(|| commands::models::run(&args)),
         Command::Devices(args) => {
             commands::devices::run(&args);
+            Ok(())
+        }
+        Command::Man => {
+            commands::man::run();
             Ok(())
         }
         Command::Env => {

@@ -59,7 +59,9 @@ impl Command {
             // With `--json` standard output carries the measurements only.
             Self::Bench(_) | Self::Tiers(_) => Printer::stderr_only(),
             Self::Convert(args) if args.quiet => Printer::Quiet,
-            Self::Convert(_) | Self::Inspect(_) | Self::Completions(_) | Self::Env => Printer::Plain,
+            Self::Convert(_) | Self::Inspect(_) | Self::Completions(_) | Self::Env | Self::Man => {
+                Printer::Plain
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::text;
-use crate::kernels::isa::Isa;
+use crate::kernels::Isa;
 use crate::live::Status;
 use crate::plugin::instance_shared::{InstanceShared, ModelView, View};
 use crate::plugin::logger;
@@ -45,7 +45,8 @@ fn write_report(out: &mut String, shared: &InstanceShared, view: &View) -> std::
         None => writeln!(out, "Stream: none")?,
     }
     let enabled = if logger::is_file_enabled() { "on" } else { "off" };
-    let path = logger::file_path().map_or_else(|| "no cache folder".into(), |path| path.display().to_string());
+    let path =
+        logger::file_path().map_or_else(|| "no cache folder".into(), |path| path.display().to_string());
     writeln!(out, "Log file: {enabled}, {path}")?;
     writeln!(out, "Latest warnings:")?;
     let warnings = logger::recent_warnings();
@@ -138,7 +139,7 @@ mod tests {
 
     #[test]
     fn report_names_model_and_state_and_hides_the_home_folder() {
-        let shared = InstanceShared::new(Arc::new(NullsumParams::new()), None);
+        let shared = InstanceShared::new(Arc::new(NullsumParams::new()), None, crate::plugin::control::run);
         let guard = InstanceGuard(shared);
         let home = super::super::files::home().unwrap_or_else(|| "/home/somebody".into());
         let file = home.join("models/my model.ckpt");

@@ -26,6 +26,7 @@ pub enum HeaderAction {
     SetZoom(f32),
     MeasureAgain,
     UseCustomWindow,
+    CopyDiagnostics,
     ChangeWindow(WindowChange),
 }
 
@@ -51,6 +52,7 @@ pub fn show_toolbar(
         }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             ui.spacing_mut().item_spacing.x = 4.0;
+            action = super::menu::show(ui);
             let button = egui::Button::new(text::percent(f64::from(zoom))).min_size(vec2(52.0, 26.0));
             let menu = egui::containers::menu::MenuButton::from_button(button).ui(ui, |ui| {
                 for factor in ZOOMS {

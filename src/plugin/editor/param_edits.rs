@@ -93,6 +93,12 @@ impl ParamEdits {
         self.param(key).map_or(value, |param| param.plain(value))
     }
 
+    /// The value as text without its unit, in the form that [`set_from_text`](Self::set_from_text) reads.
+    pub fn value_text(&self, key: ParamId) -> String {
+        let value = self.value(key);
+        self.param(key).map_or_else(String::new, |param| param.text(value))
+    }
+
     pub fn is_dragging(&self, key: ParamId) -> bool {
         self.gesture.is_some_and(|gesture| gesture.key == key)
     }

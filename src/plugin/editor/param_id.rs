@@ -116,6 +116,11 @@ impl<'a> ParamRef<'a> {
             .filter(|value| value.is_finite())
     }
 
+    /// A normalised value as text, without its unit.
+    pub fn text(self, normalized: f32) -> String {
+        for_any_param!(self, param => param.normalized_value_to_string(normalized, false))
+    }
+
     /// The nearest value that the parameter can take, normalised.
     pub fn snap(self, normalized: f32) -> f32 {
         let normalized =

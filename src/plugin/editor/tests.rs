@@ -98,6 +98,8 @@ struct EditorHarness {
     nodes: Vec<(NodeId, Node)>,
     focus: Option<NodeId>,
     delay: Duration,
+    /// Text that was last copied to the clipboard.
+    copied: String,
 }
 
 impl EditorHarness {
@@ -124,6 +126,7 @@ impl EditorHarness {
             nodes: Vec::new(),
             focus: None,
             delay: ACTIVE_REFRESH,
+            copied: String::new(),
         };
         harness.frames(3);
         harness
@@ -145,6 +148,11 @@ impl EditorHarness {
         let mut output = self.ctx.run_ui(input, |ui| app.draw_frame(ui));
         if let Some(update) = output.platform_output.accesskit_update.take() {
             (self.nodes, self.focus) = (update.nodes, Some(update.focus));
+        }
+        for command in &output.platform_output.commands {
+            if let egui::OutputCommand::CopyText(text) = command {
+                self.copied.clone_from(text);
+            }
         }
         self.delay = output
             .viewport_output
@@ -425,6 +433,9 @@ fn parameters_can_be_edited_by_keyboard() {
         harness.params().other.gain.value()
     );
     harness.press(Key::Enter, Modifiers::NONE);
+    let present = harness.app.edits.value_entry.as_ref().map(|entry| entry.text.clone());
+    assert_eq!(present.as_deref(), Some("-2.0"));
+    // The present value is selected, so typing replaces it.
     harness.frame(vec![Event::Text("−6,5 dB".into())]);
     harness.press(Key::Enter, Modifiers::NONE);
     assert!(
@@ -470,6 +481,30 @@ fn an_invalid_value_stays_in_its_field_for_correction() {
     harness.press(Key::Escape, Modifiers::NONE);
     assert!(harness.app.edits.value_entry.is_none());
     assert_eq!(harness.params().vocals.gain.value(), 0.0);
+}
+
+#[test]
+fn double_click_opens_a_field_with_the_present_value_and_escape_keeps_it() {
+    let mut harness = EditorHarness::new(played());
+    harness.app.edits.set_value(ParamId::Strip(0, StripParam::Pan), 0.65);
+    let (_, at) = harness.find("Vocals Pan");
+    for pressed in [true, false, true, false] {
+        harness.button(at, pressed, Modifiers::NONE);
+    }
+    harness.frames(1);
+    assert!(harness.app.edits.value_entry.as_ref().is_some_and(|entry| !entry.text.is_empty()));
+    harness.press(Key::Enter, Modifiers::NONE);
+    assert!(harness.app.edits.value_entry.is_none(), "the text that was offered is a value");
+    assert!((harness.params().vocals.pan.value() - 0.3).abs() < 0.006);
+}
+
+#[test]
+fn diagnostics_are_copied_from_the_menu() {
+    let mut harness = EditorHarness::new(played());
+    harness.click("Menu");
+    harness.click("Copy diagnostics");
+    assert!(harness.copied.contains("Preview") || harness.copied.contains("embedded"), "{}", harness.copied);
+    assert!(harness.copied.contains("Audio: 48000 Hz"), "{}", harness.copied);
 }
 
 #[test]

@@ -5,6 +5,8 @@ use egui::{
     WidgetInfo,
 };
 
+use egui::text::{CCursor, CCursorRange};
+
 use super::param_edits::{ParamEdits, ValueEntry};
 use super::param_id::{ParamId, StripParam};
 use super::theme::{Palette, font};
@@ -100,7 +102,8 @@ fn handle_keys(
 }
 
 fn begin_value_entry(edits: &mut ParamEdits, key: ParamId) {
-    edits.value_entry = Some(ValueEntry { key, text: String::new(), needs_focus: true, is_invalid: false });
+    edits.value_entry =
+        Some(ValueEntry { key, text: edits.value_text(key), needs_focus: true, is_invalid: false });
 }
 
 /// Draws the value field in `rect` while the user is typing a value for `key`, and returns whether it is open.
@@ -110,13 +113,17 @@ pub fn value_entry_field(ui: &mut Ui, rect: Rect, edits: &mut ParamEdits, key: P
         return false;
     };
     let bad = Palette::of(ui.visuals()).bad;
+    let id = ui.scope_id().with(("typing", key));
+    if value_entry.needs_focus {
+        select_all(ui, id, &value_entry.text);
+    }
     let edit = egui::TextEdit::singleline(&mut value_entry.text)
-        .id(ui.scope_id().with(("typing", key)))
+        .id(id)
         .font(font(12.0))
         .margin(egui::Margin::symmetric(3, 1))
         .char_limit(24)
         .text_color_opt(value_entry.is_invalid.then_some(bad))
-        .hint_text("value");
+        .align(egui::Align2::CENTER_CENTER);
     let response = ui.put(rect, edit);
     if response.changed() {
         value_entry.is_invalid = false;
@@ -142,6 +149,14 @@ pub fn value_entry_field(ui: &mut Ui, rect: Rect, edits: &mut ParamEdits, key: P
     }
     edits.value_entry = Some(value_entry);
     true
+}
+
+/// Selects the whole text of a field, so that typing replaces it.
+fn select_all(ui: &Ui, id: egui::Id, text: &str) {
+    let mut state = egui::text_edit::TextEditState::load(ui.ctx(), id).unwrap_or_default();
+    let range = CCursorRange::two(CCursor::new(0), CCursor::new(text.chars().count()));
+    state.cursor.set_char_range(Some(range));
+    state.store(ui.ctx(), id);
 }
 
 fn value_format_hint(key: ParamId) -> &'static str {

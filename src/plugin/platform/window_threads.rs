@@ -81,7 +81,7 @@ mod linux {
             let start = Instant::now();
             while self.recorded.iter().any(|task| self.is_running(*task)) {
                 if start.elapsed() > TIMEOUT {
-                    nice_plug::prelude::nice_error!("the editor window's threads did not end in time");
+                    log::error!("the editor window's threads did not end in time");
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(1));

@@ -12,7 +12,6 @@ use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use nice_plug::prelude::nice_error;
 use nice_plug_egui::baseview::WindowContext;
 use x11rb::connection::Connection;
 use x11rb::errors::{ConnectError, ConnectionError, ReplyError, ReplyOrIdError};
@@ -36,7 +35,7 @@ pub fn listen(window: &WindowContext, drop_queue: Arc<DropQueue>) -> Option<List
     match Listener::start(window, drop_queue) {
         Ok(listener) => Some(listener),
         Err(error) => {
-            nice_error!("file drops are unavailable: {error}");
+            log::error!("file drops are unavailable: {error}");
             None
         }
     }
