@@ -3,7 +3,7 @@
 use super::gemm;
 use super::isa::{Format, Isa};
 use super::layout::{Element, Gemm};
-use super::ops::{self, SoftmaxTile};
+use super::ops::{self, MaskBins, SoftmaxTile};
 use super::product::{AttentionProduct, LinearProduct};
 use super::simd::{self, Simd};
 use super::tiles;
@@ -28,6 +28,8 @@ pub(super) struct RowKernels {
     pub prefetch: unsafe fn(*const f32, usize),
     /// (x, n, factor)
     pub scale: unsafe fn(*mut f32, usize, f32),
+    pub apply_masks: unsafe fn(&MaskBins<'_>),
+    pub complete_masks: unsafe fn(&MaskBins<'_>),
     /// (rows, count, n, stride, panel, nr)
     transpose: unsafe fn(*const f32, usize, usize, usize, *mut f32, usize),
 }
@@ -150,6 +152,8 @@ macro_rules! row_kernels {
             add_assign,
             prefetch,
             scale,
+            apply_masks,
+            complete_masks,
             transpose,
         };
         functions! { $attributes;
@@ -165,6 +169,8 @@ macro_rules! row_kernels {
             add_assign(x: *mut f32, y: *const f32, n: usize) = ops::add_assign::<S>(x, y, n);
             prefetch(x: *const f32, n: usize) = ops::prefetch::<S>(x, n);
             scale(x: *mut f32, n: usize, a: f32) = ops::scale::<S>(x, n, a);
+            apply_masks(bins: &MaskBins<'_>) = ops::apply_masks::<S, false>(bins);
+            complete_masks(bins: &MaskBins<'_>) = ops::apply_masks::<S, true>(bins);
             transpose(src: *const f32, rows: usize, n: usize, ld: usize, dst: *mut f32, width: usize)
                 = ops::transpose(src, rows, n, ld, dst, width);
         }
@@ -383,6 +389,9 @@ mod amx {
     pub(super) static BF16: Kernels = Kernels::tiles(OPS, BF16_LINEAR, BF16_ATTENTION, begin, end, peak);
     pub(super) static INT8: Kernels = Kernels::tiles(OPS, INT8_LINEAR, BF16_ATTENTION, begin, end, peak_int8);
 }
+
+/// Kernels that every processor runs.
+pub(super) static PORTABLE: &Kernels = &portable::F32;
 
 /// All kernels of this build.
 pub(super) static ALL: &[(Isa, Format, &Kernels)] = &[

@@ -555,6 +555,99 @@ pub(super) unsafe fn interleave_rows_bf16<S: Simd>(
     }
 }
 
+/// Even lanes, of which complex numbers have their real parts.
+const IMAGINARY: [f32; MAX_LANES] = {
+    let mut lanes = [0.0; MAX_LANES];
+    let mut i = 1;
+    while i < MAX_LANES {
+        lanes[i] = 1.0;
+        i += 2;
+    }
+    lanes
+};
+
+/// Complex numbers, real and imaginary parts by turns, of the bins of one block.
+pub(super) struct MaskBins<'a> {
+    /// The mixture's bins.
+    pub spec: *const f32,
+    /// The masks of the same bins, one pointer for each stem; replaced by mask times mixture.
+    pub stems: &'a [*mut f32],
+    /// Floats: twice the bins.
+    pub len: usize,
+}
+
+/// Multiplies masks with the mixture. `COMPLETE`: first makes the masks of a bin sum to 1, each stem taking of the rest by the power
+/// of its mask; masks that are not finite count as 0.
+///
+/// # Safety
+/// See the module; LANES is even.
+#[inline(always)]
+pub(super) unsafe fn apply_masks<S: Simd, const COMPLETE: bool>(bins: &MaskBins<'_>) {
+    let mut i = 0;
+    // SAFETY: i + LANES ≤ len in the loop; the tail goes through buffers of LANES values.
+    unsafe {
+        while i + S::LANES <= bins.len {
+            mask_vector::<S, COMPLETE>(S::load(bins.spec.add(i)), bins.stems, i, S::LANES);
+            i += S::LANES;
+        }
+        if i < bins.len {
+            let n = bins.len - i;
+            mask_vector::<S, COMPLETE>(load_tail::<S>(bins.spec.add(i), n, 0.0), bins.stems, i, n);
+        }
+    }
+}
+
+/// One vector of bins, `n` floats of it, at float i of every stem.
+///
+/// # Safety
+/// As [`apply_masks`]'.
+#[inline(always)]
+unsafe fn mask_vector<S: Simd, const COMPLETE: bool>(spec: S::V, stems: &[*mut f32], i: usize, n: usize) {
+    // SAFETY: as the caller's.
+    unsafe {
+        let is_real = S::lt(S::load(IMAGINARY.as_ptr()), S::splat(0.5));
+        let (zero, swapped) = (S::splat(0.0), S::swap_pairs(spec));
+        // |z|² in both lanes of z.
+        let power_of = |z: S::V| {
+            let square = S::mul(z, z);
+            S::add(square, S::swap_pairs(square))
+        };
+        let finite_or_zero = |z: S::V| {
+            let nothing = S::sub(z, z);
+            let nothing = S::add(nothing, S::swap_pairs(nothing));
+            S::select(S::lt(S::abs(nothing), S::splat(1.0)), z, zero)
+        };
+        let (mut rest, mut power) = (S::select(is_real, S::splat(1.0), zero), zero);
+        if COMPLETE {
+            for stem in stems {
+                let mask = finite_or_zero(load_up_to::<S>(stem.add(i), n));
+                rest = S::sub(rest, mask);
+                power = S::add(power, power_of(mask));
+            }
+        }
+        // Below the smallest normal number the quotient is meaningless.
+        let heard = S::lt(S::splat(f32::MIN_POSITIVE), power);
+        let even = S::splat(1.0 / stems.len() as f32);
+        for stem in stems {
+            let mut mask = load_up_to::<S>(stem.add(i), n);
+            if COMPLETE {
+                mask = finite_or_zero(mask);
+                let weight = S::select(heard, S::div(power_of(mask), power), even);
+                mask = S::fma(rest, weight, mask);
+            }
+            let (straight, crossed) = (S::mul(mask, spec), S::mul(mask, swapped));
+            let real = S::sub(straight, S::swap_pairs(straight));
+            let imaginary = S::add(crossed, S::swap_pairs(crossed));
+            let product = S::select(is_real, real, imaginary);
+            if n == S::LANES {
+                S::store(stem.add(i), product);
+            } else {
+                store_tail::<S>(stem.add(i), product, n);
+            }
+        }
+    }
+}
+
 /// Quantises a row of `n` f32 to its lines of a tiled operand of i8, the largest magnitude to 127, and writes its scale: the value
 /// of one unit. `UNSIGNED`: stored 128 larger, as u8. The scale of a row with a value that is not finite is NaN.
 ///

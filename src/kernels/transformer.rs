@@ -30,6 +30,16 @@ fn feed_forward_rows(kernels: &Kernels) -> usize {
     if kernels.linear.left == Element::F32 { TILE } else { 2 * TILE }
 }
 
+/// Sequences of `len` rows in a task: as many as make about [`TASK_ROWS`] rows, which reuse a layer's weights, unless fewer let the
+/// threads end clearly earlier. The results do not depend on it.
+fn sequences_per_task(count: usize, len: usize, threads: usize) -> usize {
+    // Sequences that the busiest thread computes.
+    let longest = |group: usize| count.div_ceil(group).div_ceil(threads) * group;
+    let most = (TASK_ROWS / len.max(1)).clamp(1, count.max(1));
+    let best = (1..=most).map(longest).min().unwrap_or(1);
+    (1..=most).rev().find(|&group| 100 * longest(group) <= 108 * best).unwrap_or(1)
+}
+
 /// A linear layer's parameters: `weight` [out, in], `bias` `[out]`.
 #[derive(Debug, Clone, Copy)]
 pub struct Linear<'a> {
@@ -175,8 +185,7 @@ impl TransformerBlock {
         let table = self.rotary.as_ref().map(|rotary| rotary.table(len));
         let table = table.as_deref();
         let rows = SequenceRows::new(x, self.dim, sequences);
-        // Whole sequences, about TASK_ROWS rows, but enough tasks for every thread.
-        let group = (TASK_ROWS / len).min(count / (3 * pool.threads())).max(1);
+        let group = sequences_per_task(count, len, pool.threads());
         let tasks = count.div_ceil(group);
         let task = |i: usize, feed_forward: bool| {
             let (first, last) = (i * group * len, ((i + 1) * group).min(count) * len);
@@ -554,4 +563,27 @@ pub(super) fn require_nonzero(what: &str, found: usize) -> Result<usize, KernelE
         expected: "at least 1".to_owned(),
         found,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tasks_fill_any_number_of_threads() {
+        // Sequences along bands of 8 s and of 2 s of the default architecture, and of the embedded model.
+        for (count, len) in [(801, 62), (201, 62), (345, 20), (65, 20)] {
+            for threads in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64] {
+                let group = sequences_per_task(count, len, threads);
+                assert!((1..=TASK_ROWS / len).contains(&group));
+                let longest = count.div_ceil(group).div_ceil(threads) * group;
+                // One sequence a task is the finest cut there is.
+                let finest = count.div_ceil(threads);
+                assert!(100 * longest <= 108 * finest, "{count} of {len} on {threads}: {group}");
+            }
+        }
+        // Large tasks where threads are few.
+        assert_eq!(sequences_per_task(801, 62, 2), TASK_ROWS / 62);
+        assert_eq!((sequences_per_task(1, 1000, 8), sequences_per_task(3, 1, 64)), (1, 1));
+    }
 }

@@ -3,6 +3,8 @@
 use num_complex::Complex32;
 use rayon::prelude::*;
 
+use crate::kernels::apply_masks;
+
 /// What happens to the part of the mixture that no mask takes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum MaskRule {
@@ -27,36 +29,12 @@ pub(super) fn apply(rule: MaskRule, spec: &[Complex32], masks: &mut [Complex32],
             block.1.push(masks);
         }
     }
-    blocks.into_par_iter().for_each(|(spec, mut masks)| {
-        for (i, bin) in spec.iter().enumerate() {
-            if rule == MaskRule::Complete {
-                complete(&mut masks, i);
-            }
-            for mask in &mut masks {
-                mask[i] *= bin;
-            }
-        }
-    });
+    blocks.into_par_iter().for_each(|(spec, mut masks)| apply_block(rule, spec, &mut masks));
 }
 
-/// Makes the masks of bin `i` sum to 1.
-fn complete(masks: &mut [&mut [Complex32]], i: usize) {
-    let mut sum = Complex32::default();
-    let mut power = 0.0;
-    for mask in masks.iter_mut() {
-        if !(mask[i].re.is_finite() && mask[i].im.is_finite()) {
-            mask[i] = Complex32::default();
-        }
-        sum += mask[i];
-        power += mask[i].norm_sqr();
-    }
-    let rest = Complex32::new(1.0, 0.0) - sum;
-    let even = 1.0 / masks.len() as f32;
-    for mask in masks {
-        // Below the smallest normal number the quotient is meaningless.
-        let weight = if power > f32::MIN_POSITIVE { mask[i].norm_sqr() / power } else { even };
-        mask[i] += rest * weight;
-    }
+/// As [`apply`], of bins whose masks of each stem are a slice, on the calling thread.
+pub(super) fn apply_block(rule: MaskRule, spec: &[Complex32], masks: &mut [&mut [Complex32]]) {
+    apply_masks(rule == MaskRule::Complete, spec, masks);
 }
 
 #[cfg(test)]
@@ -76,6 +54,46 @@ mod tests {
             apply(rule, &spec, &mut stems, 2);
             let error: f32 = (0..3).map(|i| (stems[i] + stems[3 + i] - spec[i]).norm()).sum();
             assert_eq!(error < 1e-6, rule == MaskRule::Complete, "{rule:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn completion_matches_its_formula_for_any_number_of_bins_and_stems() {
+        let mut random = crate::dsp::Random::new(3);
+        for (bins, stems) in [(1, 1), (1, 3), (3, 2), (7, 4), (8, 1), (9, 5), (33, 4), (100, 17)] {
+            let mut draw =
+                |n: usize| (0..n).map(|_| c(random.bipolar(), random.bipolar())).collect::<Vec<_>>();
+            let (spec, mut masks) = (draw(bins), draw(bins * stems));
+            // Bins without any mask, with a mask that is no number, and with one too small for a quotient.
+            for (bin, value) in [(0, c(0.0, 0.0)), (bins / 2, c(1e-25, 0.0))] {
+                (0..stems).for_each(|n| masks[n * bins + bin] = value);
+            }
+            masks[(stems - 1) * bins + bins - 1] = c(0.5, f32::INFINITY);
+            for rule in [MaskRule::Plain, MaskRule::Complete] {
+                let mut found = masks.clone();
+                apply(rule, &spec, &mut found, stems);
+                for i in 0..bins {
+                    let of = |n: usize| masks[n * bins + i];
+                    let clean =
+                        |z: Complex32| if z.re.is_finite() && z.im.is_finite() { z } else { c(0.0, 0.0) };
+                    let sum: Complex32 = (0..stems).map(|n| clean(of(n))).sum();
+                    let power: f32 = (0..stems).map(|n| clean(of(n)).norm_sqr()).sum();
+                    for n in 0..stems {
+                        let share = match power > f32::MIN_POSITIVE {
+                            true => clean(of(n)).norm_sqr() / power,
+                            false => 1.0 / stems as f32,
+                        };
+                        let mask = match rule {
+                            MaskRule::Plain => of(n),
+                            MaskRule::Complete => clean(of(n)) + (c(1.0, 0.0) - sum) * share,
+                        };
+                        let (got, want) = (found[n * bins + i], mask * spec[i]);
+                        let near =
+                            (got - want).norm() < 1e-5 * stems as f32 || !(want.re + want.im).is_finite();
+                        assert!(near, "{rule:?}, bin {i} of {bins}, stem {n} of {stems}: {got}, not {want}");
+                    }
+                }
+            }
         }
     }
 
