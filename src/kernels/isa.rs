@@ -137,14 +137,13 @@ impl Isa {
         }
     }
 
-    /// Whether its instructions multiply bf16 or i8 faster than f32.
+    /// Whether products in `format` are so much faster than in wider formats of the same processor that `auto` considers it. AMX
+    /// multiplies i8 twice as fast as bf16, but a pass only gains 1.2 × (docs/benchmarks.md), which does not outweigh its accuracy.
     pub fn is_faster_in(self, format: Format) -> bool {
         match format {
             Format::F32 => false,
             Format::Bf16 => self == Self::Amx,
-            Format::Int8 => {
-                matches!(self, Self::AvxVnni | Self::Avx512Vnni | Self::NeonDot | Self::Amx)
-            }
+            Format::Int8 => matches!(self, Self::AvxVnni | Self::Avx512Vnni | Self::NeonDot),
         }
     }
 }
