@@ -15,22 +15,30 @@ mod cache_file;
 mod calibration;
 mod control;
 mod editor;
+mod hash_cache;
+mod host_call;
 mod instance_shared;
 mod jump_detector;
+mod load_job;
 mod logger;
 mod model_loader;
 mod offline_detector;
+mod owned_thread;
 mod params;
 mod platform;
 pub mod player;
+mod presets;
 mod processor;
+mod remote_controls;
 mod routing;
 mod selection;
 mod serde_path;
 mod shims;
 mod stream_log;
+mod stream_state;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -168,6 +176,8 @@ macro_rules! class {
             const EMAIL: &'static str = "";
             const VERSION: &'static str = env!("CARGO_PKG_VERSION");
             const AUDIO_IO_LAYOUTS: &'static [AudioIOLayout] = $layouts;
+            /// The wrappers split a block where a parameter changes; in VST3 our shim does.
+            const SAMPLE_ACCURATE_AUTOMATION: bool = true;
             type Editor = EguiEditor<EditorApp>;
             type SysExMessage = ();
             type BackgroundTask = ();
@@ -217,6 +227,10 @@ macro_rules! class {
             const CLAP_MANUAL_URL: Option<&'static str> = None;
             const CLAP_SUPPORT_URL: Option<&'static str> = None;
             const CLAP_FEATURES: &'static [ClapFeature] = $clap;
+
+            fn remote_controls(&self, context: &mut impl RemoteControlsContext) {
+                remote_controls::define(&self.0.shared().params, context);
+            }
         }
 
         impl Vst3Plugin for $class {

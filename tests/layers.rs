@@ -22,7 +22,10 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("offline", &["audio", "dsp", "lossless", "separator"]),
     ("live", &["dsp", "separator"]),
     ("api", &["audio", "embedded", "live", "model", "offline", "separator"]),
-    ("plugin", &["audio", "embedded", "hash", "live", "model", "atomic_file", "registry", "separator"]),
+    (
+        "plugin",
+        &["audio", "embedded", "hash", "kernels", "live", "model", "atomic_file", "registry", "separator"],
+    ),
 ];
 
 /// The modules that each module imports as `crate::…`, without comments, tests and itself.

@@ -6,6 +6,7 @@
 //! and computes in preallocated memory. It never waits for the worker, wakes it or locks anything.
 
 mod concealer;
+mod dry;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,239 +1,496 @@
 //! The control thread of an instance. It loads models, measures the computer and opens streams; the audio thread and the host's threads never do.
+//!
+//! [`decide`] says what to do next, from what is wanted, what exists and what is possible. This file collects that, carries actions out, and shows
+//! the result. Files are read by a thread of their own ([`LoadJob`]), so that a hanging drive blocks neither this thread nor the host.
 
-use std::ops::ControlFlow;
+mod cost;
+mod decide;
+mod planning;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nice_plug::prelude::PluginApi;
 
+use self::cost::CostEstimate;
+use self::decide::{Action, Actual, Facts, ModelState, Request, Transport, decide};
+pub(super) use self::planning::activate;
+use self::planning::{
+    TierPlan, attach_model, block_size, check_stem_count, mask_rule, model_spec, open_stream, ready_view,
+    record_identity, report_load_failure, wanted_plan,
+};
 use super::calibration;
 use super::instance_shared::{
-    ActiveModel, ControlCommand, HostConfig, InstanceShared, ModelView, PlanInputs, StandIn, StreamClient,
-    StreamState, TierView, changes_in_place,
+    ActiveModel, ControlCommand, HostConfig, InstanceShared, ModelView, PendingPlan, PlanInputs, StreamState,
+    TierView, Wanted, changes_in_place,
 };
-use super::model_loader::{self, LoadedModel, ModelLoadError};
-use super::params::{LosslessChoice, TierChoice};
-use super::routing::{Routing, STRIP_COUNT};
-use super::selection::{ModelSource, SavedModelSpec, Selection};
+use super::load_job::LoadJob;
+use super::model_loader::{LoadedModel, ModelLoadError};
+use super::owned_thread::{END_TIMEOUT, OwnedThread};
+use super::params::TierChoice;
 use super::stream_log::StreamLog;
-use crate::embedded;
-use crate::live::plan::WindowSpec;
-use crate::live::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
-use crate::model::config::Config;
+use crate::live::plan::{MeasuredCost, WindowSpec};
+use crate::live::{Plan, State, Stream, Tier};
 use crate::registry;
-use crate::separator::{MaskRule, ModelSpec};
 
-/// Interval at which parameters are checked: the audio thread cannot notify this thread.
+/// Interval at which parameters are checked while something goes on: the audio thread cannot notify this thread.
 const POLL: Duration = Duration::from_millis(100);
+/// The same while nothing does.
+const POLL_AT_REST: Duration = Duration::from_millis(500);
+/// Blocks must come at least this often while the transport runs.
+const PLAYING_TIMEOUT: Duration = Duration::from_secs(1);
+/// The transport counts as stopped after this time, and as idle after the longer one.
+const STOPPED_AFTER: Duration = Duration::from_millis(300);
+const IDLE_AFTER: Duration = Duration::from_secs(5);
+/// Actions in one pass. More would be a defect of [`decide`].
+const MAX_ACTIONS: usize = 16;
 
 /// State of the control thread.
-#[derive(Default)]
-struct ControlState {
+struct Control {
+    shared: Arc<InstanceShared>,
+    model: ModelState,
+    job: Option<LoadJob>,
+    /// Cancelled loader threads that have not ended yet.
+    cancelled: Vec<OwnedThread>,
+    cost: CostEstimate,
+    request: PendingRequest,
     /// Tier and window that were last wanted.
     size: Option<(TierChoice, Option<WindowSpec>)>,
-    /// Generation of the selection that was last loaded, or failed to load.
-    loaded: Option<u64>,
-    measured: Option<plan::MeasuredCost>,
-    /// Plan of the last restart request. A host that ignores it is not asked again ten times a second.
-    restart_requested_for: Option<Plan>,
+    /// A host that ignores a restart request is not asked again for the same plan.
+    restart_requested: Option<Plan>,
+    transport: TransportWatch,
+    panic_logged: bool,
     /// The model view from before a plan failed.
     view_before_plan_error: Option<ModelView>,
     /// The tiers as shown, with the inputs they were computed from.
     tiers: Option<(PlanInputs, Vec<TierView>)>,
 }
 
+/// Requests that have not been carried out yet.
+#[derive(Clone, Copy, Debug, Default)]
+struct PendingRequest {
+    fetch: bool,
+    reload: bool,
+    measure: bool,
+    adopt_cost: bool,
+}
+
+/// Whether the host plays, from the blocks that it sends.
+#[derive(Clone, Copy, Debug)]
+struct TransportWatch {
+    blocks: u64,
+    last_block: Instant,
+    last_playing: Instant,
+    /// The host has reported a running transport. One that never does may play at any time.
+    reports_transport: bool,
+}
+
+impl TransportWatch {
+    fn update(&mut self, (playing, blocks): (bool, u64), now: Instant) {
+        if blocks != self.blocks {
+            (self.blocks, self.last_block) = (blocks, now);
+            self.reports_transport |= playing;
+            if playing || !self.reports_transport {
+                self.last_playing = now;
+            }
+        } else if playing && now.duration_since(self.last_block) < PLAYING_TIMEOUT {
+            self.last_playing = now;
+        }
+    }
+
+    fn state(&self, now: Instant) -> Transport {
+        match now.duration_since(self.last_playing) {
+            stopped if stopped >= IDLE_AFTER => Transport::Idle,
+            stopped if stopped >= STOPPED_AFTER => Transport::Stopped,
+            _ => Transport::Playing,
+        }
+    }
+}
+
 /// Runs the control thread.
 pub(super) fn run(shared: &Arc<InstanceShared>) {
-    let mut control = ControlState::default();
-    let mut may_fetch = false;
+    let mut control = Control::new(shared.clone());
     let mut stream_log = StreamLog::default();
     while !shared.is_stopping() {
-        let command = shared.commands().recv_timeout(POLL);
+        let command = shared.commands().recv_timeout(control.poll_interval());
         while shared.retired.pop().is_some() {}
         shared.notify_latency();
         let step = catch_unwind(AssertUnwindSafe(|| {
-            match command {
-                Ok(ControlCommand::Fetch) => {
-                    may_fetch = true;
-                    control.reload_model(shared);
-                }
-                Ok(ControlCommand::Retry) => control.reload_model(shared),
-                Ok(ControlCommand::Calibrate) => {
-                    control.calibrate(shared, true);
-                    shared.stream_state.lock().measured = control.measured;
-                }
-                Ok(ControlCommand::Reconcile) | Err(_) => control.recheck_download(shared),
-            }
-            control.reconcile(shared, may_fetch);
+            control.accept(command.ok());
+            control.reconcile();
         }));
         if step.is_err() {
             // A bug of ours. Audio continues, and the user may choose another model.
             let generation = shared.params.model.generation();
-            control.loaded = Some(generation);
+            control.model = ModelState::Failed { generation };
+            control.request = PendingRequest::default();
             let reason = "the model could not be loaded: internal error".into();
             report_load_failure(shared, generation, ModelLoadError::Broken { reason, report: None });
         }
-        may_fetch = false;
         if let Some(status) = &shared.view().status {
             stream_log.update(status);
         }
+        control.report_failures();
         shared.notify_restart();
     }
+    control.end();
 }
 
-impl ControlState {
+impl Control {
+    fn new(shared: Arc<InstanceShared>) -> Self {
+        let now = Instant::now();
+        Self {
+            shared,
+            model: ModelState::Absent,
+            job: None,
+            cancelled: Vec::new(),
+            cost: CostEstimate::default(),
+            request: PendingRequest::default(),
+            size: None,
+            restart_requested: None,
+            transport: TransportWatch {
+                blocks: 0,
+                last_block: now,
+                last_playing: now,
+                reports_transport: false,
+            },
+            panic_logged: false,
+            view_before_plan_error: None,
+            tiers: None,
+        }
+    }
+
+    fn poll_interval(&self) -> Duration {
+        let at_rest = self.job.is_none()
+            && self.transport.state(Instant::now()) == Transport::Idle
+            && self.shared.handoff.is_empty()
+            && !self.shared.has_editor();
+        if at_rest { POLL_AT_REST } else { POLL }
+    }
+
+    /// Ends loading, waits a moment for its threads, and releases what the host's main thread left because this thread used it.
+    fn end(mut self) {
+        let deadline = Instant::now() + END_TIMEOUT;
+        self.cancelled.extend(self.job.take().and_then(LoadJob::cancel));
+        for thread in self.cancelled.drain(..) {
+            thread.end_by(deadline);
+        }
+        self.shared.release_stream(deadline);
+    }
+
+    fn accept(&mut self, command: Option<ControlCommand>) {
+        match command {
+            Some(ControlCommand::Fetch) => {
+                (self.request.fetch, self.request.reload) = (true, true);
+                self.shared.clear_ready();
+            }
+            Some(ControlCommand::Retry) => {
+                self.request.reload = true;
+                self.shared.clear_ready();
+            }
+            Some(ControlCommand::Calibrate) => {
+                (self.request.measure, self.request.adopt_cost) = (true, true);
+            }
+            Some(ControlCommand::ApplyPending) => self.request.adopt_cost = true,
+            Some(ControlCommand::DismissRenderFailure) => {
+                self.shared.update_view(|view| view.render_failure = None);
+            }
+            Some(ControlCommand::Reconcile) | None => self.recheck_download(),
+        }
+    }
+
     /// Reloads a model that another instance has downloaded meanwhile.
-    fn recheck_download(&mut self, shared: &InstanceShared) {
-        if let ModelView::Failed(ModelLoadError::NotFetched { name, .. }) = shared.view().model
+    fn recheck_download(&mut self) {
+        if let ModelView::Failed(ModelLoadError::NotFetched { name, .. }) = self.shared.view().model
             && registry::find(&name).is_ok_and(|entry| registry::cached_files(entry).is_some())
         {
-            self.reload_model(shared);
+            self.request.reload = true;
+            self.shared.clear_ready();
         }
     }
 
-    /// Makes the next pass load the selected model again. Rendering waits for it.
-    fn reload_model(&mut self, shared: &InstanceShared) {
-        self.loaded = None;
-        shared.clear_ready();
-    }
-
-    fn reconcile(&mut self, shared: &Arc<InstanceShared>, may_fetch: bool) {
-        let wanted = shared.wanted();
-        // Before the first activation there is nothing to plan, but a model may be downloaded.
-        let active = shared.stream_state.lock().host.is_some();
-        if self.loaded != Some(wanted.model) && (active || may_fetch) {
-            self.load(shared, wanted.model, may_fetch);
-        }
-        if active {
-            let size = (wanted.tier, wanted.window);
-            if self.size.replace(size).is_some_and(|before| before != size) {
-                // The user chose by the costs shown now, so plan with them.
-                shared.stream_state.lock().measured = self.measured;
+    /// Carries out actions until nothing is left to do now.
+    fn reconcile(&mut self) {
+        let wanted = self.shared.wanted();
+        let now = Instant::now();
+        self.transport.update(self.shared.transport(), now);
+        self.cancelled.retain(|thread| !thread.is_finished());
+        self.finish_load(&wanted);
+        self.observe_cost();
+        for _ in 0..MAX_ACTIONS {
+            let Some(action) = self.next_action(&wanted, now) else { break };
+            if self.shared.is_stopping() || !self.carry_out(action, &wanted) {
+                break;
             }
-            self.plan(shared);
         }
-        self.show(shared);
+        let active = self.shared.stream_state.lock().host.is_some();
+        self.show();
         // Ready for what was wanted at the start of this pass; newer changes come next.
-        if active && self.loaded == Some(wanted.model) {
-            shared.set_ready(wanted);
+        if active && self.model.settled_for() == Some(wanted.model) && !self.request.reload {
+            self.shared.set_ready(wanted);
+        }
+        self.request.fetch &= self.request.reload;
+    }
+
+    /// What to do next; `None` before the first activation if nothing was asked for.
+    fn next_action(&mut self, wanted: &Wanted, now: Instant) -> Option<Action> {
+        let size = (wanted.tier, wanted.window);
+        // The user chose by the costs shown now, so plan with them.
+        if self.size.replace(size).is_some_and(|before| before != size) {
+            self.request.adopt_cost = true;
+        }
+        let state = self.shared.stream_state.lock();
+        let planned = |host: HostConfig, measured: Option<MeasuredCost>| {
+            wanted_plan(&self.shared, wanted, &state, host, measured)
+        };
+        let latest_cost = self.cost.current().or(state.measured);
+        let facts = state.host.map(|host| Facts {
+            transport: self.transport_state(host, now),
+            before_first_block: self.shared.before_first_block.load(Relaxed),
+            changes_in_place: changes_in_place(host.api),
+            planned: planned(host, state.measured),
+            planned_by_latest_cost: planned(host, latest_cost),
+        });
+        // The latency changes during playback if the user chose another model, and in the app, where nothing must stay in time.
+        let may_change = state.host.is_some_and(|host| host.api == PluginApi::Standalone)
+            || (state.host.is_some() && state.planned_for != Some(wanted.model));
+        let request = Request {
+            generation: wanted.model,
+            may_fetch: self.request.fetch,
+            reload: self.request.reload,
+            measure: self.request.measure,
+            adopt_cost: self.request.adopt_cost || may_change,
+        };
+        let actual = Actual {
+            active: state.host.is_some(),
+            model: self.model,
+            measured: self.cost.state(now),
+            plan: state.plan.clone(),
+            restart_requested: self.restart_requested.clone(),
+        };
+        drop(state);
+        match facts {
+            Some(facts) => Some(decide(&request, &actual, &facts)),
+            None => decide::decide_before_activation(&request, &actual),
         }
     }
 
-    fn load(&mut self, shared: &Arc<InstanceShared>, generation: u64, may_fetch: bool) {
-        shared.update_view(|view| view.model = ModelView::Loading(None));
-        let selection = shared.params.model.get();
-        let mut on_step = |step| {
-            shared.update_view(|view| view.model = ModelView::Loading(Some(step)));
-            let stale = shared.is_stopping() || shared.params.model.generation() != generation;
-            if stale { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let opened = model_loader::open(&selection, may_fetch, &mut on_step).and_then(check_stem_count);
-        if shared.is_stopping() {
+    fn transport_state(&self, host: HostConfig, now: Instant) -> Transport {
+        if self.shared.offline.load(Relaxed) || host.offline {
+            Transport::Rendering
+        } else {
+            self.transport.state(now)
+        }
+    }
+
+    /// Returns whether to decide again at once.
+    fn carry_out(&mut self, action: Action, wanted: &Wanted) -> bool {
+        match action {
+            Action::Rest | Action::AwaitRestart => false,
+            Action::CancelLoad => {
+                self.cancelled.extend(self.job.take().and_then(LoadJob::cancel));
+                self.model = ModelState::Absent;
+                true
+            }
+            Action::StartLoad => {
+                self.start_load(wanted.model);
+                true
+            }
+            Action::Measure { force } => {
+                self.measure(force);
+                true
+            }
+            Action::AdoptCost => {
+                let mut state = self.shared.stream_state.lock();
+                state.measured = self.cost.current().or(state.measured);
+                self.request.adopt_cost = false;
+                true
+            }
+            Action::ReportNoPlan(error) => {
+                self.report_no_plan(&error.to_string());
+                false
+            }
+            Action::KeepPlan((tier, _)) => {
+                self.clear_plan_error();
+                self.keep_plan(tier, None);
+                false
+            }
+            Action::OfferPlan { kept, offered: (tier, plan) } => {
+                self.clear_plan_error();
+                self.keep_plan(kept.0, Some(PendingPlan { tier, latency_ms: plan.latency_ms() }));
+                false
+            }
+            Action::OpenStream((tier, plan)) => {
+                self.clear_plan_error();
+                self.open_stream((tier, plan))
+            }
+            Action::RequestRestart(plan) => {
+                self.clear_plan_error();
+                self.shared.request_restart(true);
+                self.restart_requested = Some(plan);
+                self.shared.update_view(|view| view.restart_pending = true);
+                false
+            }
+        }
+    }
+
+    fn start_load(&mut self, generation: u64) {
+        self.shared.update_view(|view| view.model = ModelView::Loading(None));
+        let commands = self.shared.command_sender();
+        let wake = move || _ = commands.send(ControlCommand::Reconcile);
+        let selection = self.shared.params.model.get();
+        self.job = Some(LoadJob::start(selection, generation, self.request.fetch, wake));
+        self.model = ModelState::Loading { generation };
+        (self.request.fetch, self.request.reload) = (false, false);
+    }
+
+    /// Takes the result of loading, if it has ended.
+    fn finish_load(&mut self, wanted: &Wanted) {
+        let Some(job) = self.job.take_if(|job| job.is_finished()) else { return };
+        let Some(result) = job.take_result() else { return };
+        let generation = job.generation;
+        if generation != wanted.model {
+            // Another model was chosen meanwhile. It comes next.
+            self.model = ModelState::Absent;
             return;
         }
-        self.loaded = Some(generation);
-        let view = match opened {
-            Ok(loaded) => {
-                shared
-                    .params
-                    .model
-                    .update_if_current(generation, |selection| record_identity(selection, &loaded));
-                self.measured = calibration::stored_measurement(&loaded.sha256);
-                let view = ready_view(&loaded);
-                let offline = is_offline(shared);
-                shared.stream_state.lock().model = Some(ActiveModel {
-                    loaded,
-                    title: selection.shown_title().into(),
-                    serves_generation: generation,
-                });
-                shared.update_view(|view| view.stand_in = None);
-                // While rendering, the latency must not change, and a measurement would be wrong.
-                if self.measured.is_none() && !offline {
-                    self.calibrate(shared, false);
-                }
-                view
-            }
-            // Another model was chosen meanwhile. It comes next.
-            Err(ModelLoadError::Cancelled) if shared.params.model.generation() != generation => return,
+        match result.and_then(check_stem_count) {
+            Ok(loaded) => self.use_model(loaded, &job),
             Err(error) => {
-                report_load_failure(shared, generation, error);
-                return;
+                self.model = ModelState::Failed { generation };
+                report_load_failure(&self.shared, generation, error);
             }
-        };
-        shared.update_view(|shown| shown.model = view);
-        let mut state = shared.stream_state.lock();
-        // A measurement made since the activation counts from the next one. The latency changes during playback only if the user chose another model,
-        // or in the app, where nothing must stay in time.
-        if state.planned_for != Some(generation)
-            || state.host.is_some_and(|host| host.api == PluginApi::Standalone)
-        {
-            state.measured = self.measured;
         }
+    }
+
+    fn use_model(&mut self, loaded: LoadedModel, job: &LoadJob) {
+        let shared = &self.shared;
+        let generation = job.generation;
+        self.model = ModelState::Loaded { generation };
+        shared.params.model.update_if_current(generation, |selection| record_identity(selection, &loaded));
+        let view = ready_view(&loaded);
+        let mut state = shared.stream_state.lock();
+        let channels = state.host.map_or(2, |host| host.channels);
+        let stored = calibration::stored_measurement(&loaded.sha256, Some(loaded.model.runs_on()), channels);
+        self.cost = CostEstimate::new(stored);
+        state.model = Some(ActiveModel {
+            loaded,
+            title: job.selection.shown_title().into(),
+            serves_generation: generation,
+        });
+        // The cost of another model says nothing of this one.
+        if state.planned_for != Some(generation) {
+            state.measured = stored;
+        }
+        shared.update_view(|shown| (shown.model, shown.stand_in) = (view, None));
         attach_model(shared, &mut state);
     }
 
-    /// Measures the computer. `force` ignores a stored measurement.
-    fn calibrate(&mut self, shared: &InstanceShared, force: bool) {
-        let Some(model) = shared.stream_state.lock().model.as_ref().map(|active| active.loaded.clone())
-        else {
-            return;
+    /// Measures the model. `force` ignores a stored measurement.
+    fn measure(&mut self, force: bool) {
+        self.request.measure = false;
+        let (model, channels) = {
+            let state = self.shared.stream_state.lock();
+            let Some(active) = &state.model else { return };
+            (active.loaded.clone(), state.host.map_or(2, |host| host.channels))
         };
-        let before = shared.view().model;
-        shared.update_view(|view| view.model = ModelView::Measuring);
-        self.measured = calibration::calibrate(&model, force, &|| shared.is_stopping()).ok();
-        shared.update_view(|view| view.model = before);
+        let before = self.shared.view().model;
+        self.shared.update_view(|view| view.model = ModelView::Measuring);
+        let generation = self.shared.params.model.generation();
+        let stop = || self.shared.is_stopping() || self.shared.params.model.generation() != generation;
+        let measured = calibration::calibrate(&model, channels, force, &stop).ok();
+        let now = Instant::now();
+        self.transport.update(self.shared.transport(), now);
+        let while_busy = self.transport.state(now) == Transport::Playing;
+        if measured.is_some() || !stop() {
+            self.cost.set_measured(measured, while_busy, now);
+        }
+        self.shared.update_view(|view| view.model = before);
     }
 
-    /// Opens a new stream if the plan changed.
-    fn plan(&mut self, shared: &Arc<InstanceShared>) {
-        let offline = is_offline(shared);
-        let mut state = shared.stream_state.lock();
-        let Some(host) = state.host else { return };
-        let (tier, plan) = match wanted_plan(shared, &state, host) {
-            Ok(found) => found,
-            Err(error) => {
-                shared.update_view(|view| {
-                    let shown = std::mem::replace(&mut view.model, ModelView::Unplanned(error.to_string()));
-                    if !matches!(shown, ModelView::Unplanned(_)) {
-                        self.view_before_plan_error = Some(shown);
-                    }
-                });
-                return;
+    /// Compares the measurement with what the windows of the stream take.
+    fn observe_cost(&mut self) {
+        let state = self.shared.stream_state.lock();
+        let (Some(stream), Some(plan)) = (&state.stream, &state.plan) else { return };
+        let status = stream.status();
+        if status.state() == State::Running && state.before.is_none() {
+            let seconds = f64::from(status.window_seconds());
+            self.cost.observe(MeasuredCost { window: plan.window(), seconds }, status.windows());
+        }
+    }
+
+    fn keep_plan(&mut self, tier: Option<Tier>, pending: Option<PendingPlan>) {
+        let mut state = self.shared.stream_state.lock();
+        state.tier = tier;
+        self.note_planned(&mut state);
+        drop(state);
+        self.restart_requested = None;
+        self.shared.request_restart(false);
+        self.shared.update_view(|view| (view.restart_pending, view.pending) = (false, pending));
+    }
+
+    /// Returns whether the stream was opened.
+    fn open_stream(&mut self, (tier, plan): TierPlan) -> bool {
+        let mut state = self.shared.stream_state.lock();
+        let Some(host) = state.host else { return false };
+        let Some(client) = open_stream(&self.shared, &mut state, host, tier, plan) else { return false };
+        let _ = self.shared.handoff.force_push(Box::new(client));
+        self.note_planned(&mut state);
+        true
+    }
+
+    /// The plan is the loaded model's. From now on its latency stays while the transport runs.
+    fn note_planned(&self, state: &mut StreamState) {
+        if let ModelState::Loaded { generation } = self.model {
+            state.planned_for = Some(generation);
+        }
+    }
+
+    fn report_no_plan(&mut self, error: &str) {
+        self.shared.update_view(|view| {
+            let shown = std::mem::replace(&mut view.model, ModelView::Unplanned(error.to_owned()));
+            if !matches!(shown, ModelView::Unplanned(_)) {
+                self.view_before_plan_error = Some(shown);
             }
-        };
+        });
+    }
+
+    fn clear_plan_error(&mut self) {
         if let Some(shown) = self.view_before_plan_error.take() {
-            shared.update_view(|view| {
+            self.shared.update_view(|view| {
                 if matches!(view.model, ModelView::Unplanned(_)) {
                     view.model = shown;
                 }
             });
         }
-        if state.plan.as_ref() == Some(&plan) {
-            state.tier = tier;
-            self.restart_requested_for = None;
-            shared.update_view(|view| view.restart_pending = false);
-            return;
-        }
-        // The latency must not change during a render.
-        if offline && !shared.before_first_block.load(Relaxed) {
-            return;
-        }
-        if changes_in_place(host.api) {
-            if let Some(stream_client) = open_stream(shared, &mut state, host, tier, plan) {
-                let _ = shared.handoff.force_push(Box::new(stream_client));
+    }
+
+    /// Logs and shows what went wrong on the audio thread.
+    fn report_failures(&mut self) {
+        if self.shared.has_audio_panicked() {
+            if !std::mem::replace(&mut self.panic_logged, true) {
+                log::error!(
+                    "internal error in the audio thread; from now on the output is the delayed input"
+                );
             }
-        } else {
-            if self.restart_requested_for.as_ref() != Some(&plan) {
-                shared.request_restart(true);
-                self.restart_requested_for = Some(plan);
-            }
-            shared.update_view(|view| view.restart_pending = true);
+            let text = "Internal error: the output is the input. Remove the plugin and insert it again.";
+            self.shared.update_view(|view| view.model = ModelView::Unplanned(text.into()));
+        }
+        if let Some(failure) = self.shared.take_render_failure()
+            && self.shared.view().render_failure != Some(failure)
+        {
+            log::warn!("{failure}");
+            self.shared.update_view(|view| view.render_failure = Some(failure));
         }
     }
 
-    fn show(&mut self, shared: &InstanceShared) {
+    fn show(&mut self) {
+        let shared = &self.shared;
+        if let Some(job) = &self.job {
+            shared.update_view(|view| view.model = ModelView::Loading(job.step()));
+        }
         let mut state = shared.stream_state.lock();
         if shared.handoff.is_empty() {
             state.before = None;
@@ -243,7 +500,7 @@ impl ControlState {
             timing: model_spec(shared, &state).timing(),
             host_rate: host.rate,
             block: block_size(host),
-            measured: self.measured,
+            measured: self.cost.current(),
         };
         if self.tiers.as_ref().is_none_or(|(made_from, _)| *made_from != plan_inputs) {
             self.tiers = Some((plan_inputs, plan_inputs.of_tiers()));
@@ -265,209 +522,32 @@ impl ControlState {
     }
 }
 
-/// Opens the stream of an instance that is being activated, from what is known now.
-///
-/// # Errors
-/// [`PlanError`]: no plan exists for the host's sample rate or block size.
-pub(super) fn activate(
-    shared: &Arc<InstanceShared>,
-    host: HostConfig,
-) -> Result<Option<StreamClient>, PlanError> {
-    let mut state = shared.stream_state.lock();
-    // Discard streams that the control thread opened before. It opens none while the lock is held.
-    while shared.handoff.pop().is_some() {}
-    // Keep the old streams until the new one is open: dropping the last stream ends the worker thread.
-    let _void = (state.stream.take(), state.before.take());
-    state.host = Some(host);
-    shared.request_restart(false);
-    state.measured = known_sha256(shared, &state).and_then(|sha256| calibration::stored_measurement(&sha256));
-    state.planned_for = Some(shared.params.model.generation());
-    let (tier, plan) = match wanted_plan(shared, &state, host) {
-        Ok(found) => found,
-        Err(error) => {
-            state.plan = None;
-            return Err(error);
-        }
-    };
-    Ok(open_stream(shared, &mut state, host, tier, plan))
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// Opens a stream. The previous one continues until the audio thread has taken the new one, which it may never do during a render.
-fn open_stream(
-    shared: &InstanceShared,
-    state: &mut StreamState,
-    host: HostConfig,
-    tier: Option<Tier>,
-    plan: Plan,
-) -> Option<StreamClient> {
-    let scheduler = Scheduler::of_process().ok()?;
-    let (client, stream) = Stream::open(&plan, STRIP_COUNT, host.channels, &scheduler);
-    stream.set_rule(mask_rule(shared));
-    let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
-    let last = state.stream.replace(stream);
-    // Take an untaken stream back, so that the audio thread cannot take it later. Then the stream before it still plays.
-    if shared.handoff.pop().is_none() {
-        state.before = last;
-    }
-    state.plan = Some(plan);
-    state.tier = tier;
-    attach_model(shared, state);
-    Some(StreamClient { client, latency })
-}
-
-fn ready_view(loaded: &LoadedModel) -> ModelView {
-    ModelView::Ready {
-        runs_on: loaded.model.runs_on().into(),
-        stems: loaded.spec.stems.clone(),
-        licence: loaded.licence.clone(),
-    }
-}
-
-fn mask_rule(shared: &InstanceShared) -> MaskRule {
-    match shared.params.lossless.value() {
-        LosslessChoice::Spectral => MaskRule::Complete,
-        LosslessChoice::Off => MaskRule::Plain,
-    }
-}
-
-/// Reports why a selection could not be loaded. The previous model continues, so that a damaged file does not silence a song's stems.
-fn report_load_failure(shared: &InstanceShared, generation: u64, error: ModelLoadError) {
-    log::warn!("the model did not load: {error}");
-    let mut state = shared.stream_state.lock();
-    let stand_in = state.model.as_mut().map(|active| {
-        active.serves_generation = generation;
-        StandIn { title: active.title.clone(), stems: active.loaded.spec.stems.clone() }
-    });
-    shared.update_view(|view| (view.model, view.stand_in) = (ModelView::Failed(error), stand_in));
-    if state.model.is_none() {
-        attach_model(shared, &mut state);
-    }
-}
-
-/// Attaches the model to the stream, or detaches it. Its stems use the channels of their strips. So the remaining output of a model with other stems
-/// stays under its own faders.
-fn attach_model(shared: &InstanceShared, state: &mut StreamState) {
-    let Some(stream) = &state.stream else { return };
-    let model = state.model.as_ref().map(|active| &active.loaded);
-    let put = |stream: &Stream| {
-        let model = model.filter(|loaded| loaded.model.timing().rate == stream.plan().model_rate());
-        let with_stems_at = |loaded: &LoadedModel| {
-            loaded.model.with_stems_at(&Routing::of(&loaded.spec.stems).strips(), STRIP_COUNT)
+    #[test]
+    fn the_transport_stops_when_the_host_says_so_or_sends_no_blocks() {
+        let start = Instant::now();
+        let watch =
+            TransportWatch { blocks: 0, last_block: start, last_playing: start, reports_transport: false };
+        let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
+        let run = |blocks: &[(f64, bool, u64)]| {
+            let mut watch = watch;
+            for (at, playing, count) in blocks {
+                watch.update((*playing, *count), after(*at));
+            }
+            watch
         };
-        (stream.swap(model.map(with_stems_at)), model)
-    };
-    let (swapped, model) = put(stream);
-    if let Some(before) = &state.before {
-        // The old stream continues without a model of another sample rate, and with its own model if its window is too short for the new one.
-        let _ = put(before);
+        let playing = run(&[(1.0, true, 10), (2.0, true, 20), (3.0, true, 30)]);
+        assert_eq!(playing.state(after(3.1)), Transport::Playing);
+        let stopped = run(&[(1.0, true, 10), (2.0, false, 20), (2.9, false, 30)]);
+        assert_eq!(stopped.state(after(2.9)), Transport::Stopped);
+        assert_eq!(stopped.state(after(6.5)), Transport::Idle);
+        let starved = run(&[(1.0, true, 10), (1.5, true, 10), (2.5, true, 10)]);
+        assert_eq!(starved.state(after(2.5)), Transport::Stopped, "no blocks");
+        let silent = run(&[(1.0, false, 10), (2.0, false, 20)]);
+        assert_eq!(silent.state(after(2.1)), Transport::Playing, "a host without a transport");
+        assert_eq!(silent.state(after(8.0)), Transport::Idle);
     }
-    // Before a model is loaded, show the expected stems.
-    let routing = match (swapped, model) {
-        (Ok(()), Some(loaded)) => Routing::of(&loaded.spec.stems),
-        (Err(error), _) => {
-            shared.update_view(|view| view.model = ModelView::Unplanned(error.to_string()));
-            Routing::NONE
-        }
-        (Ok(()), None) => Routing::of(&model_spec(shared, state).stems),
-    };
-    shared.set_routing(routing);
-}
-
-/// The wanted plan with its tier. The tier is `None` for a custom window.
-fn wanted_plan(
-    shared: &InstanceShared,
-    state: &StreamState,
-    host: HostConfig,
-) -> Result<(Option<Tier>, Plan), PlanError> {
-    let timing = model_spec(shared, state).timing();
-    if let Some(shape) = shared.wanted().window {
-        return Ok((None, Plan::new(shape.request(&timing, host.rate, block_size(host)))?));
-    }
-    let tier = match (shared.params.tier.value(), state.measured) {
-        (TierChoice::Auto, Some(measured)) => Tier::auto(&timing, measured).tier,
-        // The built-in model is small enough for every computer. Other models are unknown until measured.
-        (TierChoice::Auto, None) if shared.params.model.get().source == ModelSource::Embedded => Tier::Low,
-        (choice, _) => choice.named().unwrap_or(Tier::Balanced),
-    };
-    Ok((Some(tier), Plan::new(tier.request(&timing, host.rate, block_size(host)))?))
-}
-
-fn block_size(host: HostConfig) -> HostSamples {
-    HostSamples(u64::from(host.max_block).clamp(1, plan::MAX_BLOCK.0))
-}
-
-/// The loaded model, if it is the wanted one or a stand-in for it.
-fn active_model<'a>(shared: &InstanceShared, state: &'a StreamState) -> Option<&'a LoadedModel> {
-    let active =
-        state.model.as_ref().filter(|active| active.serves_generation == shared.params.model.generation())?;
-    Some(&active.loaded)
-}
-
-/// SHA-256 of the wanted model, if known.
-fn known_sha256(shared: &InstanceShared, state: &StreamState) -> Option<String> {
-    if let Some(loaded) = active_model(shared, state) {
-        return Some(loaded.sha256.clone());
-    }
-    let selection = shared.params.model.get();
-    if selection.source == ModelSource::Embedded { Some(embedded::sha256().into()) } else { selection.sha256 }
-}
-
-/// Properties of the wanted model: from the model itself, from the saved state, or those of the built-in model.
-fn model_spec(shared: &InstanceShared, state: &StreamState) -> SavedModelSpec {
-    if let Some(loaded) = active_model(shared, state) {
-        return loaded.spec.clone();
-    }
-    let selection = shared.params.model.get();
-    let embedded = selection.source == ModelSource::Embedded;
-    // A file that was never loaded may be anything. Assume that it resembles the current model.
-    let before = || state.model.as_ref().filter(|_| !embedded).map(|active| active.loaded.spec.clone());
-    selection.spec.or_else(before).or_else(built_in_spec).unwrap_or(SavedModelSpec {
-        rate: 44_100,
-        chunk: 4 * 44_100,
-        frame_hop: 441,
-        frame: 2_048,
-        stems: Vec::new(),
-    })
-}
-
-/// Properties of the built-in model, without loading it.
-fn built_in_spec() -> Option<SavedModelSpec> {
-    static KNOWN: OnceLock<Option<SavedModelSpec>> = OnceLock::new();
-    KNOWN.get_or_init(read_built_in_spec).clone()
-}
-
-fn read_built_in_spec() -> Option<SavedModelSpec> {
-    let checkpoint = embedded::checkpoint()?;
-    let config = Config::from_yaml(checkpoint.config_yaml()?, embedded::NAME).ok()?;
-    let info = ModelSpec::resolve(&checkpoint, &config, None).ok()?;
-    Some(SavedModelSpec::new(ModelTiming::of(&info), info.stem_names()))
-}
-
-fn record_identity(selection: &mut Selection, loaded: &LoadedModel) {
-    selection.sha256 = Some(loaded.sha256.clone());
-    selection.spec = Some(loaded.spec.clone());
-    if let (ModelSource::File { checkpoint, config }, Some(path)) = (&mut selection.source, &loaded.path) {
-        checkpoint.clone_from(path);
-        // A configuration that is unavailable now may return, as a removable drive does.
-        if loaded.config.is_some() {
-            config.clone_from(&loaded.config);
-        }
-    }
-}
-
-/// Refuses a model with more stems than strips.
-fn check_stem_count(loaded: LoadedModel) -> Result<LoadedModel, ModelLoadError> {
-    match loaded.spec.stems.len() {
-        0..=STRIP_COUNT => Ok(loaded),
-        stems => Err(ModelLoadError::Broken {
-            reason: format!(
-                "the model has {stems} stems, but the mixer has {STRIP_COUNT} strips; the command line can separate into all of them"
-            ),
-            report: None,
-        }),
-    }
-}
-
-fn is_offline(shared: &InstanceShared) -> bool {
-    shared.offline.load(Relaxed) || shared.stream_state.lock().host.is_some_and(|host| host.offline)
 }

@@ -33,6 +33,7 @@ use egui::{Frame as Border, Margin, Panel, Rect, Ui, ViewportCommand, vec2};
 use nice_plug::context::gui::GuiContext;
 use nice_plug::editor::dpi::{LogicalSize, Size};
 use nice_plug::editor::{ResizeHint, SizeConstraints};
+use nice_plug::plugin::TrackInfo;
 use nice_plug_egui::baseview::{HandlerError, WindowSize};
 use nice_plug_egui::{EguiEditor, EguiEditorState, EguiNiceSettings, Frame, NiceEguiApp, create_egui_editor};
 
@@ -172,7 +173,10 @@ impl EditorApp {
         let mut banner_action = None;
         Panel::top("header").frame(edge(8, 4)).show_separator_line(false).show(ui, |ui| {
             let (status, severity, _) = footer::model_status(&view, selected.source == ModelSource::Embedded);
-            let detail = model_detail(&view, &selected, &status);
+            let mut detail = model_detail(&view, &selected, &status);
+            if let Some(track) = self.shared.track_name() {
+                detail = format!("{detail} · {track}");
+            }
             let title = selected.shown_title();
             let healthy = severity != footer::Severity::Problem && selected.source != ModelSource::Embedded;
             let zoom = ui.ctx().zoom_factor();
@@ -191,6 +195,14 @@ impl EditorApp {
             banner_action = banner::show(ui, &view.model, &selected);
             if let Some(text) = overload.and_then(|overload| overload.banner_text(&view)) {
                 banner_action = banner::show_overload(ui, &text).or(banner_action.take());
+            }
+            if let Some(pending) = view.pending
+                && banner::show_pending(ui, &pending)
+            {
+                self.shared.send(ControlCommand::ApplyPending);
+            }
+            if view.render_failure.is_some_and(|failure| banner::show_notice(ui, &failure.to_string())) {
+                self.shared.send(ControlCommand::DismissRenderFailure);
             }
             if self.picker.error().is_some_and(|text| banner::show_notice(ui, text)) {
                 self.picker.clear_error();
@@ -563,6 +575,10 @@ impl NiceEguiApp for EditorApp {
             let mut memory = self.shared.params.editor.lock();
             (memory.width, memory.height) = (size.logical.width as f32, size.logical.height as f32);
         }
+    }
+
+    fn track_info_changed(&mut self, info: TrackInfo) {
+        self.shared.set_track_name(info.name());
     }
 
     fn zoom_factor_changed(&mut self, zoom_factor: f32) {

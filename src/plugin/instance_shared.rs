@@ -2,9 +2,9 @@
 
 use std::any::Any;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64};
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
+use std::time::Instant;
 
 use atomic_float::AtomicF32;
 use crossbeam::channel::{Receiver, Sender, unbounded};
@@ -13,39 +13,21 @@ use nice_plug::prelude::PluginApi;
 use nice_plug_egui::{EguiEditorState, RepaintNotifier};
 use parking_lot::{Condvar, Mutex};
 
-use super::model_loader::{LoadStep, LoadedModel, ModelLoadError};
+use super::host_call::HostCall;
+use super::owned_thread::{END_TIMEOUT, OwnedThread};
 use super::params::{NullsumParams, TierChoice};
 use super::platform::window_threads::WindowThreads;
 use super::player::Player;
+use super::presets::Preset;
 use super::routing::Routing;
 use super::selection::Selection;
+pub(super) use super::stream_state::{ActiveModel, HostConfig, StreamClient, StreamState};
+pub use super::view::{ModelView, PendingPlan, PlanInputs, RenderFailure, StandIn, TierView, View};
 #[cfg(test)]
 use crate::live::Scheduler;
-use crate::live::plan::{MeasuredCost, WindowSpec};
-use crate::live::{Client, HostSamples, ModelTiming, Plan, PlanRequest, Status, Stream, Tier};
-
-/// Name of the control thread.
-pub const THREAD_NAME: &str = "nullsum-control";
-
-/// How the host runs an instance.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct HostConfig {
-    /// Sample rate in Hz.
-    pub rate: u32,
-    /// Largest block, in samples.
-    pub max_block: u32,
-    pub channels: usize,
-    pub api: PluginApi,
-    /// Whether the host announced offline rendering.
-    pub offline: bool,
-}
-
-/// The audio thread's half of a stream.
-pub struct StreamClient {
-    pub client: Client,
-    /// Latency in samples at the host's rate.
-    pub latency: u32,
-}
+#[cfg(test)]
+use crate::live::Stream;
+use crate::live::plan::WindowSpec;
 
 /// A request to the control thread.
 #[derive(Debug)]
@@ -58,83 +40,10 @@ pub enum ControlCommand {
     Retry,
     /// Measure the computer again.
     Calibrate,
-}
-
-/// State of the model, as shown in the editor.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub enum ModelView {
-    /// Nothing was requested yet.
-    #[default]
-    Idle,
-    /// Downloading or loading.
-    Loading(Option<LoadStep>),
-    /// Measuring the computer.
-    Measuring,
-    /// Running.
-    Ready {
-        /// Device, kernel and threads.
-        runs_on: String,
-        /// Names of the stems.
-        stems: Vec<String>,
-        /// Licence of the weights, if known.
-        licence: Option<String>,
-    },
-    /// Loading failed.
-    Failed(ModelLoadError),
-    /// The model loaded, but no stream exists for it. Gives the reason.
-    Unplanned(String),
-}
-
-/// A tier, as shown in the editor.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct TierView {
-    pub tier: Tier,
-    pub latency_ms: f64,
-    /// Expected share of real time. `None` before the first measurement.
-    pub load: Option<f64>,
-}
-
-/// What the editor shows, written by the control thread.
-#[derive(Clone, Debug, Default)]
-pub struct View {
-    pub model: ModelView,
-    /// The model that plays instead of one that could not be loaded.
-    pub stand_in: Option<StandIn>,
-    /// The tier in use. `None` for a custom window.
-    pub tier: Option<Tier>,
-    pub tiers: Vec<TierView>,
-    /// Inputs for the cost of other windows.
-    pub plan_inputs: Option<PlanInputs>,
-    /// Current latency in milliseconds.
-    pub latency_ms: f64,
-    /// The host's sample rate in Hz.
-    pub host_rate: u32,
-    /// Whether the audio thread waits for the model.
-    pub offline: bool,
-    /// Whether the host was asked to restart the plugin, to change the latency.
-    pub restart_pending: bool,
-    pub routing: Option<Routing>,
-    /// Counters, meters and scope of the stream.
-    pub status: Option<Arc<Status>>,
-}
-
-impl View {
-    /// Names of the current stems. `None` if no model runs.
-    pub fn stems(&self) -> Option<&[String]> {
-        match (&self.model, &self.stand_in) {
-            (ModelView::Ready { stems, .. }, _) | (ModelView::Failed(_), Some(StandIn { stems, .. })) => {
-                Some(stems)
-            }
-            _ => None,
-        }
-    }
-}
-
-/// A model that plays instead of another.
-#[derive(Clone, Debug, PartialEq)]
-pub struct StandIn {
-    pub title: String,
-    pub stems: Vec<String>,
+    /// Apply the pending plan now, although the latency changes.
+    ApplyPending,
+    /// Hide the report of an incomplete render.
+    DismissRenderFailure,
 }
 
 /// What the user and the host want.
@@ -147,65 +56,8 @@ pub(super) struct Wanted {
     pub model: u64,
 }
 
-/// Inputs that determine latency and load.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct PlanInputs {
-    pub timing: ModelTiming,
-    /// The host's sample rate in Hz.
-    pub host_rate: u32,
-    /// The host's largest block.
-    pub block: HostSamples,
-    /// Measured cost on this computer. `None` before the first measurement.
-    pub measured: Option<MeasuredCost>,
-}
-
-impl PlanInputs {
-    /// Latency in milliseconds, and load, of a request. `None` if no plan exists for it.
-    fn weigh(&self, request: PlanRequest, load: impl Fn(MeasuredCost) -> f64) -> Option<(f64, Option<f64>)> {
-        Some((Plan::new(request).ok()?.latency_ms(), self.measured.map(load)))
-    }
-
-    /// Latency in milliseconds, and load, of a custom window.
-    pub fn of_window(&self, shape: WindowSpec) -> Option<(f64, Option<f64>)> {
-        let request = shape.request(&self.timing, self.host_rate, self.block);
-        self.weigh(request, |measured| shape.load(&self.timing, measured))
-    }
-
-    /// Latency and load of all tiers.
-    pub(super) fn of_tiers(&self) -> Vec<TierView> {
-        let view = |tier: Tier| {
-            let request = tier.request(&self.timing, self.host_rate, self.block);
-            let (latency_ms, load) = self.weigh(request, |measured| tier.load(&self.timing, measured))?;
-            Some(TierView { tier, latency_ms, load })
-        };
-        Tier::ALL.into_iter().filter_map(view).collect()
-    }
-}
-
-/// The loaded model.
-#[derive(Debug)]
-pub(super) struct ActiveModel {
-    pub loaded: LoadedModel,
-    pub title: String,
-    /// Generation of the selection that it serves: its own, or a later one that could not be loaded.
-    pub serves_generation: u64,
-}
-
-/// The stream's state. Used by the main thread during activation, else by the control thread.
-#[derive(Default)]
-pub(super) struct StreamState {
-    pub host: Option<HostConfig>,
-    pub stream: Option<Stream>,
-    /// The previous stream, until the audio thread has taken the new one.
-    pub before: Option<Stream>,
-    pub plan: Option<Plan>,
-    pub tier: Option<Tier>,
-    pub model: Option<ActiveModel>,
-    /// Measurement that the Auto tier uses.
-    pub measured: Option<MeasuredCost>,
-    /// Generation of the selection at the last activation.
-    pub planned_for: Option<u64>,
-}
+/// Name of the control thread.
+pub const THREAD_NAME: &str = "nullsum-control";
 
 /// Receives dropped files as long as it lives. The shared state only keeps and drops it.
 pub(super) type FileDropListener = Option<Box<dyn Any + Send>>;
@@ -229,7 +81,7 @@ pub struct InstanceShared {
     /// Body of the control thread.
     run_control: fn(&Arc<Self>),
     commands: (Sender<ControlCommand>, Receiver<ControlCommand>),
-    thread: Mutex<Option<JoinHandle<()>>>,
+    thread: Mutex<Option<OwnedThread>>,
     stopping: AtomicBool,
     routing: AtomicU64,
     /// A restart request that the control thread has yet to send.
@@ -250,6 +102,20 @@ pub struct InstanceShared {
     pub(super) offline: AtomicBool,
     /// Written by the audio thread: whether no block came since the last reset.
     pub(super) before_first_block: AtomicBool,
+    /// The host's call, for the audio thread.
+    pub(super) host_call: HostCall,
+    /// Written by the audio thread: whether the transport runs, and the number of blocks so far.
+    transport_playing: AtomicBool,
+    blocks: AtomicU64,
+    /// Written by the audio thread: the last [`RenderFailure`], 0 for none.
+    render_failure: AtomicU8,
+    host_announces_offline: AtomicBool,
+    /// Written by the audio thread: it has panicked.
+    audio_panicked: AtomicBool,
+    /// Set by the audio thread to have the control thread look soon.
+    wake_requested: AtomicBool,
+    /// Name of the track, if the host provides it.
+    track_name: Mutex<Option<String>>,
     /// Peak of each channel of the main output since the editor's last frame. Written by the audio thread.
     output_peaks: [AtomicF32; 2],
     /// The wanted state that the control thread has completed.
@@ -287,6 +153,14 @@ impl InstanceShared {
             editor_threads: Mutex::default(),
             offline: AtomicBool::new(false),
             before_first_block: AtomicBool::new(true),
+            host_call: HostCall::default(),
+            transport_playing: AtomicBool::new(false),
+            blocks: AtomicU64::new(0),
+            render_failure: AtomicU8::new(0),
+            host_announces_offline: AtomicBool::new(false),
+            audio_panicked: AtomicBool::new(false),
+            wake_requested: AtomicBool::new(false),
+            track_name: Mutex::default(),
             output_peaks: Default::default(),
             ready_for: (Mutex::new(None), Condvar::new()),
         })
@@ -306,10 +180,10 @@ impl InstanceShared {
         change(&mut self.view.lock());
     }
 
-    /// Chooses another model.
+    /// Chooses a model. The same model is loaded again: its file may have changed, or the last attempt failed.
     pub fn select(self: &Arc<Self>, selection: Selection) {
-        self.params.model.choose(selection);
-        self.send(ControlCommand::Reconcile);
+        let changed = self.params.model.choose(selection);
+        self.send(if changed { ControlCommand::Reconcile } else { ControlCommand::Retry });
     }
 
     /// Sends a request to the control thread, and starts the thread if needed.
@@ -323,6 +197,11 @@ impl InstanceShared {
         let _ = self.commands.0.send(command);
     }
 
+    /// For threads that must not keep the instance alive.
+    pub(super) fn command_sender(&self) -> Sender<ControlCommand> {
+        self.commands.0.clone()
+    }
+
     pub(super) fn commands(&self) -> &Receiver<ControlCommand> {
         &self.commands.1
     }
@@ -331,24 +210,30 @@ impl InstanceShared {
         let mut thread = self.thread.lock();
         if thread.is_none() && !self.is_stopping() {
             let shared = self.clone();
-            match std::thread::Builder::new()
-                .name(THREAD_NAME.into())
-                .spawn(move || (shared.run_control)(&shared))
-            {
+            match OwnedThread::spawn(THREAD_NAME, move || (shared.run_control)(&shared)) {
                 Ok(handle) => *thread = Some(handle),
                 Err(error) => log::error!("the control thread cannot start: {error}"),
             }
         }
     }
 
-    /// Ends the control thread and the stream. The editor may still read what is left.
+    /// Ends the control thread and the stream, and waits a moment for them. What takes longer ends by itself: the host's main thread must not
+    /// wait for a slow disk or model. The editor may still read what is left.
     pub(super) fn stop(&self) {
+        let deadline = Instant::now() + END_TIMEOUT;
         self.stopping.store(true, Release);
         let _ = self.commands.0.send(ControlCommand::Reconcile);
         if let Some(thread) = self.thread.lock().take() {
-            let _ = thread.join();
+            thread.end_by(deadline);
         }
-        *self.stream_state.lock() = StreamState::default();
+        self.release_stream(deadline);
+    }
+
+    /// Drops streams and model, unless another thread uses them beyond `deadline`. Called again by the control thread when it ends.
+    pub(super) fn release_stream(&self, deadline: Instant) {
+        if let Some(mut state) = self.stream_state.try_lock_until(deadline) {
+            *state = StreamState::default();
+        }
         while self.handoff.pop().is_some() || self.retired.pop().is_some() {}
     }
 
@@ -363,6 +248,75 @@ impl InstanceShared {
 
     pub(super) fn set_routing(&self, routing: Routing) {
         self.routing.store(routing.pack(), Relaxed);
+    }
+
+    /// Realtime-safe: records that a block is processed. Wakes the control thread when the transport starts or stops.
+    pub(super) fn note_block(&self, playing: bool) {
+        self.blocks.fetch_add(1, Relaxed);
+        if self.transport_playing.swap(playing, Relaxed) != playing {
+            self.wake_control();
+        }
+    }
+
+    /// Whether the transport runs in the latest block, and the number of blocks so far.
+    pub(super) fn transport(&self) -> (bool, u64) {
+        (self.transport_playing.load(Relaxed), self.blocks.load(Relaxed))
+    }
+
+    /// Realtime-safe: has the control thread look soon.
+    pub(super) fn wake_control(&self) {
+        self.wake_requested.store(true, Release);
+    }
+
+    /// Realtime-safe: remembers that this host announces offline rendering. From then on only its announcements count.
+    pub(super) fn note_offline_announced(&self) {
+        self.host_announces_offline.store(true, Relaxed);
+    }
+
+    /// Realtime-safe: whether the host has ever announced to this instance that it renders offline.
+    pub(super) fn host_announces_offline(&self) -> bool {
+        self.host_announces_offline.load(Relaxed)
+    }
+
+    /// Realtime-safe: reports that the current render is incomplete. The control thread logs and shows it.
+    pub(super) fn report_render_failure(&self, failure: RenderFailure) {
+        self.render_failure.store(failure as u8, Relaxed);
+        self.wake_control();
+    }
+
+    pub(super) fn take_render_failure(&self) -> Option<RenderFailure> {
+        RenderFailure::from_code(self.render_failure.swap(0, Relaxed))
+    }
+
+    /// Realtime-safe: reports that the audio thread has panicked.
+    pub(super) fn report_audio_panic(&self) {
+        self.audio_panicked.store(true, Relaxed);
+        self.wake_control();
+    }
+
+    pub(super) fn has_audio_panicked(&self) -> bool {
+        self.audio_panicked.load(Relaxed)
+    }
+
+    /// Sets the parameters of a preset, at once also while the transport runs. For a format's main thread; the editor sets them through the host.
+    pub(super) fn apply_preset(&self, preset: &Preset) {
+        for (param, value) in preset.values(&self.params) {
+            // SAFETY: `params` keeps the parameters alive, and they are atomics.
+            unsafe { param._internal_set_normalized_value(value) };
+        }
+        self.params.mark_user_edits(u32::MAX);
+        self.repaint.request_repaint();
+    }
+
+    /// Name of the track that the plugin is on, if the host provides it.
+    pub fn track_name(&self) -> Option<String> {
+        self.track_name.lock().clone()
+    }
+
+    /// Sets the name of the track; an empty one is none.
+    pub fn set_track_name(&self, name: &str) {
+        *self.track_name.lock() = Some(name.trim()).filter(|name| !name.is_empty()).map(str::to_owned);
+        self.repaint.request_repaint();
     }
 
     /// Realtime-safe: records the peaks of a block of the main output.
@@ -446,6 +400,11 @@ impl InstanceShared {
         &self.window
     }
 
+    /// Whether an editor was opened and not waited for yet.
+    pub(super) fn has_editor(&self) -> bool {
+        !self.editor_threads.lock().is_empty()
+    }
+
     /// Registers an editor that opens on this thread.
     pub(super) fn register_editor(&self, threads: WindowThreads, listener: FileDropListener) {
         self.editor_threads.lock().push((threads, listener));
@@ -482,7 +441,7 @@ impl InstanceShared {
             self.dirty_callback.lock(),
             self.restart_callback.lock(),
         );
-        let shared = (shared, self.editor_threads.lock());
+        let shared = (shared, self.editor_threads.lock(), self.track_name.lock());
         let process = (process, Stream::lock_tables());
         let params = (self.params.model.lock(), self.params.window.lock(), self.params.editor.lock());
         (stream_state, message, process, shared, params)

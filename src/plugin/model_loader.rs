@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::cache_file;
+use super::hash_cache::{FileIdentity, store_hash, stored_hash};
 use super::selection::{ModelSource, SavedModelSpec, Selection};
 use super::serde_path;
 use crate::embedded;
@@ -112,6 +113,9 @@ pub fn open(
         ModelSource::File { checkpoint, config } => {
             from_file(checkpoint, config.as_deref(), selection.sha256.as_deref(), on_step)
         }
+        ModelSource::Unknown(_) => Err(invalid_model(
+            "this project names its model in a way that this version does not know; update the plugin, or choose another model (the project keeps its choice until then)",
+        )),
     }
 }
 
@@ -168,6 +172,8 @@ fn from_file(
     sha256: Option<&str>,
     on_step: OnLoadStep,
 ) -> Result<LoadedModel, ModelLoadError> {
+    #[cfg(test)]
+    hung_files::wait_if_hung(path);
     let places = ModelLocations::read();
     let elsewhere = || sha256.and_then(|sha256| places.find(sha256, path));
     let (mut path, mut config) = if path.is_file() {
@@ -197,11 +203,21 @@ fn from_file(
     Ok(loaded)
 }
 
+/// SHA-256 of a file, from the cache if the file has not changed since it was hashed.
 fn hash(path: &Path, on_step: OnLoadStep) -> Result<String, ModelLoadError> {
     let failed = |error| invalid_model(format!("{}: {error}", path.display()));
     let file = File::open(path).map_err(failed)?;
-    let hash = sha256_of_reader(file, &mut |done| on_step(LoadStep::Hashing { done }).is_continue());
-    hash.map_err(failed)?.ok_or(ModelLoadError::Cancelled)
+    let identity = |file: &File| file.metadata().ok().and_then(|metadata| FileIdentity::of(&metadata));
+    let before = identity(&file);
+    if let Some(stored) = before.as_ref().and_then(|identity| stored_hash(path, identity)) {
+        return Ok(stored);
+    }
+    let read = sha256_of_reader(&file, &mut |done| on_step(LoadStep::Hashing { done }).is_continue());
+    let sha256 = read.map_err(failed)?.ok_or(ModelLoadError::Cancelled)?;
+    if let Some(identity) = before.filter(|before| identity(&file).as_ref() == Some(before)) {
+        store_hash(path, &identity, &sha256);
+    }
+    Ok(sha256)
 }
 
 fn load(
@@ -285,6 +301,33 @@ impl ModelLocations {
             Some(Selection { sha256: Some(sha256.clone()), ..Selection::file(checkpoint, config) })
         };
         self.recent.iter().filter_map(selection).collect()
+    }
+}
+
+/// Stands in for a network drive that is gone: opening its files blocks.
+#[cfg(test)]
+pub(super) mod hung_files {
+    use std::path::{Path, PathBuf};
+
+    use parking_lot::{Condvar, Mutex};
+
+    static HUNG: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
+    static CHANGED: Condvar = Condvar::new();
+
+    pub fn hang(path: &Path) {
+        HUNG.lock().push(path.into());
+    }
+
+    pub fn release(path: &Path) {
+        HUNG.lock().retain(|hung| hung != path);
+        CHANGED.notify_all();
+    }
+
+    pub fn wait_if_hung(path: &Path) {
+        let mut hung = HUNG.lock();
+        while hung.iter().any(|hung| hung == path) {
+            CHANGED.wait(&mut hung);
+        }
     }
 }
 

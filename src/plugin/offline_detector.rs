@@ -1,8 +1,11 @@
 //! Detects offline rendering from how fast a host calls the plugin.
 //!
-//! Some hosts never announce that they render. While rendering, a host calls again as soon as it has its block. While playing, it waits for about the
-//! duration of the block. The time between the end of one call and the start of the next belongs to the host, so it tells the two apart however slow
-//! the model is.
+//! Some hosts never announce that they render. While rendering, a host calls again as soon as it has its block. While playing, it waits for
+//! about the duration of the block. The time between the end of one call and the start of the next belongs to the host, so it tells the two
+//! apart however slow the model is.
+//!
+//! A host that plays but is starved of audio also calls again at once, and our waiting for the model starves it. So waiting has a budget. It
+//! grows only while the audio gets further ahead of the wall clock than any playing host prefetches.
 
 use std::time::Instant;
 
@@ -10,32 +13,66 @@ use std::time::Instant;
 const SPAN_SECONDS: f64 = 0.3;
 /// Seconds of audio per second of host time from which calls count as fast.
 const FAST_RATIO: f64 = 2.0;
-/// Minimum lead of the audio over host time for offline rendering, in seconds plus one block. Hosts that play prefetch about 0.2 s in one burst. The
-/// value is below the latency of every tier, so that a fast render is detected before its first window is needed.
+/// Minimum lead of the audio over host time for offline rendering, in seconds plus one block. Hosts that play prefetch about 0.2 s in one burst.
+/// The value is below the latency of every tier, so that a fast render is detected before its first window is needed.
 const MIN_LEAD_SECONDS: f64 = 0.25;
+/// Waiting that a host may cost without any proof that it renders, in seconds.
+const WAIT_BUDGET_SECONDS: f64 = 5.0;
+/// Lead of the audio over the wall clock that a playing host may have, in seconds: its prefetch.
+const PREFETCH_SECONDS: f64 = 0.4;
+/// Seconds of waiting allowed per second of lead. A render whose model takes up to 90 % of real time then never uses up its budget.
+const WAIT_PER_LEAD: f64 = 20.0;
 
 /// Watches a host's calls. Realtime-safe: it only reads the clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OfflineRenderDetector {
     last_end: Option<Instant>,
+    call_start: Option<Instant>,
     audio: f64,
     host_time: f64,
     /// Audio time minus host time, summed over consecutive fast spans.
     lead: f64,
     /// `None` until there is a verdict.
     verdict: Option<bool>,
+    budget: WaitBudget,
+}
+
+/// What waiting has cost since the calls look like a render.
+#[derive(Clone, Copy, Debug, Default)]
+struct WaitBudget {
+    audio: f64,
+    host_time: f64,
+    /// Seconds spent inside calls.
+    waited: f64,
+    is_spent: bool,
+}
+
+impl WaitBudget {
+    fn add_wait(&mut self, seconds: f64) {
+        self.waited += seconds;
+        let lead = self.audio - self.host_time - self.waited;
+        let allowed = WAIT_BUDGET_SECONDS + WAIT_PER_LEAD * (lead - PREFETCH_SECONDS).max(0.0);
+        self.is_spent |= self.waited > allowed;
+    }
 }
 
 impl OfflineRenderDetector {
-    /// Call at the start of `process`, with the block's duration in seconds.
+    /// Call at the start of the host's `process`, with the block's duration in seconds.
     pub fn begin_process(&mut self, now: Instant, seconds: f64) {
+        self.call_start = Some(now);
         let Some(last_end) = self.last_end else { return };
-        self.host_time += now.saturating_duration_since(last_end).as_secs_f64();
+        let host_time = now.saturating_duration_since(last_end).as_secs_f64();
+        self.host_time += host_time;
         self.audio += seconds;
+        self.budget.host_time += host_time;
+        self.budget.audio += seconds;
         let fast = self.audio > FAST_RATIO * self.host_time;
         let lead = self.lead + self.audio - self.host_time;
         // A shorter lead may be a burst or the start of a render, so the last verdict stays.
         if fast && lead > MIN_LEAD_SECONDS + seconds {
+            if self.verdict != Some(true) {
+                self.budget = WaitBudget { is_spent: self.budget.is_spent, ..WaitBudget::default() };
+            }
             self.verdict = Some(true);
         }
         if self.audio >= SPAN_SECONDS {
@@ -50,6 +87,9 @@ impl OfflineRenderDetector {
     /// Call at the end of `process`.
     pub fn end_process(&mut self, now: Instant) {
         self.last_end = Some(now);
+        if let Some(start) = self.call_start.take().filter(|_| self.verdict == Some(true)) {
+            self.budget.add_wait(now.saturating_duration_since(start).as_secs_f64());
+        }
     }
 
     /// Forgets everything: the time since the last call says nothing.
@@ -61,9 +101,14 @@ impl OfflineRenderDetector {
         self.verdict.is_some()
     }
 
-    /// Whether the host appears to render offline.
+    /// Whether the host appears to render offline, and waiting has not cost too much.
     pub fn is_offline(&self) -> bool {
-        self.verdict == Some(true)
+        self.verdict == Some(true) && !self.budget.is_spent
+    }
+
+    /// Whether waiting has cost so much that the calls no longer count as a render, until the next restart.
+    pub fn is_budget_spent(&self) -> bool {
+        self.budget.is_spent
     }
 }
 
@@ -83,6 +128,75 @@ mod tests {
             now += Duration::from_secs_f64(own);
         }
         detector
+    }
+
+    /// A host that plays `seconds` and prefetches 0.3 s, with a model that needs `load` of real time and a latency of 0.2 s. While the calls look
+    /// like a render, each waits for the model. Returns the underruns of the whole and of the last ten seconds.
+    fn starved_player(load: f64, seconds: f64) -> (f64, f64) {
+        let (block, prefetch, latency) = (0.01, 0.3, 0.2);
+        let mut detector = OfflineRenderDetector::default();
+        let start = Instant::now();
+        let at = |time: f64| start + Duration::from_secs_f64(time);
+        // Wall clock; audio handed over; audio that the model has done; and when the device began to play.
+        let (mut now, mut played, mut done, mut origin) = (0.0f64, 0.0f64, 0.0f64, 0.0f64);
+        let (mut underrun, mut recent) = (0.0f64, 0.0f64);
+        while played < seconds {
+            let before = now;
+            now = now.max(origin + played - prefetch) + 1e-4;
+            detector.begin_process(at(now), block);
+            done = (done + (now - before) / load).min(played);
+            played += block;
+            let needed = played - latency;
+            if detector.is_offline() && needed > done {
+                now += (needed - done) * load;
+                done = needed;
+            }
+            detector.end_process(at(now));
+            let late = now - (origin + played - block);
+            if late > 0.0 {
+                underrun += late;
+                origin += late;
+                recent += if played > seconds - 10.0 { late } else { 0.0 };
+            }
+        }
+        (underrun, recent)
+    }
+
+    #[test]
+    fn a_starved_player_recovers() {
+        for load in [0.3, 0.6, 0.9, 1.0, 1.2, 2.0, 10.0] {
+            let (underrun, recent) = starved_player(load, 60.0);
+            assert!(underrun <= WAIT_BUDGET_SECONDS, "load {load}: {underrun} s of underrun");
+            assert_eq!(recent, 0.0, "load {load}");
+        }
+    }
+
+    #[test]
+    fn a_player_that_is_starved_for_ever_is_no_render() {
+        // Every call takes as long as its block: the host never gets ahead of the clock.
+        for load in [0.9f64, 1.0, 1.2, 3.0] {
+            let detector = host(0.01, 1e-4, (0.01 * load).max(0.01 - 1e-4), 2_000);
+            assert!(detector.is_budget_spent() && !detector.is_offline(), "{load}");
+        }
+    }
+
+    #[test]
+    fn a_render_below_real_time_never_uses_up_its_budget() {
+        for load in [0.02, 0.3, 0.7, 0.9] {
+            let block = 0.01;
+            for calls in [100, 500, 1_000, 5_000, 60_000] {
+                let detector = host(block, 1e-4, block * load, calls);
+                assert!(detector.is_offline(), "{load}, {calls} calls");
+            }
+        }
+    }
+
+    #[test]
+    fn a_slow_render_is_waited_for_until_the_budget_is_spent() {
+        let block = 0.01;
+        let waited = |calls: usize| host(block, 1e-3, 2.0 * block, calls);
+        assert!(waited(150).is_offline());
+        assert!(!waited(400).is_offline());
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Parameters, and the other state that a host saves.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
+use nice_plug::params::persist::PersistentField;
 use nice_plug::prelude::*;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use super::automation_delay::{MAIN, SOLO};
 use super::routing::{STRIP_COUNT, STRIP_NAMES};
 use super::selection::SharedSelection;
 use crate::live::Tier;
@@ -71,6 +73,58 @@ pub enum LosslessChoice {
     Off,
 }
 
+/// The bit of the group of gains that a parameter belongs to (see `automation_delay`), by its id; 0 if it has none.
+pub(super) fn edit_group(id: &str) -> u32 {
+    let group = match id {
+        "bypass" | "mix" | "output" => Some(MAIN),
+        id if id.ends_with("_solo") => Some(SOLO),
+        id => STRIP_NAMES.iter().position(|name| {
+            let strip = id.rsplit_once('_').map_or("", |(strip, _)| strip);
+            name.eq_ignore_ascii_case(strip)
+        }),
+    };
+    group.map_or(0, |group| 1 << group)
+}
+
+/// When automated values apply while the transport runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AutomationTiming {
+    /// With the input that they arrived with, so that they stay where they were drawn. A fader moved in the host acts one latency late.
+    #[default]
+    InTime,
+    /// At once: for faders that are moved live, by a controller or in the host.
+    AtOnce,
+}
+
+/// The setting of an instance, shared with the audio thread.
+#[derive(Debug, Default)]
+pub struct SharedAutomationTiming(AtomicBool);
+
+impl SharedAutomationTiming {
+    /// Realtime-safe.
+    pub fn get(&self) -> AutomationTiming {
+        if self.0.load(Relaxed) { AutomationTiming::AtOnce } else { AutomationTiming::InTime }
+    }
+
+    pub fn set(&self, timing: AutomationTiming) {
+        self.0.store(timing == AutomationTiming::AtOnce, Relaxed);
+    }
+}
+
+impl<'a> PersistentField<'a, AutomationTiming> for SharedAutomationTiming {
+    fn set(&self, timing: AutomationTiming) {
+        Self::set(self, timing);
+    }
+
+    fn map<F, R>(&self, f: F) -> R
+    where
+        F: Fn(&AutomationTiming) -> R,
+    {
+        f(&self.get())
+    }
+}
+
 /// Editor settings.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -83,11 +137,14 @@ pub struct EditorMemory {
     pub zoom: f32,
     /// Light colours instead of dark ones. `None` follows the system.
     pub light: Option<bool>,
+    /// Settings of later versions, kept as they are.
+    #[serde(flatten)]
+    pub other: serde_json::Map<String, serde_json::Value>,
 }
 
 impl Default for EditorMemory {
     fn default() -> Self {
-        Self { width: 920.0, height: 600.0, zoom: 1.0, light: None }
+        Self { width: 920.0, height: 600.0, zoom: 1.0, light: None, other: serde_json::Map::new() }
     }
 }
 
@@ -231,6 +288,8 @@ pub struct NullsumParams {
     /// A custom window that replaces the tier's.
     #[persist = "window"]
     pub window: Arc<Mutex<Option<WindowSpec>>>,
+    #[persist = "automation"]
+    pub automation: SharedAutomationTiming,
     #[persist = "editor"]
     pub editor: Arc<Mutex<EditorMemory>>,
     /// Groups of gains that the user changed in the editor since the last block, one bit each.
@@ -263,6 +322,7 @@ impl NullsumParams {
             render: EnumParam::new("Render Mode", RenderMode::Auto).non_automatable(),
             model: SharedSelection::default(),
             window: Arc::default(),
+            automation: SharedAutomationTiming::default(),
             editor: Arc::default(),
             user_edits: AtomicU32::new(0),
         }
@@ -381,6 +441,24 @@ mod tests {
         }
         assert_eq!(params.mix.string_to_normalized_value("12,5 %"), Some(0.125));
         assert_eq!(params.mix.string_to_normalized_value("much"), None);
+    }
+
+    #[test]
+    fn every_gain_parameter_has_an_edit_group() {
+        for (id, expected) in [
+            ("vocals_gain", 1),
+            ("drums_pan", 2),
+            ("piano_mute", 32),
+            ("bass_solo", 1 << SOLO),
+            ("mix", 1 << MAIN),
+            ("output", 1 << MAIN),
+            ("bypass", 1 << MAIN),
+            ("tier", 0),
+            ("lossless", 0),
+            ("render", 0),
+        ] {
+            assert_eq!(edit_group(id), expected, "{id}");
+        }
     }
 
     #[test]

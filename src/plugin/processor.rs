@@ -1,5 +1,7 @@
 //! The audio thread's half of an instance. Realtime-safe, except for waiting while rendering offline.
 
+use std::ops::Range;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
@@ -8,10 +10,10 @@ use nice_plug::prelude::{Buffer, Transport};
 use nice_plug::util::permit_alloc;
 
 use super::automation_delay::{AutomationDelay, GROUPS, Gains, MAIN, SOLO};
-use super::instance_shared::{InstanceShared, StreamClient};
+use super::instance_shared::{InstanceShared, RenderFailure, StreamClient};
 use super::jump_detector::TransportJumpDetector;
 use super::offline_detector::OfflineRenderDetector;
-use super::params::{LosslessChoice, NullsumParams, RenderMode, decibels_to_gain};
+use super::params::{AutomationTiming, LosslessChoice, NullsumParams, RenderMode, decibels_to_gain};
 use super::player::Feed;
 use super::routing::{Routing, STRIP_COUNT};
 use crate::live::smooth::Ramp;
@@ -27,13 +29,17 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 const UNANNOUNCED_LOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// Smoothing time of the output gain, in seconds.
 const RAMP_SECONDS: f32 = 0.02;
+/// Largest number of channels of a layout.
+const MAX_CHANNELS: usize = 2;
+/// Wet share and output gain in bypass.
+const BYPASSED: [f32; 2] = [0.0, 1.0];
 
 /// Runs a stream for a host.
 pub(super) struct Processor {
     shared: Arc<InstanceShared>,
     stream: Option<Box<StreamClient>>,
     rate: f32,
-    /// Whether the host announced offline rendering.
+    /// Whether the host announced offline rendering at activation.
     announced: bool,
     offline_detector: OfflineRenderDetector,
     /// Whether the host announced the mode, or the user chose it.
@@ -47,6 +53,13 @@ pub(super) struct Processor {
     jump_detector: TransportJumpDetector,
     /// Whether gains apply without smoothing, because nothing was played yet.
     snap_gains: bool,
+    /// Samples of the current block that are done.
+    done: usize,
+    /// A panic ended processing: from then on only the delayed input is output.
+    has_panicked: bool,
+    /// Makes the next segment panic after its input was written, or before.
+    #[cfg(test)]
+    pub panic_next: Option<bool>,
 }
 
 impl Processor {
@@ -69,6 +82,10 @@ impl Processor {
             output: Ramp::new(1.0, (RAMP_SECONDS * rate) as u32),
             jump_detector: TransportJumpDetector::default(),
             snap_gains: true,
+            done: 0,
+            has_panicked: false,
+            #[cfg(test)]
+            panic_next: None,
         }
     }
 
@@ -89,8 +106,10 @@ impl Processor {
         self.shared.before_first_block.store(true, Relaxed);
     }
 
-    /// Processes one host block in place, in the order that its parts need: detect offline rendering, wait for the model if so, take a new
-    /// stream, fill in the app's song, then process. `buses` has one output for each strip. Returns whether the latency changed.
+    /// Processes one block in place, in the order that its parts need: detect offline rendering, wait for the model if so, take a new stream,
+    /// fill in the app's song, then process. `buses` has one output for each strip. Returns whether the latency changed.
+    ///
+    /// A panic ends processing for good: from then on the output is the delayed input. The host keeps running.
     ///
     /// Realtime-safe, except while rendering offline.
     pub fn process_block(
@@ -101,7 +120,35 @@ impl Processor {
         transport: &Transport,
         feed: Option<&Feed>,
     ) -> bool {
-        let offline = self.detect_offline(params, main.first().map_or(0, |plane| plane.len()));
+        self.done = 0;
+        for plane in buses.iter_mut().flat_map(|bus| bus.as_slice()) {
+            plane.fill(0.0);
+        }
+        let start = self.stream.as_ref().map_or(0, |stream| stream.client.position());
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            !self.has_panicked && self.process_block_unguarded(params, main, buses, transport, feed)
+        }));
+        if outcome.is_err() {
+            self.has_panicked = true;
+            self.shared.report_audio_panic();
+        }
+        if self.has_panicked {
+            self.process_dry(main, start);
+        }
+        self.offline_detector.end_process(Instant::now());
+        outcome.unwrap_or(false)
+    }
+
+    fn process_block_unguarded(
+        &mut self,
+        params: &NullsumParams,
+        main: &mut [&mut [f32]],
+        buses: &mut [Buffer],
+        transport: &Transport,
+        feed: Option<&Feed>,
+    ) -> bool {
+        let samples = main.first().map_or(0, |plane| plane.len());
+        let offline = self.detect_offline(params, samples);
         if offline {
             self.wait_until_ready();
         }
@@ -112,13 +159,13 @@ impl Processor {
         if let Some(feed) = feed {
             feed.fill(main);
         }
+        self.shared.note_block(transport.playing);
         self.process(params, main, buses, transport, offline);
-        self.offline_detector.end_process(Instant::now());
         latency_changed
     }
 
-    /// Realtime-safe: takes a new stream, if there is one and the old one can be retired. Returns whether the latency changed. Never during a render,
-    /// nor before the host is known to play.
+    /// Realtime-safe: takes a new stream, if there is one and the old one can be retired. Returns whether the latency changed. Never during a
+    /// render, nor before the host is known to play.
     fn adopt_stream(&mut self, offline: bool) -> bool {
         let may = if offline {
             self.shared.before_first_block.load(Relaxed)
@@ -137,17 +184,31 @@ impl Processor {
             std::mem::forget(old);
         }
         self.snap_gains = true;
+        self.shared.wake_control();
         before != self.latency()
     }
 
     /// Realtime-safe: whether this call may wait for the model.
     fn detect_offline(&mut self, params: &NullsumParams, samples: usize) -> bool {
-        self.offline_detector.begin_process(Instant::now(), samples as f64 / f64::from(self.rate.max(1.0)));
+        let call = self.shared.host_call.begin_part(samples);
+        if let Some(samples) = call.new_call_samples {
+            self.offline_detector
+                .begin_process(Instant::now(), samples as f64 / f64::from(self.rate.max(1.0)));
+        }
+        let announced = call.announced_offline.unwrap_or(self.announced);
+        if announced {
+            self.shared.note_offline_announced();
+        }
+        let by_rate = self.offline_detector.is_offline() && !self.shared.host_announces_offline();
         let (offline, announced_or_chosen) = match params.render.value() {
             RenderMode::Realtime => (false, true),
             RenderMode::Offline => (true, true),
-            RenderMode::Auto => (self.announced || self.offline_detector.is_offline(), self.announced),
+            RenderMode::Auto => (announced || by_rate, announced),
         };
+        if self.offline_detector.is_budget_spent() && params.render.value() == RenderMode::Auto && !announced
+        {
+            self.shared.report_render_failure(RenderFailure::Unannounced);
+        }
         self.announced_or_chosen = announced_or_chosen;
         self.shared.offline.store(offline, Relaxed);
         offline
@@ -158,16 +219,16 @@ impl Processor {
         let started = Instant::now();
         let timeout = if self.announced_or_chosen { LOAD_TIMEOUT } else { UNANNOUNCED_LOAD_TIMEOUT }
             .saturating_sub(self.waited);
-        let settled = permit_alloc(|| self.shared.wait_until_ready(timeout));
-        // After success, or if only the call rate suggests a render, the next wait gets the full time again.
-        self.waited = if settled && self.announced_or_chosen {
-            Duration::ZERO
-        } else {
-            self.waited + started.elapsed()
-        };
+        let ready = permit_alloc(|| self.shared.wait_until_ready(timeout));
+        if !ready {
+            self.shared.report_render_failure(RenderFailure::NotLoaded);
+        }
+        // After success, the next wait gets the full time again; if only the call rate suggests a render, the time is for all waits.
+        self.waited =
+            if ready && self.announced_or_chosen { Duration::ZERO } else { self.waited + started.elapsed() };
     }
 
-    /// Processes a block in place. `buses` has one output for each strip. Realtime-safe unless `offline`.
+    /// Realtime-safe unless `offline`.
     fn process(
         &mut self,
         params: &NullsumParams,
@@ -177,49 +238,123 @@ impl Processor {
         offline: bool,
     ) {
         let samples = main.first().map_or(0, |plane| plane.len());
-        for bus in buses.iter_mut() {
-            for plane in bus.as_slice() {
-                plane.fill(0.0);
-            }
-        }
         let routing = self.shared.routing();
         self.detect_jump(transport, samples);
-        let in_time = (transport.playing || offline) && !self.snap_gains;
+        let delayed = (transport.playing || offline)
+            && !self.snap_gains
+            && params.automation.get() == AutomationTiming::InTime;
         let wanted = gains(params, main.len());
-        let gains = self.automation.gains_for_block(
-            wanted,
-            samples,
-            self.latency(),
-            in_time,
-            params.take_user_edits(),
-        );
+        self.automation.begin_block(wanted, self.latency(), delayed, params.take_user_edits());
+        if let Some(stream) = &mut self.stream {
+            stream.client.set_carrier(match params.lossless.value() {
+                LosslessChoice::Spectral => routing.carrier(),
+                LosslessChoice::Off => None,
+            });
+        }
+        while self.done < samples {
+            let (mut gains, length) = self.automation.next_segment(samples - self.done);
+            // At once: the dry signal is aligned, so the switch is seamless.
+            if params.bypass.value() {
+                gains[MAIN] = BYPASSED;
+            }
+            self.process_segment(&gains, routing, main, buses, self.done..self.done + length, offline);
+            self.snap_gains = false;
+            self.done += length;
+        }
+        self.shared.record_output_peaks(main);
+        if samples > 0 {
+            self.shared.before_first_block.store(false, Relaxed);
+        }
+    }
+
+    /// Processes a part of the block with constant gains. Realtime-safe unless `offline`.
+    fn process_segment(
+        &mut self,
+        gains: &Gains,
+        routing: Routing,
+        main: &mut [&mut [f32]],
+        buses: &mut [Buffer],
+        range: Range<usize>,
+        offline: bool,
+    ) {
+        #[cfg(test)]
+        self.panic_if_asked(main, &range, false);
+        let mut planes: [&mut [f32]; MAX_CHANNELS] = Default::default();
+        let channels = main.len().min(MAX_CHANNELS);
+        for (part, plane) in planes.iter_mut().zip(main.iter_mut()) {
+            *part = plane.get_mut(range.clone()).unwrap_or_default();
+        }
+        let main = planes.get_mut(..channels).unwrap_or_default();
         if let Some(stream) = &mut self.stream {
             let client = &mut stream.client;
-            set_gains(client, &gains, routing);
-            client.set_carrier(carrier(params, routing));
+            set_gains(client, gains, routing);
             if self.snap_gains {
                 client.snap_gains();
             }
-            let mut outputs = Buses(buses);
-            let stems: &mut dyn StemOutputs = if outputs.0.is_empty() { &mut NoStems } else { &mut outputs };
+            let mut outputs = Buses { buses, range };
+            let stems: &mut dyn StemOutputs =
+                if outputs.buses.is_empty() { &mut NoStems } else { &mut outputs };
             if offline {
-                // After a timeout, the following blocks wait only briefly, until the worker makes progress.
-                let windows = client.status().windows();
-                let timeout =
-                    if self.timed_out_at_window == Some(windows) { REPEATED_TIMEOUT } else { WORKER_TIMEOUT };
-                // The status shows the failure to the editor. The block is complete anyway, with dry signal.
-                let outcome = permit_alloc(|| client.process_blocking(main, stems, timeout));
-                let timed_out = matches!(outcome, Err(BlockingError::Timeout(_)));
-                self.timed_out_at_window = timed_out.then(|| client.status().windows());
+                self.process_offline(main, stems);
             } else {
                 client.process(main, stems);
             }
         }
+        #[cfg(test)]
+        self.panic_if_asked(main, &(0..0), true);
         self.apply_output_gain(gains[MAIN][1], main);
-        self.shared.record_output_peaks(main);
-        self.snap_gains = false;
-        if samples > 0 {
-            self.shared.before_first_block.store(false, Relaxed);
+    }
+
+    /// Waits for the model. Not realtime-safe.
+    fn process_offline(&mut self, main: &mut [&mut [f32]], stems: &mut dyn StemOutputs) {
+        let Some(stream) = &mut self.stream else { return };
+        let client = &mut stream.client;
+        // After a timeout, the following blocks wait only briefly, until the worker makes progress.
+        let windows = client.status().windows();
+        let timeout =
+            if self.timed_out_at_window == Some(windows) { REPEATED_TIMEOUT } else { WORKER_TIMEOUT };
+        // The block is complete in any case, with dry signal where stems are missing.
+        let outcome = permit_alloc(|| client.process_blocking(main, stems, timeout));
+        let timed_out = matches!(outcome, Err(BlockingError::Timeout(_)));
+        self.timed_out_at_window = timed_out.then(|| client.status().windows());
+        match outcome {
+            Ok(()) => {}
+            Err(BlockingError::Stopped) => self.shared.report_render_failure(RenderFailure::Stopped),
+            Err(BlockingError::Timeout(_)) => self.shared.report_render_failure(RenderFailure::Timeout),
+            Err(BlockingError::Model(_)) => self.shared.report_render_failure(RenderFailure::Model),
+        }
+    }
+
+    /// Outputs the delayed input for the rest of a block, after a panic. `start`: the client's position at the start of the block.
+    fn process_dry(&mut self, main: &mut [&mut [f32]], start: u64) {
+        let samples = main.first().map_or(0, |plane| plane.len());
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let Some(stream) = &mut self.stream else { return };
+            // Input that the client has already taken was overwritten, so its output is lost.
+            let taken = usize::try_from(stream.client.position().saturating_sub(start)).unwrap_or(samples);
+            let (lost, taken) = (self.done.min(samples), taken.clamp(self.done, samples));
+            let mut planes: [&mut [f32]; MAX_CHANNELS] = Default::default();
+            let channels = main.len().min(MAX_CHANNELS);
+            for (part, plane) in planes.iter_mut().zip(main.iter_mut()) {
+                plane.get_mut(lost..taken).unwrap_or_default().fill(0.0);
+                *part = plane.get_mut(taken..).unwrap_or_default();
+            }
+            stream.client.process_dry(planes.get_mut(..channels).unwrap_or_default());
+        }));
+        if outcome.is_err() {
+            // Not even the delayed input is available: silence is all that is left.
+            for plane in main.iter_mut() {
+                plane.fill(0.0);
+            }
+        }
+    }
+
+    #[cfg(test)]
+    fn panic_if_asked(&mut self, main: &mut [&mut [f32]], range: &Range<usize>, after_input: bool) {
+        if self.panic_next == Some(after_input) {
+            self.panic_next = None;
+            let _ = (main, range);
+            panic!("as a test asked");
         }
     }
 
@@ -265,10 +400,7 @@ fn gains(params: &NullsumParams, channels: usize) -> Gains {
         };
     }
     gains[SOLO][0] = soloed as f32;
-    gains[MAIN] = match params.bypass.value() {
-        true => [0.0, 1.0],
-        false => [params.mix.value(), decibels_to_gain(params.output.value())],
-    };
+    gains[MAIN] = [params.mix.value(), decibels_to_gain(params.output.value())];
     gains
 }
 
@@ -287,24 +419,20 @@ fn set_gains(client: &mut Client, gains: &Gains, routing: Routing) {
     client.set_wet(gains[MAIN][0]);
 }
 
-/// Realtime-safe: the strip that carries what the other stems leave.
-fn carrier(params: &NullsumParams, routing: Routing) -> Option<usize> {
-    match params.lossless.value() {
-        LosslessChoice::Spectral => routing.stems().checked_sub(1).and_then(|last| routing.strip(last)),
-        LosslessChoice::Off => None,
-    }
-}
-
 /// The gain of the side that the pan leaves unchanged.
 fn gain_before_pan([left, right]: [f32; 2]) -> f32 {
     if left.abs() >= right.abs() { left } else { right }
 }
 
-/// Output buses of the multi-output class.
-struct Buses<'a, 'b>(&'a mut [Buffer<'b>]);
+/// A part of the output buses of the multi-output class.
+struct Buses<'a, 'b> {
+    buses: &'a mut [Buffer<'b>],
+    range: Range<usize>,
+}
 
 impl StemOutputs for Buses<'_, '_> {
     fn plane(&mut self, strip: usize, channel: usize) -> Option<&mut [f32]> {
-        self.0.get_mut(strip)?.as_slice().get_mut(channel).map(|plane| &mut **plane)
+        let plane = self.buses.get_mut(strip)?.as_slice().get_mut(channel)?;
+        plane.get_mut(self.range.clone())
     }
 }

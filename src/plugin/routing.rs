@@ -7,6 +7,9 @@ pub const STRIP_COUNT: usize = 6;
 /// Names of the strips. The multi-output class names its output buses after them.
 pub const STRIP_NAMES: [&str; STRIP_COUNT] = ["Vocals", "Drums", "Bass", "Other", "Guitar", "Piano"];
 
+/// Index of the strip for everything without a strip of its own.
+const OTHER: usize = 3;
+
 /// Which strip each stem of a model uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Routing {
@@ -62,6 +65,14 @@ impl Routing {
         (0..self.stems()).find(|stem| self.strip(*stem) == Some(strip))
     }
 
+    /// The strip of the stem that takes what the other stems leave, so that they sum to the input: Other if it has a stem, else the last stem's.
+    pub fn carrier(self) -> Option<usize> {
+        match self.stem(OTHER) {
+            Some(_) => Some(OTHER),
+            None => self.strip(self.stems().checked_sub(1)?),
+        }
+    }
+
     /// Packs the routing into one number, for an atomic.
     pub fn pack(self) -> u64 {
         let [a, b, c, d, e, f] = self.strips;
@@ -84,7 +95,7 @@ fn by_alias(stem: &str) -> Option<usize> {
     let stem = stem.to_ascii_lowercase();
     if ["instrumental", "instrum", "accompaniment", "residual", "no_vocals", "music"].contains(&stem.as_str())
     {
-        Some(3)
+        Some(OTHER)
     } else if ["vocal", "voice", "lead", "karaoke", "speech"].contains(&stem.as_str()) {
         Some(0)
     } else if stem.starts_with("drum") || stem == "percussion" {
@@ -114,6 +125,19 @@ mod tests {
         assert_eq!(routing.stems(), STRIP_COUNT);
         assert!((0..STRIP_COUNT).all(|strip| routing.stem(strip) == Some(strip)));
         assert_eq!(routing.strip(6), None);
+    }
+
+    #[test]
+    fn the_carrier_is_other_or_else_the_last_stem() {
+        let carrier = |names: &[&str]| {
+            Routing::of(&names.iter().map(ToString::to_string).collect::<Vec<_>>()).carrier()
+        };
+        assert_eq!(carrier(&["drums", "bass", "other", "vocals"]), Some(OTHER));
+        assert_eq!(carrier(&["other", "vocals"]), Some(OTHER));
+        assert_eq!(carrier(&["instrumental", "vocals"]), Some(OTHER), "an alias of Other");
+        assert_eq!(carrier(&["drums", "bass", "vocals"]), Some(0));
+        assert_eq!(carrier(&["vocals", "drums"]), Some(1));
+        assert_eq!(carrier(&[]), None);
     }
 
     #[test]

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use nice_plug::params::persist::PersistentField;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::{Map, Value};
 
 use super::serde_path;
 use crate::embedded;
@@ -33,6 +34,9 @@ pub enum ModelSource {
         #[serde(with = "serde_path::optional", default)]
         config: Option<PathBuf>,
     },
+    /// A source that this version cannot read, as it was saved.
+    #[serde(untagged)]
+    Unknown(Value),
 }
 
 /// Model properties that a plan needs before the model is loaded. Saved with the project.
@@ -80,21 +84,19 @@ impl SavedModelSpec {
 }
 
 /// A model as saved in a project.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+///
+/// Whatever of a saved selection this version cannot read is kept and saved again: unknown fields at any depth, and values of other types.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
-    pub format: u32,
     pub source: ModelSource,
     /// Title for display.
     pub title: String,
     /// SHA-256 of the checkpoint, known after the first load. Used to find a file that moved.
     pub sha256: Option<String>,
     /// Properties of the model when it was last loaded.
-    #[serde(rename = "known")]
     pub spec: Option<SavedModelSpec>,
-    /// Fields of later versions, kept as they are.
-    #[serde(flatten)]
-    pub unknown_fields: serde_json::Map<String, serde_json::Value>,
+    /// The selection as it was read; empty if it was made here.
+    pub(in crate::plugin) saved: Map<String, Value>,
 }
 
 impl Default for Selection {
@@ -106,14 +108,7 @@ impl Default for Selection {
 impl Selection {
     /// A model that was never loaded.
     pub fn new(source: ModelSource, title: &str) -> Self {
-        Self {
-            format: FORMAT,
-            source,
-            title: title.into(),
-            sha256: None,
-            spec: None,
-            unknown_fields: Default::default(),
-        }
+        Self { source, title: title.into(), sha256: None, spec: None, saved: Map::new() }
     }
 
     /// A checkpoint file of the user.
@@ -131,10 +126,78 @@ impl Selection {
         }
     }
 
+    /// Whether both name the same model. A checksum that one of them does not know yet makes no difference.
+    pub fn is_same_model(&self, other: &Self) -> bool {
+        let same_content = match (&self.sha256, &other.sha256) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            _ => true,
+        };
+        self.source == other.source && same_content
+    }
+
     fn checked(mut self) -> Self {
         self.spec = self.spec.filter(SavedModelSpec::is_sane);
         self.title.truncate(self.title.char_indices().nth(200).map_or(self.title.len(), |(at, _)| at));
         self
+    }
+}
+
+/// Reads a field if it is there and has the right type.
+fn read_field<T: for<'de> Deserialize<'de>>(saved: &Map<String, Value>, name: &str) -> Option<T> {
+    serde_json::from_value(saved.get(name)?.clone()).ok()
+}
+
+/// Puts `new` over `old`. Fields of objects that only `old` has stay.
+fn overlay(old: &mut Value, new: Value) {
+    match (old, new) {
+        (Value::Object(old), Value::Object(new)) => {
+            for (name, value) in new {
+                overlay(old.entry(name).or_insert(Value::Null), value);
+            }
+        }
+        (old, new) => *old = new,
+    }
+}
+
+impl<'de> Deserialize<'de> for Selection {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let saved = Map::deserialize(deserializer)?;
+        let source = match saved.get("source") {
+            None => ModelSource::Embedded,
+            Some(value) => {
+                read_field(&saved, "source").unwrap_or_else(|| ModelSource::Unknown(value.clone()))
+            }
+        };
+        Ok(Self {
+            source,
+            title: read_field(&saved, "title").unwrap_or_else(|| embedded::NAME.into()),
+            sha256: read_field(&saved, "sha256"),
+            spec: read_field(&saved, "known"),
+            saved,
+        })
+    }
+}
+
+impl Serialize for Selection {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut saved = self.saved.clone();
+        let format = saved.get("format").and_then(Value::as_u64).unwrap_or(0).max(FORMAT.into());
+        let json = |value: serde_json::Result<Value>| value.map_err(serde::ser::Error::custom);
+        let fields = [
+            ("format", Some(format.into())),
+            ("source", Some(json(serde_json::to_value(&self.source))?)),
+            ("title", Some(self.title.as_str().into())),
+            ("sha256", self.sha256.as_deref().map(Value::from)),
+            ("known", self.spec.as_ref().map(|spec| json(serde_json::to_value(spec))).transpose()?),
+        ];
+        for (name, value) in fields {
+            let saved = saved.entry(name).or_insert(Value::Null);
+            // Without a value of our own, keep one that we could not read.
+            if let Some(value) = value {
+                overlay(saved, value);
+            }
+        }
+        saved.serialize(serializer)
     }
 }
 
@@ -147,10 +210,20 @@ pub struct SharedSelection {
 }
 
 impl SharedSelection {
-    /// Chooses another model.
-    pub fn choose(&self, selection: Selection) {
-        *self.selection.lock() = selection.checked();
-        self.generation.fetch_add(1, Ordering::Release);
+    /// Chooses a model. Returns whether it is another one; the same one keeps what loading found out, and its generation.
+    pub fn choose(&self, selection: Selection) -> bool {
+        let mut selection = selection.checked();
+        let mut current = self.selection.lock();
+        let changed = !current.is_same_model(&selection);
+        if !changed {
+            selection.sha256 = selection.sha256.or_else(|| current.sha256.take());
+            selection.spec = selection.spec.or_else(|| current.spec.take());
+        }
+        *current = selection;
+        if changed {
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+        changed
     }
 
     /// Updates the selection with what loading found out, unless another model was chosen since `generation`.
@@ -196,14 +269,53 @@ impl<'a> PersistentField<'a, Selection> for SharedSelection {
 mod tests {
     use super::*;
 
+    fn resaved(text: &str) -> (Selection, Value) {
+        let selection: Selection = serde_json::from_str(text).unwrap();
+        let again = serde_json::to_value(&selection).unwrap();
+        (selection, again)
+    }
+
     #[test]
     fn unknown_fields_are_kept_and_missing_ones_default() {
-        let text = r#"{"format":7,"source":{"from":"registry","name":"x"},"flavour":"sweet"}"#;
-        let selection: Selection = serde_json::from_str(text).unwrap();
+        let (selection, again) =
+            resaved(r#"{"format":7,"source":{"from":"registry","name":"x","revision":3},"flavour":"sweet"}"#);
         assert_eq!(selection.source, ModelSource::Registry { name: "x".into() });
-        let again = serde_json::to_value(&selection).unwrap();
         assert_eq!(again["flavour"], "sweet");
         assert_eq!(again["format"], 7);
+        assert_eq!(again["source"]["revision"], 3);
+        assert_eq!(again["known"], Value::Null);
+    }
+
+    #[test]
+    fn unreadable_parts_are_saved_again_as_they_were() {
+        for source in [
+            r#"{"from":"cloud","url":"https://example.org/a","token":[1,2]}"#,
+            r#"{"from":"registry"}"#,
+            r#"{"from":"file","checkpoint":{"volume":3}}"#,
+            r#""vocals""#,
+            "null",
+            "17",
+        ] {
+            let text = format!(r#"{{"source":{source},"title":"T","sha256":"ab","known":{{"layers":3}}}}"#);
+            let (selection, again) = resaved(&text);
+            assert!(matches!(selection.source, ModelSource::Unknown(_)), "{source}");
+            assert_eq!((selection.title.as_str(), selection.sha256.as_deref()), ("T", Some("ab")));
+            assert_eq!(again["source"], serde_json::from_str::<Value>(source).unwrap());
+            assert_eq!(again["known"]["layers"], 3, "{source}");
+        }
+        let (selection, again) = resaved(r#"{"title":7,"sha256":[],"format":"x"}"#);
+        assert_eq!((selection.source, selection.sha256), (ModelSource::Embedded, None));
+        assert_eq!(again["sha256"], serde_json::json!([]));
+    }
+
+    #[test]
+    fn an_unknown_source_is_replaced_by_a_choice() {
+        let selected = SharedSelection::default();
+        selected.set(serde_json::from_str(r#"{"source":{"from":"cloud"},"extra":1}"#).unwrap());
+        selected.choose(Selection::file("/m/a.ckpt".into(), None));
+        let saved = serde_json::to_value(selected.get()).unwrap();
+        assert_eq!(saved["source"]["from"], "file");
+        assert_eq!(saved.get("extra"), None, "it belonged to the other model");
     }
 
     #[cfg(unix)]
@@ -217,7 +329,8 @@ mod tests {
         {
             let selection = Selection::file(checkpoint, config);
             let text = serde_json::to_string(&selection).unwrap();
-            assert_eq!(serde_json::from_str::<Selection>(&text).unwrap(), selection, "{text}");
+            let again = serde_json::from_str::<Selection>(&text).unwrap();
+            assert_eq!((again.source, again.title), (selection.source, selection.title), "{text}");
         }
         let text = r#"{"source":{"from":"file","checkpoint":"/m/a.ckpt","config":null}}"#;
         let selection: Selection = serde_json::from_str(text).unwrap();
@@ -228,10 +341,27 @@ mod tests {
     fn out_of_range_specs_in_a_state_are_dropped() {
         let selected = SharedSelection::default();
         let spec = SavedModelSpec { rate: 1, chunk: u64::MAX, frame_hop: 0, frame: 0, stems: vec![] };
-        selected.set(Selection { spec: Some(spec), title: "ä".repeat(9_999), ..Selection::default() });
+        let other = ModelSource::Registry { name: "x".into() };
+        selected.set(Selection { spec: Some(spec), ..Selection::new(other, &"ä".repeat(9_999)) });
         assert_eq!(selected.get().spec, None);
         assert_eq!(selected.get().title.chars().count(), 200);
         assert_eq!(selected.generation(), 1);
+    }
+
+    #[test]
+    fn an_equal_selection_changes_nothing() {
+        let selected = SharedSelection::default();
+        let file = || Selection::file("/m/a.ckpt".into(), None);
+        assert!(selected.choose(file()));
+        selected.update_if_current(1, |selection| selection.sha256 = Some("a".into()));
+        let restored = selected.get();
+        assert!(!selected.choose(file()), "saved before it was loaded");
+        assert!(!selected.choose(restored.clone()), "saved after it was loaded");
+        assert_eq!(selected.get().sha256.as_deref(), Some("a"));
+        assert_eq!(selected.generation(), 1);
+        assert!(selected.choose(Selection { sha256: Some("b".into()), ..restored }), "other content");
+        assert!(selected.choose(Selection::file("/m/b.ckpt".into(), None)));
+        assert_eq!(selected.generation(), 3);
     }
 
     #[test]

@@ -1,5 +1,9 @@
 //! Tests of an instance without a wrapper: shared state, control thread and audio half, driven by the test.
 
+mod closing;
+mod processing;
+mod saved_states;
+
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;

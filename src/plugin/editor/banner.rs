@@ -4,7 +4,7 @@ use egui::{Align, Color32, Frame, Layout, Margin, RichText, Ui};
 
 use super::text;
 use super::theme::Palette;
-use crate::plugin::instance_shared::ModelView;
+use crate::plugin::instance_shared::{ModelView, PendingPlan};
 use crate::plugin::model_loader::ModelLoadError;
 use crate::plugin::selection::Selection;
 
@@ -59,6 +59,17 @@ pub fn show(ui: &mut Ui, model: &ModelView, selected: &Selection) -> Option<Bann
 pub fn show_notice(ui: &mut Ui, text: &str) -> bool {
     let color = Palette::of(ui.visuals()).warn;
     show_line(ui, text, color, &[("OK", ())]).is_some()
+}
+
+/// Offers a better setting of the Auto tier. Returns true to apply it now.
+pub fn show_pending(ui: &mut Ui, pending: &PendingPlan) -> bool {
+    let name = pending.tier.map_or_else(|| "another window".into(), |tier| format!("tier {tier}"));
+    let text = format!(
+        "Auto changes to {name} ({:.0} ms) when playback stops, because the model's cost is now known better",
+        pending.latency_ms
+    );
+    let color = Palette::of(ui.visuals()).accent;
+    show_line(ui, &text, color, &[("Apply now", ())]).is_some()
 }
 
 /// Shows that the model is too slow for this computer.

@@ -387,7 +387,7 @@ fn invalid_window_sizes_in_the_state_are_corrected() {
     for (width, zoom) in [(f32::NAN, 0.0), (-5.0, f32::INFINITY), (1e30, -1.0)] {
         let shared = InstanceShared::new(Arc::new(NullsumParams::new()), None, crate::plugin::control::run);
         *shared.params.editor.lock() =
-            crate::plugin::params::EditorMemory { width, height: width, zoom, light: None };
+            crate::plugin::params::EditorMemory { width, height: width, zoom, ..Default::default() };
         assert!(create(shared.clone()).is_some());
         let mut app = EditorApp::new(shared.clone());
         app.on_window_opened(&harness.ctx, None);

@@ -8,30 +8,45 @@
 //!
 //! **Restarts.** The control thread requests them, so that a host can restart an instance while nothing plays.
 //!
+//! **Ports.** A host may pass fewer output ports than the class has. The missing ones get buffers of our own ([`block`]).
+//!
+//! **Live edits.** Values that the user moves in the host right now (`CLAP_EVENT_IS_LIVE`) apply at once; automation applies in time with the music.
+//!
+//! **Presets.** Hosts list and load factory presets ([`preset_discovery`]).
+//!
 //! **Editor.** Destroying the editor waits until its threads have ended ([`window_threads`](crate::plugin::platform::window_threads)).
 //!
 //! The tail equals the latency from the first activation, and parameter indices out of range are refused.
 
-use std::cell::Cell;
+mod block;
+mod entry;
+mod params;
+mod preset_discovery;
+
+use std::cell::{Cell, UnsafeCell};
 use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
-use std::sync::{Arc, LazyLock, OnceLock};
+use std::sync::{Arc, OnceLock};
 
+use clap_sys::ext::audio_ports::{CLAP_EXT_AUDIO_PORTS, clap_audio_port_info, clap_plugin_audio_ports};
 use clap_sys::ext::gui::{CLAP_EXT_GUI, clap_plugin_gui};
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency};
 use clap_sys::ext::params::{CLAP_EXT_PARAMS, clap_param_info, clap_plugin_params};
+use clap_sys::ext::preset_load::{CLAP_EXT_PRESET_LOAD, CLAP_EXT_PRESET_LOAD_COMPAT};
+use clap_sys::ext::render::{
+    CLAP_EXT_RENDER, CLAP_RENDER_OFFLINE, clap_plugin_render, clap_plugin_render_mode,
+};
 use clap_sys::ext::state::{CLAP_EXT_STATE, clap_host_state};
 use clap_sys::ext::tail::{CLAP_EXT_TAIL, clap_plugin_tail};
+use clap_sys::process::{CLAP_PROCESS_ERROR, clap_process, clap_process_status};
 use nice_plug::prelude::ClapPlugin;
-use nice_plug::wrapper::clap::{
-    CLAP_PLUGIN_FACTORY_ID, CLAP_VERSION, PluginDescriptor, Wrapper, clap_host, clap_plugin,
-    clap_plugin_descriptor, clap_plugin_entry, clap_plugin_factory,
-};
-use nice_plug::wrapper::setup_logger;
+use nice_plug::wrapper::clap::{Wrapper, clap_host, clap_plugin};
 
+use self::block::{BlockPorts, for_each_live_param};
+use self::params::ParamIds;
 use crate::plugin::instance_shared::InstanceShared;
-use crate::plugin::{Multi, Stereo, construct_with, new_shared};
+use crate::plugin::{construct_with, new_shared};
 
 thread_local! {
     /// Latency set by the activation in progress on this thread.
@@ -52,6 +67,12 @@ struct PluginShim {
     host: *const clap_host,
     /// The wrapper's parameter functions, and ours. Empty until a host asks.
     params: OnceLock<[clap_plugin_params; 2]>,
+    /// The wrapper's render functions, and ours.
+    render: OnceLock<[clap_plugin_render; 2]>,
+    /// Filled at the first activation.
+    param_ids: OnceLock<ParamIds>,
+    /// Changed while the plugin is inactive, used by `process`. The format never calls them at the same time.
+    ports: UnsafeCell<BlockPorts>,
     /// The wrapper's editor functions, and ours.
     gui: OnceLock<[clap_plugin_gui; 2]>,
     shared: Arc<InstanceShared>,
@@ -105,10 +126,12 @@ impl PluginShim {
             activate: Some(activate::<P>),
             destroy: Some(destroy),
             get_extension: Some(get_extension),
+            process: Some(process),
             on_main_thread: Some(on_main_thread),
             ..wrapped
         };
-        let (params, gui) = (OnceLock::new(), OnceLock::new());
+        let (params, gui, render, param_ids) = Default::default();
+        let ports = UnsafeCell::new(BlockPorts::new());
         let dirty = Arc::<AtomicBool>::default();
         let (flag, handle) = (dirty.clone(), HostHandle(host));
         shared.set_dirty_callback(Some(Arc::new(move || {
@@ -117,7 +140,7 @@ impl PluginShim {
         })));
         let handle = HostHandle(host);
         shared.set_restart_callback(Some(Arc::new(move || handle.request_restart())));
-        let shim = Self { plugin, wrapped, host, params, gui, shared, dirty };
+        let shim = Self { plugin, wrapped, host, params, render, param_ids, ports, gui, shared, dirty };
         Box::into_raw(Box::new(shim)).cast_const().cast()
     }
 
@@ -163,6 +186,97 @@ impl PluginShim {
     }
 }
 
+impl PluginShim {
+    /// An extension of the wrapper.
+    ///
+    /// # Safety
+    /// `plugin` is this shim's; `T` is the type that the format gives for `id`.
+    unsafe fn wrapped_extension<T>(&self, plugin: *const clap_plugin, id: &CStr) -> Option<&T> {
+        // SAFETY: the wrapper and its extensions live as long as the shim, and `T` is right by this function's contract.
+        unsafe { self.wrapped.get_extension?(plugin, id.as_ptr()).cast::<T>().as_ref() }
+    }
+
+    /// Makes room for the ports that a host may leave out.
+    ///
+    /// # Safety
+    /// `plugin` is this shim's, inactive, and the thread is the main thread.
+    unsafe fn prepare_ports(&self, plugin: *const clap_plugin, most: usize) {
+        // SAFETY: inactive, so `process` is not running; the extension's type and memory for its answer.
+        unsafe {
+            let ports = &mut (*self.ports.get()).buffers;
+            ports.resize(most.max(1));
+            let Some(extension) =
+                self.wrapped_extension::<clap_plugin_audio_ports>(plugin, CLAP_EXT_AUDIO_PORTS)
+            else {
+                return;
+            };
+            let (Some(count), Some(get)) = (extension.count, extension.get) else { return };
+            let mut main: clap_audio_port_info = std::mem::zeroed();
+            if get(plugin, 0, false, &raw mut main) {
+                ports.set_layout(count(plugin, false) as usize, main.channel_count as usize);
+            }
+        }
+    }
+
+    /// The format's parameter ids.
+    ///
+    /// # Safety
+    /// `plugin` is this shim's, initialised, and the thread is the main thread, unless the ids were asked for before.
+    unsafe fn param_ids(&self, plugin: *const clap_plugin) -> &ParamIds {
+        self.param_ids.get_or_init(|| {
+            // SAFETY: the extension's type, by this function's contract.
+            let params = unsafe { self.wrapped_extension::<clap_plugin_params>(plugin, CLAP_EXT_PARAMS) };
+            // SAFETY: the wrapper's functions, by this function's contract.
+            params.map_or_else(ParamIds::default, |params| unsafe {
+                ParamIds::read(plugin, params, &self.shared.params)
+            })
+        })
+    }
+}
+
+unsafe extern "C" fn process(
+    plugin: *const clap_plugin,
+    process: *const clap_process,
+) -> clap_process_status {
+    // SAFETY: the host passes a pointer that `create` returned, a block that is null or valid, and calls from one thread at a time.
+    unsafe {
+        let (Some(shim), Some(block)) = (PluginShim::of(plugin), process.as_ref()) else {
+            return CLAP_PROCESS_ERROR;
+        };
+        let Some(wrapped) = shim.wrapped.process else { return CLAP_PROCESS_ERROR };
+        if let Some(ids) = shim.param_ids.get() {
+            let mut edited = 0;
+            for_each_live_param(block, |id| edited |= ids.edit_group(id));
+            if edited != 0 {
+                shim.shared.params.mark_user_edits(edited);
+            }
+        }
+        let _call = shim.shared.host_call.begin(block.frames_count as usize, None);
+        let ports = &mut *shim.ports.get();
+        if !ports.buffers.is_ready() {
+            return CLAP_PROCESS_ERROR;
+        }
+        match ports.complete(block) {
+            Some(completed) => wrapped(plugin, &raw const completed),
+            None => CLAP_PROCESS_ERROR,
+        }
+    }
+}
+
+/// The render mode may change while the plugin is active; the wrapper heeds it at the next activation only.
+unsafe extern "C" fn set_render_mode(plugin: *const clap_plugin, mode: clap_plugin_render_mode) -> bool {
+    // SAFETY: the host passes a pointer that `create` returned.
+    unsafe {
+        let Some(shim) = PluginShim::of(plugin) else { return false };
+        let Some([render, _]) = shim.render.get() else { return false };
+        let done = render.set.is_some_and(|set| set(plugin, mode));
+        if done {
+            shim.shared.host_call.set_render_mode(mode == CLAP_RENDER_OFFLINE);
+        }
+        done
+    }
+}
+
 unsafe extern "C" fn activate<P: ClapPlugin>(
     plugin: *const clap_plugin,
     rate: f64,
@@ -172,6 +286,8 @@ unsafe extern "C" fn activate<P: ClapPlugin>(
     // SAFETY: the host passes a pointer that `create` returned; the arguments pass through unchanged.
     unsafe {
         let Some(shim) = PluginShim::of(plugin) else { return false };
+        shim.prepare_ports(plugin, most as usize);
+        shim.param_ids(plugin);
         LATENCY.set(None);
         let done = shim.wrapped.activate.is_some_and(|activate| activate(plugin, rate, least, most));
         let wrapper = &*shim.plugin.plugin_data.cast::<Wrapper<P>>();
@@ -229,6 +345,17 @@ unsafe extern "C" fn get_extension(plugin: *const clap_plugin, id: *const c_char
                 .get_or_init(|| [*params, clap_plugin_params { get_info: Some(get_info), ..*params }]);
             return (&raw const *ours).cast();
         }
+        if id == CLAP_EXT_RENDER
+            && let Some(render) = extension.cast::<clap_plugin_render>().as_ref()
+        {
+            let [_, ours] = shim
+                .render
+                .get_or_init(|| [*render, clap_plugin_render { set: Some(set_render_mode), ..*render }]);
+            return (&raw const *ours).cast();
+        }
+        if id == CLAP_EXT_PRESET_LOAD || id == CLAP_EXT_PRESET_LOAD_COMPAT {
+            return (&raw const preset_discovery::PRESET_LOAD).cast();
+        }
         if id == CLAP_EXT_GUI
             && let Some(gui) = extension.cast::<clap_plugin_gui>().as_ref()
         {
@@ -274,75 +401,3 @@ unsafe extern "C" fn tail_samples(plugin: *const clap_plugin) -> u32 {
         latency.and_then(|latency| latency.get).map_or(0, |get| get(plugin))
     }
 }
-
-/// Creates an instance of a class.
-type Constructor = unsafe fn(*const clap_host) -> *const clap_plugin;
-
-/// The classes, in order.
-static CLASSES: LazyLock<[(PluginDescriptor, Constructor); 2]> = LazyLock::new(|| {
-    [
-        (PluginDescriptor::for_plugin::<Stereo>(), PluginShim::create::<Stereo>),
-        (PluginDescriptor::for_plugin::<Multi>(), PluginShim::create::<Multi>),
-    ]
-});
-
-static FACTORY: clap_plugin_factory = clap_plugin_factory {
-    get_plugin_count: Some(plugin_count),
-    get_plugin_descriptor: Some(descriptor),
-    create_plugin: Some(create),
-};
-
-unsafe extern "C" fn plugin_count(_factory: *const clap_plugin_factory) -> u32 {
-    CLASSES.len() as u32
-}
-
-unsafe extern "C" fn descriptor(
-    _factory: *const clap_plugin_factory,
-    index: u32,
-) -> *const clap_plugin_descriptor {
-    CLASSES.get(index as usize).map_or(std::ptr::null(), |(class, _)| class.clap_plugin_descriptor())
-}
-
-unsafe extern "C" fn create(
-    _factory: *const clap_plugin_factory,
-    host: *const clap_host,
-    id: *const c_char,
-) -> *const clap_plugin {
-    if host.is_null() || id.is_null() {
-        return std::ptr::null();
-    }
-    // SAFETY: not null, and a string by the format.
-    let id = unsafe { CStr::from_ptr(id) };
-    match CLASSES.iter().find(|(class, _)| class.clap_id() == id) {
-        // SAFETY: not null, and the host outlives the instance by the format.
-        Some((_, make)) => unsafe { make(host) },
-        None => std::ptr::null(),
-    }
-}
-
-unsafe extern "C" fn init(_path: *const c_char) -> bool {
-    setup_logger::<Stereo>();
-    true
-}
-
-unsafe extern "C" fn deinit() {}
-
-unsafe extern "C" fn get_factory(id: *const c_char) -> *const c_void {
-    // SAFETY: not null, and a string by the format.
-    if !id.is_null() && unsafe { CStr::from_ptr(id) } == CLAP_PLUGIN_FACTORY_ID {
-        (&raw const FACTORY).cast()
-    } else {
-        std::ptr::null()
-    }
-}
-
-/// The symbol that a host looks up first.
-#[unsafe(no_mangle)]
-#[used]
-#[allow(non_upper_case_globals, reason = "the format's name")]
-pub static clap_entry: clap_plugin_entry = clap_plugin_entry {
-    clap_version: CLAP_VERSION,
-    init: Some(init),
-    deinit: Some(deinit),
-    get_factory: Some(get_factory),
-};

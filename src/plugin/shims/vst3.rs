@@ -1,6 +1,7 @@
 //! The VST3 classes: nice-plug's wrapper behind a shim that corrects its behaviour.
 //!
-//! - Buses that a host leaves out get buffers of our own ([`bus_buffers`]).
+//! - Buses that a host leaves out get buffers of our own ([`bus_buffers`](super::bus_buffers)).
+//! - A block is processed in parts where parameters change, so that automation is exact to the sample ([`block_events`]).
 //! - A value set on the controller while audio runs is what the controller reports from then on ([`controller_values`]).
 //! - Parameters and states are set without the wrapper, which would notify the editor from another thread ([`param_table`]).
 //! - The wrapper applies the process mode of the previous setup. We call it twice, so that it applies the right one.
@@ -12,7 +13,8 @@
 //!
 //! All other calls pass through unchanged. The entry points are here too, because nice-plug's own export only its wrapper.
 
-mod bus_buffers;
+mod block_buses;
+mod block_events;
 mod component;
 mod component_handler;
 mod controller_values;
@@ -36,6 +38,15 @@ const SDK_VERSION: &str = "VST 3.8.0";
 /// thread ends when an instance with pending work is destroyed, and the last instance then crashes the host.
 pub(in crate::plugin) fn notifies_latency_itself(api: PluginApi) -> bool {
     api == PluginApi::Vst3 && cfg!(all(target_family = "unix", not(target_os = "macos")))
+}
+
+/// Loads a state as a host does.
+#[cfg(test)]
+pub(in crate::plugin) fn load_state_for_tests(
+    shared: &std::sync::Arc<crate::plugin::instance_shared::InstanceShared>,
+    state: &nice_plug::plugin::PluginState,
+) {
+    param_table::ParamTable::new(shared.clone(), &[]).apply(state);
 }
 
 /// Creates an instance of a class.

@@ -3,13 +3,28 @@
 use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 
+use clap_sys::audio_buffer::clap_audio_buffer;
 use clap_sys::entry::clap_plugin_entry;
+use clap_sys::events::{
+    CLAP_CORE_EVENT_SPACE_ID, CLAP_EVENT_PARAM_VALUE, clap_event_header, clap_event_param_value,
+    clap_input_events,
+};
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency, clap_plugin_latency};
 use clap_sys::ext::params::{CLAP_EXT_PARAMS, clap_param_info, clap_plugin_params};
+use clap_sys::ext::preset_load::{CLAP_EXT_PRESET_LOAD, clap_plugin_preset_load};
+use clap_sys::ext::remote_controls::{
+    CLAP_EXT_REMOTE_CONTROLS, clap_plugin_remote_controls, clap_remote_controls_page,
+};
 use clap_sys::ext::tail::{CLAP_EXT_TAIL, clap_plugin_tail};
 use clap_sys::factory::plugin_factory::{CLAP_PLUGIN_FACTORY_ID, clap_plugin_factory};
+use clap_sys::factory::preset_discovery::{
+    CLAP_PRESET_DISCOVERY_FACTORY_ID, CLAP_PRESET_DISCOVERY_LOCATION_PLUGIN, clap_preset_discovery_factory,
+    clap_preset_discovery_indexer, clap_preset_discovery_location, clap_preset_discovery_metadata_receiver,
+};
 use clap_sys::host::clap_host;
 use clap_sys::plugin::clap_plugin;
+use clap_sys::process::{CLAP_PROCESS_ERROR, clap_process};
+use clap_sys::universal_plugin_id::clap_universal_plugin_id;
 use clap_sys::version::CLAP_VERSION;
 use libloading::Library;
 
@@ -189,6 +204,228 @@ fn parameters_out_of_range_are_refused_and_texts_parse_back() {
                 assert_eq!(first, text(value), "parameter {index}, step {step}");
             }
         }
+    }
+}
+
+/// Processes a block of a constant with so many of the output ports. Returns the left main output.
+fn process(instance: &Instance, ports: usize, event: Option<&clap_event_param_value>) -> Vec<f32> {
+    const BLOCK: usize = 256;
+    unsafe extern "C" fn size(events: *const clap_input_events) -> u32 {
+        u32::from(!unsafe { (*events).ctx }.is_null())
+    }
+    unsafe extern "C" fn get(events: *const clap_input_events, _index: u32) -> *const clap_event_header {
+        unsafe { (*events).ctx.cast_const().cast() }
+    }
+    let ctx = event.map_or(std::ptr::null_mut(), |event| std::ptr::from_ref(event).cast_mut().cast());
+    let events = clap_input_events { ctx, size: Some(size), get: Some(get) };
+    let mut samples = vec![[vec![0.5f32; BLOCK], vec![0.5f32; BLOCK]]; ports];
+    let mut pointers: Vec<[*mut f32; 2]> =
+        samples.iter_mut().map(|port| port.each_mut().map(|channel| channel.as_mut_ptr())).collect();
+    let port = |pointers: &mut [*mut f32; 2]| clap_audio_buffer {
+        data32: pointers.as_mut_ptr(),
+        data64: std::ptr::null_mut(),
+        channel_count: 2,
+        latency: 0,
+        constant_mask: 0,
+    };
+    // Exactly as many as there are: a read past the end is a read of other memory.
+    let mut outputs: Box<[clap_audio_buffer]> = pointers.iter_mut().map(port).collect();
+    let inputs = [outputs[0]];
+    let block = clap_process {
+        steady_time: -1,
+        frames_count: BLOCK as u32,
+        transport: std::ptr::null(),
+        audio_inputs: inputs.as_ptr(),
+        audio_outputs: outputs.as_mut_ptr(),
+        audio_inputs_count: 1,
+        audio_outputs_count: ports as u32,
+        in_events: &raw const events,
+        out_events: std::ptr::null(),
+    };
+    let status = unsafe { (*instance.plugin).process.unwrap()(instance.plugin, &raw const block) };
+    assert_ne!(status, CLAP_PROCESS_ERROR, "{ports} ports");
+    samples.swap_remove(0)[0].clone()
+}
+
+fn param_id(instance: &Instance, name: &str) -> u32 {
+    unsafe {
+        let params: &clap_plugin_params = extension(instance.plugin, CLAP_EXT_PARAMS);
+        let mut info: clap_param_info = std::mem::zeroed();
+        let count = params.count.unwrap()(instance.plugin);
+        (0..count)
+            .find_map(|index| {
+                assert!(params.get_info.unwrap()(instance.plugin, index, &mut info));
+                (CStr::from_ptr(info.name.as_ptr()).to_str() == Ok(name)).then_some(info.id)
+            })
+            .unwrap_or_else(|| panic!("no parameter {name}"))
+    }
+}
+
+fn param_value(instance: &Instance, name: &str) -> f64 {
+    let mut value = f64::NAN;
+    unsafe {
+        let params: &clap_plugin_params = extension(instance.plugin, CLAP_EXT_PARAMS);
+        assert!(params.get_value.unwrap()(instance.plugin, param_id(instance, name), &mut value));
+    }
+    value
+}
+
+#[test]
+fn too_few_output_ports_leave_the_main_output_exact() {
+    let instance = Instance::new(c"org.nullsum.nullsum-multi");
+    instance.activate(48_000.0, 256);
+    assert!(unsafe { (*instance.plugin).start_processing.unwrap()(instance.plugin) });
+    let latency = instance.latency() as usize;
+    for ports in [1, 2, 3, 6, 7] {
+        unsafe { (*instance.plugin).reset.unwrap()(instance.plugin) };
+        let mut output = Vec::new();
+        while output.len() < latency + 1_024 {
+            output.extend(process(&instance, ports, None));
+        }
+        assert!(output[..latency].iter().all(|x| *x == 0.0), "{ports} ports");
+        assert!(output[latency..].iter().all(|x| *x == 0.5), "{ports} ports");
+    }
+    unsafe { (*instance.plugin).stop_processing.unwrap()(instance.plugin) };
+    instance.deactivate();
+}
+
+#[test]
+fn automation_is_exact_to_the_sample() {
+    for offset in [0u32, 1, 100, 255] {
+        let instance = Instance::new(c"org.nullsum.nullsum");
+        instance.activate(48_000.0, 256);
+        assert!(unsafe { (*instance.plugin).start_processing.unwrap()(instance.plugin) });
+        for _ in 0..instance.latency() / 256 + 2 {
+            process(&instance, 1, None);
+        }
+        let event = clap_event_param_value {
+            header: clap_event_header {
+                size: size_of::<clap_event_param_value>() as u32,
+                time: offset,
+                space_id: CLAP_CORE_EVENT_SPACE_ID,
+                type_: CLAP_EVENT_PARAM_VALUE,
+                flags: 0,
+            },
+            param_id: param_id(&instance, "Output"),
+            cookie: std::ptr::null_mut(),
+            note_id: -1,
+            port_index: -1,
+            channel: -1,
+            key: -1,
+            // CLAP's parameters are normalised in the wrapper.
+            value: 0.0,
+        };
+        let output = process(&instance, 1, Some(&event));
+        let offset = offset as usize;
+        assert!(output[..offset].iter().all(|x| *x == 0.5), "offset {offset}: too early");
+        assert!(output[offset..].iter().all(|x| *x < 0.5), "offset {offset}: too late");
+        unsafe { (*instance.plugin).stop_processing.unwrap()(instance.plugin) };
+        instance.deactivate();
+    }
+}
+
+#[test]
+fn factory_presets_load() {
+    let instance = Instance::new(c"org.nullsum.nullsum");
+    let load: &clap_plugin_preset_load = unsafe { extension(instance.plugin, CLAP_EXT_PRESET_LOAD) };
+    let load = |key: &CStr| unsafe {
+        let kind = CLAP_PRESET_DISCOVERY_LOCATION_PLUGIN;
+        load.from_location.unwrap()(instance.plugin, kind, std::ptr::null(), key.as_ptr())
+    };
+    assert!(load(c"acapella"));
+    let default = param_value(&instance, "Vocals Gain");
+    assert_eq!(param_value(&instance, "Drums Gain"), 0.0);
+    assert!(load(c"instrumental"));
+    assert_eq!(param_value(&instance, "Vocals Gain"), 0.0);
+    assert_eq!(param_value(&instance, "Drums Gain"), default);
+    assert!(!load(c"no such preset"));
+    assert!(load(c"defaults"));
+    assert_eq!(param_value(&instance, "Vocals Gain"), default);
+}
+
+#[test]
+fn presets_are_listed_for_both_classes() {
+    type Receiver = clap_preset_discovery_metadata_receiver;
+    unsafe fn list<'a>(receiver: *const Receiver) -> &'a RefCell<Vec<String>> {
+        unsafe { &*(*receiver).receiver_data.cast::<RefCell<Vec<String>>>() }
+    }
+    unsafe extern "C" fn begin(receiver: *const Receiver, name: *const c_char, key: *const c_char) -> bool {
+        let text = |text| unsafe { CStr::from_ptr(text) }.to_str().unwrap();
+        unsafe { list(receiver) }.borrow_mut().push(format!("{}={}", text(key), text(name)));
+        true
+    }
+    unsafe extern "C" fn plugin_id(receiver: *const Receiver, id: *const clap_universal_plugin_id) {
+        let id = unsafe { CStr::from_ptr((*id).id) }.to_str().unwrap();
+        unsafe { list(receiver) }.borrow_mut().push(id.into());
+    }
+    unsafe extern "C" fn declare(
+        _indexer: *const clap_preset_discovery_indexer,
+        location: *const clap_preset_discovery_location,
+    ) -> bool {
+        unsafe { (*location).kind == CLAP_PRESET_DISCOVERY_LOCATION_PLUGIN && (*location).location.is_null() }
+    }
+    let told = RefCell::new(Vec::<String>::new());
+    unsafe {
+        let library = Library::new(&PLUGIN.library).unwrap();
+        let entry: libloading::Symbol<*const clap_plugin_entry> = library.get(b"clap_entry").unwrap();
+        let factory = (**entry).get_factory.unwrap()(CLAP_PRESET_DISCOVERY_FACTORY_ID.as_ptr())
+            .cast::<clap_preset_discovery_factory>();
+        assert_eq!((*factory).count.unwrap()(factory), 1);
+        let descriptor = (*factory).get_descriptor.unwrap()(factory, 0);
+        assert!((*factory).get_descriptor.unwrap()(factory, 1).is_null());
+        let indexer = clap_preset_discovery_indexer {
+            clap_version: CLAP_VERSION,
+            name: c"tests".as_ptr(),
+            vendor: std::ptr::null(),
+            url: std::ptr::null(),
+            version: std::ptr::null(),
+            indexer_data: std::ptr::null_mut(),
+            declare_filetype: None,
+            declare_location: Some(declare),
+            declare_soundpack: None,
+            get_extension: None,
+        };
+        let provider = (*factory).create.unwrap()(factory, &raw const indexer, (*descriptor).id);
+        assert!((*provider).init.unwrap()(provider));
+        let receiver = Receiver {
+            receiver_data: (&raw const told).cast_mut().cast(),
+            on_error: None,
+            begin_preset: Some(begin),
+            add_plugin_id: Some(plugin_id),
+            set_soundpack_id: None,
+            set_flags: None,
+            add_creator: None,
+            set_description: None,
+            set_timestamps: None,
+            add_feature: None,
+            add_extra_info: None,
+        };
+        let kind = CLAP_PRESET_DISCOVERY_LOCATION_PLUGIN;
+        assert!((*provider).get_metadata.unwrap()(provider, kind, std::ptr::null(), &raw const receiver));
+        (*provider).destroy.unwrap()(provider);
+        assert!((*factory).create.unwrap()(factory, &raw const indexer, c"other".as_ptr()).is_null());
+    }
+    let told = told.into_inner();
+    for preset in
+        ["acapella=Acapella", "instrumental=Instrumental", "drums-only=Drums only", "karaoke=Karaoke"]
+    {
+        assert!(told.iter().any(|line| line == preset), "{told:?}");
+    }
+    assert_eq!(told.iter().filter(|line| *line == "org.nullsum.nullsum-multi").count(), told.len() / 3);
+}
+
+#[test]
+fn remote_control_pages_name_parameters() {
+    let instance = Instance::new(c"org.nullsum.nullsum");
+    unsafe {
+        let pages: &clap_plugin_remote_controls = extension(instance.plugin, CLAP_EXT_REMOTE_CONTROLS);
+        let count = pages.count.unwrap()(instance.plugin);
+        assert!(count >= 10, "{count}");
+        let mut page: clap_remote_controls_page = std::mem::zeroed();
+        assert!(pages.get.unwrap()(instance.plugin, 0, &mut page));
+        assert_eq!(CStr::from_ptr(page.page_name.as_ptr()), c"Faders");
+        assert_eq!(page.param_ids[0], param_id(&instance, "Vocals Gain"));
+        assert_eq!(page.param_ids[7], param_id(&instance, "Output"));
     }
 }
 

@@ -12,19 +12,23 @@ use nice_plug::prelude::{PluginApi, Vst3Plugin};
 use nice_plug::wrapper::vst3::Wrapper;
 use nice_plug::wrapper::vst3::vst3::{Class, ComRef, ComWrapper, Steinberg};
 
-use super::bus_buffers::{BusBuffers, MissingBuses};
+use super::block_buses::BlockBuses;
+use super::block_events::BlockEvents;
 use super::component_handler::{DeferredRestart, HandlerProxy};
 use super::controller_values::ControllerValues;
 use super::param_table::ParamTable;
 use super::{notifies_latency_itself, plug_view};
 use crate::plugin::instance_shared::InstanceShared;
+use crate::plugin::shims::bus_buffers::{BusBuffers, MissingBuses};
 use crate::plugin::{construct_with, new_shared};
 
 /// A component and controller whose wrapper always sees every bus.
 pub(super) struct Component<P: Vst3Plugin> {
     inner: Wrapper<P>,
     /// Changed while the plugin is inactive (`setupProcessing`, `setActive`), used by `process`. The format never calls them at the same time.
-    bus_buffers: UnsafeCell<BusBuffers>,
+    buses: UnsafeCell<BlockBuses>,
+    /// Used by `process` only.
+    events: UnsafeCell<BlockEvents>,
     controller_values: ControllerValues,
     handler: ComWrapper<HandlerProxy>,
     shared: Arc<InstanceShared>,
@@ -89,7 +93,8 @@ impl<P: Vst3Plugin> Component<P> {
         unsafe { inner.setProcessing(1) };
         Self {
             inner,
-            bus_buffers: UnsafeCell::new(BusBuffers::new()),
+            buses: UnsafeCell::new(BlockBuses::new()),
+            events: UnsafeCell::new(BlockEvents::new()),
             controller_values: ControllerValues::new(ids),
             handler,
             _editors: EditorsGuard(shared.clone()),
@@ -112,23 +117,42 @@ impl<P: Vst3Plugin> Component<P> {
         self.controller_values.flush(|id, value| _ = self.set_param(id, value));
     }
 
-    /// Realtime-safe: passes parameter changes of a block to the processor. If a queue has several points, the last one counts.
+    /// Realtime-safe: sets a parameter that changes in a block.
+    fn set_from_block(&self, id: u32, value: f64) {
+        self.set_param(id, value);
+        self.controller_values.forget(id);
+    }
+
+    /// Processes a block in parts, one for each sample at which parameters change.
     ///
     /// # Safety
-    /// `changes` is null or valid.
-    unsafe fn apply_changes(&self, changes: *mut IParameterChanges) {
-        // SAFETY: null or valid by this function's contract; queues are valid during the block.
+    /// `data` points to a block whose buses are those of `buffers`.
+    unsafe fn process_parts(
+        &self,
+        data: *mut ProcessData,
+        buffers: &mut BusBuffers,
+        events: &mut BlockEvents,
+    ) -> tresult {
+        // SAFETY: valid by this function's contract. The context is copied, because the host may use it again.
         unsafe {
-            let Some(changes) = ComRef::from_raw(changes) else { return };
-            for index in 0..changes.getParameterCount() {
-                let Some(queue) = ComRef::from_raw(changes.getParameterData(index)) else { continue };
-                let (mut offset, mut value) = (0, f64::NAN);
-                if queue.getPoint(queue.getPointCount() - 1, &mut offset, &mut value) == kResultOk {
-                    let id = queue.getParameterId();
-                    self.set_param(id, value);
-                    self.controller_values.forget(id);
+            let (total, host_context) = ((*data).numSamples, (*data).processContext);
+            let samples = usize::try_from(total).unwrap_or(0);
+            let mut context = host_context.as_ref().copied();
+            let (mut start, mut result) = (0, kResultOk);
+            while start < samples {
+                let end = events.apply_until_next(start, |id, value| self.set_from_block(id, value));
+                (*data).numSamples = (end - start) as int32;
+                (*data).processContext = context.as_mut().map_or(std::ptr::null_mut(), std::ptr::from_mut);
+                result = self.inner.process(data);
+                buffers.advance(end - start);
+                if let Some(context) = &mut context {
+                    context.projectTimeSamples += (end - start) as i64;
+                    context.continousTimeSamples += (end - start) as i64;
                 }
+                start = end;
             }
+            ((*data).numSamples, (*data).processContext) = (total, host_context);
+            result
         }
     }
 }
@@ -216,7 +240,7 @@ impl<P: Vst3Plugin> IComponentTrait for Component<P> {
             let mut arrangement = 0;
             self.inner.getBusArrangement(output, 0, &mut arrangement);
             let buses = usize::try_from(self.inner.getBusCount(audio, output)).unwrap_or(1);
-            (*self.bus_buffers.get()).set_layout(buses, arrangement.count_ones() as usize);
+            (*self.buses.get()).buffers.set_layout(buses, arrangement.count_ones() as usize);
             let before = self.latency();
             let result = self.inner.setActive(state);
             if notifies_latency_itself(PluginApi::Vst3) && self.latency() != before {
@@ -331,7 +355,7 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Component<P> {
             if asked.symbolicSampleSize != SymbolicSampleSizes_::kSample32 as int32 {
                 return kResultFalse;
             }
-            (*self.bus_buffers.get()).resize(usize::try_from(asked.maxSamplesPerBlock).unwrap_or(0).max(1));
+            (*self.buses.get()).buffers.resize(usize::try_from(asked.maxSamplesPerBlock).unwrap_or(0).max(1));
             self.inner.setupProcessing(setup);
             self.inner.setupProcessing(setup)
         }
@@ -349,16 +373,21 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Component<P> {
         // SAFETY: null or valid by the format; the host calls `process` from one thread at a time.
         unsafe {
             let Some(block) = data.as_mut() else { return kInvalidArgument };
-            let bus_buffers = &mut *self.bus_buffers.get();
-            if !bus_buffers.is_ready() {
+            let buses = &mut *self.buses.get();
+            if !buses.buffers.is_ready() {
                 return kNotInitialized;
             }
             if block.symbolicSampleSize != SymbolicSampleSizes_::kSample32 as int32 {
                 return kInvalidArgument;
             }
+            let samples = usize::try_from(block.numSamples).unwrap_or(0);
+            // Some hosts announce offline rendering only here, and some only in the setup.
+            let offline = block.processMode == ProcessModes_::kOffline as int32;
+            let _call = self.shared.host_call.begin(samples, offline.then_some(true));
             let changes = std::mem::replace(&mut block.inputParameterChanges, std::ptr::null_mut());
             self.controller_values.begin_block();
-            self.apply_changes(changes);
+            let events = &mut *self.events.get();
+            events.read(changes, samples);
             let before = self.latency();
             let deferred = DeferredRestart::new();
             if !block.outputs.is_null() {
@@ -366,18 +395,18 @@ impl<P: Vst3Plugin> IAudioProcessorTrait for Component<P> {
                     (*block.outputs.add(bus)).silenceFlags = 0;
                 }
             }
-            let result = match bus_buffers.complete_block(block) {
+            let missing = buses.complete(block, events.splits_block());
+            if !matches!(missing, MissingBuses::Completed) {
+                events.apply_rest(|id, value| self.set_from_block(id, value));
+            }
+            let result = match missing {
                 MissingBuses::None => self.inner.process(data),
                 MissingBuses::TooLong => kInvalidArgument,
-                MissingBuses::Completed { inputs, outputs } => {
-                    // Restores the host's pointers before it reads them.
-                    let given = (block.inputs, block.numInputs, block.outputs, block.numOutputs);
-                    let buses = bus_buffers.buses() as int32;
-                    (block.inputs, block.numInputs, block.outputs, block.numOutputs) =
-                        (inputs, 1, outputs, buses);
-                    let result = self.inner.process(data);
-                    let block = &mut *data;
-                    (block.inputs, block.numInputs, block.outputs, block.numOutputs) = given;
+                MissingBuses::Completed => {
+                    // The host's buses are put back before it reads them.
+                    let given = buses.replace(block);
+                    let result = self.process_parts(data, &mut buses.buffers, events);
+                    BlockBuses::restore(given, &mut *data);
                     result
                 }
             };

@@ -62,6 +62,12 @@ impl ParamTable {
         let Some(bytes) = (unsafe { read(stream) }) else { return false };
         let Ok(mut state) = serde_json::from_slice::<PluginState>(&bytes) else { return false };
         P::filter_state(&mut state);
+        self.apply(&state);
+        true
+    }
+
+    /// Sets everything that a state holds.
+    pub fn apply(&self, state: &PluginState) {
         for (name, value) in &state.params {
             if let Some(param) = self.by_name.get(name) {
                 // SAFETY: `shared` keeps the parameters alive, and they are atomics.
@@ -70,7 +76,6 @@ impl ParamTable {
         }
         self.shared.params.deserialize_fields(&state.fields);
         self.shared.repaint.request_repaint();
-        true
     }
 }
 

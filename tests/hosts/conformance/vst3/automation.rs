@@ -99,6 +99,8 @@ fn a_value_set_on_the_controller_stays_when_processing_ends() {
 /// Changes of one parameter in a block.
 struct Change {
     id: u32,
+    /// Sample of the first value; the others follow it.
+    offset: i32,
     values: Vec<f64>,
 }
 
@@ -117,7 +119,7 @@ impl IParamValueQueueTrait for Change {
         let Some(found) = usize::try_from(index).ok().and_then(|index| self.values.get(index)) else {
             return kInvalidArgument;
         };
-        unsafe { (*offset, *value) = (index, *found) };
+        unsafe { (*offset, *value) = (self.offset + index, *found) };
         kResultOk
     }
     unsafe fn addPoint(&self, _offset: i32, _value: f64, _index: *mut i32) -> tresult {
@@ -196,9 +198,17 @@ fn automation_wakes_no_thread() {
 
 /// Processes a block of silence with changes of a parameter.
 fn automate(instance: &Instance, id: u32, values: Vec<f64>) {
-    let queue = ComWrapper::new(Change { id, values }).to_com_ptr::<IParamValueQueue>().unwrap();
-    let changes = ComWrapper::new(Changes(queue)).to_com_ptr::<IParameterChanges>().unwrap();
-    let (mut left, mut right) = ([0f32; BLOCK], [0f32; BLOCK]);
+    constant_block(instance, 0.0, Some(Change { id, offset: 0, values }));
+}
+
+/// Processes a block of a constant, with changes of a parameter. Returns the left output.
+fn constant_block(instance: &Instance, level: f32, change: Option<Change>) -> [f32; BLOCK] {
+    let changes = change.map(|change| {
+        let queue = ComWrapper::new(change).to_com_ptr::<IParamValueQueue>().unwrap();
+        ComWrapper::new(Changes(queue)).to_com_ptr::<IParameterChanges>().unwrap()
+    });
+    let changes = changes.as_ref().map_or(null_mut(), |changes| changes.as_ptr());
+    let (mut left, mut right) = ([level; BLOCK], [level; BLOCK]);
     let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
     let mut again = pointers;
     let (mut inputs, mut outputs) = ([bus(&mut pointers)], [bus(&mut again)]);
@@ -207,8 +217,29 @@ fn automate(instance: &Instance, id: u32, values: Vec<f64>) {
         data.numSamples = BLOCK as i32;
         (data.numInputs, data.inputs) = (1, inputs.as_mut_ptr());
         (data.numOutputs, data.outputs) = (1, outputs.as_mut_ptr());
-        data.inputParameterChanges = changes.as_ptr();
+        data.inputParameterChanges = changes;
         assert_eq!(instance.processor.process(&mut data), kResultOk);
-        assert_eq!(data.inputParameterChanges, changes.as_ptr(), "the host's own pointer is back");
+        assert_eq!(data.inputParameterChanges, changes, "the host's own pointer is back");
+        assert_eq!((data.numSamples, data.numInputs, data.numOutputs), (BLOCK as i32, 1, 1));
+        assert_eq!((data.inputs, data.outputs), (inputs.as_mut_ptr(), outputs.as_mut_ptr()));
+    }
+    left
+}
+
+#[test]
+fn automation_is_exact_to_the_sample() {
+    for offset in [0, 1, 100, BLOCK - 1] {
+        let instance = Instance::active(STEREO);
+        let id = instance.id("Output");
+        for _ in 0..instance.latency() / BLOCK + 2 {
+            constant_block(&instance, 0.5, None);
+        }
+        // The transport is stopped, so the value applies at once.
+        let change = Change { id, offset: offset as i32, values: vec![0.0] };
+        let output = constant_block(&instance, 0.5, Some(change));
+        assert!(output[..offset].iter().all(|x| *x == 0.5), "offset {offset}: too early");
+        assert!(output[offset..].iter().all(|x| *x < 0.5), "offset {offset}: too late");
+        let next = constant_block(&instance, 0.5, None);
+        assert!(next[0] < output[BLOCK - 1] || next[0] == 0.0, "the ramp goes on in the next block");
     }
 }

@@ -1,0 +1,154 @@
+//! The one estimate of a model's cost, from measurements and from what its windows are observed to take.
+
+use std::time::{Duration, Instant};
+
+use super::decide::MeasureState;
+use crate::live::plan::MeasuredCost;
+
+/// Factor by which observed and measured cost may differ.
+const TOLERANCE: f64 = 1.4;
+/// Windows after which an observation counts.
+const MIN_WINDOWS: u64 = 12;
+/// Shortest time between two measurements made because of a doubt. It doubles with each that does not end the doubt.
+const MIN_RETRY: Duration = Duration::from_secs(60);
+const MAX_RETRY: Duration = Duration::from_secs(3_600);
+
+/// What is known of the cost of the loaded model. Banner, tiers, footer and the Auto tier all use [`current`](Self::current).
+#[derive(Clone, Debug, Default)]
+pub(super) struct CostEstimate {
+    measured: Option<MeasuredCost>,
+    /// The measurement was made while something else ran.
+    measured_while_busy: bool,
+    /// The latest observation that contradicts the measurement.
+    observed: Option<MeasuredCost>,
+    impossible: bool,
+    retry: Option<(Instant, Duration)>,
+}
+
+impl CostEstimate {
+    /// For a model whose cost was stored earlier, or is not known.
+    pub fn new(stored: Option<MeasuredCost>) -> Self {
+        Self { measured: stored, ..Self::default() }
+    }
+
+    /// The best estimate.
+    pub fn current(&self) -> Option<MeasuredCost> {
+        self.observed.or(self.measured)
+    }
+
+    /// Takes a new measurement. `None`: the model cannot be measured.
+    pub fn set_measured(&mut self, measured: Option<MeasuredCost>, while_busy: bool, now: Instant) {
+        if self.measured_while_busy || self.observed.is_some() {
+            let wait = self.retry.map_or(MIN_RETRY, |(_, wait)| (2 * wait).min(MAX_RETRY));
+            self.retry = Some((now, wait));
+        }
+        self.impossible = measured.is_none();
+        self.measured = measured.or(self.measured);
+        self.measured_while_busy = while_busy;
+        self.observed = None;
+    }
+
+    /// Takes what the windows of the running stream are observed to take, on average over `windows` of them.
+    pub fn observe(&mut self, observed: MeasuredCost, windows: u64) {
+        let valid = observed.seconds.is_finite() && observed.seconds > 0.0;
+        if windows < MIN_WINDOWS || !valid {
+            return;
+        }
+        if self.measured.is_some_and(|measured| !differs(measured, observed)) {
+            self.observed = None;
+        } else if self.observed.is_none_or(|before| differs(before, observed)) {
+            // Small changes are ignored, so that the plan does not follow every fluctuation.
+            self.observed = Some(observed);
+        }
+    }
+
+    pub fn state(&self, now: Instant) -> MeasureState {
+        let doubtful = self.measured_while_busy || self.observed.is_some();
+        let may_retry = self.retry.is_none_or(|(at, wait)| now.duration_since(at) >= wait);
+        match self.measured {
+            None if self.impossible => MeasureState::Impossible,
+            None => MeasureState::Unknown,
+            Some(_) if doubtful && may_retry => MeasureState::Doubtful,
+            Some(_) => MeasureState::Known,
+        }
+    }
+}
+
+fn differs(a: MeasuredCost, b: MeasuredCost) -> bool {
+    let per_sample = |cost: MeasuredCost| cost.seconds / cost.window.0.max(1) as f64;
+    let ratio = per_sample(a) / per_sample(b).max(f64::MIN_POSITIVE);
+    !(1.0 / TOLERANCE..=TOLERANCE).contains(&ratio)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::live::ModelSamples;
+
+    fn cost(seconds: f64) -> MeasuredCost {
+        MeasuredCost { window: ModelSamples(100_000), seconds }
+    }
+
+    #[test]
+    fn an_observation_that_contradicts_the_measurement_replaces_it_until_the_next_one() {
+        let now = Instant::now();
+        let mut estimate = CostEstimate::new(Some(cost(1.85)));
+        estimate.observe(cost(0.61), MIN_WINDOWS - 1);
+        assert_eq!(estimate.current(), Some(cost(1.85)), "too few windows");
+        estimate.observe(cost(0.61), MIN_WINDOWS);
+        assert_eq!((estimate.current(), estimate.state(now)), (Some(cost(0.61)), MeasureState::Doubtful));
+        estimate.observe(cost(0.63), 100);
+        assert_eq!(estimate.current(), Some(cost(0.61)), "a fluctuation");
+        estimate.set_measured(Some(cost(0.6)), false, now);
+        assert_eq!((estimate.current(), estimate.state(now)), (Some(cost(0.6)), MeasureState::Known));
+    }
+
+    #[test]
+    fn an_observation_that_agrees_changes_nothing() {
+        let mut estimate = CostEstimate::new(Some(cost(1.0)));
+        let half = MeasuredCost { window: ModelSamples(50_000), seconds: 0.55 };
+        estimate.observe(half, 1_000);
+        assert_eq!(
+            (estimate.current(), estimate.state(Instant::now())),
+            (Some(cost(1.0)), MeasureState::Known)
+        );
+        estimate.observe(cost(3.0), 1_000);
+        estimate.observe(half, 2_000);
+        assert_eq!(estimate.current(), Some(cost(1.0)), "the disagreement has ended");
+    }
+
+    #[test]
+    fn a_measurement_made_while_busy_is_repeated_but_not_for_ever() {
+        let start = Instant::now();
+        let mut estimate = CostEstimate::new(None);
+        assert_eq!(estimate.state(start), MeasureState::Unknown);
+        estimate.set_measured(Some(cost(2.0)), true, start);
+        assert_eq!(estimate.state(start), MeasureState::Doubtful);
+        let mut now = start;
+        for round in 0..4 {
+            estimate.set_measured(Some(cost(2.0)), true, now);
+            assert_eq!(estimate.state(now), MeasureState::Known, "{round}");
+            now += MIN_RETRY * 2u32.pow(round);
+            assert_eq!(estimate.state(now), MeasureState::Doubtful, "{round}");
+        }
+        estimate.set_measured(Some(cost(1.0)), false, now);
+        assert_eq!(estimate.state(now + MAX_RETRY), MeasureState::Known);
+    }
+
+    #[test]
+    fn a_model_that_cannot_be_measured_is_not_tried_again() {
+        let now = Instant::now();
+        let mut estimate = CostEstimate::new(None);
+        estimate.set_measured(None, false, now);
+        assert_eq!((estimate.current(), estimate.state(now)), (None, MeasureState::Impossible));
+    }
+
+    #[test]
+    fn nonsense_is_not_an_observation() {
+        let mut estimate = CostEstimate::new(Some(cost(1.0)));
+        for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+            estimate.observe(cost(seconds), 1_000);
+            assert_eq!(estimate.current(), Some(cost(1.0)));
+        }
+    }
+}
