@@ -459,6 +459,11 @@ impl EditorApp {
                 self.shared.params.editor.lock().zoom = zoom;
                 ui.ctx().set_zoom_factor(zoom);
             }
+            Some(HeaderAction::ApplyPreset(preset)) => self.edits.apply_preset(preset),
+            Some(HeaderAction::SetAutomationTiming(timing)) => {
+                self.shared.params.automation.set(timing);
+                self.shared.mark_dirty();
+            }
             Some(HeaderAction::CopyDiagnostics) => {
                 ui.ctx().copy_text(diagnostics::report(&self.shared, view));
             }

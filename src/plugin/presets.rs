@@ -19,7 +19,7 @@ pub struct Preset {
 const OFF: f32 = SILENCE_DB;
 
 /// All faders at unity: the output is the delayed input.
-pub const DEFAULTS: Preset = Preset {
+pub static DEFAULTS: Preset = Preset {
     key: "defaults",
     name: "Defaults",
     description: "All faders at unity, no solo, no mute: the output is the input.",
@@ -27,7 +27,7 @@ pub const DEFAULTS: Preset = Preset {
 };
 
 /// The factory presets, in the order of menus. Strips: vocals, drums, bass, other, guitar, piano.
-pub const FACTORY: [Preset; 4] = [
+pub static FACTORY: [Preset; 4] = [
     Preset {
         key: "acapella",
         name: "Acapella",

@@ -7,6 +7,7 @@ use nice_plug::context::gui::GuiContext;
 use super::history::History;
 use super::param_id::{ParamId, ParamRef, StripParam};
 use crate::plugin::params::NullsumParams;
+use crate::plugin::presets::Preset;
 use crate::plugin::routing::STRIP_COUNT;
 
 /// How long the editor shows the value it sent instead of the parameter's, in seconds: a playing host applies it one block later.
@@ -173,6 +174,23 @@ impl ParamEdits {
         let others = (0..STRIP_COUNT).filter(|other| *other != strip_index).map(|other| (other, 0.0));
         for (strip_index, value) in others.chain([(strip_index, 1.0)]) {
             let key = ParamId::Strip(strip_index, StripParam::Solo);
+            if self.value(key) != value {
+                changes.extend(self.set_without_undo(key, value));
+            }
+        }
+        self.history.record_all(changes, self.now);
+    }
+
+    /// Sets all parameters of a preset, as one step for undo.
+    pub fn apply_preset(&mut self, preset: &Preset) {
+        let values = preset.values(&self.params);
+        let wanted = |key: &ParamId| {
+            let param = self.param(*key)?.as_ptr();
+            values.iter().find(|(other, _)| *other == param).map(|(_, value)| *value)
+        };
+        let wanted: Vec<_> = ParamId::audible().filter_map(|key| Some((key, wanted(&key)?))).collect();
+        let mut changes = Vec::new();
+        for (key, value) in wanted {
             if self.value(key) != value {
                 changes.extend(self.set_without_undo(key, value));
             }

@@ -1,6 +1,6 @@
 //! Identifies parameters by value, so that the same code can set, record and restore all of them.
 
-use nice_plug::prelude::{BoolParam, EnumParam, FloatParam, Param, ParamSetter};
+use nice_plug::prelude::{BoolParam, EnumParam, FloatParam, Param, ParamPtr, ParamSetter};
 
 use crate::plugin::automation_delay::{MAIN, SOLO};
 use crate::plugin::params::{LosslessChoice, NullsumParams, RenderMode, TierChoice};
@@ -89,6 +89,10 @@ impl<'a> ParamRef<'a> {
             ParamId::Tier => Self::Tier(&params.tier),
             ParamId::Render => Self::Render(&params.render),
         })
+    }
+
+    pub fn as_ptr(self) -> ParamPtr {
+        for_any_param!(self, param => param.as_ptr())
     }
 
     pub fn name(self) -> String {
