@@ -29,7 +29,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "NULLSUM_PRECISION",
-        meaning: "number format that replaces `auto`: `f32` or `bf16`; by default a self-check decides",
+        meaning: "number format that replaces `auto`: `f32`, `bf16` or `int8`; by default a self-check decides",
     },
 ];
 
