@@ -16,6 +16,7 @@
 mod attention;
 mod band_split;
 mod compiled;
+mod context;
 mod error;
 mod gemm;
 mod isa;
@@ -39,6 +40,7 @@ mod tiles;
 mod transformer;
 
 pub use band_split::{BandSplit, BandWeights};
+pub use context::{CacheFormat, ContextHop, KeyValueCache};
 pub use error::KernelError;
 pub use isa::{Format, Isa};
 pub use job::JobControl;

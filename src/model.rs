@@ -10,6 +10,7 @@ mod band_split;
 pub mod bands;
 pub mod checkpoint;
 pub mod config;
+pub mod context;
 pub mod convert;
 #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 pub(crate) mod cuda;
@@ -18,6 +19,7 @@ mod feed_forward;
 pub mod fused;
 mod hyper_connections;
 pub mod inspect;
+mod kept_tokens;
 mod linear;
 mod linear_attention;
 mod mask_estimator;

@@ -1,5 +1,6 @@
 //! A loaded model with its transforms: separates chunks of the mixture into stems. Songs and files are handled in other modules.
 
+pub mod context;
 mod device_chunk;
 mod device_stft;
 mod mask;
@@ -7,7 +8,7 @@ mod network;
 mod precision;
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
@@ -27,6 +28,7 @@ use crate::model::precision::Precision;
 use crate::model::weights;
 use network::Network;
 
+pub use context::{ContextError, ContextPlan, FrameTiming, Hop, HopOutput, StreamState};
 pub use mask::MaskRule;
 pub use precision::ResolvedPrecision;
 
@@ -108,6 +110,20 @@ pub enum SeparateError {
         /// Samples of the chunk.
         samples: usize,
     },
+    /// There is no such hop yet.
+    #[error("a hop of {asked} frames: expected 1 to {ready}, which are ready; push more input first")]
+    NotReady {
+        /// Frames asked for.
+        asked: usize,
+        /// Frames that are ready.
+        ready: u64,
+    },
+    /// Input after the end of a stream.
+    #[error("the stream has ended; reset it before its next input")]
+    Finished,
+    /// A stream of another model.
+    #[error("the stream was opened by another model; open one with this model")]
+    ForeignStream,
     /// The [`JobControl`] cancelled the pass.
     #[error("the separation was cancelled")]
     Cancelled,
@@ -291,6 +307,8 @@ const GPU_BATCH: usize = 4;
 
 /// A loaded model. It accepts chunks of any length from [`StftConfig::min_samples`](crate::dsp::stft::StftConfig::min_samples) up.
 pub struct Separator {
+    /// Tells its streams from those of others.
+    id: u64,
     info: ModelSpec,
     network: Network,
     /// Most samples in a batch, over all its chunks. Lowered when the device runs out of memory.
@@ -298,7 +316,11 @@ pub struct Separator {
     pool: Pool,
     stft: Stft,
     stages: StageTimes,
+    hops: context::HopWorkspace,
 }
+
+/// Number of the next separator.
+static NEXT_ID: AtomicU64 = AtomicU64::new(0);
 
 impl Separator {
     /// Loads a checkpoint.
@@ -334,6 +356,8 @@ impl Separator {
         let arch = &info.architecture;
         let network = Network::new(arch, weights(&device), &pool, &runtime, on_device)?;
         let separator = Self {
+            id: NEXT_ID.fetch_add(1, Relaxed),
+            hops: context::HopWorkspace::default(),
             stft: Stft::new(arch.stft),
             most_samples: usize::MAX,
             network,
@@ -461,10 +485,9 @@ impl Separator {
         rule: MaskRule,
         control: &dyn JobControl,
     ) -> Result<Vec<Vec<f32>>, SeparateError> {
-        let recorded = Recorded { control, cancelled: AtomicBool::new(false) };
+        let recorded = Recorded::new(control);
         let separated = self.separate_anywhere(chunks, rule, &recorded);
-        // Backends report a cancelled pass by errors of their own.
-        if recorded.cancelled.into_inner() { Err(SeparateError::Cancelled) } else { separated }
+        if recorded.is_cancelled() { Err(SeparateError::Cancelled) } else { separated }
     }
 
     /// Sets the priority of the threads that it runs on.
@@ -582,10 +605,20 @@ impl Separator {
     }
 }
 
-/// Notes that a pass was cancelled.
+/// Notes that a pass was cancelled: backends report it by errors of their own.
 struct Recorded<'a> {
     control: &'a dyn JobControl,
     cancelled: AtomicBool,
+}
+
+impl<'a> Recorded<'a> {
+    fn new(control: &'a dyn JobControl) -> Self {
+        Self { control, cancelled: AtomicBool::new(false) }
+    }
+
+    fn is_cancelled(&self) -> bool {
+        self.cancelled.load(Relaxed)
+    }
 }
 
 impl JobControl for Recorded<'_> {

@@ -4,12 +4,15 @@
 //! Spectra are kept frame by frame with the channels interleaved inside a bin, `[frames, freqs, channels]`: this is the
 //! feature layout that a RoFormer's band split reads, `(f s) c` per frame, so nothing is ever transposed.
 
+mod frame;
+
 use std::sync::Arc;
 
 use realfft::{ComplexToReal, RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex32;
 
 use super::window::hann_analysis_window;
+pub use frame::FrameBuffers;
 
 /// Parameters of the transform, named as in `torch.stft`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,50 +75,27 @@ impl Stft {
     ///
     /// `signal` needs at least [`StftConfig::min_samples`] samples.
     pub fn forward(&self, signal: &[f32], channel: usize, channels: usize, spec: &mut [Complex32]) {
-        let StftConfig { n_fft, hop_length, normalized, .. } = self.config;
+        let StftConfig { n_fft, hop_length, .. } = self.config;
         let freqs = self.config.freqs();
-        let mut frame = self.forward.make_input_vec();
-        let mut bins = self.forward.make_output_vec();
-        let mut scratch = self.forward.make_scratch_vec();
-        let scale = if normalized { 1.0 / (n_fft as f32).sqrt() } else { 1.0 };
+        let mut buffers = self.buffers();
         for (t, row) in spec.chunks_exact_mut(freqs * channels).enumerate() {
             // Position of the frame's first sample in the unpadded signal.
             let start = (t * hop_length) as isize - (n_fft / 2) as isize;
-            for (i, (x, w)) in frame.iter_mut().zip(&self.analysis_window).enumerate() {
-                *x = signal[reflect(start + i as isize, signal.len())] * w;
-            }
-            // The buffers come from the plan, so their lengths match and the call cannot fail.
-            let done = self.forward.process_with_scratch(&mut frame, &mut bins, &mut scratch);
-            debug_assert!(done.is_ok());
-            for (f, bin) in bins.iter().enumerate() {
-                row[f * channels + channel] = bin * scale;
-            }
+            let sample = |i| signal[reflect(start + i as isize, signal.len())];
+            self.forward_frame(sample, channel, channels, row, &mut buffers);
         }
     }
 
     /// Signal of one channel of `spec`, `[frames, freqs, channels]`, written into all of `signal`: windowed overlap-add over
     /// the sum of squared windows. Samples that no frame reaches become 0.
     pub fn inverse(&self, spec: &[Complex32], channel: usize, channels: usize, signal: &mut [f32]) {
-        let StftConfig { n_fft, hop_length, normalized, .. } = self.config;
+        let StftConfig { n_fft, hop_length, .. } = self.config;
         let freqs = self.config.freqs();
-        let mut frame = self.inverse.make_output_vec();
-        let mut bins = self.inverse.make_input_vec();
-        let mut scratch = self.inverse.make_scratch_vec();
-        // realfft's inverse is unnormalised.
-        let scale = if normalized { 1.0 / (n_fft as f32).sqrt() } else { 1.0 / n_fft as f32 };
+        let (mut buffers, scale) = (self.buffers(), self.inverse_scale());
         let mut envelope = vec![0.0f32; signal.len()];
         signal.fill(0.0);
         for (t, row) in spec.chunks_exact(freqs * channels).enumerate() {
-            for (f, bin) in bins.iter_mut().enumerate() {
-                *bin = row[f * channels + channel];
-            }
-            // A real signal has real first and last bins; masks don't keep them so, and torch drops the imaginary part.
-            bins[0].im = 0.0;
-            if n_fft % 2 == 0 {
-                bins[freqs - 1].im = 0.0;
-            }
-            let done = self.inverse.process_with_scratch(&mut bins, &mut frame, &mut scratch);
-            debug_assert!(done.is_ok());
+            let frame = self.inverse_frame(row, channel, channels, &mut buffers);
             let start = (t * hop_length) as isize - (n_fft / 2) as isize;
             // The part of the frame that lies in the signal.
             let skip = (-start).clamp(0, n_fft as isize) as usize;
@@ -128,9 +108,14 @@ impl Stft {
             }
         }
         for (x, e) in signal.iter_mut().zip(&envelope) {
-            *x = if *e > 1e-11 { *x * scale / e } else { 0.0 };
+            *x = normalise(*x * scale, *e);
         }
     }
+}
+
+/// A sample of the overlap-add over its sum of squared windows; 0 where no frame reaches.
+pub(crate) fn normalise(sum: f32, envelope: f32) -> f32 {
+    if envelope > 1e-11 { sum / envelope } else { 0.0 }
 }
 
 /// Index into a signal of `len` samples reflected at both ends, the ends not repeated.

@@ -16,22 +16,57 @@ pub(super) fn keys_in_tile(kernels: &Kernels, len: usize) -> usize {
     }
 }
 
-/// Floats of scratch for [`AttentionHead::attend`]: the scores' exponentials as an operand, scores, running maximum and sum.
-pub(super) fn scratch_len(kernels: &Kernels, len: usize) -> usize {
-    let (width, queries) = (keys_in_tile(kernels, len), kernels.attention.queries);
+/// Floats of scratch for [`AttentionHead::attend`] over segments of these lengths: the scores' exponentials as an operand, scores, running
+/// maximum and sum.
+pub(super) fn scratch_len(kernels: &Kernels, lens: [usize; 2]) -> usize {
+    let (width, queries) = (scores_width(kernels, lens), kernels.attention.queries);
     kernels.attention.converted_words(queries, width) + queries * (width + 2)
+}
+
+/// Columns of the scores' buffer: those of the widest tile.
+fn scores_width(kernels: &Kernels, lens: [usize; 2]) -> usize {
+    let [one, other] = lens.map(|len| keys_in_tile(kernels, len));
+    one.max(other)
+}
+
+/// Keys and values of some tokens.
+#[derive(Clone, Copy)]
+pub(super) struct Segment {
+    /// Tokens; an empty segment is skipped.
+    pub len: usize,
+    /// Keys as panels [⌈len/nr⌉][words of dim_head][nr]. Columns beyond `len` do not matter.
+    pub keys: Panels,
+    /// Values as panels [⌈dim_head/nr⌉][words of len][nr]. Rows beyond `len` that a word or line holds are finite.
+    pub values: Panels,
+    /// Number type of keys and values.
+    pub element: Element,
+    /// The product that reads them.
+    pub gemm: unsafe fn(&Gemm),
+}
+
+impl Segment {
+    /// Tokens as the kernels' own products read them.
+    pub fn new(kernels: &Kernels, len: usize, keys: Panels, values: Panels) -> Self {
+        let (element, gemm) = (kernels.attention.element, kernels.attention.gemm);
+        Self { len, keys, values, element, gemm }
+    }
+
+    /// No tokens.
+    pub fn empty(kernels: &Kernels) -> Self {
+        let none = Panels::plain(core::ptr::null(), 0);
+        Self::new(kernels, 0, none, none)
+    }
 }
 
 /// One head of one sequence. Strides are in floats.
 pub(super) struct AttentionHead {
-    pub len: usize,
+    /// Rows of `q` and of `out`.
+    pub queries: usize,
     pub dim_head: usize,
-    /// Queries, an operand [len, dim_head], rotated, scaled by log₂e / √dim_head (the softmax works in base 2).
+    /// Queries, an operand [queries, dim_head], rotated, scaled by log₂e / √dim_head (the softmax works in base 2).
     pub q: Activations,
-    /// Keys as panels [⌈len/nr⌉][words of dim_head][nr].
-    pub keys: Panels,
-    /// Values as panels [⌈dim_head/nr⌉][words of len][nr].
-    pub values: Panels,
+    /// Tokens that the queries attend to: those kept from earlier calls, and those of this call.
+    pub segments: [Segment; 2],
     /// Output rows, `dim_head` of `ldo` values.
     pub out: *mut f32,
     pub ldo: usize,
@@ -46,7 +81,7 @@ struct TileScratch {
     scores: *mut f32,
     max: *mut f32,
     sum: *mut f32,
-    /// Keys in a tile.
+    /// Floats from one row of scores to the next.
     width: usize,
 }
 
@@ -56,15 +91,16 @@ impl AttentionHead {
     /// # Safety
     /// Pointers must be valid for the shapes above, `scratch` for [`scratch_len`] floats, and nothing may overlap what is written.
     pub unsafe fn attend(&self, kernels: &Kernels, scratch: *mut f32) {
-        let (width, queries) = (keys_in_tile(kernels, self.len), kernels.attention.queries);
-        // SAFETY: query rows stay below `len`; scratch has the size of `scratch_len`.
+        let queries = kernels.attention.queries;
+        let width = scores_width(kernels, self.segments.map(|segment| segment.len));
+        // SAFETY: query rows stay below `queries`; scratch has the size of `scratch_len`.
         unsafe {
             let scores = scratch.add(kernels.attention.converted_words(queries, width));
             let max = scores.add(queries * width);
             let tile = TileScratch { operand: scratch, scores, max, sum: max.add(queries), width };
             let mut q0 = 0;
-            while q0 < self.len {
-                let rows = queries.min(self.len - q0);
+            while q0 < self.queries {
+                let rows = queries.min(self.queries - q0);
                 self.attend_queries(kernels, q0, rows, &tile);
                 q0 += rows;
             }
@@ -76,19 +112,50 @@ impl AttentionHead {
     /// # Safety
     /// As [`Self::attend`]'s.
     unsafe fn attend_queries(&self, kernels: &Kernels, q0: usize, rows: usize, tile: &TileScratch) {
-        let (product, nr) = (&kernels.attention, kernels.nr);
-        // SAFETY: key columns stay below the padded length, for which the panels exist.
+        let mut first = true;
+        // SAFETY: as the caller's.
         unsafe {
+            for segment in self.segments.iter().filter(|segment| segment.len > 0) {
+                self.attend_segment(kernels, segment, [q0, rows], tile, first);
+                first = false;
+            }
             let out = self.out.add(q0 * self.ldo);
-            let mut k0 = 0;
-            while k0 < self.len {
-                let n = tile.width.min(self.len - k0);
-                (product.gemm)(&Gemm {
+            for row in 0..rows {
+                let gate = *self.gates.add((q0 + row) * self.gate_stride);
+                (kernels.ops.scale)(out.add(row * self.ldo), self.dim_head, gate / *tile.sum.add(row));
+            }
+        }
+    }
+
+    /// Adds the tokens of one segment to the running softmax of the queries q0..q0 + rows.
+    ///
+    /// # Safety
+    /// As [`Self::attend`]'s.
+    unsafe fn attend_segment(
+        &self,
+        kernels: &Kernels,
+        segment: &Segment,
+        [q0, rows]: [usize; 2],
+        tile: &TileScratch,
+        first: bool,
+    ) {
+        let (product, nr) = (&kernels.attention, kernels.nr);
+        let width = keys_in_tile(kernels, segment.len);
+        let mut k0 = 0;
+        while k0 < segment.len {
+            let n = width.min(segment.len - k0);
+            let started = !first || k0 > 0;
+            // SAFETY: key columns stay below the padded length, for which the panels exist; `k0` is a multiple of whole panels and
+            // of whole lines.
+            unsafe {
+                let out = self.out.add(q0 * self.ldo);
+                let Segment { keys, values, .. } = *segment;
+                (segment.gemm)(&Gemm {
                     m: rows,
                     n: n.next_multiple_of(nr),
                     k: self.dim_head,
                     a: self.q.from_row(q0),
-                    b: Panels::plain(self.keys.data.add(k0 / nr * self.keys.stride), self.keys.stride),
+                    b: Panels::plain(keys.data.add(k0 / nr * keys.stride), keys.stride),
                     c: Output { data: tile.scores, stride: tile.width, panel: nr },
                     addend: Addend::Zero,
                 });
@@ -103,30 +170,24 @@ impl AttentionHead {
                     out,
                     out_n: self.dim_head,
                     out_ld: self.ldo,
-                    first: k0 == 0,
+                    first: !started,
                 });
                 let a = match product.element {
                     Element::F32 => Activations::rows(tile.scores, tile.width),
                     element => Activations::rows(tile.operand, element.words(n)),
                 };
-                (product.gemm)(&Gemm {
+                let row = k0 / segment.element.per_word() * nr;
+                (segment.gemm)(&Gemm {
                     m: rows,
                     n: self.dim_head,
                     k: n,
                     a,
-                    b: Panels::plain(
-                        self.values.data.add(product.element.words(k0) * nr),
-                        self.values.stride,
-                    ),
+                    b: Panels::plain(values.data.add(row), values.stride),
                     c: Output { data: out, stride: self.ldo, panel: nr },
-                    addend: if k0 == 0 { Addend::Zero } else { Addend::Output },
+                    addend: if started { Addend::Output } else { Addend::Zero },
                 });
-                k0 += n;
             }
-            for row in 0..rows {
-                let gate = *self.gates.add((q0 + row) * self.gate_stride);
-                (kernels.ops.scale)(out.add(row * self.ldo), self.dim_head, gate / *tile.sum.add(row));
-            }
+            k0 += n;
         }
     }
 }

@@ -59,7 +59,7 @@ pub enum KernelError {
 
 impl KernelError {
     /// An error unless `found` is `expected`.
-    pub(super) fn check(what: &str, expected: usize, found: usize) -> Result<(), Self> {
+    pub(crate) fn check(what: &str, expected: usize, found: usize) -> Result<(), Self> {
         if expected == found { Ok(()) } else { Err(Self::Size { what: what.to_owned(), expected, found }) }
     }
 }

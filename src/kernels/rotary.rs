@@ -46,19 +46,35 @@ impl Rotary {
         if table.len() < len * stride {
             let mut rows = vec![0.0f32; len * stride];
             for (position, row) in rows.chunks_exact_mut(stride.max(1)).enumerate() {
-                let (cos, sin) = row.split_at_mut(self.dim_head);
-                cos.fill(1.0);
-                for (i, &freq) in self.freqs.iter().enumerate() {
-                    // The reference forms the angle in f32; its cosine and sine are taken in f64.
-                    let (s, c) = f64::from(position as f32 * freq).sin_cos();
-                    cos[2 * i] = c as f32;
-                    cos[2 * i + 1] = c as f32;
-                    sin[2 * i] = -s as f32;
-                    sin[2 * i + 1] = s as f32;
-                }
+                // The product in f32, as the reference forms it; its cosine as exact as can be.
+                self.fill(row, |freq| f64::from(position as f32 * freq));
             }
             *table = Arc::from(rows);
         }
         Arc::clone(&table)
+    }
+
+    /// SequenceRows of the table for positions `first..first + len` into `rows`: [len][2][dim_head]. The angles are taken in f64, so that they
+    /// are good to 1e-7 for the first 10⁹ positions: a stream need not be renumbered. Allocates only when `len` is the longest yet.
+    pub(super) fn rows_from(&self, first: u64, len: usize, rows: &mut Vec<f32>) {
+        let stride = 2 * self.dim_head;
+        rows.clear();
+        rows.resize(len * stride, 0.0);
+        for (position, row) in (first..).zip(rows.chunks_exact_mut(stride.max(1))) {
+            self.fill(row, |freq| position as f64 * f64::from(freq));
+        }
+    }
+
+    /// One row of zeros ← cosines and sines of the angles that `angle` gives for the frequencies.
+    fn fill(&self, row: &mut [f32], angle: impl Fn(f32) -> f64) {
+        let (cos, sin) = row.split_at_mut(self.dim_head);
+        cos.fill(1.0);
+        for (i, &freq) in self.freqs.iter().enumerate() {
+            let (s, c) = angle(freq).sin_cos();
+            cos[2 * i] = c as f32;
+            cos[2 * i + 1] = c as f32;
+            sin[2 * i] = -s as f32;
+            sin[2 * i + 1] = s as f32;
+        }
     }
 }

@@ -69,6 +69,14 @@ impl<'a> SequenceRows<'a> {
         Self { base: x.as_mut_ptr(), dim, sequences, borrow: PhantomData }
     }
 
+    /// Each band's frames `first..first + frames` as a sequence, where these are rows of [frames, bands].
+    pub fn sequences_of_frames(&self, first: usize, frames: usize) -> SequenceRows<'a> {
+        let bands = self.sequences.bands;
+        debug_assert!(self.sequences.batch == 1 && first + frames <= self.sequences.frames);
+        let base = self.base.wrapping_add(first * bands * self.dim);
+        SequenceRows { base, dim: self.dim, sequences: Sequences::time(frames, bands), borrow: PhantomData }
+    }
+
     pub fn count(&self) -> usize {
         self.sequences.rows()
     }

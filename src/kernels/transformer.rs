@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use super::attention::{self, AttentionHead};
+use super::attention::{self, AttentionHead, Segment};
 use super::compiled::Kernels;
+use super::context::{CacheFormat, ContextHop, KeyValueCache};
 use super::error::KernelError;
 use super::layout::{Activations, Addend, Element, Gemm, Output, Panels, TILE_ROWS};
 use super::packed::{Folded, Packed, pad_bias};
@@ -191,7 +192,7 @@ impl TransformerBlock {
             let (first, last) = (i * group * len, ((i + 1) * group).min(count) * len);
             // SAFETY: tasks own disjoint rows of x, which is borrowed for the whole call.
             self.kernels.with_tile_registers(|| unsafe {
-                self.attention(&rows, first, last, len, table);
+                self.attention(&rows, first, last, len, table, None);
                 if feed_forward {
                     self.feed_forward(&rows, first, last);
                 }
@@ -203,12 +204,82 @@ impl TransformerBlock {
             // Few long sequences: the feed-forward runs in tasks of its own, whose independent rows balance the load.
             pool.run(tasks, |i| task(i, false));
             let plain = SequenceRows::new(x, self.dim, Sequences { axis: Axis::Band, ..sequences });
-            let tile = feed_forward_rows(self.kernels);
-            pool.run(plain.count().div_ceil(tile), |i| {
-                let last = ((i + 1) * tile).min(plain.count());
-                // SAFETY: as above; the attention is done.
-                self.kernels.with_tile_registers(|| unsafe { self.feed_forward(&plain, i * tile, last) });
-            });
+            self.feed_forward_all(pool, plain);
+        }
+        Ok(())
+    }
+
+    /// All rows through the feed-forward, in about equal parts.
+    fn feed_forward_all(&self, pool: &Pool, rows: SequenceRows<'_>) {
+        let tile = feed_forward_rows(self.kernels);
+        // Few rows are dealt to all threads, in whole tiles of the products.
+        let tile = tile.min(rows.count().div_ceil(pool.threads()).next_multiple_of(TILE_ROWS));
+        pool.run(rows.count().div_ceil(tile), |i| {
+            let last = ((i + 1) * tile).min(rows.count());
+            // SAFETY: tasks own disjoint rows of x, which is borrowed for the whole call.
+            self.kernels.with_tile_registers(|| unsafe { self.feed_forward(&rows, i * tile, last) });
+        });
+    }
+
+    /// A cache for [`Self::forward_hops`]: keys and values of the last `frames` frames that left a hop, for each of `bands` bands.
+    pub fn new_cache(&self, bands: usize, frames: usize, format: CacheFormat) -> KeyValueCache {
+        KeyValueCache::new(self.kernels, [bands, self.heads, self.dim_head], frames, format)
+    }
+
+    /// x [frames of all hops, bands, dim] ← layer(x) along time. The frames of each hop attend to one another and to what
+    /// `hop.caches[block]` keeps; then the first `hop.leaving` of them are kept too. The bits of a hop do not depend on the pool
+    /// or on the other hops.
+    ///
+    /// # Errors
+    /// [`KernelError`] where sizes differ.
+    pub fn forward_hops(
+        &self,
+        pool: &Pool,
+        x: &mut [f32],
+        bands: usize,
+        block: usize,
+        hops: &mut [ContextHop<'_>],
+    ) -> Result<(), KernelError> {
+        let frames: usize = hops.iter().map(|hop| hop.frames).sum();
+        KernelError::check("x", frames.saturating_mul(bands * self.dim), x.len())?;
+        let mut longest = 0;
+        for hop in hops.iter_mut() {
+            let (first, frames) = (hop.first, hop.frames);
+            let cache = hop.cache(block)?;
+            cache.check(self.kernels, [bands, self.heads, self.dim_head])?;
+            if let Some(rotary) = &self.rotary {
+                rotary.rows_from(first, frames, &mut cache.angles);
+            }
+            longest = longest.max(frames);
+        }
+        if frames == 0 || bands == 0 {
+            return Ok(());
+        }
+        let rows = SequenceRows::new(x, self.dim, Sequences::band(frames, bands));
+        // About TASK_ROWS rows a task, but a task for every thread.
+        let parts = (bands * longest).div_ceil(TASK_ROWS).max(pool.threads().div_ceil(hops.len())).min(bands);
+        let (shared, positions) = (&*hops, self.rotary.is_some());
+        pool.run(parts * shared.len(), |task| {
+            let (index, part) = (task / parts, task % parts);
+            let before = shared[..index].iter().map(|hop| hop.frames).sum();
+            let hop = &shared[index];
+            let (from, to) = (part * bands / parts, (part + 1) * bands / parts);
+            let kept = Kept { cache: &hop.caches[block], sequence: from, leaving: hop.leaving };
+            let table = positions.then_some(kept.cache.angles.as_slice());
+            let rows = rows.sequences_of_frames(before, hop.frames);
+            let (first, last) = (from * hop.frames, to * hop.frames);
+            if first < last {
+                // SAFETY: tasks own disjoint rows of x and disjoint sequences of the caches, all of which are borrowed for the
+                // whole call.
+                self.kernels.with_tile_registers(|| unsafe {
+                    self.attention(&rows, first, last, hop.frames, table, Some(kept));
+                    self.feed_forward(&rows, first, last);
+                });
+            }
+        });
+        for hop in hops.iter_mut() {
+            let leaving = hop.leaving;
+            hop.cache(block)?.advance(leaving);
         }
         Ok(())
     }
@@ -224,7 +295,9 @@ impl TransformerBlock {
         last: usize,
         len: usize,
         table: Option<&[f32]>,
+        kept: Option<Kept<'_>>,
     ) {
+        let kept_len = kept.as_ref().map_or(0, |kept| kept.cache.len());
         let (kn, dim) = (self.kernels, self.dim);
         let (count, hd) = (last - first, self.heads * self.dim_head);
         let padded = self.dim_head.next_multiple_of(kn.nr);
@@ -241,7 +314,7 @@ impl TransformerBlock {
             kn.attention.converted_words(len, self.dim_head),
             len.div_ceil(kn.nr) * element.words(self.dim_head) * kn.nr,
             value_panel * padded / kn.nr,
-            attention::scratch_len(kn, len),
+            attention::scratch_len(kn, [kept_len, len]),
             TILE * dim,
         ];
         with_scratch(sizes, |[xn, spare, gates, out, q, k, v, queries, keys, values, work, sum]| {
@@ -272,7 +345,21 @@ impl TransformerBlock {
                     }
                     for s in (0..count).step_by(len) {
                         let out = out.add(s * hd + index * self.dim_head);
-                        self.attend_sequence(s, &head, gates.add(s * self.heads + index), out);
+                        let gates = gates.add(s * self.heads + index);
+                        let at = kept.as_ref().map(|kept| (kept, kept.sequence + s / len, index));
+                        let earlier = at.map(|(kept, sequence, index)| kept.cache.segment(sequence, index));
+                        self.attend_sequence(s, &head, earlier, gates, out);
+                        // Only now: what is kept last overwrites what was kept first.
+                        if let Some((kept, sequence, index)) = at {
+                            let (keys, values) = (k.add(s * padded), v.add(s * kn.nr));
+                            let leaving = kept.leaving.min(len);
+                            kept.cache.keep(
+                                (sequence, index),
+                                leaving,
+                                (keys, padded),
+                                (values, count * kn.nr),
+                            );
+                        }
                     }
                 }
                 self.add_attention(rows, first, count, out, [spare, sum]);
@@ -348,11 +435,18 @@ impl TransformerBlock {
         }
     }
 
-    /// Attention of the sequence that begins at row s, to rows of `out`.
+    /// Attention of the sequence that begins at row s to itself and to `earlier` tokens, to rows of `out`.
     ///
     /// # Safety
     /// The scratch must have its sizes; `gates` and `out` must be rows of heads, `heads` and heads · dim_head apart.
-    unsafe fn attend_sequence(&self, s: usize, head: &HeadScratch, gates: *const f32, out: *mut f32) {
+    unsafe fn attend_sequence(
+        &self,
+        s: usize,
+        head: &HeadScratch,
+        earlier: Option<Segment>,
+        gates: *const f32,
+        out: *mut f32,
+    ) {
         let (kn, dim_head) = (self.kernels, self.dim_head);
         let HeadScratch { len, padded, .. } = *head;
         let product = &kn.attention;
@@ -373,12 +467,12 @@ impl TransformerBlock {
                 }
                 values = Panels::plain(head.values, head.value_panel);
             }
+            let own = Segment::new(kn, len, Panels::plain(head.keys, words * kn.nr), values);
             let one = AttentionHead {
-                len,
+                queries: len,
                 dim_head,
                 q,
-                keys: Panels::plain(head.keys, words * kn.nr),
-                values,
+                segments: [earlier.unwrap_or(Segment::empty(kn)), own],
                 out,
                 ldo: self.heads * dim_head,
                 gates,
@@ -527,6 +621,15 @@ struct HeadScratch {
     /// Words of a panel of `values`.
     value_panel: usize,
     work: *mut f32,
+}
+
+/// What sequences attend to besides themselves, and where their tokens go.
+struct Kept<'a> {
+    cache: &'a KeyValueCache,
+    /// The cache's sequence that is the first of a task.
+    sequence: usize,
+    /// Tokens, the first of each sequence, that are kept afterwards.
+    leaving: usize,
 }
 
 /// A weight [n, k] as one matrix for each [`HIDDEN`] inputs.

@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 use candle_nn::ops::{sigmoid, softmax_last_dim};
 
 use super::architecture::{Architecture, ValueResidual};
+use super::kept_tokens::KeptTokens;
 use super::linear::Linear;
 use super::norm::RmsNorm;
 use super::position::{PositionEmbed, Tables};
@@ -38,19 +39,26 @@ impl Attention {
         })
     }
 
+    /// As [`Self::tables`], for positions `first..first + len` of a stream.
+    pub fn tables_from(&self, first: u64, len: usize, device: &candle_core::Device) -> Result<Tables> {
+        self.position.tables_from(first, len, device)
+    }
+
     /// Position tables for [`Attention::forward`] with sequences of `len` tokens.
     pub fn tables(&self, len: usize, device: &candle_core::Device) -> Result<Arc<Tables>> {
         self.position.tables(len, device)
     }
 
     /// x: [sequences, len, dim] → output [sequences, len, dim], f32, added to `onto` if given, and this block's values
-    /// [sequences, heads, len, dim_head]. `first_values` are those of the first layer.
+    /// [sequences, heads, len, dim_head]. `first_values` are those of the first layer. The tokens also attend to those in `kept`, which
+    /// then keeps the first of them.
     pub fn forward(
         &self,
         x: &Tensor,
         tables: &Tables,
         first_values: Option<&Tensor>,
         onto: Option<&Tensor>,
+        kept: Option<&mut KeptTokens>,
     ) -> Result<(Tensor, Tensor)> {
         let x = self.norm.forward(x, self.to_qkv.number_type())?;
         let [q, k, own_values] = tables.split_heads(&self.to_qkv.forward(&x)?, self.heads)?;
@@ -66,6 +74,10 @@ impl Attention {
                 }
             }
             _ => own_values.clone(),
+        };
+        let (k, v) = match kept {
+            Some(kept) => kept.extend(k, v)?,
+            None => (k, v),
         };
         let out = self.join_heads(&attend(&q, &k, &v)?, self.to_gates.product(&x)?)?;
         Ok((self.to_out.forward_onto(&out, onto)?, own_values))
@@ -87,7 +99,7 @@ impl Attention {
     }
 }
 
-/// Softmax attention of scaled q, k and v: [sequences, heads, len, dim_head] each.
+/// Softmax attention of scaled q, k and v: [sequences, heads, len, dim_head] each; k and v may be longer than q.
 fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
     #[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
     if let Some(out) = super::cuda::attend(q, k, v)? {

@@ -4,6 +4,8 @@
 //! It is built from the same architecture and weights and supports nearly all checkpoints: softmax attention with rotary
 //! positions and plain residuals. [`unsupported_feature`] names the first option that needs candle.
 
+mod context;
+
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -19,6 +21,8 @@ use crate::kernels::{
     BandMlp, BandSplit, BandWeights, JobControl, KernelError, Linear, MaskEstimator, Pool, Rotary, Sequences,
     Target, TransformerBlock, TransformerWeights,
 };
+
+pub use context::FusedContext;
 
 /// Why the network cannot be built on the kernels.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +65,10 @@ pub struct FusedRoformer {
     x: Vec<f32>,
     /// Features of all bands, if they must be gathered.
     gathered: Vec<f32>,
+    /// x of the frames whose masks are wanted, where these are not all.
+    wanted: Vec<f32>,
+    /// Sum of what earlier layers gave to a hop, for skip connections.
+    skip_sum: Vec<f32>,
 }
 
 struct Layer {
@@ -92,6 +100,8 @@ impl FusedRoformer {
             pool,
             x: Vec::new(),
             gathered: Vec::new(),
+            wanted: Vec::new(),
+            skip_sum: Vec::new(),
         })
     }
 
@@ -188,26 +198,38 @@ impl FusedRoformer {
         frames: usize,
         control: &dyn JobControl,
     ) -> Result<(), KernelError> {
-        let bands = self.architecture.bands.len();
-        self.x.resize(frames * bands * self.architecture.dim, 0.0);
-        match &self.bands {
-            None => self.band_split.forward(&self.pool, spec, &mut self.x, frames)?,
-            Some(shared) => {
-                shared.gather(spec, self.architecture.frame_features(), &mut self.gathered);
-                self.band_split.forward(&self.pool, &self.gathered, &mut self.x, frames)?;
-            }
-        }
+        self.split_bands(spec, frames)?;
         let mut skip_sum = None;
         for layer in &self.layers {
             layer.forward(&self.architecture, &self.pool, &mut self.x, &mut skip_sum, frames, control)?;
         }
         checkpoint(control)?;
+        self.estimate_masks(true, masks, frames)
+    }
+
+    /// x ← spec [frames, (f s) c].
+    fn split_bands(&mut self, spec: &[f32], frames: usize) -> Result<(), KernelError> {
+        let bands = self.architecture.bands.len();
+        self.x.resize(frames * bands * self.architecture.dim, 0.0);
+        let features = match &self.bands {
+            None => spec,
+            Some(shared) => {
+                shared.gather(spec, self.architecture.frame_features(), &mut self.gathered);
+                &self.gathered
+            }
+        };
+        self.band_split.forward(&self.pool, features, &mut self.x, frames)
+    }
+
+    /// masks [stems, frames, (f s) c] of the frames of x: of all, or of those in `wanted`.
+    fn estimate_masks(&mut self, all: bool, masks: &mut [f32], frames: usize) -> Result<(), KernelError> {
+        let x = if all { &self.x } else { &self.wanted };
         match &self.bands {
-            None => self.mask_estimator.forward(&self.pool, &self.x, masks, frames),
+            None => self.mask_estimator.forward(&self.pool, x, masks, frames),
             Some(shared) => {
                 let stems = self.architecture.num_stems;
                 self.gathered.resize(stems * frames * shared.indices.len(), 0.0);
-                self.mask_estimator.forward(&self.pool, &self.x, &mut self.gathered, frames)?;
+                self.mask_estimator.forward(&self.pool, x, &mut self.gathered, frames)?;
                 shared.scatter(&self.gathered, self.architecture.frame_features(), masks);
                 Ok(())
             }
@@ -228,7 +250,7 @@ impl Layer {
     ) -> Result<(), KernelError> {
         let bands = arch.bands.len();
         if let Some(sum) = skip_sum {
-            x.iter_mut().zip(sum).for_each(|(x, e)| *x += *e);
+            add(x, sum);
         }
         for block in &self.time {
             checkpoint(control)?;
@@ -240,7 +262,7 @@ impl Layer {
         }
         if arch.skip_connection {
             match skip_sum {
-                Some(sum) => sum.iter_mut().zip(x).for_each(|(e, x)| *e += *x),
+                Some(sum) => add(sum, x),
                 None => *skip_sum = Some(x.to_vec()),
             }
         }
@@ -250,6 +272,11 @@ impl Layer {
 
 fn checkpoint(control: &dyn JobControl) -> Result<(), KernelError> {
     if control.checkpoint().is_break() { Err(KernelError::Cancelled) } else { Ok(()) }
+}
+
+/// x += y.
+fn add(x: &mut [f32], y: &[f32]) {
+    x.iter_mut().zip(y).for_each(|(x, y)| *x += *y);
 }
 
 /// Reads tensors by name as flat vectors.

@@ -72,24 +72,39 @@ impl PositionEmbed {
         if let Some((_, tables)) = kept.iter().find(|(known, _)| *known == len) {
             return Ok(Arc::clone(tables));
         }
-        let tables = Arc::new(self.make_tables(len, device)?);
+        // The angle in f32, as the references take it.
+        let tables =
+            Arc::new(self.make_tables(len, device, |pos, freq, bias| f64::from(pos as f32 * freq + bias))?);
         kept.truncate(KEPT - 1);
         kept.insert(0, (len, Arc::clone(&tables)));
         Ok(tables)
     }
 
-    fn make_tables(&self, len: usize, device: &Device) -> Result<Tables> {
+    /// The tables for positions `first..first + len`, for streams whose keys are kept. The angles are taken in f64, so that they are good
+    /// to 1e-7 for the first 10⁹ positions.
+    pub fn tables_from(&self, first: u64, len: usize, device: &Device) -> Result<Tables> {
+        let angle = |pos, freq, bias| (first + pos as u64) as f64 * f64::from(freq) + f64::from(bias);
+        self.make_tables(len, device, angle)
+    }
+
+    /// `angle` gives the angle of a position, a frequency and a bias.
+    fn make_tables(
+        &self,
+        len: usize,
+        device: &Device,
+        angle: impl Fn(usize, f32, f32) -> f64 + Copy,
+    ) -> Result<Tables> {
         match &self.kind {
             Kind::Rotary { freqs } => {
-                let (cos, sin) = table(len, freqs, None)?;
+                let (cos, sin) = table(len, freqs, None, angle)?;
                 let place = |x: Tensor| x.to_device(device)?.to_dtype(self.dtype);
                 Ok(Tables::Rotary { cos: place(cos)?, sin: place(sin)? })
             }
             Kind::Polar { inv_freqs, bias, heads } => {
-                let (q_cos, q_sin) = table(len, inv_freqs, None)?;
+                let (q_cos, q_sin) = table(len, inv_freqs, None, angle)?;
                 let per_head: Vec<_> = bias
                     .chunks_exact(inv_freqs.len())
-                    .map(|bias| table(len, inv_freqs, Some(bias)))
+                    .map(|bias| table(len, inv_freqs, Some(bias), angle))
                     .collect::<Result<_>>()?;
                 debug_assert_eq!(per_head.len(), *heads);
                 let stack = |tensors: Vec<&Tensor>| Tensor::stack(&tensors, 0)?.to_device(device);
@@ -105,21 +120,23 @@ impl PositionEmbed {
     }
 }
 
-/// Cosines and sines of `pos · freq + bias`: [len, freqs] each. The angle is computed in f32 as in the references, its cosine
-/// in f64.
-fn table(len: usize, freqs: &[f32], bias: Option<&[f32]>) -> Result<(Tensor, Tensor)> {
-    let angles = |f: fn(f64) -> f64| -> Result<Tensor> {
-        let values: Vec<f32> = (0..len)
-            .flat_map(|pos| {
-                freqs.iter().enumerate().map(move |(i, freq)| {
-                    let angle = pos as f32 * freq + bias.map_or(0.0, |bias| bias[i]);
-                    f(f64::from(angle)) as f32
-                })
-            })
-            .collect();
+/// Cosines and sines of `angle(pos, freq, bias)`: [len, freqs] each, as exact as the angle.
+fn table(
+    len: usize,
+    freqs: &[f32],
+    bias: Option<&[f32]>,
+    angle: impl Fn(usize, f32, f32) -> f64,
+) -> Result<(Tensor, Tensor)> {
+    let of_angles = |f: fn(f64) -> f64| -> Result<Tensor> {
+        let mut values = Vec::with_capacity(len * freqs.len());
+        for pos in 0..len {
+            for (i, &freq) in freqs.iter().enumerate() {
+                values.push(f(angle(pos, freq, bias.map_or(0.0, |bias| bias[i]))) as f32);
+            }
+        }
         Tensor::from_vec(values, (len, freqs.len()), &Device::Cpu)
     };
-    Ok((angles(f64::cos)?, angles(f64::sin)?))
+    Ok((of_angles(f64::cos)?, of_angles(f64::sin)?))
 }
 
 /// Cosines and sines for one sequence length, on the device.

@@ -1,5 +1,7 @@
 //! The network: from the spectrum of a mixture to one complex mask per stem.
 
+mod context;
+
 use candle_core::{DType, Device, Result, Tensor};
 use candle_nn::VarBuilder;
 
@@ -9,6 +11,8 @@ use super::mask_estimator::MaskEstimators;
 use super::norm::RmsNorm;
 use super::transformer::{Axis, Transformer};
 use crate::kernels::JobControl;
+pub use context::RoformerContext;
+use context::TimeHop;
 
 /// BS-RoFormer or Mel-Band RoFormer, as described by its [`Architecture`].
 pub struct Roformer {
@@ -121,12 +125,24 @@ impl Roformer {
         let mut first = FirstValues::default();
         let mut earlier: Option<Tensor> = None;
         for layer in &self.layers {
-            x = layer.forward(x, &mut first, &mut earlier, self.architecture.skip_connection, control)?;
+            x = layer.forward(
+                x,
+                &mut first,
+                &mut earlier,
+                self.architecture.skip_connection,
+                None,
+                control,
+            )?;
         }
         if streams > 1 {
             let dim = x.dim(3)?;
             x = x.reshape((batch, streams, frames, bands, dim))?.sum(1)?;
         }
+        self.estimate_masks(x)
+    }
+
+    /// x: [batch, frames, bands, dim] → masks [batch, stems, frames, (f s) c].
+    fn estimate_masks(&self, mut x: Tensor) -> Result<Tensor> {
         if let Some(norm) = &self.final_norm {
             x = norm.forward(&x, self.number_type)?;
         }
@@ -135,20 +151,19 @@ impl Roformer {
 }
 
 impl Layer {
-    /// x: [batch · streams, frames, bands, dim] → same shape.
+    /// x: [batch · streams, frames, bands, dim] → same shape. `hop` where x is the next frames of one stream.
     fn forward(
         &self,
         mut x: Tensor,
         first: &mut FirstValues,
         earlier: &mut Option<Tensor>,
         skip_connection: bool,
+        hop: Option<TimeHop<'_>>,
         control: &dyn JobControl,
     ) -> Result<Tensor> {
         let (leading, frames, bands, dim) = x.dims4()?;
         let run = |transformer: &Transformer, x: Tensor, first: &mut Option<Tensor>| -> Result<Tensor> {
-            if control.checkpoint().is_break() {
-                candle_core::bail!("the computation was cancelled");
-            }
+            checkpoint(control)?;
             let (x, values) = transformer.forward(&x, first.as_ref())?;
             if first.is_none() {
                 *first = values;
@@ -163,7 +178,17 @@ impl Layer {
             x = (x + earlier)?;
         }
         let by_band = x.transpose(1, 2)?.contiguous()?.reshape((leading * bands, frames, dim))?;
-        let by_band = run(&self.time, by_band, &mut first.time)?.reshape((leading, bands, frames, dim))?;
+        let by_band = match hop {
+            None => run(&self.time, by_band, &mut first.time)?,
+            Some(hop) => {
+                checkpoint(control)?;
+                let (x, values) =
+                    self.time.forward_hop(&by_band, first.time.as_ref(), hop.first, hop.kept)?;
+                first.time = first.time.take().or(values);
+                x
+            }
+        };
+        let by_band = by_band.reshape((leading, bands, frames, dim))?;
         let by_frame = by_band.transpose(1, 2)?.contiguous()?.reshape((leading * frames, bands, dim))?;
         let x = run(&self.freq, by_frame, &mut first.freq)?.reshape((leading, frames, bands, dim))?;
         if skip_connection {
@@ -174,4 +199,11 @@ impl Layer {
         }
         Ok(x)
     }
+}
+
+fn checkpoint(control: &dyn JobControl) -> Result<()> {
+    if control.checkpoint().is_break() {
+        candle_core::bail!("the computation was cancelled");
+    }
+    Ok(())
 }

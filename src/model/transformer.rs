@@ -10,6 +10,7 @@ use super::attention::Attention;
 use super::device::memory;
 use super::feed_forward::FeedForward;
 use super::hyper_connections::HyperConnections;
+use super::kept_tokens::KeptTokens;
 use super::linear_attention::LinearAttention;
 use super::norm::RmsNorm;
 use super::position::Tables;
@@ -99,6 +100,36 @@ impl Transformer {
         Ok((out, values))
     }
 
+    /// Blocks.
+    pub fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// As [`Self::forward`], of the tokens from number `first` of a stream on, which attend to those in `kept` too, one a block. Sequences
+    /// are not cut into slices: a hop is short.
+    pub fn forward_hop(
+        &self,
+        x: &Tensor,
+        first_values: Option<&Tensor>,
+        first: u64,
+        kept: &mut [KeptTokens],
+    ) -> Result<(Tensor, Option<Tensor>)> {
+        let (_, len, _) = x.dims3()?;
+        let (mut x, mut values) = (x.clone(), None);
+        for (block, kept) in self.blocks.iter().zip(kept) {
+            let tables = block.tables_from(first, len, x.device())?;
+            let own;
+            (x, own) = block.forward(&x, tables.as_ref(), first_values, Some(kept))?;
+            if self.keeps_values && values.is_none() {
+                values = Some(own);
+            }
+        }
+        if let Some(norm) = &self.norm {
+            x = norm.forward(&x, DType::F32)?;
+        }
+        Ok((x, values))
+    }
+
     fn forward_slice(
         &self,
         x: &Tensor,
@@ -109,7 +140,7 @@ impl Transformer {
         let mut values = None;
         for (block, tables) in self.blocks.iter().zip(tables) {
             let own;
-            (x, own) = block.forward(&x, tables.as_deref(), first_values)?;
+            (x, own) = block.forward(&x, tables.as_deref(), first_values, None)?;
             if self.keeps_values && values.is_none() {
                 values = Some(own);
             }
@@ -147,17 +178,28 @@ impl Block {
         }
     }
 
+    fn tables_from(&self, first: u64, len: usize, device: &Device) -> Result<Option<Tables>> {
+        match &self.attention {
+            AttentionKind::Softmax(attention) => Ok(Some(attention.tables_from(first, len, device)?)),
+            AttentionKind::Linear(_) => Ok(None),
+        }
+    }
+
     fn attend(
         &self,
         x: &Tensor,
         tables: Option<&Tables>,
         first_values: Option<&Tensor>,
         onto: Option<&Tensor>,
+        kept: Option<&mut KeptTokens>,
     ) -> Result<(Tensor, Tensor)> {
         match (&self.attention, tables) {
+            (AttentionKind::Linear(_), _) if kept.is_some() => {
+                candle_core::bail!("linear attention keeps no tokens")
+            }
             (AttentionKind::Linear(attention), _) => attention.forward(x, first_values, onto),
             (AttentionKind::Softmax(attention), Some(tables)) => {
-                attention.forward(x, tables, first_values, onto)
+                attention.forward(x, tables, first_values, onto, kept)
             }
             (AttentionKind::Softmax(_), None) => candle_core::bail!("softmax attention without its tables"),
         }
@@ -169,15 +211,16 @@ impl Block {
         x: &Tensor,
         tables: Option<&Tables>,
         first_values: Option<&Tensor>,
+        kept: Option<&mut KeptTokens>,
     ) -> Result<(Tensor, Tensor)> {
         match &self.hyper {
             None => {
-                let (x, values) = self.attend(x, tables, first_values, Some(x))?;
+                let (x, values) = self.attend(x, tables, first_values, Some(x), kept)?;
                 Ok((self.feed_forward.forward(&x, Some(&x))?, values))
             }
             Some([around_attention, around_feed_forward]) => {
                 let (input, streams) = around_attention.width(x)?;
-                let (out, values) = self.attend(&input, tables, first_values, None)?;
+                let (out, values) = self.attend(&input, tables, first_values, None, kept)?;
                 let x = around_attention.depth(&out, streams)?;
                 let (input, streams) = around_feed_forward.width(&x)?;
                 let out = self.feed_forward.forward(&input, None)?;

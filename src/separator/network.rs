@@ -2,16 +2,17 @@
 
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
+use smallvec::SmallVec;
 
 use super::device_chunk::DevicePipeline;
 use super::precision::{ResolvedPrecision, fused};
 use super::{LoadError, Runtime};
-use crate::kernels::{ENV, JobControl, Pool};
+use crate::kernels::{CacheFormat, ContextHop, ENV, JobControl, Pool};
 use crate::model::architecture::Architecture;
 use crate::model::device::device_name;
-use crate::model::fused::{FusedRoformer, unsupported_feature};
+use crate::model::fused::{FusedContext, FusedRoformer, unsupported_feature};
 use crate::model::precision::Precision;
-use crate::model::roformer::Roformer;
+use crate::model::roformer::{Roformer, RoformerContext};
 
 /// A network ready to run.
 pub(super) enum Network {
@@ -26,6 +27,51 @@ pub(super) enum Network {
     },
     /// The fused kernels and their precision.
     Fused(Box<FusedRoformer>, ResolvedPrecision),
+}
+
+/// What a network keeps of a stream.
+pub(super) enum NetworkContext {
+    Candle(RoformerContext),
+    Fused(FusedContext),
+}
+
+impl NetworkContext {
+    /// Frames that are kept now.
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Candle(context) => context.len(),
+            Self::Fused(context) => context.len(),
+        }
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        match self {
+            Self::Candle(context) => context.clear(),
+            Self::Fused(context) => context.clear(),
+        }
+    }
+
+    /// Bytes that it holds.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Candle(context) => context.bytes(),
+            Self::Fused(context) => context.bytes(),
+        }
+    }
+}
+
+/// One stream's part of [`Network::forward_hops`].
+pub(super) struct HopPart<'a> {
+    pub context: &'a mut NetworkContext,
+    /// Number of its first frame in the stream.
+    pub first: u64,
+    /// Frames that are run.
+    pub frames: usize,
+    /// How many of them, the first, are kept afterwards.
+    pub leaving: usize,
+    /// The first of them whose masks are wanted.
+    pub wanted_from: usize,
 }
 
 /// The number type of candle's matrix products.
@@ -140,4 +186,69 @@ impl Network {
             }
         }
     }
+
+    /// Room for `frames` kept frames of a stream.
+    pub fn new_context(&self, frames: usize, format: CacheFormat) -> NetworkContext {
+        match self {
+            Self::Candle { network, .. } => {
+                NetworkContext::Candle(network.new_context(frames, format == CacheFormat::Bf16))
+            }
+            Self::Fused(network, _) => NetworkContext::Fused(network.new_context(frames, format)),
+        }
+    }
+
+    /// spec: [frames of all parts, (f s) c] → masks [stems, wanted frames of all parts, (f s) c]. After an error, which is also what comes
+    /// of a cancelled pass, the contexts must be cleared.
+    pub fn forward_hops(
+        &mut self,
+        spec: &[f32],
+        parts: &mut [HopPart<'_>],
+        masks: &mut Vec<f32>,
+        control: &dyn JobControl,
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        match self {
+            Self::Fused(network, _) => {
+                let mut hops: SmallVec<[ContextHop<'_>; 16]> = SmallVec::with_capacity(parts.len());
+                for part in parts {
+                    let NetworkContext::Fused(context) = &mut *part.context else {
+                        return Err(OTHER_NETWORK.into());
+                    };
+                    hops.push(context.hop(part.first, part.frames, part.leaving, part.wanted_from));
+                }
+                Ok(network.forward_hops(spec, &mut hops, masks, control)?)
+            }
+            Self::Candle { network, .. } => candle_hops(network, spec, parts, masks, control),
+        }
+    }
+}
+
+/// What is said of a context that another network made.
+const OTHER_NETWORK: &str = "the stream belongs to another network";
+
+/// One stream after the other, so that the bits of each are its own: candle's products depend on the number of rows.
+fn candle_hops(
+    network: &Roformer,
+    spec: &[f32],
+    parts: &mut [HopPart<'_>],
+    masks: &mut Vec<f32>,
+    control: &dyn JobControl,
+) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+    let (features, stems) = (network.architecture().frame_features(), network.architecture().num_stems);
+    let total: usize = parts.iter().map(|part| part.frames - part.wanted_from).sum();
+    masks.resize(stems * total * features, 0.0);
+    let (mut first, mut row) = (0, 0);
+    for HopPart { context, first: number, frames, leaving, wanted_from } in parts {
+        let NetworkContext::Candle(context) = &mut **context else { return Err(OTHER_NETWORK.into()) };
+        let frames_of = &spec[first * features..(first + *frames) * features];
+        let tensor = Tensor::from_slice(frames_of, (1, *frames, features), network.device())?;
+        let found = network.forward_hop(&tensor, context, *number, *leaving, *wanted_from, control)?;
+        let found = found.flatten_all()?.to_vec1::<f32>()?;
+        let len = (*frames - *wanted_from) * features;
+        for (stem, found) in found.chunks_exact(len).enumerate() {
+            masks[(stem * total + row) * features..][..len].copy_from_slice(found);
+        }
+        first += *frames;
+        row += *frames - *wanted_from;
+    }
+    Ok(())
 }
