@@ -89,6 +89,7 @@ pub enum LoadError {
 
 /// Why a chunk cannot be separated.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum SeparateError {
     /// A chunk has the wrong shape.
     #[error(

@@ -118,7 +118,7 @@ fn chunk_hint(error: &SeparateError) -> Option<&'static str> {
     match error {
         SeparateError::OutOfMemory { .. } => Some("--chunk, --device cpu"),
         SeparateError::Network { .. } => Some("--batch, --chunk"),
-        SeparateError::Shape { .. } | SeparateError::Cancelled => None,
+        _ => None,
     }
 }
 
