@@ -231,7 +231,8 @@ mod tests {
         let (mut left, mut right) = ([1f32; 64], [1f32; 64]);
         let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
         let mut half = [left.as_mut_ptr(), std::ptr::null_mut()];
-        let input = bus(&mut pointers.clone());
+        let mut input_pointers = pointers;
+        let input = bus(&mut input_pointers);
         let outputs = [Bus::NONE, bus(&mut pointers), bus(&mut half)];
         let mut buffers = buffers_for(7);
         assert_eq!(complete(&mut buffers, 64, input, &outputs), MissingBuses::Completed);
@@ -248,7 +249,8 @@ mod tests {
     fn extra_channels_are_ignored() {
         let mut samples = [[1f32; 64]; 3];
         let mut pointers = samples.each_mut().map(|channel| channel.as_mut_ptr());
-        let (input, outputs) = (bus(&mut pointers.clone()), [bus(&mut pointers)]);
+        let mut input_pointers = pointers;
+        let (input, outputs) = (bus(&mut input_pointers), [bus(&mut pointers)]);
         for channels in [1, 2] {
             let mut buffers = buffers_for(1);
             buffers.set_layout(1, channels);
@@ -270,7 +272,8 @@ mod tests {
     fn parts_of_a_block_follow_each_other() {
         let (mut left, mut right) = ([1f32; 64], [1f32; 64]);
         let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
-        let (input, outputs) = (bus(&mut pointers.clone()), [bus(&mut pointers)]);
+        let mut input_pointers = pointers;
+        let (input, outputs) = (bus(&mut input_pointers), [bus(&mut pointers)]);
         let mut buffers = buffers_for(7);
         // SAFETY: valid buses; the parts are within the block.
         unsafe {
