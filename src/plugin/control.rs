@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use nice_plug::prelude::PluginApi;
 
 use self::cost::CostEstimate;
-use self::decide::{Action, Actual, Facts, ModelState, Request, Transport, decide};
+use self::decide::{Action, Actual, Facts, MeasureState, ModelState, Request, Transport, decide};
 pub(super) use self::planning::activate;
 use self::planning::{
     TierPlan, attach_model, block_size, check_stem_count, mask_rule, model_spec, open_stream, ready_view,
@@ -55,6 +55,8 @@ struct Control {
     /// Cancelled loader threads that have not ended yet.
     cancelled: Vec<OwnedThread>,
     cost: CostEstimate,
+    /// Windows that the stream had run before the model was attached.
+    windows_before_model: u64,
     request: PendingRequest,
     /// Tier and window that were last wanted.
     size: Option<(TierChoice, Option<WindowSpec>)>,
@@ -147,6 +149,7 @@ impl Control {
             job: None,
             cancelled: Vec::new(),
             cost: CostEstimate::default(),
+            windows_before_model: 0,
             request: PendingRequest::default(),
             size: None,
             restart_requested: None,
@@ -232,6 +235,11 @@ impl Control {
             self.shared.set_ready(wanted);
         }
         self.request.fetch &= self.request.reload;
+        // The choice was planned for, with all that is known. A cost that changes later waits for the transport to stop.
+        let measured = self.cost.state(now) != MeasureState::Unknown;
+        if self.model.settled_for() == Some(wanted.model) && measured {
+            self.request.adopt_cost = false;
+        }
     }
 
     /// What to do next; `None` before the first activation if nothing was asked for.
@@ -380,6 +388,7 @@ impl Control {
             title: job.selection.shown_title().into(),
             serves_generation: generation,
         });
+        self.windows_before_model = state.stream.as_ref().map_or(0, |stream| stream.status().windows());
         // The cost of another model says nothing of this one.
         if state.planned_for != Some(generation) {
             state.measured = stored;
@@ -417,7 +426,8 @@ impl Control {
         let status = stream.status();
         if status.state() == State::Running && state.before.is_none() {
             let seconds = f64::from(status.window_seconds());
-            self.cost.observe(MeasuredCost { window: plan.window(), seconds }, status.windows());
+            let windows = status.windows().saturating_sub(self.windows_before_model);
+            self.cost.observe(MeasuredCost { window: plan.window(), seconds }, windows);
         }
     }
 
@@ -437,15 +447,14 @@ impl Control {
         let Some(host) = state.host else { return false };
         let Some(client) = open_stream(&self.shared, &mut state, host, tier, plan) else { return false };
         let _ = self.shared.handoff.force_push(Box::new(client));
+        self.windows_before_model = 0;
         self.note_planned(&mut state);
         true
     }
 
     /// The plan is the loaded model's. From now on its latency stays while the transport runs.
     fn note_planned(&self, state: &mut StreamState) {
-        if let ModelState::Loaded { generation } = self.model {
-            state.planned_for = Some(generation);
-        }
+        state.planned_for = self.model.settled_for().or(state.planned_for);
     }
 
     fn report_no_plan(&mut self, error: &str) {
