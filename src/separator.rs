@@ -306,6 +306,9 @@ fn name_stems(config: &Config, count: usize) -> Option<(Vec<String>, Option<Stri
 /// Chunks per batch on a GPU. Larger batches gain little, and a song's last batch is seldom full.
 const GPU_BATCH: usize = 4;
 
+/// Frames of a task of the forward transform.
+const TRANSFORM_FRAMES: usize = 32;
+
 /// A loaded model. It accepts chunks of any length from [`StftConfig::min_samples`](crate::dsp::stft::StftConfig::min_samples) up.
 pub struct Separator {
     /// Tells its streams from those of others.
@@ -316,6 +319,8 @@ pub struct Separator {
     most_samples: usize,
     pool: Pool,
     stft: Stft,
+    /// The transform's envelope of the last length of a chunk.
+    envelope: Vec<f32>,
     stages: StageTimes,
     hops: context::HopWorkspace,
 }
@@ -360,6 +365,7 @@ impl Separator {
             id: NEXT_ID.fetch_add(1, Relaxed),
             hops: context::HopWorkspace::default(),
             stft: Stft::new(arch.stft),
+            envelope: Vec::new(),
             most_samples: usize::MAX,
             network,
             pool,
@@ -565,9 +571,14 @@ impl Separator {
 
         let started = Instant::now();
         let mut spec = vec![Complex32::default(); chunks.len() * spectrum];
-        spec.par_chunks_exact_mut(spectrum).zip(chunks).for_each(|(spec, chunk)| {
+        // Parts of a spectrum are tasks, since most passes have one chunk.
+        let parts = spec.chunks_exact_mut(spectrum).zip(chunks).flat_map(|(spec, chunk)| {
+            let parts = spec.chunks_mut(TRANSFORM_FRAMES * bins).enumerate();
+            parts.map(move |(part, spec)| (part * TRANSFORM_FRAMES, spec, chunk))
+        });
+        parts.collect::<Vec<_>>().into_par_iter().for_each(|(first, spec, chunk)| {
             for (c, signal) in chunk.chunks_exact(samples).enumerate() {
-                self.stft.forward(signal, c, channels, spec);
+                self.stft.forward_from(first, signal, c, channels, spec);
             }
         });
         self.stages.stft += started.elapsed();
@@ -589,13 +600,16 @@ impl Separator {
         self.stages.mask += started.elapsed();
 
         let started = Instant::now();
+        if self.envelope.len() != samples {
+            self.envelope = self.stft.envelope(frames, samples);
+        }
         let out = masks
             .chunks_exact(stems * spectrum)
             .map(|spectra| {
                 let mut out = vec![0.0; stems * channels * samples];
                 out.par_chunks_exact_mut(samples).enumerate().for_each(|(i, signal)| {
                     let spectrum = &spectra[i / channels * spectrum..][..spectrum];
-                    self.stft.inverse(spectrum, i % channels, channels, signal);
+                    self.stft.inverse_with(&self.envelope, spectrum, i % channels, channels, signal);
                     signal.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = 0.0);
                 });
                 out

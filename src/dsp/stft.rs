@@ -75,39 +75,79 @@ impl Stft {
     ///
     /// `signal` needs at least [`StftConfig::min_samples`] samples.
     pub fn forward(&self, signal: &[f32], channel: usize, channels: usize, spec: &mut [Complex32]) {
+        self.forward_from(0, signal, channel, channels, spec);
+    }
+
+    /// As [`Self::forward`], of the frames from `first` on, as many as `spec` has rows: so that several threads can share a signal.
+    pub fn forward_from(
+        &self,
+        first: usize,
+        signal: &[f32],
+        channel: usize,
+        channels: usize,
+        spec: &mut [Complex32],
+    ) {
         let StftConfig { n_fft, hop_length, .. } = self.config;
         let freqs = self.config.freqs();
         let mut buffers = self.buffers();
         for (t, row) in spec.chunks_exact_mut(freqs * channels).enumerate() {
             // Position of the frame's first sample in the unpadded signal.
-            let start = (t * hop_length) as isize - (n_fft / 2) as isize;
-            let sample = |i| signal[reflect(start + i as isize, signal.len())];
-            self.forward_frame(sample, channel, channels, row, &mut buffers);
+            let start = ((first + t) * hop_length) as isize - (n_fft / 2) as isize;
+            let inside = usize::try_from(start).ok().and_then(|start| signal.get(start..start + n_fft));
+            if let Some(inside) = inside {
+                self.forward_frame(|i| inside[i], channel, channels, row, &mut buffers);
+            } else {
+                let sample = |i| signal[reflect(start + i as isize, signal.len())];
+                self.forward_frame(sample, channel, channels, row, &mut buffers);
+            }
         }
+    }
+
+    /// Sum of squared windows over each of `samples` samples of the inverse of `frames` frames.
+    pub fn envelope(&self, frames: usize, samples: usize) -> Vec<f32> {
+        let squares: Vec<f32> = self.analysis_window.iter().map(|w| w * w).collect();
+        let mut envelope = vec![0.0f32; samples];
+        for t in 0..frames {
+            let (skip, at) = self.overlap(t);
+            let part = envelope.iter_mut().skip(at).zip(&squares[skip.min(squares.len())..]);
+            part.for_each(|(e, square)| *e += square);
+        }
+        envelope
+    }
+
+    /// Samples of frame t that lie before the signal, and the sample of the signal at which the rest begins.
+    fn overlap(&self, t: usize) -> (usize, usize) {
+        let start = t * self.config.hop_length;
+        let padding = self.config.n_fft / 2;
+        (padding.saturating_sub(start), start.saturating_sub(padding))
     }
 
     /// Signal of one channel of `spec`, `[frames, freqs, channels]`, written into all of `signal`: windowed overlap-add over
     /// the sum of squared windows. Samples that no frame reaches become 0.
     pub fn inverse(&self, spec: &[Complex32], channel: usize, channels: usize, signal: &mut [f32]) {
-        let StftConfig { n_fft, hop_length, .. } = self.config;
-        let freqs = self.config.freqs();
+        let frames = spec.len() / (self.config.freqs() * channels).max(1);
+        self.inverse_with(&self.envelope(frames, signal.len()), spec, channel, channels, signal);
+    }
+
+    /// As [`Self::inverse`], with the [`envelope`](Self::envelope) of as many frames and samples, which several signals share.
+    pub fn inverse_with(
+        &self,
+        envelope: &[f32],
+        spec: &[Complex32],
+        channel: usize,
+        channels: usize,
+        signal: &mut [f32],
+    ) {
         let (mut buffers, scale) = (self.buffers(), self.inverse_scale());
-        let mut envelope = vec![0.0f32; signal.len()];
         signal.fill(0.0);
-        for (t, row) in spec.chunks_exact(freqs * channels).enumerate() {
+        for (t, row) in spec.chunks_exact(self.config.freqs() * channels).enumerate() {
             let frame = self.inverse_frame(row, channel, channels, &mut buffers);
-            let start = (t * hop_length) as isize - (n_fft / 2) as isize;
-            // The part of the frame that lies in the signal.
-            let skip = (-start).clamp(0, n_fft as isize) as usize;
-            let at = (start + skip as isize) as usize;
-            let frame = frame.iter().zip(&self.analysis_window).skip(skip);
-            let out = signal.iter_mut().zip(envelope.iter_mut()).skip(at);
-            for ((x, e), (y, w)) in out.zip(frame) {
-                *x += y * w;
-                *e += w * w;
-            }
+            let (skip, at) = self.overlap(t);
+            let skip = skip.min(frame.len());
+            let windowed = frame[skip..].iter().zip(&self.analysis_window[skip..]);
+            signal.iter_mut().skip(at).zip(windowed).for_each(|(x, (y, w))| *x += y * w);
         }
-        for (x, e) in signal.iter_mut().zip(&envelope) {
+        for (x, e) in signal.iter_mut().zip(envelope) {
             *x = normalise(*x * scale, *e);
         }
     }
