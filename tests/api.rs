@@ -121,6 +121,6 @@ fn errors_name_the_file_or_the_lengths() {
         model.separate_with(&mixture(10, 1, 44_100), &overlap, |_| ControlFlow::Continue(())),
         Err(Error::Separate(_))
     ));
-    let slow = LiveOptions { sample_rate: 7, ..LiveOptions::default() };
-    assert!(matches!(LiveStream::open(model, &slow), Err(Error::Live(_))));
+    let odd_rate = LiveOptions { sample_rate: 44_101, ..LiveOptions::default() };
+    assert!(matches!(LiveStream::open(model, &odd_rate), Err(Error::Live(_))));
 }
