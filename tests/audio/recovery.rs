@@ -165,7 +165,9 @@ fn flac_files_with_tags_behind_the_last_frame_are_whole() {
         ("APEv2 and ID3v1", [apev2(), id3v1()].concat()),
         ("Lyrics3 and ID3v1", [lyrics3(), id3v1()].concat()),
         ("ID3v2 with a footer", id3v2_footer()),
+        ("ID3v2 without a footer", [b"ID3\x04\0\0\0\0\x01\x00".as_slice(), &[9; 128]].concat()),
         ("two of one kind", [id3v1(), id3v1()].concat()),
+        ("zeros", vec![0; 4096]),
     ];
     for (name, tags) in table {
         let mut decoder = open([whole.clone(), tags].concat());

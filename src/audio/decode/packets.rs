@@ -281,8 +281,10 @@ impl PacketReader {
         }
         match self.peeked.take() {
             Some(first) => *out = first,
-            None if !self.decode_packet(out, warnings)? => return self.finish(None, out, warnings),
-            None => {}
+            None if self.decode_packet(out, warnings)? => {}
+            // An error has ended the stream already.
+            None if self.ended => return Ok(false),
+            None => return self.finish(None, out, warnings),
         }
         if self.ended {
             // The stream ended within this call; what is in `out` is its rest.
@@ -315,6 +317,9 @@ impl PacketReader {
                 )));
             }
         };
+        if at > to {
+            return Err(self.damaged_error(format!("the edit list goes back to sample {to}, the file only to {at}")));
+        }
         match &mut self.codec {
             Codec::Symphonia(decoder) => decoder.reset(),
             Codec::Opus(stream) => stream.reset(),

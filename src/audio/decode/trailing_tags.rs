@@ -4,8 +4,12 @@ use std::io::{self, Read, Seek, SeekFrom};
 
 use super::MediaSource;
 
-/// Position where the audio ends, which is `length` without the tags behind it.
-pub(super) fn audio_end(source: &mut dyn MediaSource, length: u64) -> io::Result<u64> {
+/// Bytes at the end of a FLAC file that are searched for an ID3v2 tag without a footer.
+const ID3V2_SEARCH: u64 = 1 << 20;
+
+/// Position where the audio ends, which is `length` without the tags behind it. Only in FLAC can an ID3v2 tag without a
+/// footer be told from audio.
+pub(super) fn audio_end(source: &mut dyn MediaSource, length: u64, is_flac: bool) -> io::Result<u64> {
     let mut end = length;
     // Every kind at most a few times; a hostile file could be made of tags alone.
     for _ in 0..16 {
@@ -14,7 +18,29 @@ pub(super) fn audio_end(source: &mut dyn MediaSource, length: u64) -> io::Result
             _ => break,
         }
     }
-    Ok(end)
+    let id3v2 = if is_flac { find_id3v2(source, end)? } else { None };
+    Ok(id3v2.unwrap_or(end))
+}
+
+/// Position of an ID3v2 tag that reaches exactly to `end`.
+fn find_id3v2(source: &mut dyn MediaSource, end: u64) -> io::Result<Option<u64>> {
+    let from = end.saturating_sub(ID3V2_SEARCH);
+    let mut bytes = Vec::new();
+    source.seek(SeekFrom::Start(from))?;
+    Read::take(&mut *source, end - from).read_to_end(&mut bytes)?;
+    // The size field does not count the header of 10 bytes.
+    let size_of = |header: &[u8]| match header {
+        [b'I', b'D', b'3', 2..=4, _, _, size @ ..] if size.iter().all(|byte| byte & 0x80 == 0) => {
+            Some(10 + size.iter().fold(0, |size, byte| size << 7 | usize::from(*byte)))
+        }
+        _ => None,
+    };
+    let found = bytes
+        .windows(10)
+        .enumerate()
+        .find(|(at, header)| size_of(header).is_some_and(|size| at + size == bytes.len()))
+        .map(|(at, _)| at);
+    Ok(found.map(|at| from + at as u64))
 }
 
 /// Size of the tag that ends at `end`, if one does.

@@ -55,7 +55,7 @@ pub(super) fn parse(
     }
     let bytes = match stated {
         // Samples that look like a tag at the end of the file are samples if the header counts them.
-        Some(bytes) if bytes == available => bytes,
+        Some(bytes) if data_at + bytes > audio_end || bytes == available => bytes,
         _ => sample_bytes(source, data_at, stated, audio_end.max(data_at), ByteOrder::Little)
             .map_err(|error| HeaderError::from(error).into_audio_error(path))?,
     };
