@@ -10,12 +10,14 @@ pub mod buffer;
 pub mod decode;
 pub mod encode;
 pub mod error;
+pub mod metadata;
 pub mod resample;
 
 pub use buffer::Planar;
-pub use decode::{Decoder, SourceFormat, SourceInfo};
+pub use decode::{Damage, Decoder, SourceFormat, SourceInfo};
 pub use encode::{AudioWriter, Container, SampleFormat, WriterSpec};
 pub use error::AudioError;
+pub use metadata::{Metadata, Origin};
 pub use resample::Resampler;
 
 /// File name extensions that folder searches take for audio. The format itself is detected from the content.

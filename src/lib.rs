@@ -85,4 +85,5 @@ pub use lossless::LosslessMode;
 pub use model::device::DeviceChoice;
 pub use model::precision::Precision;
 pub use offline::mix::Mix;
-pub use offline::options::RenderOptions as Options;
+pub use offline::options::{RenderOptions as Options, TimeRange};
+pub use offline::template::OutputTemplate;

@@ -3,6 +3,7 @@
 //! [`demix`] separates a stream at the model's rate; [`render`] separates an audio file into stem files, [`memory`] a song in memory.
 
 pub mod demix;
+mod ensemble;
 pub mod error;
 mod exact_stems;
 pub mod memory;
@@ -14,3 +15,4 @@ pub mod plan;
 pub mod reader;
 pub mod render;
 mod spool;
+pub mod template;

@@ -41,8 +41,8 @@ fn noise(channels: usize, samples: usize) -> Planar {
     Planar::from_planes((0..channels).map(|_| (0..samples).map(|_| next()).collect()).collect()).unwrap()
 }
 
-fn options(overlap: usize, batch: usize, rule: MaskRule) -> DemixOptions {
-    DemixOptions { plan: ChunkPlan::new(CHUNK, overlap), batch, rule, tta: false, standardise: None }
+fn options(overlap: impl Into<f64>, batch: usize, rule: MaskRule) -> DemixOptions {
+    DemixOptions { plan: ChunkPlan::new(CHUNK, overlap.into()), batch, rule, tta: false, standardise: None }
 }
 
 fn run(separator: &mut Separator, song: &Planar, options: &DemixOptions) -> Planar {
@@ -79,13 +79,33 @@ fn sum(stems: &Planar, channels: usize) -> Planar {
 #[test]
 fn completed_stems_are_as_long_as_the_song_and_sum_to_it() {
     let mut model = separator(4, 2);
-    for overlap in [1, 2, 4] {
+    for overlap in [1.0, 1.25, 2.0, 4.0] {
         for samples in [1, 2, 63, 99, 100, 101, 499, 501, 999, 1000, 1001, 1003, 2001, 3100, 3101, 5432] {
             let song = noise(2, samples);
             let stems = run(&mut model, &song, &options(overlap, 1, MaskRule::Complete));
             assert_eq!((stems.channels(), stems.samples()), (8, samples), "overlap {overlap}");
             let snr = snr_db(&song, &sum(&stems, 2));
             assert!(snr > 100.0, "overlap {overlap}, {samples} samples: {snr:.1} dB");
+        }
+    }
+}
+
+#[test]
+fn no_overlap_leaves_a_click_at_the_seams() {
+    let mut model = separator(4, 2);
+    let wave = |n: usize, f: f32| (n as f32 * f).sin() * 0.4 + (n as f32 * f * 2.7).sin() * 0.2;
+    let planes = [0.011, 0.017].map(|f| (0..8_000).map(|n| wave(n, f)).collect());
+    let song = Planar::from_planes(planes.into()).unwrap();
+    // The largest step from sample to sample, of each stem.
+    let mut steps = |overlap: f64| -> Vec<f32> {
+        let stems = run(&mut model, &song, &options(overlap, 1, MaskRule::Complete));
+        let largest = |stem: &[f32]| stem.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f32::max);
+        stems.iter().map(largest).collect()
+    };
+    let usual = steps(4.0);
+    for overlap in [1.0, 1.02, 1.25, 1.5, 2.0] {
+        for (step, usual) in steps(overlap).into_iter().zip(&usual) {
+            assert!(step < 2.0 * usual + 0.005, "overlap {overlap}: a step of {step}, {usual} at overlap 4");
         }
     }
 }

@@ -168,7 +168,7 @@ impl Case {
             self.name()
         );
         let options = DemixOptions {
-            plan: ChunkPlan::new(number("chunk"), number("overlap")),
+            plan: ChunkPlan::new(number("chunk"), number("overlap") as f64),
             batch: 1,
             rule: MaskRule::Plain,
             tta: song["tta"].as_bool().unwrap_or(false),

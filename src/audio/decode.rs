@@ -9,11 +9,17 @@
 //! records it.
 
 mod aiff;
+mod codec;
+mod conform;
+mod extent;
 mod flac;
 mod mp4;
+mod mpeg;
 mod opus;
 mod packets;
 mod pcm;
+mod timeline;
+mod trailing_tags;
 mod wav;
 
 use std::fs::File;
@@ -22,6 +28,7 @@ use std::path::{Path, PathBuf};
 
 pub use symphonia::core::io::MediaSource;
 
+use self::trailing_tags::CutSource;
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
 
 /// Sample format of an input. It determines the format of a bit-exact output.
@@ -84,11 +91,28 @@ trait BlockReader: Send {
     fn read_block(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError>;
 }
 
+/// What could not be decoded of a lossy file. Silence of the same length stands for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Damage {
+    /// Packets that are lost or broken.
+    pub packets: u64,
+    /// Samples per channel that are lost.
+    pub samples: u64,
+}
+
+impl Damage {
+    /// Whether nothing is lost.
+    pub fn is_none(self) -> bool {
+        self == Self::default()
+    }
+}
+
 /// Problems that are not errors. Only the first are kept, since a broken file can have a million broken packets.
 #[derive(Default)]
 struct Warnings {
     kept: Vec<String>,
     total: u64,
+    damage: Damage,
 }
 
 impl Warnings {
@@ -99,6 +123,11 @@ impl Warnings {
         if self.kept.len() < Self::KEPT {
             self.kept.push(warning);
         }
+    }
+
+    fn add_damage(&mut self, packets: u64, samples: u64) {
+        self.damage.packets += packets;
+        self.damage.samples = self.damage.samples.saturating_add(samples);
     }
 }
 
@@ -163,19 +192,28 @@ impl Decoder {
         source.by_ref().take(12).read_to_end(&mut magic).map_err(read)?;
 
         let mut warnings = Warnings::default();
+        let audio_end = trailing_tags::audio_end(source.as_mut(), length, magic.starts_with(b"fLaC")).map_err(read)?;
         let header = match (magic.get(..4), magic.get(8..12)) {
             (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => {
-                wav::parse(&mut source, length, path, &mut warnings)?
+                wav::parse(source.as_mut(), length, audio_end, path, &mut warnings)?
             }
             (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => {
-                aiff::parse(&mut source, length, path, &mut warnings)?
+                aiff::parse(source.as_mut(), length, audio_end, path, &mut warnings)?
             }
             (Some(b"fLaC"), _) => flac::parse_empty(source.as_mut(), length, path)?,
             _ => None,
         };
         let blocks: Box<dyn BlockReader> = match header {
             Some(layout) => Box::new(pcm::PcmReader::new(source, layout, path)?),
-            None => Box::new(packets::PacketReader::open(source, length, path, &magic, &mut warnings)?),
+            None => {
+                // Demuxers take tags behind the last frame for damage.
+                let (source, length) = match audio_end {
+                    0 => (source, length),
+                    end if end < length => (Box::new(CutSource::new(source, end).map_err(read)?) as _, end),
+                    _ => (source, length),
+                };
+                Box::new(packets::PacketReader::open(source, length, path, &magic, &mut warnings)?)
+            }
         };
         let channels = blocks.info().channels;
         Ok(Self {
@@ -243,6 +281,11 @@ impl Decoder {
     /// Problems found so far that are not errors, as text: the first 16 of [`warning_count`](Self::warning_count).
     pub fn warnings(&self) -> &[String] {
         &self.warnings.kept
+    }
+
+    /// What could not be decoded so far and is silence instead. Always none for lossless files, where damage is an error.
+    pub fn damage(&self) -> Damage {
+        self.warnings.damage
     }
 
     /// Number of all warnings so far.

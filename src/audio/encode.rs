@@ -10,7 +10,7 @@ use std::fs;
 use std::io::{self, BufWriter, Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
+use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Metadata, Planar};
 use crate::atomic_file::AtomicFile;
 
 /// Sample format of an output file.
@@ -145,6 +145,18 @@ impl AudioWriter {
     /// [`AudioError::Spec`] when the specification cannot be stored, [`AudioError::NotAFile`] when a folder is at
     /// `path`, [`AudioError::Create`] when its folder is missing or may not be written.
     pub fn create(path: impl AsRef<Path>, spec: WriterSpec) -> Result<Self, AudioError> {
+        Self::create_with(path, spec, &Metadata::default())
+    }
+
+    /// Like [`create`](Self::create), with tags, cover art and other metadata.
+    ///
+    /// # Errors
+    /// As [`create`](Self::create).
+    pub fn create_with(
+        path: impl AsRef<Path>,
+        spec: WriterSpec,
+        metadata: &Metadata,
+    ) -> Result<Self, AudioError> {
         let path = path.as_ref().to_path_buf();
         if let Err(what) = spec.check() {
             return Err(AudioError::Spec { path, what });
@@ -165,9 +177,9 @@ impl AudioWriter {
             Err(source) => return Err(AudioError::Create { path, source }),
         };
         let encoder: io::Result<Box<dyn ContainerWriter>> = match spec.container {
-            Container::Wav => wav::WavContainer::start(&mut out, spec)
+            Container::Wav => wav::WavContainer::start(&mut out, spec, metadata)
                 .map(|encoder| Box::new(encoder) as Box<dyn ContainerWriter>),
-            Container::Flac => flac::FlacContainer::start(&mut out, spec)
+            Container::Flac => flac::FlacContainer::start(&mut out, spec, metadata)
                 .map(|encoder| Box::new(encoder) as Box<dyn ContainerWriter>),
         };
         match encoder {

@@ -4,6 +4,21 @@
 use std::io;
 use std::path::PathBuf;
 
+/// What helps against an error of writing.
+fn advice(error: &io::Error) -> &'static str {
+    use io::ErrorKind;
+    match error.kind() {
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            ", free some space and try again"
+        }
+        ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
+            "; the file system refuses the name, choose another one"
+        }
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; check that the folder may be written",
+        _ => "",
+    }
+}
+
 /// An error of the audio layer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -111,8 +126,9 @@ pub enum AudioError {
     },
     /// The output could not be written to its end, for instance because the disk is full. Nothing stays behind.
     #[error(
-        "cannot write {} after {written} samples: {source}; no partial file was left, free some space and try again",
-        path.display()
+        "cannot write {} after {written} samples: {source}; no partial file was left{}",
+        path.display(),
+        advice(source)
     )]
     Write {
         /// The output.

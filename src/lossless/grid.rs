@@ -1,19 +1,24 @@
 //! The exact grid: mixture and stems become integer multiples of one step, and one stem takes the difference.
 //!
-//! With a step of 2⁻²³ every 16- and 24-bit sample is on the grid, a float holds every multiple up to ±2.0 exactly, and so
-//! the sum of the stems is the mixture in any order of summation, in files and in a mixer.
+//! Integer output has a fixed step of 2⁻²³ or 2⁻¹⁵, on which every 24- or 16-bit sample lies. In float output the step
+//! follows the level, sample by sample: it is as fine as the sum of the stems allows, so a quiet song loses nothing. Floats
+//! hold 2²⁴ steps exactly, and so the sum of the stems is the mixture in any order of summation, in files and in a mixer.
 
-/// Bits after the point of the grid for 24-bit and float output.
+/// Bits after the point of the grid for 24-bit output.
 pub const FINE_BITS: u32 = 23;
 /// Bits after the point of the grid for 16-bit output.
 pub const COARSE_BITS: u32 = 15;
+/// Steps that a float holds exactly.
+const FLOAT_STEPS: f64 = 16_777_216.0;
+/// Finest step of float output, well above the smallest normal number.
+const MAX_FLOAT_BITS: i32 = 120;
 
 /// Puts stems on a grid so that they sum to the mixture.
 #[derive(Clone, Copy, Debug)]
 pub struct ExactGrid {
-    bits: u32,
+    /// Bits of integer samples; `None` for float.
+    integer_bits: Option<u32>,
     remainder_stem: usize,
-    integer_pcm: bool,
 }
 
 /// Counts of exceptional samples.
@@ -34,40 +39,93 @@ impl ExactGridReport {
 }
 
 impl ExactGrid {
-    /// A grid of step 2^-`bits` in which the stem of index `remainder_stem` takes the difference. With `integer_pcm` the
-    /// output range is −1 to 1 − step: instead of clipping a stem, its excess is moved to stems with headroom.
-    pub fn new(bits: u32, remainder_stem: usize, integer_pcm: bool) -> Self {
-        Self { bits, remainder_stem, integer_pcm }
+    /// A grid for integer output of step 2^-`bits`, in which the stem of index `remainder_stem` takes the difference. The
+    /// range is −1 to 1 − step: instead of clipping a stem, its excess is moved to stems with headroom.
+    pub fn integer(bits: u32, remainder_stem: usize) -> Self {
+        Self { integer_bits: Some(bits), remainder_stem }
+    }
+
+    /// A grid for float output, in which the stem of index `remainder_stem` takes the difference.
+    pub fn float(remainder_stem: usize) -> Self {
+        Self { integer_bits: None, remainder_stem }
     }
 
     /// Quantises one channel. `mixture`: `[samples]`; `stems`: one slice of as many samples each, overwritten with multiples
     /// of the step whose sum is the mixture, itself rounded to the step.
     pub fn quantise(&self, mixture: &[f32], stems: &mut [&mut [f32]]) -> ExactGridReport {
-        let scale = f64::from(2u32.pow(self.bits));
         let mut report = ExactGridReport::default();
         let mut steps = vec![0i64; stems.len()];
         for (i, &m) in mixture.iter().enumerate() {
-            let whole = to_steps(m, scale);
-            let mut others = 0;
-            for (n, stem) in stems.iter().enumerate() {
-                steps[n] = to_steps(stem[i], scale);
-                if n != self.remainder_stem {
-                    others += steps[n];
+            let scale = match self.integer_bits {
+                Some(bits) => {
+                    let scale = f64::from(2u32.pow(bits));
+                    self.to_grid(m, stems, i, scale, &mut steps);
+                    let (moved, out) = redistribute_excess(&mut steps, 1i64 << bits);
+                    report.redistributed += u64::from(moved);
+                    report.out_of_range += u64::from(out);
+                    scale
                 }
-            }
-            if let Some(remainder_stem) = steps.get_mut(self.remainder_stem) {
-                *remainder_stem = whole - others;
-            }
-            if self.integer_pcm {
-                let moved = redistribute_excess(&mut steps, 1i64 << self.bits);
-                report.redistributed += u64::from(moved.0);
-                report.out_of_range += u64::from(moved.1);
-            }
+                None => self.to_float_grid(m, stems, i, &mut steps),
+            };
             for (stem, &u) in stems.iter_mut().zip(&steps) {
                 stem[i] = (u as f64 / scale) as f32;
             }
         }
         report
+    }
+
+    /// Rounds sample `i` of all stems to steps of 1 / `scale`; the remainder stem takes the difference.
+    fn to_grid(&self, m: f32, stems: &[&mut [f32]], i: usize, scale: f64, steps: &mut [i64]) {
+        let mut others = 0;
+        for (n, stem) in stems.iter().enumerate() {
+            steps[n] = to_steps(stem[i], scale);
+            if n != self.remainder_stem {
+                others += steps[n];
+            }
+        }
+        if let Some(remainder) = steps.get_mut(self.remainder_stem) {
+            *remainder = to_steps(m, scale) - others;
+        }
+    }
+
+    /// The same for float output, with the best step for this sample. Returns the scale.
+    fn to_float_grid(&self, m: f32, stems: &[&mut [f32]], i: usize, steps: &mut [i64]) -> f64 {
+        let m = if m.is_finite() { m } else { 0.0 };
+        let loud = |stem: &f32| if stem.is_finite() { f64::from(stem.abs()) } else { 0.0 };
+        let others = stems.iter().enumerate().filter(|(n, _)| *n != self.remainder_stem);
+        // The remainder stem is at most the mixture and all others together.
+        let most = f64::from(m.abs()) + 2.0 * others.map(|(_, stem)| loud(&stem[i])).sum::<f64>();
+        let finest = (FINE_BITS as i32 - exponent(most)).min(MAX_FLOAT_BITS);
+        // A mixture that needs more bits has them if all stems still fit.
+        let needed = fraction_bits(m);
+        if needed > finest && needed <= MAX_FLOAT_BITS {
+            let scale = 2f64.powi(needed);
+            self.to_grid(m, stems, i, scale, steps);
+            if steps.iter().all(|u| (*u as f64).abs() <= FLOAT_STEPS) {
+                return scale;
+            }
+        }
+        let scale = 2f64.powi(finest);
+        self.to_grid(m, stems, i, scale, steps);
+        scale
+    }
+}
+
+/// The least e for which |x| < 2^e.
+fn exponent(x: f64) -> i32 {
+    if x == 0.0 { -MAX_FLOAT_BITS } else { ((x.to_bits() >> 52) & 0x7FF) as i32 - 1022 }
+}
+
+/// Bits after the point that `x` needs; negative for multiples of 2.
+fn fraction_bits(x: f32) -> i32 {
+    if x == 0.0 {
+        return -MAX_FLOAT_BITS;
+    }
+    let bits = x.to_bits();
+    let (exponent, mantissa) = ((bits >> 23 & 0xFF) as i32, bits & 0x7F_FFFF);
+    match exponent {
+        0 => 149 - mantissa.trailing_zeros() as i32,
+        _ => 150 - exponent - (mantissa | 0x80_0000).trailing_zeros() as i32,
     }
 }
 
@@ -146,21 +204,48 @@ mod tests {
         grid.quantise(mixture, &mut views)
     }
 
+    fn stems_of(raw: &[(f32, [f32; 4])]) -> Vec<Vec<f32>> {
+        (0..4).map(|n| raw.iter().map(|r| r.1[n]).collect()).collect()
+    }
+
     proptest! {
         #[test]
         fn stems_sum_to_the_mixture_in_any_order(
             bits in prop_oneof![Just(COARSE_BITS), Just(FINE_BITS)],
             remainder_stem in 0usize..4,
-            integer_pcm: bool,
+            float: bool,
             raw in prop::collection::vec((-1f32..1.0, prop::array::uniform4(-0.24f32..0.24)), 1..64),
         ) {
             let scale = 2f32.powi(bits as i32);
             let mixture: Vec<f32> = raw.iter().map(|r| (r.0 * scale).trunc() / scale).collect();
-            let mut stems: Vec<Vec<f32>> =
-                (0..4).map(|n| raw.iter().map(|r| r.1[n]).collect()).collect();
-            let report = quantise(ExactGrid::new(bits, remainder_stem, integer_pcm), &mixture, &mut stems);
+            let mut stems = stems_of(&raw);
+            let grid = match float {
+                true => ExactGrid::float(remainder_stem),
+                false => ExactGrid::integer(bits, remainder_stem),
+            };
+            let report = quantise(grid, &mixture, &mut stems);
             prop_assert_eq!(report.out_of_range, 0);
             prop_assert!(sums_exact_in_every_order(&mixture, &stems));
+        }
+
+        #[test]
+        fn float_stems_keep_their_precision_at_every_level(
+            exponent in -90i32..32,
+            raw in prop::collection::vec((-1f32..1.0, prop::array::uniform4(-0.5f32..0.5)), 1..64),
+        ) {
+            let level = 2f32.powi(exponent);
+            let raw: Vec<_> = raw.iter().map(|(m, stems)| (m * level, stems.map(|s| s * level))).collect();
+            let mixture: Vec<f32> = raw.iter().map(|r| r.0).collect();
+            let mut stems = stems_of(&raw);
+            quantise(ExactGrid::float(3), &mixture, &mut stems);
+            for (i, (m, before)) in raw.iter().enumerate() {
+                let most = before.iter().fold(m.abs(), |sum, stem| sum + 2.0 * stem.abs());
+                for n in 0..3 {
+                    prop_assert!((stems[n][i] - before[n]).abs() <= most * 2f32.powi(-22));
+                }
+                let sum: f64 = stems.iter().map(|stem| f64::from(stem[i])).sum();
+                prop_assert!((sum - f64::from(*m)).abs() <= f64::from(most) * 2f64.powi(-22));
+            }
         }
 
         #[test]
@@ -181,18 +266,28 @@ mod tests {
     #[test]
     fn non_finite_stem_samples_count_as_zero() {
         let mut stems = vec![vec![f32::NAN], vec![f32::INFINITY], vec![0.25]];
-        quantise(ExactGrid::new(FINE_BITS, 2, false), &[0.5], &mut stems);
+        quantise(ExactGrid::float(2), &[0.5], &mut stems);
         assert_eq!(stems, [[0.0], [0.0], [0.5]]);
+    }
+
+    #[test]
+    fn bits_that_a_float_needs_are_counted() {
+        for (x, bits) in [(1.0, 0), (0.5, 1), (0.75, 2), (-6.0, -1), (1.0 + 2f32.powi(-23), 23), (2f32.powi(-149), 149)] {
+            assert_eq!(fraction_bits(x), bits, "{x}");
+        }
+        for (x, e) in [(1.0, 1), (0.75, 0), (0.5, 0), (0.25, -1), (2f64.powi(31), 32)] {
+            assert_eq!(exponent(x), e, "{x}");
+        }
     }
 
     #[test]
     fn a_mixture_past_full_scale_is_reported() {
         let mut stems = vec![vec![1.0], vec![0.5]];
-        let report = quantise(ExactGrid::new(COARSE_BITS, 1, true), &[1.5], &mut stems);
+        let report = quantise(ExactGrid::integer(COARSE_BITS, 1), &[1.5], &mut stems);
         // 1.5 fits in two stems; only a sum past what all stems hold together does not.
         assert_eq!((report.redistributed, report.out_of_range), (1, 0));
         let mut stems = vec![vec![1.0]];
-        assert_eq!(quantise(ExactGrid::new(COARSE_BITS, 0, true), &[1.5], &mut stems).out_of_range, 1);
+        assert_eq!(quantise(ExactGrid::integer(COARSE_BITS, 0), &[1.5], &mut stems).out_of_range, 1);
     }
 
     #[test]

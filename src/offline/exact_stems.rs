@@ -32,9 +32,9 @@ impl ExactStems {
             false => stem_position(&names, "other").unwrap_or(names.len() - 1),
         };
         let grid = (options.lossless != LosslessMode::Off).then(|| match format {
-            SampleFormat::Pcm16 => ExactGrid::new(COARSE_BITS, remainder_stem, true),
-            SampleFormat::Pcm24 => ExactGrid::new(FINE_BITS, remainder_stem, true),
-            SampleFormat::Float32 => ExactGrid::new(FINE_BITS, remainder_stem, false),
+            SampleFormat::Pcm16 => ExactGrid::integer(COARSE_BITS, remainder_stem),
+            SampleFormat::Pcm24 => ExactGrid::integer(FINE_BITS, remainder_stem),
+            SampleFormat::Float32 => ExactGrid::float(remainder_stem),
         });
         let exact = Self {
             channels,

@@ -1,6 +1,7 @@
 //! Options of a separation.
 
 use super::mix::Mix;
+use super::template::OutputTemplate;
 use crate::audio::{Container, SampleFormat};
 use crate::lossless::LosslessMode;
 use crate::separator::{ModelSpec, stem_position};
@@ -12,8 +13,8 @@ pub struct RenderOptions {
     pub lossless: LosslessMode,
     /// Samples of a chunk at the model's rate, instead of the model's own.
     pub chunk: Option<usize>,
-    /// Chunks that cover a sample, instead of the model's own.
-    pub overlap: Option<usize>,
+    /// Number of chunks that cover each sample on average, 1 to 64, instead of the model's own.
+    pub overlap: Option<f64>,
     /// Chunks per pass, instead of the model's own.
     pub batch: Option<usize>,
     /// Test-time augmentation: the mean over three variants of the mixture.
@@ -34,8 +35,40 @@ pub struct RenderOptions {
     pub mix: Option<Mix>,
     /// Whether values that are not finite are an error; otherwise they are set to 0 and reported.
     pub refuse_non_finite: bool,
-    /// Template of the file names without extension: `{name}` and `{stem}` are replaced; it may contain folders.
-    pub template: Option<String>,
+    /// Names of the outputs.
+    pub template: OutputTemplate,
+    /// Whether characters that some file systems refuse are replaced in the names.
+    pub portable_names: bool,
+    /// Added to the name of the song in file names.
+    pub name_suffix: String,
+    /// Name of the model, for file names and the tag of the outputs.
+    pub model_name: String,
+    /// The part of the song that is written; the music around it is used as context.
+    pub range: TimeRange,
+    /// Whether tags, cover art and production chunks of the input are left out.
+    pub no_metadata: bool,
+}
+
+/// A part of a song, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct TimeRange {
+    /// Where it starts.
+    pub start: f64,
+    /// Where it ends; none for the end of the song.
+    pub end: Option<f64>,
+}
+
+impl TimeRange {
+    /// Whether this is the whole song.
+    pub fn is_whole(self) -> bool {
+        self == Self::default()
+    }
+
+    /// First sample, and the sample after the last, at `sample_rate` Hz.
+    pub fn samples(self, sample_rate: u32) -> (u64, Option<u64>) {
+        let at = |seconds: f64| (seconds * f64::from(sample_rate)).round() as u64;
+        (at(self.start), self.end.map(at))
+    }
 }
 
 impl RenderOptions {

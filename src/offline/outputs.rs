@@ -6,9 +6,11 @@ use super::error::OfflineError;
 use super::exact_stems::{ExactStems, stem_names};
 use super::mix::remix;
 use super::options::RenderOptions;
-use super::reader::clean;
+use super::reader::{clean, skip_samples};
+use super::template::TemplateValues;
 use crate::audio::{
-    AudioError, AudioWriter, Container, Decoder, Planar, Resampler, SampleFormat, SourceFormat, WriterSpec,
+    AudioError, AudioWriter, Container, Damage, Decoder, Metadata, Origin, Planar, Resampler, SampleFormat,
+    SourceFormat, SourceInfo, WriterSpec,
 };
 use crate::lossless::grid::NullMeter;
 use crate::separator::{ModelSpec, stem_position};
@@ -34,21 +36,29 @@ pub(super) struct StemFiles {
     complement: bool,
     exact: ExactStems,
     files: Vec<(OutputContent, AudioWriter)>,
+    /// Samples of the stems before the range that is written.
+    skip: u64,
+    /// Samples still to be written; `None` to the end of the song.
+    left: Option<u64>,
     samples: u64,
 }
 
-/// Result of [`OutputResampler::finish`].
+/// Result of [`StemFiles::finish`].
 pub(super) struct WrittenSong {
     pub files: Vec<PathBuf>,
     pub samples: u64,
     pub null: NullMeter,
+    pub damage: Damage,
     pub warnings: Vec<String>,
 }
 
 impl StemFiles {
     /// Creates all files of `input` in `folder`, none of them visible before [`StemFiles::finish`].
+    ///
+    /// `skip`: samples of the stems before the range that is written.
     pub fn create(
-        decoder: Decoder,
+        mut decoder: Decoder,
+        skip: u64,
         input: &Path,
         folder: &Path,
         model: &ModelSpec,
@@ -63,6 +73,9 @@ impl StemFiles {
         let (exact, names) = ExactStems::new(model, options, format, source.channels);
         let complement = names.len() > model.stems.len();
 
+        let (start, end) = options.range.samples(source.sample_rate);
+        skip_samples(&mut decoder, start)?;
+        let metadata = metadata(input, start, options);
         let contents = contents(&names, options)?;
         let files = contents
             .into_iter()
@@ -72,7 +85,7 @@ impl StemFiles {
                     std::fs::create_dir_all(parent)
                         .map_err(|source| AudioError::Create { path: path.clone(), source })?;
                 }
-                Ok((content, AudioWriter::create(path, spec)?))
+                Ok((content, AudioWriter::create_with(path, spec, &metadata)?))
             })
             .collect::<Result<_, OfflineError>>()?;
         Ok(Self {
@@ -83,20 +96,26 @@ impl StemFiles {
             decoder,
             exact,
             files,
+            skip,
+            left: end.map(|end| end.saturating_sub(start)),
             samples: 0,
         })
     }
 
     /// Writes a block of stems · channels planes at the source's rate.
-    fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
-        let count = self.read_mixture(stems.samples())?;
-        self.write_quantised(stems.slice(0..count))
+    fn write(&mut self, stems: &Planar) -> Result<(), OfflineError> {
+        let skipped = stems.samples().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+        self.skip -= skipped as u64;
+        let count = self.read_mixture(stems.samples() - skipped)?;
+        self.write_quantised(stems.slice(skipped..skipped + count))
     }
 
     /// Reads the next samples of the mixture, at most `count`, and returns how many there were.
     fn read_mixture(&mut self, count: usize) -> Result<usize, OfflineError> {
         self.mixture.clear();
-        let count = self.decoder.read(count, &mut self.mixture)?;
+        let left = self.left.map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
+        let count = self.decoder.read(count.min(left), &mut self.mixture)?;
+        self.left = self.left.map(|left| left - count as u64);
         clean(&mut self.mixture);
         Ok(count)
     }
@@ -126,7 +145,7 @@ impl StemFiles {
     }
 
     /// Writes the part of the mixture after the end of the stems, then publishes all files.
-    fn finish(mut self) -> Result<WrittenSong, OfflineError> {
+    pub fn finish(mut self) -> Result<WrittenSong, OfflineError> {
         let model_stems = self.stems - usize::from(self.complement);
         loop {
             let count = self.read_mixture(1 << 14)?;
@@ -136,6 +155,18 @@ impl StemFiles {
             self.write_quantised(Planar::zeros(model_stems * self.channels, count))?;
         }
         let mut warnings = self.decoder.warnings().to_vec();
+        let more = self.decoder.warning_count() - warnings.len() as u64;
+        if more > 0 {
+            warnings.push(format!("{more} more warnings like these"));
+        }
+        let damage = self.decoder.damage();
+        if !damage.is_none() {
+            let seconds = damage.samples as f64 / f64::from(self.decoder.info().sample_rate);
+            warnings.push(format!(
+                "the file is damaged: {} packets, {seconds:.2} s in all, are lost and silence stands for them",
+                damage.packets
+            ));
+        }
         let grid = self.exact.grid_report;
         if grid.redistributed > 0 {
             warnings.push(format!(
@@ -154,7 +185,7 @@ impl StemFiles {
             warnings.push(format!("{clipped} samples were clipped at full scale (write float to keep them)"));
         }
         let files = publish_all(self.files.into_iter().map(|(_, writer)| writer))?;
-        Ok(WrittenSong { files, samples: self.samples, null: self.exact.null, warnings })
+        Ok(WrittenSong { files, samples: self.samples, null: self.exact.null, damage, warnings })
     }
 }
 
@@ -192,12 +223,28 @@ pub fn output_paths(
     Ok(contents.iter().map(|(stem, _)| file_path(input, folder, stem, options)).collect())
 }
 
+/// What stands for `{stem}` in the names of [`output_paths`], in the same order.
+///
+/// # Errors
+/// As [`output_paths`].
+pub fn output_names(model: &ModelSpec, options: &RenderOptions) -> Result<Vec<String>, OfflineError> {
+    let contents = contents(&stem_names(model, options).0, options)?;
+    Ok(contents.into_iter().map(|(name, _)| name).collect())
+}
+
 /// The output files to write, each with its value of `{stem}`.
 fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, OutputContent)>, OfflineError> {
     let mut contents: Vec<(String, OutputContent)> = Vec::new();
     let wanted = options.stems.clone().unwrap_or_else(|| names.to_vec());
     for name in &wanted {
         let found = stem_position(names, name).and_then(|i| Some((i, names.get(i)?)));
+        // A model without such a stem still gives what people mean by it.
+        if let (None, Some(vocals)) = (found, stem_position(names, "vocals"))
+            && name.eq_ignore_ascii_case("instrumental")
+        {
+            contents.push(("instrumental".into(), OutputContent::Without(vocals)));
+            continue;
+        }
         let Some((i, stem)) = found else {
             return Err(OfflineError::UnknownStem { name: name.clone(), known: names.join(", ") });
         };
@@ -215,26 +262,47 @@ fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, Ou
         contents.push(("mix".into(), OutputContent::Remix(mix.gains(names)?)));
     }
 
-    let template = options.template.as_deref().unwrap_or("{name}_{stem}");
-    if !template.contains("{stem}") && contents.len() > 1 {
+    if contents.is_empty() {
+        return Err(OfflineError::Options {
+            what: "no output is left: without stems, ask for a remix or the instrumental".into(),
+        });
+    }
+    if !options.template.has_stem() && contents.len() > 1 {
         return Err(OfflineError::Options {
             what: format!(
-                "the name template `{template}` gives every stem the same name; put {{stem}} in it"
+                "the name template `{}` gives every stem the same name; put {{stem}} in it",
+                options.template.as_str()
             ),
         });
     }
     Ok(contents)
 }
 
-/// Path of the file of `stem`. A stem's name comes from a YAML file, so it must not lead out of the folder.
+/// Path of the file of `stem`.
 fn file_path(input: &Path, folder: &Path, stem: &str, options: &RenderOptions) -> PathBuf {
-    let template = options.template.as_deref().unwrap_or("{name}_{stem}");
-    let name = input.file_stem().unwrap_or_default().to_string_lossy();
-    let stem: String =
-        stem.chars().map(|c| if c.is_control() || r#"/\:*?"<>|"#.contains(c) { '_' } else { c }).collect();
-    let file = template.replace("{stem}", &stem).replace("{name}", &name);
-    let container = options.container.unwrap_or(Container::Wav);
-    folder.join(format!("{file}.{}", container.extension()))
+    let mut name = input.file_stem().unwrap_or_default().to_owned();
+    name.push(&options.name_suffix);
+    let values = TemplateValues {
+        name: &name,
+        extension: input.extension().unwrap_or_default(),
+        stem,
+        model: &options.model_name,
+    };
+    let extension = options.container.unwrap_or(Container::Wav).extension();
+    folder.join(options.template.path(&values, extension, options.portable_names))
+}
+
+/// What the outputs keep of the input, which starts at sample `start`.
+fn metadata(input: &Path, start: u64, options: &RenderOptions) -> Metadata {
+    if options.no_metadata {
+        return Metadata::default();
+    }
+    let metadata = Metadata::read(input).with_origin(Origin {
+        model: options.model_name.clone(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        mode: options.lossless.to_string(),
+    });
+    if options.range.is_whole() { metadata } else { metadata.from_sample(start) }
 }
 
 /// The sample format that keeps the source's bit depth.
@@ -248,36 +316,50 @@ fn default_format(source: SourceFormat, container: Container) -> SampleFormat {
     }
 }
 
-/// Resamples stems from the model's rate to the source's and passes them to [`StemFiles`].
-pub(super) struct OutputResampler {
-    /// One per stem.
-    resamplers: Vec<Resampler>,
-    outputs: StemFiles,
+/// Takes stems at the rate of the song.
+pub(super) trait StemSink {
+    /// Takes a block of stems · channels planes.
+    fn push(&mut self, stems: &Planar) -> Result<(), OfflineError>;
 }
 
-impl OutputResampler {
-    /// `stems` of the network at `model_rate`.
-    pub fn new(outputs: StemFiles, model_rate: u32, stems: usize) -> Result<Self, OfflineError> {
-        let rate = outputs.decoder.info().sample_rate;
-        let resamplers = (0..stems)
-            .map(|_| Resampler::new(model_rate, rate, outputs.channels))
+impl StemSink for StemFiles {
+    fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
+        self.write(stems)
+    }
+}
+
+/// Resamples stems from the model's rate to the song's and passes them to a sink.
+pub(super) struct OutputResampler<S> {
+    /// One per stem.
+    resamplers: Vec<Resampler>,
+    channels: usize,
+    /// Undoes the gain with which the network heard the song.
+    gain: f32,
+    sink: S,
+}
+
+impl<S: StemSink> OutputResampler<S> {
+    /// For the stems of `model`, to be multiplied by `gain`.
+    pub fn new(sink: S, model: &ModelSpec, source: &SourceInfo, gain: f32) -> Result<Self, OfflineError> {
+        let resamplers = (0..model.architecture.num_stems)
+            .map(|_| Resampler::new(model.sample_rate, source.sample_rate, source.channels))
             .collect::<Result<_, _>>()?;
-        Ok(Self { resamplers, outputs })
+        Ok(Self { resamplers, channels: source.channels, gain, sink })
     }
 
     /// Converts a block of stems · channels planes at the model's rate.
     pub fn push(&mut self, stems: &Planar) -> Result<(), OfflineError> {
-        let channels = self.outputs.channels;
+        let channels = self.channels;
         self.resample_each(|n, resampler, out| {
             let planes = stems.planes()[n * channels..(n + 1) * channels].to_vec();
             resampler.push(&Planar::from_equal(planes), out)
         })
     }
 
-    /// Flushes the resamplers and publishes all files.
-    pub fn finish(mut self) -> Result<WrittenSong, OfflineError> {
+    /// Flushes the resamplers and returns the sink.
+    pub fn finish(mut self) -> Result<S, OfflineError> {
         self.resample_each(|_, resampler, out| resampler.finish(out))?;
-        self.outputs.finish()
+        Ok(self.sink)
     }
 
     /// Runs `each` on every resampler and writes the results as one block.
@@ -285,13 +367,16 @@ impl OutputResampler {
         &mut self,
         each: impl Fn(usize, &mut Resampler, &mut Planar) -> Result<(), AudioError>,
     ) -> Result<(), OfflineError> {
-        let mut planes = Vec::with_capacity(self.resamplers.len() * self.outputs.channels);
+        let mut planes = Vec::with_capacity(self.resamplers.len() * self.channels);
         for (n, resampler) in self.resamplers.iter_mut().enumerate() {
-            let mut out = Planar::new(self.outputs.channels);
+            let mut out = Planar::new(self.channels);
             each(n, resampler, &mut out)?;
+            if self.gain != 1.0 {
+                out.iter_mut().flatten().for_each(|x| *x *= self.gain);
+            }
             planes.extend(out.into_planes());
         }
-        self.outputs.push(&Planar::from_equal(planes))
+        self.sink.push(&Planar::from_equal(planes))
     }
 }
 

@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use super::demix::{DemixOptions, Moments, Standardise, demix};
 use super::error::OfflineError;
 use super::options::{RenderOptions, hybrid_stems};
-use super::plan::ChunkPlan;
+use super::plan::{ChunkPlan, MAX_OVERLAP};
 use super::reader::{ShiftedReader, SongReader};
 use super::render::RenderProgress;
 use super::spool::Spool;
@@ -39,8 +39,8 @@ impl<'a> SongPasses<'a> {
         let chunk = options.chunk.unwrap_or(info.chunk);
         check_chunk(chunk, &info.architecture)
             .map_err(|error| OfflineError::Options { what: error.to_string() })?;
-        let overlap = options.overlap.unwrap_or(info.overlap);
-        if !(1..=64).contains(&overlap) {
+        let overlap = options.overlap.unwrap_or(info.overlap as f64);
+        if !(1.0..=MAX_OVERLAP).contains(&overlap) {
             return Err(OfflineError::Options { what: format!("overlap {overlap}: expected 1 to 64") });
         }
         let rule = info.rule(match options.lossless {

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::OfflineError;
 use super::spool::Spool;
-use crate::audio::{Decoder, Planar, Resampler};
+use crate::audio::{AudioError, Decoder, Planar, Resampler};
 
 /// A stream of planar blocks at the model's sample rate.
 pub trait SongReader {
@@ -27,6 +27,10 @@ pub struct FileReader {
     decoded: Planar,
     ready: Planar,
     cleaned: u64,
+    /// Factor for all samples.
+    gain: f32,
+    /// Samples still to be decoded; `None` to the end of the file.
+    left: Option<u64>,
     ended: bool,
 }
 
@@ -44,8 +48,26 @@ impl FileReader {
             decoded: Planar::new(channels),
             ready: Planar::new(channels),
             cleaned: 0,
+            gain: 1.0,
+            left: None,
             ended: false,
         })
+    }
+
+    /// Multiplies all samples by `gain`.
+    #[must_use]
+    pub fn with_gain(self, gain: f32) -> Self {
+        Self { gain, ..self }
+    }
+
+    /// Reads only the samples from `start` up to `end` (`None` for all that follow), counted at the rate of the file.
+    ///
+    /// # Errors
+    /// [`OfflineError::Audio`] while the samples before are skipped.
+    pub fn with_range(mut self, start: u64, end: Option<u64>) -> Result<Self, OfflineError> {
+        skip_samples(&mut self.decoder, start)?;
+        self.left = end.map(|end| end.saturating_sub(start));
+        Ok(self)
     }
 
     /// Number of non-finite samples set to 0 so far.
@@ -56,6 +78,38 @@ impl FileReader {
     /// The underlying decoder.
     pub fn decoder(&self) -> &Decoder {
         &self.decoder
+    }
+}
+
+/// Reads past the first `samples` samples.
+pub(super) fn skip_samples(decoder: &mut Decoder, mut samples: u64) -> Result<(), AudioError> {
+    let mut block = Planar::default();
+    while samples > 0 {
+        block.clear();
+        let count = decoder.read(BLOCK.min(usize::try_from(samples).unwrap_or(BLOCK)), &mut block)?;
+        if count == 0 {
+            break;
+        }
+        samples -= count as u64;
+    }
+    Ok(())
+}
+
+/// Largest absolute value of all finite samples from `start` up to `end`.
+pub(super) fn peak(path: &Path, start: u64, end: Option<u64>) -> Result<f32, AudioError> {
+    let mut decoder = Decoder::open(path)?;
+    skip_samples(&mut decoder, start)?;
+    let mut left = end.map_or(u64::MAX, |end| end.saturating_sub(start));
+    let mut block = Planar::default();
+    let mut peak = 0f32;
+    loop {
+        block.clear();
+        let count = decoder.read(BLOCK.min(usize::try_from(left).unwrap_or(BLOCK)), &mut block)?;
+        if count == 0 {
+            return Ok(peak);
+        }
+        left -= count as u64;
+        peak = block.iter().flatten().filter(|x| x.is_finite()).fold(peak, |peak, x| peak.max(x.abs()));
     }
 }
 
@@ -79,11 +133,17 @@ impl SongReader for FileReader {
     fn read(&mut self, max: usize, out: &mut Planar) -> Result<usize, OfflineError> {
         while self.ready.is_empty() && !self.ended {
             self.decoded.clear();
-            if self.decoder.read(BLOCK, &mut self.decoded)? == 0 {
+            let count = self.left.map_or(BLOCK, |left| BLOCK.min(usize::try_from(left).unwrap_or(BLOCK)));
+            let count = self.decoder.read(count, &mut self.decoded)?;
+            self.left = self.left.map(|left| left - count as u64);
+            if count == 0 {
                 self.resampler.finish(&mut self.ready)?;
                 self.ended = true;
             } else {
                 self.cleaned += clean(&mut self.decoded);
+                if self.gain != 1.0 {
+                    self.decoded.iter_mut().flatten().for_each(|x| *x *= self.gain);
+                }
                 self.resampler.push(&self.decoded, &mut self.ready)?;
             }
         }

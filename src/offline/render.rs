@@ -4,14 +4,15 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::ensemble::StemMean;
 use super::error::OfflineError;
-use super::options::RenderOptions;
-use super::outputs::{OutputResampler, StemFiles};
+use super::options::{RenderOptions, TimeRange};
+use super::outputs::{OutputResampler, StemFiles, StemSink};
 use super::passes::SongPasses;
-use super::reader::FileReader;
-use crate::audio::{Decoder, SourceInfo};
+use super::reader::{FileReader, peak};
+use crate::audio::{Damage, Decoder, SourceFormat, SourceInfo};
 use crate::lossless::grid::NullMeter;
-use crate::separator::{SeparateError, Separator, StageTimes};
+use crate::separator::{ModelSpec, SeparateError, Separator, StageTimes};
 
 /// Progress of one song.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +40,8 @@ pub struct RenderReport {
     pub stages: StageTimes,
     /// Difference between the mixture and the sum of the stems.
     pub null: NullMeter,
+    /// What of the input could not be decoded and is silence in the outputs.
+    pub damage: Damage,
     /// Warnings for the user.
     pub warnings: Vec<String>,
 }
@@ -58,7 +61,7 @@ pub fn render(
     let started = Instant::now();
     separator.take_stage_times();
     let (mut report, warning) = with_fitting_chunk(separator, options, &mut |separator, options| {
-        render_once(separator, input, folder, options, started, on_progress)
+        render_once(std::slice::from_mut(separator), input, folder, options, started, on_progress)
     })?;
     report.warnings.extend(warning);
     Ok(report)
@@ -97,30 +100,87 @@ pub(super) fn with_fitting_chunk<T>(
     }
 }
 
+/// Like [`render`], with the mean of the stems of several models. Their stems must have the same names; rates, chunks and
+/// architectures may differ. Out of memory is an error here.
+///
+/// # Errors
+/// [`OfflineError`].
+pub fn render_ensemble(
+    separators: &mut [Separator],
+    input: &Path,
+    folder: &Path,
+    options: &RenderOptions,
+    on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
+) -> Result<RenderReport, OfflineError> {
+    if let [only] = separators {
+        return render(only, input, folder, options, on_progress);
+    }
+    let started = Instant::now();
+    for separator in &mut *separators {
+        separator.take_stage_times();
+    }
+    render_once(separators, input, folder, options, started, on_progress)
+}
+
+/// The part of a song that is written, and what is read around it, in samples at the rate of the song.
+struct Span {
+    start: u64,
+    from: u64,
+    to: Option<u64>,
+    gain: f32,
+}
+
 /// Renders once with the chunk size in `options`; the elapsed time counts from `started`.
 fn render_once(
-    separator: &mut Separator,
+    separators: &mut [Separator],
     input: &Path,
     folder: &Path,
     options: &RenderOptions,
     started: Instant,
     on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
 ) -> Result<RenderReport, OfflineError> {
-    let info = separator.info().clone();
-    let mut source = FileReader::open(input, info.sample_rate)?;
-    let source_info = source.decoder().info().clone();
-    let outputs = StemFiles::create(Decoder::open(input)?, input, folder, &info, options)?;
-    let mut resampler = OutputResampler::new(outputs, info.sample_rate, info.architecture.num_stems)?;
-    let passes = SongPasses::new(separator, &info, options, source_info.samples, source_info.sample_rate)?;
-    passes.run(&mut source, &mut |block| resampler.push(block), on_progress)?;
-    let cleaned = source.cleaned();
+    let infos: Vec<ModelSpec> = separators.iter().map(|separator| separator.info().clone()).collect();
+    let Some(info) = infos.first() else {
+        return Err(OfflineError::Options { what: "there is no model to run".into() });
+    };
+    let source_info = Decoder::open(input)?.info().clone();
+    check_range(options.range, &source_info)?;
+    let span = span_of(input, &source_info, &infos, options)?;
+    let skip = span.start - span.from;
+    let mut outputs = StemFiles::create(Decoder::open(input)?, skip, input, folder, info, options)?;
+    let mut cleaned = 0;
+    match &mut *separators {
+        [separator] => {
+            (cleaned, outputs) = run_model(separator, input, options, &source_info, &span, outputs, on_progress)?;
+        }
+        many => {
+            let count = many.len();
+            let mut mean = StemMean::new(info, source_info.channels, count)?;
+            for (n, separator) in many.iter_mut().enumerate() {
+                mean.begin(separator.info())?;
+                let mut share = |step: RenderProgress| {
+                    let fraction = step.fraction.map(|fraction| (n as f64 + fraction) / count as f64);
+                    on_progress(RenderProgress { fraction, ..step })
+                };
+                (cleaned, mean) = run_model(separator, input, options, &source_info, &span, mean, &mut share)?;
+            }
+            mean.write_to(&mut outputs)?;
+        }
+    }
     if options.refuse_non_finite && cleaned > 0 {
         return Err(OfflineError::NonFinite { input: input.display().to_string(), count: cleaned });
     }
-    let finished = resampler.finish()?;
+    let finished = outputs.finish()?;
     let mut warnings = finished.warnings;
     if cleaned > 0 {
         warnings.insert(0, format!("{cleaned} samples were NaN or infinite and were set to 0"));
+    }
+    let mut stages = StageTimes::default();
+    for times in separators.iter_mut().map(Separator::take_stage_times) {
+        stages.stft += times.stft;
+        stages.network += times.network;
+        stages.mask += times.mask;
+        stages.istft += times.istft;
     }
     Ok(RenderReport {
         input: input.into(),
@@ -128,10 +188,86 @@ fn render_once(
         audio_seconds: finished.samples as f64 / f64::from(source_info.sample_rate),
         source: source_info,
         elapsed: started.elapsed(),
-        stages: separator.take_stage_times(),
+        stages,
         null: finished.null,
+        damage: finished.damage,
         warnings,
     })
+}
+
+/// What is read for the range in `options`: as much music around it as the network can hear.
+fn span_of(
+    input: &Path,
+    source: &SourceInfo,
+    infos: &[ModelSpec],
+    options: &RenderOptions,
+) -> Result<Span, OfflineError> {
+    let (start, end) = options.range.samples(source.sample_rate);
+    let context = infos.iter().map(|info| {
+        let chunk = options.chunk.unwrap_or(info.chunk) as u64;
+        chunk * u64::from(source.sample_rate) / u64::from(info.sample_rate.max(1))
+    });
+    let context = context.max().unwrap_or(0);
+    let from = start.saturating_sub(context);
+    let to = end.map(|end| end.saturating_add(context));
+    let gain = match source.sample_format {
+        SourceFormat::Float32 | SourceFormat::Float64 => network_gain(peak(input, from, to)?),
+        _ => 1.0,
+    };
+    Ok(Span { start, from, to, gain })
+}
+
+/// Separates the song with one model into `sink`. Returns the number of non-finite samples, and the sink.
+fn run_model<S: StemSink>(
+    separator: &mut Separator,
+    input: &Path,
+    options: &RenderOptions,
+    source_info: &SourceInfo,
+    span: &Span,
+    sink: S,
+    on_progress: &mut dyn FnMut(RenderProgress) -> ControlFlow<()>,
+) -> Result<(u64, S), OfflineError> {
+    let info = separator.info().clone();
+    let source = FileReader::open(input, info.sample_rate)?;
+    let mut source = source.with_gain(span.gain).with_range(span.from, span.to)?;
+    let mut resampler = OutputResampler::new(sink, &info, source_info, span.gain.recip())?;
+    let end = match (source_info.samples, span.to) {
+        (Some(samples), to) => Some(to.map_or(samples, |to| to.min(samples))),
+        (None, to) => to,
+    };
+    let samples = end.map(|end| end.saturating_sub(span.from));
+    let passes = SongPasses::new(separator, &info, options, samples, source_info.sample_rate)?;
+    passes.run(&mut source, &mut |block| resampler.push(block), on_progress)?;
+    Ok((source.cleaned(), resampler.finish()?))
+}
+
+/// Refuses a range that does not lie in the song, as far as its length is known.
+fn check_range(range: TimeRange, source: &SourceInfo) -> Result<(), OfflineError> {
+    let (start, end) = range.samples(source.sample_rate);
+    let wrong = |what: String| Err(OfflineError::Options { what });
+    if end.is_some_and(|end| end <= start) {
+        return wrong(format!("the range ends before it starts ({:.3} s)", range.start));
+    }
+    match source.samples {
+        Some(samples) if start > 0 && start >= samples => wrong(format!(
+            "the range starts at {:.3} s, but the song has only {:.3} s",
+            range.start,
+            samples as f64 / f64::from(source.sample_rate)
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The power of two by which a song of this peak is multiplied for the network, whose arithmetic is made for full scale: 1
+/// for all usual levels. Scaling by a power of two is exact.
+fn network_gain(peak: f32) -> f32 {
+    const LOUDEST: f32 = 16.0;
+    const QUIETEST: f32 = 1.0 / 1024.0;
+    if peak == 0.0 || (QUIETEST..=LOUDEST).contains(&peak) {
+        return 1.0;
+    }
+    // The reciprocal must be finite too.
+    2f32.powi(-(peak.log2().round() as i32).clamp(-126, 126))
 }
 
 #[cfg(test)]
@@ -157,6 +293,21 @@ mod tests {
             ..Runtime::default()
         };
         Separator::random(info, 3, runtime).unwrap()
+    }
+
+    #[test]
+    fn extreme_levels_are_scaled_by_a_power_of_two() {
+        for (peak, gain) in [
+            (0.0, 1.0),
+            (1.0, 1.0),
+            (0.01, 1.0),
+            (2f32.powi(31), 2f32.powi(-31)),
+            (1e-4, 8192.0),
+            (1e-40, 2f32.powi(126)),
+            (3e38, 2f32.powi(-126)),
+        ] {
+            assert_eq!(network_gain(peak), gain, "{peak}");
+        }
     }
 
     #[test]

@@ -7,4 +7,5 @@ mod encode;
 mod errors;
 mod lossy;
 mod make;
+mod recovery;
 mod resample;

@@ -3,12 +3,14 @@
 use std::io::SeekFrom;
 use std::path::Path;
 
+use super::extent::{ByteOrder, sample_bytes};
 use super::pcm::{Encoding, HeaderError, PcmLayout, read_array};
 use super::{AudioError, MediaSource, Warnings, check_shape};
 
 /// More chunks than any real file has.
 const MAX_CHUNKS: usize = 4096;
 
+/// The `COMM` chunk.
 struct Common {
     encoding: Encoding,
     big_endian: bool,
@@ -17,43 +19,61 @@ struct Common {
     sample_rate: u32,
 }
 
-/// Reads the header. `None` for compressed AIFF-C, which symphonia may know.
+/// The `SSND` chunk.
+struct Sound {
+    data_at: u64,
+    /// Bytes of samples that the chunk states.
+    stated: u64,
+    /// Samples are padded to a multiple of this many bytes; 0 for no padding.
+    block_size: u64,
+}
+
+/// Reads the header of a file of `length` bytes, whose audio ends at `audio_end`. Returns `None` for compressed AIFF-C,
+/// which symphonia may know.
 pub(super) fn parse(
-    source: &mut Box<dyn MediaSource>,
+    source: &mut dyn MediaSource,
     length: u64,
+    audio_end: u64,
     path: &Path,
     warnings: &mut Warnings,
 ) -> Result<Option<PcmLayout>, AudioError> {
-    let Some((common, sound)) =
-        chunks(source.as_mut(), length).map_err(|error| error.into_audio_error(path))?
+    let Some((common, sound)) = read_chunks(source, length).map_err(|error| error.into_audio_error(path))?
     else {
         return Ok(None);
     };
     check_shape(path, common.channels, common.sample_rate)?;
     let frame = common.encoding.bytes() * common.channels as u64;
-    let (data_at, announced) = match sound {
+    let sound = match sound {
         Some(sound) => sound,
-        None if common.samples == 0 => (length, 0),
+        None if common.samples == 0 => Sound { data_at: length, stated: 0, block_size: 0 },
         None => {
-            return Err(HeaderError::Header("no `SSND` chunk up to the end of the file".to_owned())
-                .into_audio_error(path));
+            let what = "no `SSND` chunk up to the end of the file".to_owned();
+            return Err(HeaderError::Header(what).into_audio_error(path));
         }
     };
-    let available = length.saturating_sub(data_at);
-    // A writer that could not come back left both at 0, and the form without end: the sound goes to the end of the file.
-    source.seek(SeekFrom::Start(4)).map_err(|error| HeaderError::from(error).into_audio_error(path))?;
-    let size =
-        read_array(source.as_mut()).map_err(|error| HeaderError::from(error).into_audio_error(path))?;
-    let form = u64::from(u32::from_be_bytes(size));
-    let streamed = (common.samples, announced) == (0, 0) && (form == 0 || form + 8 <= data_at);
-    let samples = if streamed { available / frame } else { common.samples };
-    let expected = samples * frame;
+    let available = length.saturating_sub(sound.data_at);
+    let expected = common.samples * frame;
     if expected > available {
         return Err(AudioError::Truncated { path: path.to_path_buf(), expected, found: available });
     }
-    if announced < expected && !streamed {
+    let end = audio_end.max(sound.data_at);
+    let stated = Some(sound.stated).filter(|stated| *stated <= end - sound.data_at);
+    let held = sample_bytes(source, sound.data_at, stated, end, ByteOrder::Big)
+        .map_err(|error| HeaderError::from(error).into_audio_error(path))?;
+    let is_padding = held > expected && held - expected < sound.block_size;
+    let samples = match held / frame {
+        samples if samples > common.samples && !is_padding => samples,
+        _ => common.samples,
+    };
+    if samples != common.samples && common.samples > 0 {
         warnings.push(format!(
-            "the sound chunk announces {announced} bytes, the header {expected}; the header was followed"
+            "the header states {} samples, the file holds {samples}; all of them were read",
+            common.samples
+        ));
+    }
+    if held < expected {
+        warnings.push(format!(
+            "the sound chunk states {held} bytes, the header {expected}; the header was followed"
         ));
     }
     Ok(Some(PcmLayout {
@@ -63,23 +83,22 @@ pub(super) fn parse(
         big_endian: common.big_endian,
         channels: common.channels,
         sample_rate: common.sample_rate,
-        data_at,
+        data_at: sound.data_at,
         samples,
     }))
 }
 
-/// Walks the chunks: the common chunk, and where the samples begin and how many bytes are announced.
-#[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
-fn chunks(
+/// Walks the chunks to the common chunk and the samples.
+fn read_chunks(
     source: &mut dyn MediaSource,
     length: u64,
-) -> Result<Option<(Common, Option<(u64, u64)>)>, HeaderError> {
+) -> Result<Option<(Common, Option<Sound>)>, HeaderError> {
     source.seek(SeekFrom::Start(8))?;
     let compressed = read_array::<4>(source)? == *b"AIFC";
     let mut common = None;
     let mut sound = None;
     let mut at = 12_u64;
-    // A limit, since a hostile file could be made of empty chunks alone.
+    // A limit, since a hostile file could consist of empty chunks.
     for _ in 0..MAX_CHUNKS {
         if at + 8 > length {
             break;
@@ -95,8 +114,12 @@ fn chunks(
             },
             b"SSND" => {
                 let offset = u64::from(u32::from_be_bytes(read_array(source)?));
-                let _block_size = read_array::<4>(source)?;
-                sound = Some((at + 8 + offset, size.saturating_sub(8 + offset)));
+                let block_size = u64::from(u32::from_be_bytes(read_array(source)?));
+                sound = Some(Sound {
+                    data_at: at + 8 + offset,
+                    stated: size.saturating_sub(8 + offset),
+                    block_size,
+                });
             }
             _ => {}
         }

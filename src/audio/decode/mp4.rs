@@ -1,7 +1,7 @@
-//! The edit list of MP4 files, which symphonia reads but does not apply: it says how many samples the encoder put
-//! in front of the music (1024 or 2112 with AAC) and how many belong to it. And whether a file is in fragments.
+//! What an MP4 file says about which samples are played: its edit list, and the `iTunSMPB` tag where it has no edit list.
+//! symphonia reads neither. Also whether a file is fragmented.
 
-use std::io::SeekFrom;
+use std::io::{Read, SeekFrom};
 use std::ops::Range;
 
 use super::MediaSource;
@@ -9,23 +9,45 @@ use super::pcm::read_array;
 
 /// More boxes in one than any real file has.
 const MAX_BOXES: usize = 4096;
-/// Longest delay that is taken for one, in samples. More is an edit by a user, which cuts or shifts music.
-const MAX_DELAY: u64 = 16_384;
+/// More edits than any real file has.
+const MAX_EDITS: u32 = 4096;
+/// Longest text of an `iTunSMPB` tag.
+const MAX_TAG_BYTES: u64 = 1024;
 
-/// What the first audio track's only edit keeps.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct EditList {
-    /// Samples of encoder delay.
-    pub(super) delay: u64,
-    /// Samples that follow, as exact as the file's clock: true length ≤ `samples` + `tolerance`. 0 when not told.
-    pub(super) samples: u64,
-    /// One tick of the file's clock, in samples.
-    pub(super) tolerance: u64,
+/// One entry of an edit list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Edit {
+    /// Length in ticks of the movie; 0 means to the end.
+    pub(super) duration: u64,
+    /// Start in ticks of the media; `None` for silence.
+    pub(super) start: Option<u64>,
 }
 
-/// Reads the edit, or none where there is no usable one. Errors of the file are for the demuxer to report.
-pub(super) fn read_edit(source: &mut dyn MediaSource, length: u64) -> Option<EditList> {
+/// Which samples of the first audio track are played.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Playback {
+    /// An edit list.
+    Edits { edits: Vec<Edit>, movie_scale: u32, media_scale: u32 },
+    /// Samples of encoder delay, and samples of music after it.
+    Gapless { delay: u64, samples: u64 },
+}
+
+/// Reads what is played, or `None` where the file says nothing. The demuxer reports errors.
+pub(super) fn read_playback(source: &mut dyn MediaSource, length: u64) -> Option<Playback> {
     let moov = find(source, 0..length, b"moov")?;
+    let gapless = read_gapless(source, moov.clone());
+    let edits = read_edits(source, moov);
+    match (edits, gapless) {
+        // A single edit from the start cuts nothing at the front, so that the tag says more.
+        (Some(Playback::Edits { edits, .. }), Some(gapless)) if matches!(edits[..], [Edit { start: Some(0), .. }]) => {
+            Some(gapless)
+        }
+        (Some(edits), _) => Some(edits),
+        (None, gapless) => gapless,
+    }
+}
+
+fn read_edits(source: &mut dyn MediaSource, moov: Range<u64>) -> Option<Playback> {
     let mvhd = find(source, moov.clone(), b"mvhd")?;
     let movie_scale = timescale(source, mvhd)?;
     let mut at = moov.start;
@@ -42,28 +64,23 @@ pub(super) fn read_edit(source: &mut dyn MediaSource, length: u64) -> Option<Edi
         let media_scale = timescale(source, mdhd)?;
         let edts = find(source, trak, b"edts")?;
         let elst = find(source, edts, b"elst")?;
-        return entry(source, elst, movie_scale, media_scale);
+        let edits = read_edit_list(source, elst)?;
+        return Some(Playback::Edits { edits, movie_scale, media_scale });
     }
     None
 }
 
-/// Whether the samples are in fragments behind the head, which then does not tell their number.
+/// Whether the samples are in fragments behind the header, which then does not state their number.
 pub(super) fn is_fragmented(source: &mut dyn MediaSource, length: u64) -> bool {
     find(source, 0..length, b"moov").is_some_and(|moov| find(source, moov, b"mvex").is_some())
 }
 
-/// The entry of an edit list that has one with media in it, behind empty ones if any.
-fn entry(
-    source: &mut dyn MediaSource,
-    elst: Range<u64>,
-    movie_scale: u32,
-    media_scale: u32,
-) -> Option<EditList> {
+fn read_edit_list(source: &mut dyn MediaSource, elst: Range<u64>) -> Option<Vec<Edit>> {
     source.seek(SeekFrom::Start(elst.start)).ok()?;
     let [version, ..] = read_array::<4>(source).ok()?;
     let count = u32::from_be_bytes(read_array(source).ok()?);
-    let mut found = None;
-    for _ in 0..count.min(4) {
+    let mut edits = Vec::new();
+    for _ in 0..count.min(MAX_EDITS) {
         let (duration, start) = match version {
             0 => (
                 u64::from(u32::from_be_bytes(read_array(source).ok()?)),
@@ -72,21 +89,42 @@ fn entry(
             _ => (u64::from_be_bytes(read_array(source).ok()?), i64::from_be_bytes(read_array(source).ok()?)),
         };
         let _rate = read_array::<4>(source).ok()?;
-        match (u64::try_from(start), found) {
-            // −1: silence before the media starts.
-            (Err(_), None) => {}
-            (Ok(start), None) => found = Some((duration, start)),
-            // Several pieces: a cut, which is not ours to make.
-            _ => return None,
-        }
+        // −1 stands for silence.
+        edits.push(Edit { duration, start: u64::try_from(start).ok() });
     }
-    let (duration, delay) = found.filter(|&(_, delay)| delay <= MAX_DELAY && count <= 4)?;
-    let samples = u128::from(duration) * u128::from(media_scale) / u128::from(movie_scale);
-    Some(EditList {
-        delay,
-        samples: u64::try_from(samples).ok()?,
-        tolerance: u64::from(media_scale.div_ceil(movie_scale)),
-    })
+    edits.iter().any(|edit| edit.start.is_some()).then_some(edits)
+}
+
+/// The `iTunSMPB` tag of iTunes: hexadecimal numbers, of which the second is the delay, the third the padding and the
+/// fourth the number of samples between them.
+fn read_gapless(source: &mut dyn MediaSource, moov: Range<u64>) -> Option<Playback> {
+    let udta = find(source, moov, b"udta")?;
+    let meta = find(source, udta, b"meta")?;
+    // A full box in MP4, a plain one in QuickTime.
+    let ilst = find(source, meta.start + 4..meta.end, b"ilst").or_else(|| find(source, meta, b"ilst"))?;
+    let mut at = ilst.start;
+    for _ in 0..MAX_BOXES {
+        let item = find(source, at..ilst.end, b"----")?;
+        at = item.end;
+        let name = find(source, item.clone(), b"name")?;
+        if text(source, name.start + 4..name.end)? != "iTunSMPB" {
+            continue;
+        }
+        let data = find(source, item, b"data")?;
+        let value = text(source, data.start + 8..data.end)?;
+        let numbers: Vec<u64> =
+            value.split_whitespace().map_while(|word| u64::from_str_radix(word, 16).ok()).collect();
+        let (delay, samples) = (*numbers.get(1)?, *numbers.get(3)?);
+        return (samples > 0).then_some(Playback::Gapless { delay, samples });
+    }
+    None
+}
+
+fn text(source: &mut dyn MediaSource, range: Range<u64>) -> Option<String> {
+    source.seek(SeekFrom::Start(range.start)).ok()?;
+    let mut text = String::new();
+    source.take(range.end.checked_sub(range.start)?.min(MAX_TAG_BYTES)).read_to_string(&mut text).ok()?;
+    Some(text)
 }
 
 /// Ticks per second of an `mvhd` or `mdhd` box.

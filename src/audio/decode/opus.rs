@@ -130,6 +130,23 @@ impl OpusStream {
         self.channels
     }
 
+    /// Keeps the encoder delay from now on; returns how many samples of it were dropped.
+    pub(super) fn keep_delay(&mut self) -> usize {
+        self.pre_skip - std::mem::take(&mut self.skip_start)
+    }
+
+    /// Forgets all packets so far, after a seek.
+    pub(super) fn reset(&mut self) {
+        // SAFETY: `decoder` is valid until drop; OPUS_RESET_STATE takes no further argument.
+        unsafe {
+            unsafe_libopus::opus_multistream_decoder_ctl_impl(
+                &mut *self.decoder.as_ptr(),
+                unsafe_libopus::OPUS_RESET_STATE,
+                unsafe_libopus::varargs!(),
+            )
+        };
+    }
+
     /// Encoder delay in samples.
     pub(super) fn pre_skip(&self) -> usize {
         self.pre_skip

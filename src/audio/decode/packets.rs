@@ -1,31 +1,32 @@
 //! Compressed files, through symphonia's demuxers and decoders, with checks that report all damage.
 
 use std::io::{self, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use symphonia::core::audio::{Audio, AudioBuffer, GenericAudioBufferRef};
-use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_AAC, CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_F32BE,
-    CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64BE_PLANAR, CODEC_ID_PCM_F64LE,
-    CODEC_ID_PCM_S32LE,
-};
-use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
-use symphonia::core::errors::Error as Symphonia;
+use symphonia::core::codecs::audio::AudioCodecParameters;
+use symphonia::core::codecs::audio::well_known::{CODEC_ID_AAC, CODEC_ID_MP3};
 use symphonia::core::formats::probe::Hint;
-use symphonia::core::formats::well_known::{FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_OGG};
-use symphonia::core::formats::{FormatOptions, FormatReader, Track, TrackType};
+use symphonia::core::formats::well_known::{
+    FORMAT_ID_ADTS, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_MKV, FORMAT_ID_OGG,
+};
+use symphonia::core::formats::{FormatOptions, FormatReader, SeekMode, SeekTo, Track, TrackType};
 use symphonia::core::io::{MediaSource, MediaSourceStream};
 use symphonia::core::meta::MetadataOptions;
 use symphonia::core::packet::Packet;
+use symphonia::core::units::Timestamp;
 
-use super::mp4;
-use super::opus::OpusStream;
-use super::pcm::sample_from_i32;
-use super::{AudioError, BlockReader, Planar, SourceFormat, SourceInfo, Warnings, check_shape};
+use super::codec::{
+    Codec, PacketError, announced_samples, append, catch_panics, container_name, is_lossless, make_codec,
+    sample_format,
+};
+use super::conform::Conformer;
+use super::mp4::{self, Playback};
+use super::mpeg::{self, MixedFormat};
+use super::timeline::{Step, Timeline};
+use super::{AudioError, BlockReader, Planar, SourceInfo, Warnings, check_shape};
 
-/// Longest silence that replaces one broken packet, in samples.
-const MAX_SILENCE_PER_PACKET: u64 = 1 << 16;
+/// Longest silence in one block, in samples.
+const MAX_SILENCE_PER_BLOCK: u64 = 1 << 16;
 /// Longest silence that replaces lost pages, in seconds. A longer gap means that the clock was set, not that data is lost.
 const MAX_LOST_SECONDS: u64 = 60;
 /// Gaps up to this many samples are ignored, since some writers round timestamps: one Vorbis block, the longest Opus packet.
@@ -33,47 +34,8 @@ const GAP_TOLERANCE: u64 = 2048;
 const OPUS_GAP_TOLERANCE: u64 = 5760;
 /// Highest rate at which AAC may be the lower half of HE-AAC.
 const HALF_RATE: u32 = 24_000;
-
-enum Codec {
-    Symphonia(Box<dyn AudioDecoder>),
-    Opus(OpusStream),
-}
-
-/// Why a packet could not be read or decoded.
-enum PacketError {
-    Io(io::Error),
-    Data(String),
-    Unsupported(String),
-}
-
-impl From<Symphonia> for PacketError {
-    fn from(error: Symphonia) -> Self {
-        match error {
-            Symphonia::IoError(error) => Self::Io(error),
-            Symphonia::Unsupported(what) => Self::Unsupported(what.to_owned()),
-            Symphonia::ResetRequired => Self::Unsupported("several streams chained in one file".to_owned()),
-            error => Self::Data(error.to_string()),
-        }
-    }
-}
-
-impl PacketError {
-    fn text(&self) -> String {
-        match self {
-            Self::Io(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                "the file ends in the middle".to_owned()
-            }
-            Self::Io(error) => error.to_string(),
-            Self::Data(what) | Self::Unsupported(what) => what.clone(),
-        }
-    }
-}
-
-/// Calls foreign code that reads untrusted bytes. A panic there is reported as a broken file.
-fn catch_panics<T>(call: impl FnOnce() -> Result<T, PacketError>) -> Result<T, PacketError> {
-    catch_unwind(AssertUnwindSafe(call))
-        .unwrap_or_else(|_| Err(PacketError::Data("the decoder gave up on malformed data".to_owned())))
-}
+/// Samples decoded before the target of a seek, since AAC blocks overlap.
+const SEEK_PREROLL: u64 = 4096;
 
 pub(super) struct PacketReader {
     reader: Box<dyn FormatReader>,
@@ -84,7 +46,7 @@ pub(super) struct PacketReader {
     lossless: bool,
     /// The stated length is exact, so missing samples mean missing bytes.
     length_is_exact: bool,
-    /// The stated length is an estimate from the bit rate.
+    /// The stated length is an estimate.
     length_is_estimate: bool,
     /// Packets carry their position in samples, so a gap is an error.
     has_frame_numbers: bool,
@@ -92,22 +54,30 @@ pub(super) struct PacketReader {
     gap_tolerance: Option<u64>,
     /// Timestamp of the next packet, computed from those before it.
     expected_pts: Option<i64>,
-    /// Samples of silence still to be returned for lost data, and the packet after the gap.
-    pending_silence: u64,
+    /// Samples of silence still to be decoded in place of lost data, and the packet after the gap.
+    lost_silence: u64,
     deferred_packet: Option<Packet>,
     /// Samples per tick of the track's clock, as a fraction.
     tick: (u64, u64),
-    /// Samples of encoder delay still to be dropped.
+    conformer: Option<Conformer>,
+    /// Samples decoded so far, before any trimming.
+    decoded: u64,
+    decoded_any: bool,
+    /// A block decoded on opening to find the format of the stream.
+    peeked: Option<Planar>,
+
+    /// The parts of the track that are played (MP4).
+    timeline: Option<Timeline>,
+    /// Samples of silence still to be inserted by the timeline.
+    inserted_silence: u64,
+    /// Samples of encoder delay still to be dropped (MP3).
     skip_start: u64,
-    /// Encoder padding at the end in samples, valid if the stream is as long as stated.
+    /// Encoder padding at the end in samples, valid if the stream is as long as stated (MP3).
     padding: usize,
     /// The last `padding` samples, held back until it is known whether more follow.
     held: Planar,
-    /// First block, decoded on opening to find the channel count.
-    first: Planar,
     /// Samples per channel returned so far.
     done: u64,
-    decoded_any: bool,
     ended: bool,
 }
 
@@ -120,57 +90,30 @@ impl PacketReader {
         magic: &[u8],
         warnings: &mut Warnings,
     ) -> Result<Self, AudioError> {
-        let unsupported = |what: String| AudioError::Unsupported { path: path.to_path_buf(), what };
-        let (edit, fragmented) = match magic.get(4..8) {
-            Some(b"ftyp") => {
-                (mp4::read_edit(source.as_mut(), length), mp4::is_fragmented(source.as_mut(), length))
-            }
-            _ => (None, false),
+        let read_error = |source| AudioError::Read { path: path.to_path_buf(), source };
+        let is_mp4 = magic.get(4..8) == Some(b"ftyp");
+        let playback = is_mp4.then(|| mp4::read_playback(source.as_mut(), length)).flatten();
+        let fragmented = is_mp4 && mp4::is_fragmented(source.as_mut(), length);
+        let audio_at = after_id3v2(source.as_mut()).map_err(read_error)?;
+        let tagged = has_length_tag(source.as_mut(), audio_at);
+        let mixed = match is_mp4 {
+            true => None,
+            false => mpeg::mixed_format(source.as_mut(), audio_at).map_err(read_error)?,
         };
-        let tagged = has_length_tag(source.as_mut());
-        source.rewind().map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
-        let stream = MediaSourceStream::new(source, Default::default());
-        let reader = catch_panics(|| {
-            let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
-            Ok(symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta)?)
-        })
-        .map_err(|error| match error {
-            PacketError::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
-                AudioError::Read { path: path.to_path_buf(), source }
-            }
-            _ if !is_known(magic) => {
-                AudioError::Unrecognised { path: path.to_path_buf(), found: describe(magic) }
-            }
-            // The probe's message when no reader accepts the file.
-            PacketError::Unsupported(what) if what.contains("probe") => AudioError::Header {
-                path: path.to_path_buf(),
-                what: "it begins like an audio file, what follows is none that can be read".to_owned(),
-            },
-            PacketError::Unsupported(what) => unsupported(what),
-            error => AudioError::Header { path: path.to_path_buf(), what: error.text() },
-        })?;
-        let track = reader
-            .default_track(TrackType::Audio)
-            .or_else(|| reader.first_track(TrackType::Audio))
-            .cloned()
-            .ok_or_else(|| unsupported("the file has no audio track that can be read".to_owned()))?;
-        let Some(params) = track.codec_params.as_ref().and_then(|params| params.audio()) else {
-            return Err(unsupported("the file has no audio track that can be read".to_owned()));
-        };
-        let (codec, codec_name) = make_codec(params).map_err(|error| match error {
-            PacketError::Data(what) => AudioError::Header { path: path.to_path_buf(), what },
-            error => unsupported(format!("the codec cannot be read ({})", error.text())),
-        })?;
+        source.rewind().map_err(read_error)?;
+        let reader = probe(source, path, magic)?;
+        let (track, params) = audio_track(reader.as_ref(), path)?;
+        let (codec, codec_name) = open_codec(&params, path)?;
         let params = match &codec {
             Codec::Symphonia(decoder) => decoder.codec_params().clone(),
-            Codec::Opus(_) => params.clone(),
+            Codec::Opus(_) => params,
         };
-        let mp3 = params.codec == CODEC_ID_MP3;
-        let pcm = (CODEC_ID_PCM_S32LE..=CODEC_ID_PCM_F64BE_PLANAR).contains(&params.codec);
+        let is_mp3 = params.codec == CODEC_ID_MP3;
+        let mixed = mixed.filter(|_| is_mp3);
+        let lossless = is_lossless(params.codec);
         let gap_tolerance = if matches!(codec, Codec::Opus(_)) { OPUS_GAP_TOLERANCE } else { GAP_TOLERANCE };
-        let lossless = pcm || [CODEC_ID_FLAC, CODEC_ID_ALAC].contains(&params.codec);
         let container = reader.format_info();
-        let mut blocks = Self {
+        let mut packets = Self {
             info: SourceInfo {
                 container: container_name(container.short_name),
                 codec: codec_name,
@@ -180,12 +123,14 @@ impl PacketReader {
                 samples: announced_samples(&track, &codec).filter(|_| !fragmented),
                 sample_format: sample_format(&params, lossless),
             },
-            length_is_exact: container.format == FORMAT_ID_ISOMP4 && !fragmented,
-            length_is_estimate: mp3 && !tagged || container.format == FORMAT_ID_ADTS,
+            length_is_exact: container.format == FORMAT_ID_ISOMP4 && !fragmented && track.num_frames.is_some(),
+            length_is_estimate: is_mp3 && !tagged
+                || [FORMAT_ID_ADTS, FORMAT_ID_MKV].contains(&container.format)
+                || mixed.is_some(),
             has_frame_numbers: container.format == FORMAT_ID_FLAC,
             gap_tolerance: (container.format == FORMAT_ID_OGG).then_some(gap_tolerance),
             expected_pts: None,
-            pending_silence: 0,
+            lost_silence: 0,
             deferred_packet: None,
             reader,
             codec,
@@ -193,48 +138,78 @@ impl PacketReader {
             path: path.to_path_buf(),
             lossless,
             tick: (1, 1),
-            skip_start: track.delay.filter(|_| mp3).map_or(0, u64::from),
-            padding: track.padding.filter(|_| mp3).map_or(0, |padding| padding as usize),
-            held: Planar::default(),
-            first: Planar::default(),
-            done: 0,
+            conformer: None,
+            decoded: 0,
             decoded_any: false,
+            peeked: None,
+            timeline: None,
+            inserted_silence: 0,
+            skip_start: track.delay.filter(|_| is_mp3).map_or(0, u64::from),
+            padding: track.padding.filter(|_| is_mp3).map_or(0, |padding| padding as usize),
+            held: Planar::default(),
+            done: 0,
             ended: false,
         };
-        blocks.apply_edit(edit);
-        // The first samples give channels and rate where the header does not, or where it is wrong.
-        let mut first = Planar::default();
-        while first.is_empty() && blocks.decode_next(&mut first, warnings)? {}
-        blocks.first = first;
-        check_shape(path, blocks.info.channels, blocks.info.sample_rate)?;
-        if params.codec == CODEC_ID_AAC && blocks.info.sample_rate <= HALF_RATE {
+        packets.start(mixed, warnings)?;
+        if params.codec == CODEC_ID_AAC && packets.info.sample_rate <= HALF_RATE {
             warnings.push(format!(
                 "AAC at {} Hz: should it be HE-AAC, its upper half is missing; convert it to WAV or FLAC first",
-                blocks.info.sample_rate
+                packets.info.sample_rate
             ));
         }
+        packets.set_clock(&track);
+        if let Some(playback) = playback {
+            packets.set_timeline(&playback, &track, fragmented);
+        }
+        Ok(packets)
+    }
+
+    /// Decodes the first samples, which give channels and rate where the header does not, or where it is wrong.
+    fn start(&mut self, mixed: Option<MixedFormat>, warnings: &mut Warnings) -> Result<(), AudioError> {
+        if let Some(MixedFormat { channels, sample_rate, samples }) = mixed {
+            (self.info.channels, self.info.sample_rate) = (channels, sample_rate);
+            self.info.samples = Some(samples.saturating_sub(self.skip_start + self.padding as u64));
+            self.conformer = Some(Conformer::new(channels, sample_rate));
+        }
+        let mut first = Planar::default();
+        while first.is_empty() && self.decode_packet(&mut first, warnings)? {}
+        check_shape(&self.path, self.info.channels, self.info.sample_rate)?;
+        self.peeked = Some(first);
+        Ok(())
+    }
+
+    fn set_clock(&mut self, track: &Track) {
         if let Some(base) = track.time_base {
             let (numer, denom) = (u64::from(base.numer.get()), u64::from(base.denom.get()));
-            blocks.tick = (numer * u64::from(blocks.info.sample_rate), denom);
+            self.tick = (numer * u64::from(self.info.sample_rate), denom);
         }
-        Ok(blocks)
     }
 
-    /// Takes encoder delay and padding from an MP4's edit list, for lossy codecs that store them nowhere else.
-    fn apply_edit(&mut self, edit: Option<mp4::EditList>) {
-        // The Opus header states its own delay.
-        let Some(edit) = edit.filter(|_| !self.lossless && !matches!(self.codec, Codec::Opus(_))) else {
-            return;
-        };
-        self.skip_start = edit.delay;
-        let Some(samples) = self.info.samples else { return };
-        let rest = samples.saturating_sub(edit.delay);
-        // The packets' own durations are exact to the sample; the edit is so only in units of its clock.
-        let kept = if edit.samples > 0 && edit.samples + edit.tolerance < rest { edit.samples } else { rest };
-        self.info.samples = Some(kept);
+    /// Applies an edit list or gapless tag of an MP4.
+    fn set_timeline(&mut self, playback: &Playback, track: &Track, fragmented: bool) {
+        let ticks = track.num_frames.or(track.duration.map(|duration| duration.get()));
+        let media = ticks.filter(|_| !fragmented).map(|ticks| self.samples_of(ticks));
+        let Some(timeline) = Timeline::new(playback, self.info.sample_rate, media) else { return };
+        if let Codec::Opus(stream) = &mut self.codec
+            && let Some(peeked) = &mut self.peeked
+        {
+            // The edit list covers the delay that the Opus header states too.
+            let dropped = stream.keep_delay();
+            let silence = Planar::zeros(peeked.channels(), dropped);
+            let decoded = std::mem::replace(peeked, silence);
+            peeked.append(&decoded);
+        }
+        self.info.samples = timeline.total().filter(|_| media.is_some());
+        self.timeline = Some(timeline);
     }
 
-    /// Drops encoder delay and padding from a block that begins at sample `done`.
+    /// Samples that so many ticks of the track's clock last.
+    fn samples_of(&self, ticks: u64) -> u64 {
+        let (numer, denom) = self.tick;
+        u64::try_from(u128::from(ticks) * u128::from(numer) / u128::from(denom.max(1))).unwrap_or(u64::MAX)
+    }
+
+    /// Drops encoder delay from a block that begins at sample `done`, and what lies past the end.
     fn trim_padding(&mut self, out: &mut Planar) {
         let front = usize::try_from(self.skip_start).unwrap_or(usize::MAX).min(out.samples());
         out.drop_front(front);
@@ -275,28 +250,103 @@ impl PacketReader {
         lost.unwrap_or(0)
     }
 
-    /// Puts the samples of the next packet into the empty `out`; `false` at the end.
-    fn decode_next(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
+    /// Puts the next samples that are played into the empty `out`; `false` at the end.
+    fn next_played(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
         if self.ended {
             return Ok(false);
         }
-        if self.pending_silence > 0 {
-            // In pieces, since an untrusted header could ask for any amount.
-            let samples = self.pending_silence.min(MAX_SILENCE_PER_PACKET);
-            out.append_silence(samples as usize);
-            self.pending_silence -= samples;
-            self.done += samples;
+        if self.inserted_silence > 0 {
+            append_silence(&mut self.inserted_silence, self.info.channels, out);
+            self.done += out.samples() as u64;
+            return Ok(true);
+        }
+        match self.timeline.as_mut().map(Timeline::next_step) {
+            None | Some(Step::Decode) => {}
+            Some(Step::Silence(samples)) => {
+                self.inserted_silence = samples;
+                return Ok(true);
+            }
+            Some(Step::CutAgain) => {
+                if let Some(timeline) = &mut self.timeline {
+                    timeline.cut_again(out);
+                }
+                self.done += out.samples() as u64;
+                return Ok(true);
+            }
+            Some(Step::Seek(to)) => return self.seek(to).map(|()| true),
+            Some(Step::End) => {
+                self.ended = true;
+                return Ok(false);
+            }
+        }
+        match self.peeked.take() {
+            Some(first) => *out = first,
+            None if self.decode_packet(out, warnings)? => {}
+            // An error has ended the stream already.
+            None if self.ended => return Ok(false),
+            None => return self.finish(None, out, warnings),
+        }
+        if self.ended {
+            // The stream ended within this call; what is in `out` is its rest.
+            return Ok(!out.is_empty());
+        }
+        match &mut self.timeline {
+            Some(timeline) if out.channels() > 0 => timeline.cut_next(out),
+            _ => {}
+        }
+        self.trim_padding(out);
+        self.hold_back(out);
+        self.done += out.samples() as u64;
+        Ok(true)
+    }
+
+    /// Continues decoding at sample `to` of the track, for an edit list that goes back.
+    fn seek(&mut self, to: u64) -> Result<(), AudioError> {
+        let (numer, denom) = self.tick;
+        let ticks = u128::from(to.saturating_sub(SEEK_PREROLL)) * u128::from(denom) / u128::from(numer.max(1));
+        let ts = Timestamp::from(i64::try_from(ticks).unwrap_or(i64::MAX));
+        let (reader, track_id) = (&mut self.reader, self.track);
+        let target = SeekTo::Timestamp { ts, track_id };
+        let found = catch_panics(|| Ok(reader.seek(SeekMode::Accurate, target)?));
+        let at = match found {
+            Ok(found) => self.samples_of(u64::try_from(found.actual_ts.get()).unwrap_or(0)),
+            Err(error) => {
+                return Err(self.damaged_error(format!(
+                    "the edit list goes back to sample {to}, which cannot be reached ({})",
+                    error.text()
+                )));
+            }
+        };
+        if at > to {
+            return Err(self.damaged_error(format!("the edit list goes back to sample {to}, the file only to {at}")));
+        }
+        match &mut self.codec {
+            Codec::Symphonia(decoder) => decoder.reset(),
+            Codec::Opus(stream) => stream.reset(),
+        }
+        if let Some(timeline) = &mut self.timeline {
+            timeline.seeked(at);
+        }
+        Ok(())
+    }
+
+    /// Decodes the next packet into the empty `out`, without any trimming; `false` at the end.
+    fn decode_packet(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
+        if self.lost_silence > 0 {
+            append_silence(&mut self.lost_silence, self.info.channels, out);
+            self.decoded += out.samples() as u64;
             return Ok(true);
         }
         let (deferred, packet) = match self.deferred_packet.take() {
             Some(packet) => (true, packet),
             None => match self.next_packet()? {
                 Ok(packet) => (false, packet),
-                Err(error) => return self.finish_stream(error, out, warnings),
+                Err(None) => return Ok(false),
+                Err(error) => return self.finish(error, out, warnings),
             },
         };
         // A demuxer that loses synchronisation skips silently to the next valid packet. The timestamp shows it.
-        if self.has_frame_numbers && packet.pts.get() != self.done as i64 {
+        if self.has_frame_numbers && packet.pts.get() != self.decoded as i64 {
             return Err(
                 self.damaged_error(format!("the next intact frame is that of sample {}", packet.pts.get()))
             );
@@ -304,39 +354,36 @@ impl PacketReader {
         if let Some(gap_tolerance) = self.gap_tolerance.filter(|_| !deferred) {
             let lost = self.lost_samples(&packet, gap_tolerance);
             if lost > 0 {
-                let at = self.done;
                 if self.lossless {
                     return Err(self.damaged_error(format!("{lost} samples are missing")));
                 }
+                let at = self.decoded;
                 warnings.push(format!(
                     "before sample {at} a part is missing; {lost} samples of silence stand for it"
                 ));
-                (self.pending_silence, self.deferred_packet) = (lost, Some(packet));
+                warnings.add_damage(1, lost);
+                (self.lost_silence, self.deferred_packet) = (lost, Some(packet));
                 return Ok(true);
             }
         }
         match catch_panics(|| self.decode(&packet, out)) {
-            Ok(()) => {
-                self.decoded_any = true;
-                self.trim_padding(out);
-            }
+            Ok(()) => self.decoded_any = true,
             Err(error) if self.lossless => return Err(self.damaged_error(error.text())),
             Err(error) => {
                 out.clear();
-                let (numer, denom) = self.tick;
-                let samples = packet.dur.get().saturating_mul(numer) / denom.max(1);
+                let samples = self.samples_of(packet.dur.get());
                 // Before the first decoded block, rate and channels are unknown and there is nothing to keep aligned.
-                let samples = if self.decoded_any { samples.min(MAX_SILENCE_PER_PACKET) } else { 0 };
+                let mut samples = if self.decoded_any { samples.min(MAX_SILENCE_PER_BLOCK) } else { 0 };
                 warnings.push(format!(
                     "a packet at sample {} cannot be decoded ({}); {samples} samples of silence stand for it",
-                    self.done + self.held.samples() as u64,
+                    self.decoded,
                     error.text()
                 ));
-                out.append_silence(samples as usize);
+                warnings.add_damage(1, samples);
+                append_silence(&mut samples, self.info.channels, out);
             }
         }
-        self.hold_back(out);
-        self.done += out.samples() as u64;
+        self.decoded += out.samples() as u64;
         Ok(true)
     }
 
@@ -347,6 +394,7 @@ impl PacketReader {
                 Ok(Some(packet)) if packet.track_id == self.track => return Ok(Ok(packet)),
                 Ok(Some(_)) => {}
                 Ok(None) => return Ok(Err(None)),
+                Err(PacketError::NextStream) => self.open_next_stream()?,
                 Err(PacketError::Unsupported(what)) => {
                     return Err(AudioError::Unsupported { path: self.path.clone(), what });
                 }
@@ -358,47 +406,72 @@ impl PacketReader {
         }
     }
 
-    fn decode(&mut self, packet: &Packet, out: &mut Planar) -> Result<(), PacketError> {
-        match &mut self.codec {
-            Codec::Opus(stream) => {
-                if out.channels() == 0 {
-                    out.reset(stream.channels());
-                }
-                let trim_end = usize::try_from(packet.trim_end.get()).unwrap_or(usize::MAX);
-                stream.decode(&packet.data, trim_end, out).map_err(PacketError::Data)?;
-            }
-            Codec::Symphonia(decoder) => {
-                let decoded = decoder.decode(packet)?;
-                let (rate, channels) = (decoded.spec().rate(), decoded.num_planes());
-                if !self.decoded_any {
-                    // Headers of lossy files can be wrong about both; the stream counts.
-                    (self.info.sample_rate, self.info.channels) = (rate, channels);
-                    out.reset(channels);
-                }
-                if (rate, channels) != (self.info.sample_rate, self.info.channels) {
-                    return Err(PacketError::Data(format!(
-                        "the stream changes to {channels} channels at {rate} Hz from {} at {} Hz",
-                        self.info.channels, self.info.sample_rate
-                    )));
-                }
-                append(&decoded, out);
-            }
-        }
+    /// Opens the decoder of the next of several streams chained in one file.
+    fn open_next_stream(&mut self) -> Result<(), AudioError> {
+        let (track, params) = audio_track(self.reader.as_ref(), &self.path)?;
+        let (codec, _) = open_codec(&params, &self.path)?;
+        self.codec = codec;
+        self.track = track.id;
+        self.expected_pts = None;
+        // The header covers the first stream only.
+        self.info.samples = None;
         Ok(())
     }
 
+    fn decode(&mut self, packet: &Packet, out: &mut Planar) -> Result<(), PacketError> {
+        let mut block = Planar::default();
+        let rate = match &mut self.codec {
+            Codec::Opus(stream) => {
+                block.reset(stream.channels());
+                let trim_end = usize::try_from(packet.trim_end.get()).unwrap_or(usize::MAX);
+                stream.decode(&packet.data, trim_end, &mut block).map_err(PacketError::Data)?;
+                super::opus::SAMPLE_RATE
+            }
+            Codec::Symphonia(decoder) => {
+                let decoded = decoder.decode(packet)?;
+                block.reset(decoded.num_planes());
+                append(&decoded, &mut block);
+                decoded.spec().rate()
+            }
+        };
+        if !self.decoded_any && self.conformer.is_none() {
+            // Headers of lossy files can be wrong about both; the stream counts.
+            (self.info.sample_rate, self.info.channels) = (rate, block.channels());
+        }
+        let (channels, sample_rate) = (self.info.channels, self.info.sample_rate);
+        if self.conformer.is_none() && (block.channels(), rate) == (channels, sample_rate) {
+            *out = block;
+            return Ok(());
+        }
+        let change = format!(
+            "the stream changes to {} channels at {rate} Hz from {channels} at {sample_rate} Hz",
+            block.channels()
+        );
+        if self.lossless {
+            return Err(PacketError::Data(change));
+        }
+        out.reset(channels);
+        let conformer = self.conformer.get_or_insert_with(|| Conformer::new(channels, sample_rate));
+        conformer.conform(block, rate, out).map_err(|error| PacketError::Data(format!("{change}; {error}")))
+    }
+
     /// Ends the stream, with `error` or normally. Returns the held-back samples unless they are padding.
-    fn finish_stream(
+    fn finish(
         &mut self,
         error: Option<PacketError>,
         out: &mut Planar,
         warnings: &mut Warnings,
     ) -> Result<bool, AudioError> {
         self.ended = true;
-        if self.info.samples != Some(self.done) && !self.held.is_empty() {
-            out.reset(self.held.channels());
-            out.append(&self.held);
+        out.reset(self.info.channels);
+        if let Some(conformer) = &mut self.conformer {
+            conformer.flush(out)?;
+            self.hold_back(out);
             self.done += out.samples() as u64;
+        }
+        if self.info.samples != Some(self.done) && !self.held.is_empty() {
+            out.append(&self.held);
+            self.done += self.held.samples() as u64;
         }
         if let Some(announced) = self.info.samples
             && self.done < announced
@@ -413,11 +486,15 @@ impl PacketReader {
                 return Err(self.damaged_error(what));
             }
             warnings.push(format!("at sample {}: {what}", self.done));
+            if announced - self.done > GAP_TOLERANCE {
+                warnings.add_damage(0, announced - self.done);
+            }
         } else if let Some(error) = error {
             if self.lossless {
                 return Err(self.damaged_error(error.text()));
             }
             warnings.push(format!("at sample {}: {}", self.done, error.text()));
+            warnings.add_damage(1, 0);
         }
         if !self.decoded_any && warnings.total > 0 {
             return Err(self.damaged_error("not a single packet can be decoded".to_owned()));
@@ -433,7 +510,7 @@ impl PacketReader {
     fn damaged_error(&self, what: String) -> AudioError {
         AudioError::Damaged {
             path: self.path.clone(),
-            at_sample: self.done,
+            at_sample: self.done.max(self.decoded),
             sample_rate: self.info.sample_rate.max(1),
             what,
         }
@@ -446,121 +523,96 @@ impl BlockReader for PacketReader {
     }
 
     fn read_block(&mut self, out: &mut Planar, warnings: &mut Warnings) -> Result<bool, AudioError> {
-        if !self.first.is_empty() {
-            out.append(&self.first);
-            self.first = Planar::default();
-            return Ok(true);
-        }
-        self.decode_next(out, warnings)
+        self.next_played(out, warnings)
     }
+}
+
+/// Appends a part of `samples` of silence and subtracts it. In parts, since an untrusted header could ask for any amount.
+fn append_silence(samples: &mut u64, channels: usize, out: &mut Planar) {
+    let count = (*samples).min(MAX_SILENCE_PER_BLOCK);
+    if out.channels() != channels {
+        out.reset(channels);
+    }
+    out.append_silence(count as usize);
+    *samples -= count;
+}
+
+/// Finds the demuxer of a file.
+fn probe(
+    source: Box<dyn MediaSource>,
+    path: &Path,
+    magic: &[u8],
+) -> Result<Box<dyn FormatReader>, AudioError> {
+    let stream = MediaSourceStream::new(source, Default::default());
+    let probed = catch_panics(|| {
+        let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
+        Ok(symphonia::default::get_probe().probe(&Hint::new(), stream, format, meta)?)
+    });
+    probed.map_err(|error| match error {
+        PacketError::Io(source) if source.kind() != io::ErrorKind::UnexpectedEof => {
+            AudioError::Read { path: path.to_path_buf(), source }
+        }
+        _ if !is_known(magic) => {
+            AudioError::Unrecognised { path: path.to_path_buf(), found: describe(magic) }
+        }
+        // The probe's message when no reader accepts the file.
+        PacketError::Unsupported(what) if what.contains("probe") => AudioError::Header {
+            path: path.to_path_buf(),
+            what: "it begins like an audio file, what follows is none that can be read".to_owned(),
+        },
+        PacketError::Unsupported(what) => AudioError::Unsupported { path: path.to_path_buf(), what },
+        error => AudioError::Header { path: path.to_path_buf(), what: error.text() },
+    })
+}
+
+/// The first audio track.
+fn audio_track(reader: &dyn FormatReader, path: &Path) -> Result<(Track, AudioCodecParameters), AudioError> {
+    let track = reader.default_track(TrackType::Audio).or_else(|| reader.first_track(TrackType::Audio));
+    let params = track.and_then(|track| track.codec_params.as_ref()?.audio());
+    match (track, params) {
+        (Some(track), Some(params)) => Ok((track.clone(), params.clone())),
+        _ => Err(AudioError::Unsupported {
+            path: path.to_path_buf(),
+            what: "the file has no audio track that can be read".to_owned(),
+        }),
+    }
+}
+
+fn open_codec(params: &AudioCodecParameters, path: &Path) -> Result<(Codec, String), AudioError> {
+    make_codec(params).map_err(|error| match error {
+        PacketError::Data(what) => AudioError::Header { path: path.to_path_buf(), what },
+        error => AudioError::Unsupported {
+            path: path.to_path_buf(),
+            what: format!("the codec cannot be read ({})", error.text()),
+        },
+    })
+}
+
+/// Position after the ID3v2 tags at the start of the file.
+fn after_id3v2(source: &mut dyn MediaSource) -> io::Result<u64> {
+    let mut at = 0;
+    for _ in 0..16 {
+        source.seek(io::SeekFrom::Start(at))?;
+        let mut head = Vec::new();
+        Read::take(&mut *source, 10).read_to_end(&mut head)?;
+        match head[..] {
+            [b'I', b'D', b'3', _, _, _, a, b, c, d] => {
+                at += 10 + [a, b, c, d].into_iter().fold(0, |size, seven| size << 7 | u64::from(seven & 0x7F));
+            }
+            _ => break,
+        }
+    }
+    Ok(at)
 }
 
 /// Whether the first frame of an MP3 is a tag with the number of frames (Xing, Info, VBRI).
-fn has_length_tag(mut source: &mut dyn MediaSource) -> bool {
-    let mut head = [0; 10];
-    let frames = source.rewind().and_then(|()| source.read_exact(&mut head)).map(|()| match head {
-        [b'I', b'D', b'3', _, _, _, a, b, c, d] => {
-            10 + [a, b, c, d].into_iter().fold(0, |size, seven| size << 7 | u64::from(seven & 0x7F))
-        }
-        _ => 0,
-    });
+fn has_length_tag(source: &mut dyn MediaSource, audio_at: u64) -> bool {
     let mut frame = Vec::new();
-    let read = frames.and_then(|at| source.seek(io::SeekFrom::Start(at)));
-    let read = read.and_then(|_| Read::take(&mut source, 4096).read_to_end(&mut frame));
-    read.is_ok()
+    let read = source.seek(io::SeekFrom::Start(audio_at));
+    read.and_then(|_| Read::take(&mut *source, 4096).read_to_end(&mut frame)).is_ok()
         && frame
             .windows(4)
             .any(|word| [b"Xing", b"Info", b"VBRI"].contains(&word.first_chunk().unwrap_or(b"    ")))
-}
-
-fn make_codec(params: &AudioCodecParameters) -> Result<(Codec, String), PacketError> {
-    if params.codec == CODEC_ID_OPUS {
-        let head = params.extra_data.as_deref().unwrap_or_default();
-        let stream = OpusStream::new(head).map_err(PacketError::Data)?;
-        return Ok((Codec::Opus(stream), "Opus".to_owned()));
-    }
-    // The length of an MP3 may be an estimate, or that of the first of several files joined, so trimming is done here.
-    let options = AudioDecoderOptions::default().verify(true).gapless(params.codec != CODEC_ID_MP3);
-    let decoder =
-        catch_panics(|| Ok(symphonia::default::get_codecs().make_audio_decoder(params, &options)?))?;
-    let name = codec_name(params.codec, decoder.codec_info().short_name);
-    Ok((Codec::Symphonia(decoder), name))
-}
-
-/// Samples that the track header states, without the encoder's delay and padding.
-fn announced_samples(track: &Track, codec: &Codec) -> Option<u64> {
-    let samples = track.num_frames?;
-    match codec {
-        // Ogg counts from the first decoded sample, delay included.
-        Codec::Opus(stream) => {
-            let start = u64::try_from(track.start_ts.get()).unwrap_or(0);
-            Some(samples.saturating_sub(start.saturating_add(stream.pre_skip() as u64)))
-        }
-        Codec::Symphonia(_) => Some(samples),
-    }
-}
-
-fn sample_format(params: &AudioCodecParameters, lossless: bool) -> SourceFormat {
-    if !lossless {
-        return SourceFormat::Lossy;
-    }
-    match params.codec {
-        CODEC_ID_PCM_F32LE | CODEC_ID_PCM_F32BE => SourceFormat::Float32,
-        CODEC_ID_PCM_F64LE | CODEC_ID_PCM_F64BE => SourceFormat::Float64,
-        _ => {
-            // ALAC states its bit depth only in the sixth byte of the decoder's configuration.
-            let cookie = params.extra_data.as_deref().filter(|_| params.codec == CODEC_ID_ALAC);
-            let bits = cookie.and_then(|bytes| bytes.get(5)).map(|&bits| u32::from(bits));
-            let bits = bits.or(params.bits_per_sample).or(params.bits_per_coded_sample);
-            SourceFormat::from_int_bits(bits.unwrap_or(32))
-        }
-    }
-}
-
-fn codec_name(codec: AudioCodecId, short_name: &str) -> String {
-    match short_name {
-        _ if (CODEC_ID_PCM_S32LE..=CODEC_ID_PCM_F64BE_PLANAR).contains(&codec) => "PCM".to_owned(),
-        "vorbis" => "Vorbis".to_owned(),
-        name => name.to_ascii_uppercase(),
-    }
-}
-
-fn container_name(short_name: &str) -> String {
-    match short_name {
-        "wave" => "WAV".to_owned(),
-        "isomp4" => "MP4".to_owned(),
-        "ogg" => "Ogg".to_owned(),
-        name => name.to_ascii_uppercase(),
-    }
-}
-
-/// Appends a decoded buffer. Integers lie in the highest bits of their type, so the division is exact up to
-/// 24 bits.
-fn append(decoded: &GenericAudioBufferRef<'_>, out: &mut Planar) {
-    use GenericAudioBufferRef as Buffer;
-    fn planes<S: symphonia::core::audio::sample::Sample>(
-        buffer: &AudioBuffer<S>,
-        out: &mut Planar,
-        scale: impl Fn(S) -> f32,
-    ) {
-        for (index, to) in out.planes_mut().iter_mut().enumerate() {
-            to.extend(buffer.plane(index).unwrap_or_default().iter().map(|&sample| scale(sample)));
-        }
-    }
-    match decoded {
-        Buffer::U8(buffer) => planes(buffer, out, |s| (f32::from(s) - 128.0) / 128.0),
-        Buffer::U16(buffer) => planes(buffer, out, |s| (f32::from(s) - 32_768.0) / 32_768.0),
-        Buffer::U24(buffer) => {
-            planes(buffer, out, |s| sample_from_i32(((s.inner() as i32) - (1 << 23)) << 8))
-        }
-        Buffer::U32(buffer) => planes(buffer, out, |s| sample_from_i32((s ^ (1 << 31)) as i32)),
-        Buffer::S8(buffer) => planes(buffer, out, |s| f32::from(s) / 128.0),
-        Buffer::S16(buffer) => planes(buffer, out, |s| f32::from(s) / 32_768.0),
-        Buffer::S24(buffer) => planes(buffer, out, |s| sample_from_i32(s.inner() << 8)),
-        Buffer::S32(buffer) => planes(buffer, out, sample_from_i32),
-        Buffer::F32(buffer) => planes(buffer, out, |s| s),
-        Buffer::F64(buffer) => planes(buffer, out, |s| s as f32),
-    }
 }
 
 /// Whether the first bytes belong to a known container, so that a failure means a broken file, not an unknown format.

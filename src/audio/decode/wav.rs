@@ -3,6 +3,7 @@
 use std::io::SeekFrom;
 use std::path::Path;
 
+use super::extent::{ByteOrder, sample_bytes};
 use super::pcm::{Encoding, HeaderError, PcmLayout, read_array};
 use super::{AudioError, MediaSource, Warnings, check_shape};
 
@@ -13,8 +14,8 @@ const TAG_PCM: u16 = 1;
 const TAG_FLOAT: u16 = 3;
 const TAG_EXTENSIBLE: u16 = 0xFFFE;
 
-/// Writers that cannot go back to correct the header leave sizes like these: 2³² − 1 (ffmpeg) or a little below
-/// 2³¹ (SoX).
+/// Whether a size is one that writers leave if they cannot go back to the header: 2³² − 1 (ffmpeg) or slightly below 2³¹
+/// (SoX).
 fn is_placeholder(size: u64) -> bool {
     size == u64::from(u32::MAX) || (0x7FFF_F000..=0x7FFF_FFFF).contains(&size)
 }
@@ -25,33 +26,46 @@ struct Format {
     sample_rate: u32,
 }
 
-/// Reads the header. `None` for codecs other than plain PCM and float, which symphonia may know.
+/// The `data` chunk and the format of its samples.
+struct Header {
+    format: Format,
+    data_at: u64,
+    /// Bytes that the header states; `None` if it does not know.
+    stated: Option<u64>,
+}
+
+/// Reads the header of a file of `length` bytes, whose audio ends at `audio_end`. Returns `None` for codecs other than
+/// plain PCM and float, which symphonia may know.
 pub(super) fn parse(
-    source: &mut Box<dyn MediaSource>,
+    source: &mut dyn MediaSource,
     length: u64,
+    audio_end: u64,
     path: &Path,
     warnings: &mut Warnings,
 ) -> Result<Option<PcmLayout>, AudioError> {
-    let Some(found) = chunks(source.as_mut(), length).map_err(|error| error.into_audio_error(path))? else {
+    let Some(header) = read_header(source, length).map_err(|error| error.into_audio_error(path))? else {
         return Ok(None);
     };
-    let (format, data_at, announced) = found;
+    let Header { format, data_at, stated } = header;
     check_shape(path, format.channels, format.sample_rate)?;
     let frame = format.encoding.bytes() * format.channels as u64;
     let available = length.saturating_sub(data_at);
-    let bytes = match announced {
-        Some(bytes) if bytes > available => {
-            return Err(AudioError::Truncated {
-                path: path.to_path_buf(),
-                expected: bytes,
-                found: available,
-            });
-        }
-        Some(bytes) => bytes,
-        None => available,
+    if let Some(bytes) = stated.filter(|bytes| *bytes > available) {
+        return Err(AudioError::Truncated { path: path.to_path_buf(), expected: bytes, found: available });
+    }
+    let bytes = match stated {
+        // Samples that look like a tag at the end of the file are samples if the header counts them.
+        Some(bytes) if data_at + bytes > audio_end || bytes == available => bytes,
+        _ => sample_bytes(source, data_at, stated, audio_end.max(data_at), ByteOrder::Little)
+            .map_err(|error| HeaderError::from(error).into_audio_error(path))?,
     };
+    if let Some(stated) = stated.filter(|stated| *stated < bytes) {
+        warnings.push(format!(
+            "the header states {stated} bytes of samples, the file holds {bytes}; all of them were read"
+        ));
+    }
     if bytes % frame != 0 {
-        warnings.push(format!("the last {} bytes are no whole sample and were left out", bytes % frame));
+        warnings.push(format!("the last {} bytes are not a whole sample and were left out", bytes % frame));
     }
     Ok(Some(PcmLayout {
         container: "WAV",
@@ -65,20 +79,14 @@ pub(super) fn parse(
     }))
 }
 
-/// Walks the chunks to the samples: the format, where they begin, how many bytes are announced (`None`: to the
-/// end of the file).
-#[allow(clippy::type_complexity, reason = "one caller, which takes it apart at once")]
-fn chunks(
-    source: &mut dyn MediaSource,
-    length: u64,
-) -> Result<Option<(Format, u64, Option<u64>)>, HeaderError> {
+/// Walks the chunks to the samples.
+fn read_header(source: &mut dyn MediaSource, length: u64) -> Result<Option<Header>, HeaderError> {
     source.seek(SeekFrom::Start(0))?;
-    let long = read_array::<4>(source)? != *b"RIFF";
-    let riff_size = u64::from(u32::from_le_bytes(read_array(source)?));
+    let is_64_bit = read_array::<4>(source)? != *b"RIFF";
     let mut format = None;
-    let mut long_data_size = None;
+    let mut data_size_64 = None;
     let mut at = 12_u64;
-    // A limit, since a hostile file could be made of empty chunks alone.
+    // A limit, since a hostile file could consist of empty chunks.
     for _ in 0..MAX_CHUNKS {
         if at.saturating_add(8) > length {
             let missing = if format.is_some() { "data" } else { "fmt" };
@@ -93,30 +101,27 @@ fn chunks(
                 Some(read) => format = Some(read),
                 None => return Ok(None),
             },
-            b"ds64" if long && size >= 16 => {
+            b"ds64" if is_64_bit && size >= 16 => {
                 let _riff_size = read_array::<8>(source)?;
-                long_data_size = Some(u64::from_le_bytes(read_array(source)?));
+                data_size_64 = Some(u64::from_le_bytes(read_array(source)?));
             }
             b"data" => {
                 let Some(format) = format else {
-                    return Err(HeaderError::Header(
-                        "the `data` chunk comes before any `fmt` chunk".to_owned(),
-                    ));
+                    return Err(HeaderError::Header("the `data` chunk comes before any `fmt` chunk".to_owned()));
                 };
-                let announced = match (size, long_data_size) {
-                    (size, Some(long_size)) if size == u64::from(u32::MAX) => Some(long_size),
+                let stated = match (size, data_size_64) {
+                    // A 64-bit size of 0 or of a placeholder is as unknown as a 32-bit one.
+                    (size, Some(size_64)) if size == u64::from(u32::MAX) => {
+                        Some(size_64).filter(|size| *size != 0 && *size < u64::MAX / 2)
+                    }
                     (size, _) if is_placeholder(size) && size > length - at => None,
-                    // 0 is legal for an empty file, and what a writer leaves that was stopped or could not
-                    // seek. The size of the whole tells them apart: it then stops at the data, or is one of
-                    // those placeholders itself.
-                    (0, _) if riff_size <= at - 8 || is_placeholder(riff_size) => None,
                     (size, _) => Some(size),
                 };
-                return Ok(Some((format, at, announced)));
+                return Ok(Some(Header { format, data_at: at, stated }));
             }
             _ => {}
         }
-        // Chunks begin at even positions.
+        // Chunks start at even positions.
         at = at.saturating_add(size).saturating_add(size % 2);
     }
     Err(HeaderError::Header(format!("no samples within the first {MAX_CHUNKS} chunks")))

@@ -9,7 +9,7 @@ use flacenc::encode_fixed_size_frame;
 use flacenc::error::{Verified, Verify};
 use flacenc::source::{Context, Fill, FrameBuf};
 
-use super::{ContainerWriter, Planar, TempFile, WriterSpec, patch_bytes, quantise};
+use super::{ContainerWriter, Metadata, Planar, TempFile, WriterSpec, patch_bytes, quantise};
 
 /// Limits of the format.
 pub(super) const MAX_CHANNELS: usize = 8;
@@ -28,8 +28,10 @@ const FRAME_OVERHEAD_BITS: usize = 1024;
 const RATE_IN_STREAM_INFO: usize = 70_001;
 const HIGHEST_CODED_RATE: usize = 96_000;
 
-/// `fLaC` and the header of the only metadata block, STREAMINFO, of 34 bytes.
-const MARKER: [u8; 8] = *b"fLaC\x80\0\0\x22";
+/// `fLaC` and the header of the first metadata block, STREAMINFO, of 34 bytes.
+const MARKER: [u8; 8] = *b"fLaC\0\0\0\x22";
+/// Marks the last metadata block.
+const LAST_BLOCK: u8 = 0x80;
 const STREAM_INFO_BYTES: usize = 34;
 
 pub(super) struct FlacContainer {
@@ -48,7 +50,7 @@ pub(super) struct FlacContainer {
 }
 
 impl FlacContainer {
-    pub(super) fn start(out: &mut TempFile, spec: WriterSpec) -> io::Result<Self> {
+    pub(super) fn start(out: &mut TempFile, spec: WriterSpec, metadata: &Metadata) -> io::Result<Self> {
         let bits = spec.format.bits();
         let rate = match spec.sample_rate as usize {
             rate if rate <= HIGHEST_CODED_RATE => rate,
@@ -77,8 +79,14 @@ impl FlacContainer {
             smallest_frame: usize::MAX,
             largest_frame: 0,
         };
-        out.write_all(&MARKER)?;
+        let blocks = metadata.flac_blocks();
+        let mut marker = MARKER;
+        if blocks.is_empty() {
+            marker[4] |= LAST_BLOCK;
+        }
+        out.write_all(&marker)?;
         out.write_all(&[0; STREAM_INFO_BYTES])?;
+        out.write_all(&blocks)?;
         Ok(encoder)
     }
 

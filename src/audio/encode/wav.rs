@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::{ContainerWriter, Planar, SampleFormat, TempFile, WriterSpec, patch_bytes, quantise};
+use super::{ContainerWriter, Metadata, SampleFormat, Planar, TempFile, WriterSpec, patch_bytes, quantise};
 
 /// `RIFF`, its size, `WAVE`.
 const RIFF_HEADER: u64 = 12;
@@ -24,10 +24,12 @@ pub(super) struct WavContainer {
     data_at: u64,
     data_bytes: u64,
     bytes: Vec<u8>,
+    /// Chunks behind the samples.
+    tail: Vec<u8>,
 }
 
 impl WavContainer {
-    pub(super) fn start(out: &mut TempFile, spec: WriterSpec) -> io::Result<Self> {
+    pub(super) fn start(out: &mut TempFile, spec: WriterSpec, metadata: &Metadata) -> io::Result<Self> {
         let mut header = Vec::with_capacity(128);
         header.extend_from_slice(b"RIFF\0\0\0\0WAVEJUNK");
         header.extend_from_slice(&DS64.to_le_bytes());
@@ -68,9 +70,10 @@ impl WavContainer {
             header.extend_from_slice(b"fact\x04\0\0\0\0\0\0\0");
             header.len() as u64 - 4
         });
+        header.extend_from_slice(&metadata.wav_head());
         header.extend_from_slice(b"data\0\0\0\0");
         out.write_all(&header)?;
-        Ok(Self { spec, fact_at, data_at: header.len() as u64, data_bytes: 0, bytes: Vec::new() })
+        Ok(Self { spec, fact_at, data_at: header.len() as u64, data_bytes: 0, bytes: Vec::new(), tail: metadata.wav_tail() })
     }
 }
 
@@ -102,7 +105,8 @@ impl ContainerWriter for WavContainer {
         if self.data_bytes % 2 == 1 {
             out.write_all(&[0])?;
         }
-        let riff_bytes = self.data_at + self.data_bytes + self.data_bytes % 2 - 8;
+        out.write_all(&self.tail)?;
+        let riff_bytes = self.data_at + self.data_bytes + self.data_bytes % 2 + self.tail.len() as u64 - 8;
         let samples = self.data_bytes / (self.spec.channels * self.spec.format.bytes()) as u64;
         let small = |size: u64| u32::try_from(size).unwrap_or(u32::MAX).to_le_bytes();
         if riff_bytes >= u64::from(u32::MAX) {

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
 use nullsum::model::device::DeviceChoice;
 use nullsum::offline::mix::Mix;
+use nullsum::offline::template::OutputTemplate;
 use nullsum::separator::Runtime;
 
-use values::{Bits, ChunkLength, FileType, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard};
+use values::{Bits, Cascade, ChunkLength, FileType, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -26,11 +27,11 @@ write ./inspect.
 
 Exit codes:
   0    success
-  1    some files failed; each has a message of its own
+  1    some files failed or are damaged; each has a message of its own
   2    the command line is wrong
   3    the model cannot be loaded
   4    the input cannot be read or the output cannot be written
-  130  interrupted; no stem is left unfinished";
+  130  interrupted by Ctrl-C (143 by SIGTERM); no stem is left unfinished";
 
 /// Music source separation that loses nothing: the stems sum to the song exactly.
 #[derive(Debug, Parser)]
@@ -87,8 +88,8 @@ pub enum Command {
 #[derive(Debug, Clone, Default, Args)]
 #[command(next_help_heading = "Model")]
 pub struct ModelArgs {
-    /// A name of `models`, a checkpoint file, or `embedded` [default for songs: the first of `models`, or embedded without
-    /// network; for demo and tiers: embedded; for bench: random weights]
+    /// A name of `models`, a checkpoint file, or `embedded` [default for songs: the first of `models`; for demo and
+    /// tiers: embedded; for bench: random weights]
     #[arg(long, alias = "start-check-point", value_name = "NAME|FILE", value_hint = ValueHint::FilePath)]
     pub model: Option<PathBuf>,
     /// The checkpoint's YAML [default: inside the checkpoint, or beside it]
@@ -181,7 +182,7 @@ pub struct MessageArgs {
 /// Options of separation.
 #[derive(Debug, Clone, Args)]
 pub struct SeparateArgs {
-    /// Songs: files, folders (searched recursively) or patterns such as "*.flac"
+    /// Songs: files, folders (searched recursively), patterns such as "*.flac", or - for standard input
     #[arg(value_name = "INPUT", value_hint = ValueHint::AnyPath)]
     pub inputs: Vec<PathBuf>,
     /// One more folder of songs [default: ./input when no INPUT is given]
@@ -193,6 +194,12 @@ pub struct SeparateArgs {
 
     #[command(flatten)]
     pub model: ModelArgs,
+    /// Average the stems of several models, separated by commas; they must have the same stems
+    #[arg(long, value_name = "MODEL,…", help_heading = "Model", value_delimiter = ',', conflicts_with_all = ["model", "config"])]
+    pub ensemble: Vec<PathBuf>,
+    /// Separate a stem further with another model, as in vocals:lead-backing.ckpt; may be given several times
+    #[arg(long, value_name = "STEM:MODEL", help_heading = "Model")]
+    pub then: Vec<Cascade>,
     #[command(flatten)]
     pub run: RunArgs,
 
@@ -214,10 +221,11 @@ pub struct QualityArgs {
     /// The same as --lossless=off
     #[arg(long, overrides_with = "lossless")]
     pub disable_lossless: bool,
-    /// Number of chunks that cover each sample [default: the model's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub overlap: Option<u16>,
-    /// ChunkLength of a chunk in seconds (8s) or samples (352800) [default: the model's]
+    /// Number of chunks that cover each sample, 1 to 64; 1.25 is a fifth of overlap, and 1 leaves a short crossfade
+    /// [default: the model's]
+    #[arg(long, value_name = "N", value_parser = values::overlap)]
+    pub overlap: Option<f64>,
+    /// Length of a chunk in seconds (8s) or samples (352800) [default: the model's]
     #[arg(long, value_name = "LENGTH")]
     pub chunk: Option<ChunkLength>,
     /// Chunks per batch [default: the model's]
@@ -244,12 +252,16 @@ pub struct QualityArgs {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Files")]
 pub struct FileArgs {
-    /// Stems to write, separated by commas [default: all]
+    /// Stems to write, separated by commas; `instrumental` is the song without vocals, `none` leaves only --mix
+    /// [default: all]
     #[arg(long, value_delimiter = ',', value_name = "STEM,…")]
     pub stems: Option<Vec<String>>,
     /// Also write the song without vocals
     #[arg(long)]
     pub extract_instrumental: bool,
+    /// Write nothing but the song without vocals
+    #[arg(long, conflicts_with = "stems")]
+    pub instrumental_only: bool,
     /// Also write a remix, as in "vocals=-6dB,drums=mute"
     #[arg(long, value_name = "STEM=GAIN,…", allow_hyphen_values = true)]
     pub mix: Option<Mix>,
@@ -267,7 +279,22 @@ pub struct FileArgs {
     pub pcm_type: Option<PcmType>,
     /// File names: {name}, {stem}, {model} and {ext} (extension of the input) are replaced; / makes folders
     #[arg(long, default_value = "{name}_{stem}", value_name = "TEXT")]
-    pub template: String,
+    pub template: OutputTemplate,
+    /// Leave tags, cover art and production chunks out; later runs cannot recognise such stems as theirs
+    #[arg(long)]
+    pub no_metadata: bool,
+    /// Where in the song to start, in seconds or m:ss; the music before it is still heard as context
+    #[arg(long, value_name = "TIME", value_parser = values::position)]
+    pub start: Option<f64>,
+    /// Where in the song to end, in seconds or m:ss
+    #[arg(long, value_name = "TIME", value_parser = values::position)]
+    pub end: Option<f64>,
+    /// Write one set of stems for each part between the cue points of a WAV file
+    #[arg(long, conflicts_with_all = ["start", "end"])]
+    pub segments: bool,
+    /// Also write a summary with all songs, warnings and errors to a JSON file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub report: Option<PathBuf>,
     /// Replace existing files (the default)
     #[arg(long, overrides_with = "skip_existing")]
     pub overwrite: bool,

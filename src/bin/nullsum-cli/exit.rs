@@ -18,7 +18,7 @@ pub enum ExitStatus {
     Model = 3,
     /// The input cannot be read or the output not written.
     Io = 4,
-    /// Stopped by Ctrl-C.
+    /// Stopped by a signal. The exit status is 128 plus its number, 130 for Ctrl-C.
     Interrupted = 130,
 }
 

@@ -8,9 +8,11 @@ mod interrupt;
 mod jobs;
 mod logger;
 mod model_source;
+mod names;
 mod printer;
 mod progress;
 mod report;
+mod summary;
 
 use std::process::ExitCode;
 
@@ -27,7 +29,10 @@ fn main() -> ExitCode {
     match run(command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            let status = failure.status as u8;
+            let status = match failure.status {
+                ExitStatus::Interrupted => u8::try_from(interrupt::exit_code()).unwrap_or(130),
+                status => status as u8,
+            };
             if !failure.reported {
                 printer.fatal(&format_error(&failure.error), status);
             }

@@ -88,7 +88,7 @@ fn open_named(model: &Path, args: &ModelArgs, printer: Printer) -> CliResult<Mod
     }
 }
 
-/// The registry's first model, from the cache or the network; the embedded model without either.
+/// The registry's first model, from the cache or the network.
 fn open_default(args: &ModelArgs, printer: Printer) -> CliResult<ModelSource> {
     let entry = registry::default_entry();
     let config = read_config_override(entry, args.config.as_deref())?;
@@ -104,22 +104,20 @@ fn open_default(args: &ModelArgs, printer: Printer) -> CliResult<ModelSource> {
     match fetch(entry, options, printer) {
         Ok(files) => open_registry_entry(entry, &files, config),
         Err(error @ FetchError::Cancelled { .. }) => Err(error).or_fail(ExitStatus::Interrupted),
-        Err(error) if error.is_unreachable() && has_embedded() => {
+        // The built-in model is no stand-in: a whole batch of lower quality would carry the same file names.
+        Err(error) if has_embedded() => {
             let why = match error {
                 FetchError::Offline { .. } => format!("{} is not in the cache, and --offline", entry.name),
                 error => error.to_string(),
             };
-            printer.warning(&format!(
-                "{why}; using the small model that is built in, which is of lower quality"
-            ));
-            open_embedded(args.config.as_deref().filter(|_| config.is_some()))
-        }
-        // The network works, so the user can solve the problem; another model would hide it.
-        Err(error) if has_embedded() => {
-            let embedded = embedded::NAME;
             Err(Failure::new(
                 ExitStatus::Model,
-                format!("{error}; --model {embedded} runs the small model that is built in"),
+                format!(
+                    "{why}; fetch it later with `nullsum-cli models download {}`, or run the small model that is built \
+                     in with --model {}",
+                    entry.name,
+                    embedded::NAME
+                ),
             ))
         }
         Err(error) => Err(Failure::new(

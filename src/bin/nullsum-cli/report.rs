@@ -22,9 +22,18 @@ impl Printer {
     }
 }
 
-/// A path as text.
+/// A path as text for programs: as it is where it is Unicode. In other paths every byte that is no part of a character is
+/// written as `\xNN`, and a backslash as `\\`, so that the path can be told again.
 pub fn path_text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+    if let Some(text) = path.to_str() {
+        return text.to_owned();
+    }
+    let mut text = String::new();
+    for chunk in path.as_os_str().as_encoded_bytes().utf8_chunks() {
+        text.push_str(&chunk.valid().replace('\\', r"\\"));
+        chunk.invalid().iter().for_each(|byte| text.push_str(&format!(r"\x{byte:02X}")));
+    }
+    text
 }
 
 /// The keys common to all events of a finished song. JSON has no −∞, so `null_dbfs` is null when `null_exact` is true.
@@ -41,11 +50,13 @@ pub fn song_event(event: &str, report: &RenderReport) -> Value {
     })
 }
 
-fn done_event(report: &RenderReport) -> Value {
+pub fn done_event(report: &RenderReport) -> Value {
     let mut event = song_event("done", report);
     event["input"] = json!(path_text(&report.input));
     event["sample_rate"] = json!(report.source.sample_rate);
     event["channels"] = json!(report.source.channels);
+    event["lost_packets"] = json!(report.damage.packets);
+    event["lost_seconds"] = json!(report.damage.samples as f64 / f64::from(report.source.sample_rate.max(1)));
     event["stages"] = json!({
         "stft_seconds": report.stages.stft.as_secs_f64(),
         "network_seconds": report.stages.network.as_secs_f64(),
@@ -120,6 +131,15 @@ pub fn clock(seconds: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn paths_that_are_not_unicode_can_be_told_again() {
+        use std::os::unix::ffi::OsStrExt;
+        let text = |bytes: &[u8]| path_text(Path::new(std::ffi::OsStr::from_bytes(bytes)));
+        assert_eq!(text("a\\é.wav".as_bytes()), "a\\é.wav");
+        assert_eq!(text(b"caf\xE9\\x.wav"), r"caf\xE9\\x.wav");
+    }
 
     #[test]
     fn durations_are_formatted_as_clock_times() {

@@ -1,5 +1,6 @@
 //! Types of option values.
 
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::ValueEnum;
@@ -202,9 +203,18 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether the item at `index`, counted from 0, is in this share.
-    pub fn contains(self, index: usize) -> bool {
-        index % self.count == self.index - 1
+    /// Whether a song is in this share, by its path relative to the input. It depends on nothing else, so a song that
+    /// arrives while shares are run moves no other song.
+    pub fn contains(self, relative: &Path) -> bool {
+        // FNV-1a, the same on every system.
+        let mut hash: u64 = 0xCBF2_9CE4_8422_2325;
+        for part in relative.components() {
+            for byte in part.as_os_str().as_encoded_bytes().iter().chain(b"/") {
+                hash = (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+            }
+        }
+        // The upper bits are the better ones.
+        (hash >> 16) % self.count as u64 == self.index as u64 - 1
     }
 }
 
@@ -221,9 +231,77 @@ impl FromStr for Shard {
     }
 }
 
+/// `--then STEM:MODEL`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cascade {
+    pub stem: String,
+    pub model: PathBuf,
+}
+
+impl FromStr for Cascade {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.split_once(':') {
+            Some((stem, model)) if !stem.trim().is_empty() && !model.is_empty() => {
+                Ok(Self { stem: stem.trim().into(), model: model.into() })
+            }
+            _ => Err("expected a stem and a model, as in vocals:lead-backing.ckpt".into()),
+        }
+    }
+}
+
+/// A position in a song: seconds, m:ss or h:mm:ss.
+pub fn position(text: &str) -> Result<f64, String> {
+    let wrong = || "expected seconds, as in 83.5, or m:ss, as in 1:23.5".to_string();
+    let parts: Vec<&str> = text.trim().split(':').collect();
+    let (last, whole) = parts.split_last().ok_or_else(wrong)?;
+    let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let seconds: f64 = last.parse().ok().filter(|_| is_plain(last)).ok_or_else(wrong)?;
+    let mut total = 0.0;
+    for (n, part) in whole.iter().enumerate() {
+        let value: u32 = part.parse().map_err(|_| wrong())?;
+        if n > 0 && value >= 60 {
+            return Err(wrong());
+        }
+        total = (total + f64::from(value)) * 60.0;
+    }
+    // A day is more than any song lasts.
+    if whole.len() > 2 || !whole.is_empty() && seconds >= 60.0 || total + seconds > 86_400.0 {
+        return Err(wrong());
+    }
+    Ok(total + seconds)
+}
+
+/// `--overlap`: chunks that cover each sample, on average.
+pub fn overlap(text: &str) -> Result<f64, String> {
+    match text.trim().parse::<f64>() {
+        Ok(overlap) if (1.0..=64.0).contains(&overlap) => Ok(overlap),
+        _ => Err("expected a number from 1 to 64, as in 2 or 1.25".into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn positions_are_seconds_or_clock_times() {
+        for (text, seconds) in [("0", 0.0), ("83.5", 83.5), ("1:23.5", 83.5), ("90:00", 5400.0), ("1:02:03", 3723.0)] {
+            assert_eq!(position(text), Ok(seconds), "{text}");
+        }
+        for wrong in ["", "-1", "1:60", "1:2:3:4", "1:60:00", "a", "1:", ":30", "inf", "nan", "1e9", "99999999"] {
+            assert!(position(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn overlaps_may_be_fractions() {
+        assert_eq!((overlap("2"), overlap("1.25")), (Ok(2.0), Ok(1.25)));
+        for wrong in ["0", "0.9", "65", "nan", "inf", "two", ""] {
+            assert!(overlap(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn lengths_are_seconds_or_samples() {
@@ -238,8 +316,9 @@ mod tests {
     fn shards_cover_every_song_exactly_once() {
         for count in 1..6 {
             let shards: Vec<Shard> = (1..=count).map(|i| format!("{i}/{count}").parse().unwrap()).collect();
-            for place in 0..20 {
-                assert_eq!(shards.iter().filter(|shard| shard.contains(place)).count(), 1);
+            for n in 0..20 {
+                let path = PathBuf::from(format!("album {}/song {n}.wav", n % 3));
+                assert_eq!(shards.iter().filter(|shard| shard.contains(&path)).count(), 1);
             }
         }
         for wrong in ["0/4", "5/4", "1", "a/b", "1/0", "-1/2"] {

@@ -6,23 +6,26 @@ use std::time::Instant;
 
 use nullsum::lossless::LosslessMode;
 use nullsum::offline::error::OfflineError;
-use nullsum::offline::options::RenderOptions;
-use nullsum::offline::outputs::output_paths;
-use nullsum::offline::render::render;
-use nullsum::separator::{ModelSpec, Separator, check_chunk};
+use nullsum::audio::Origin;
+use nullsum::offline::options::{RenderOptions, TimeRange};
+use nullsum::offline::outputs::{output_names, output_paths};
+use nullsum::offline::render::{RenderReport, render, render_ensemble};
+use nullsum::separator::{ModelSpec, Separator, check_chunk, stem_position};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::args::SeparateArgs;
-use crate::args::values::{Bits, FileType, NonFinite, PcmType};
-use crate::batch::{Batch, Song, check_collisions, collect_songs, is_same_file};
+use crate::args::{ModelArgs, SeparateArgs};
+use crate::args::values::{Bits, Cascade, FileType, NonFinite, PcmType};
+use crate::batch::{Batch, Song, collect_songs, is_same_file};
 use crate::exit::{CliResult, ExitStatus, Failure, OrFail, format_error};
 use crate::interrupt;
 use crate::jobs::run_jobs;
-use crate::model_source;
+use crate::model_source::{self, ModelSource};
+use crate::names::{NamePlan, RealFileSystem, check_names};
 use crate::printer::Printer;
 use crate::progress::SongProgress;
-use crate::report::path_text;
+use crate::report::done_event;
+use crate::summary::BatchSummary;
 
 /// Input folder of the reference program when none is named.
 const DEFAULT_INPUT: &str = "input";
@@ -33,46 +36,49 @@ pub fn run(args: &SeparateArgs) -> CliResult {
     check_files(args)?;
     let batch = collect_inputs(args)?;
     batch.warnings.iter().for_each(|warning| printer.warning(warning));
-    if batch.total == 0 {
+    if batch.songs.is_empty() {
         return Err(Failure::new(ExitStatus::Io, "no audio files found"));
     }
-    if batch.songs.is_empty() {
+    // A single missing song is reported before the model is loaded.
+    if let [only] = batch.songs.as_slice() {
+        nullsum::audio::Decoder::open(&only.input).or_fail(ExitStatus::Io)?;
+    }
+
+    let models = open_models(args, printer)?;
+    let mut workers = load_workers(args, &models, printer)?;
+    let Some(worker) = workers.first() else { return Ok(()) };
+    let Some(separator) = worker.models.first() else { return Ok(()) };
+    let devices = workers.iter().filter_map(|worker| worker.models.first()).map(Separator::device);
+    let devices = devices.collect::<Vec<_>>().join(", ");
+    let info = separator.info().clone();
+    let options = render_options(args, &info, &models.name());
+    if let Some(chunk) = options.chunk {
+        check_chunk(chunk, &info.architecture).or_fail(ExitStatus::Usage)?;
+    }
+    let cascade: Vec<CascadeStep> = models
+        .cascade
+        .iter()
+        .zip(&worker.cascade)
+        .map(|((stem, source), separator)| CascadeStep {
+            stem: stem.clone(),
+            model: source.name.clone(),
+            info: separator.info().clone(),
+        })
+        .collect();
+    let jobs = plan_jobs(&batch, &info, &options, &cascade, args.files.segments, printer)?;
+    if jobs.is_empty() {
         printer.note("This share of the songs is empty.");
         printer.event(&BatchSummary::default().event(0.0));
         return Ok(());
     }
-    // A single missing song is reported before the model is loaded.
-    if let ([only], 1) = (batch.songs.as_slice(), batch.total) {
-        nullsum::audio::Decoder::open(&only.input).or_fail(ExitStatus::Io)?;
+    if jobs.iter().all(|job| job.rejected.is_some()) {
+        return Err(all_rejected(&jobs));
     }
-
-    let source = model_source::open_model(&args.model, printer)?;
-    if let Some(warning) = source.unknown_arguments_warning() {
-        printer.warning(&warning);
-    }
-    let family = model_source::family(&args.model);
-    let mut separators = Vec::new();
-    for runtime in args.run.runtimes() {
-        let separator = Separator::load(&source.checkpoint, &source.config, family, runtime);
-        separators.push(separator.or_fail(ExitStatus::Model)?);
-        interrupt::check_stop()?;
-        if let Some(error) = runtime.device.fallback() {
-            printer.warning(&format!("running on the CPU: {}", format_error(&error.into())));
-        }
-    }
-    let Some(separator) = separators.first() else { return Ok(()) };
-    let devices = separators.iter().map(Separator::device).collect::<Vec<_>>().join(", ");
-    let info = separator.info().clone();
-    let options = render_options(args, &info);
-    if let Some(chunk) = options.chunk {
-        check_chunk(chunk, &info.architecture).or_fail(ExitStatus::Usage)?;
-    }
-    let jobs = plan_jobs(&batch, &source.name, &info, &options)?;
-    printer.note(&headline(&source.name, separator, &devices));
+    printer.note(&headline(&options.model_name, separator, &devices));
     printer.event(&json!({
         "event": "start",
         "songs": jobs.len(),
-        "model": source.name,
+        "model": options.model_name,
         "stems": info.stems,
         "device": devices,
         "kernel": separator.kernel(),
@@ -80,61 +86,117 @@ pub fn run(args: &SeparateArgs) -> CliResult {
         "threads": separator.threads(),
         "lossless": options.lossless.to_string(),
     }));
-    drop(source);
+    drop(models);
 
     let started = Instant::now();
-    let summary = separate_all(args, &mut separators, &jobs, &options, printer)?;
-    printer.event(&summary.event(started.elapsed().as_secs_f64()));
+    let summary = separate_all(args, &mut workers, &jobs, printer);
+    let elapsed = started.elapsed().as_secs_f64();
+    if let Some(path) = &args.files.report {
+        summary.write_report(path, elapsed)?;
+    }
+    if summary.interrupted {
+        return Err(Failure::interrupted());
+    }
+    printer.event(&summary.event(elapsed));
     if jobs.len() > 1 {
         printer.print_line(&summary.text());
     }
     match summary.last_failure {
         None => Ok(()),
-        Some(status) if jobs.len() == 1 && batch.total == 1 => Err(Failure::already_reported(status)),
+        Some(status) if batch.songs.len() == 1 => Err(Failure::already_reported(status)),
         Some(_) => Err(Failure::already_reported(ExitStatus::Failed)),
     }
 }
 
-/// A song with the files to write.
+/// The error of a batch of which no song can be separated: every reason once.
+fn all_rejected(jobs: &[SongJob]) -> Failure {
+    let mut status = ExitStatus::Io;
+    let mut reasons: Vec<&str> = Vec::new();
+    for (found, reason) in jobs.iter().filter_map(|job| job.rejected.as_ref()) {
+        if *found == ExitStatus::Usage {
+            status = ExitStatus::Usage;
+        }
+        if !reasons.contains(&reason.as_str()) {
+            reasons.push(reason);
+        }
+    }
+    Failure::new(status, reasons.join("\n"))
+}
+
+/// The models of a command line.
+struct Models {
+    /// One, or those of an ensemble.
+    main: Vec<ModelSource>,
+    /// Stems that are separated further, each with its model.
+    cascade: Vec<(String, ModelSource)>,
+}
+
+impl Models {
+    fn name(&self) -> String {
+        self.main.iter().map(|source| source.name.as_str()).collect::<Vec<_>>().join("+")
+    }
+}
+
+fn open_models(args: &SeparateArgs, printer: Printer) -> CliResult<Models> {
+    let named = |model: &Path| ModelArgs { model: Some(model.into()), config: None, ..args.model.clone() };
+    let open = |args: &ModelArgs| {
+        let source = model_source::open_model(args, printer)?;
+        if let Some(warning) = source.unknown_arguments_warning() {
+            printer.warning(&warning);
+        }
+        CliResult::Ok(source)
+    };
+    let main = match args.ensemble.as_slice() {
+        [] => vec![open(&args.model)?],
+        models => models.iter().map(|model| open(&named(model))).collect::<CliResult<_>>()?,
+    };
+    let step = |step: &Cascade| Ok((step.stem.clone(), open(&named(&step.model))?));
+    let cascade = args.then.iter().map(step).collect::<CliResult<_>>()?;
+    Ok(Models { main, cascade })
+}
+
+/// The separators of one device.
+struct Worker {
+    models: Vec<Separator>,
+    cascade: Vec<Separator>,
+}
+
+fn load_workers(args: &SeparateArgs, models: &Models, printer: Printer) -> CliResult<Vec<Worker>> {
+    let family = model_source::family(&args.model);
+    let mut workers = Vec::new();
+    for runtime in args.run.runtimes() {
+        let load = |source: &ModelSource| {
+            interrupt::check_stop()?;
+            Separator::load(&source.checkpoint, &source.config, family, runtime).or_fail(ExitStatus::Model)
+        };
+        workers.push(Worker {
+            models: models.main.iter().map(load).collect::<CliResult<_>>()?,
+            cascade: models.cascade.iter().map(|(_, source)| load(source)).collect::<CliResult<_>>()?,
+        });
+        interrupt::check_stop()?;
+        if let Some(error) = runtime.device.fallback() {
+            printer.warning(&format!("running on the CPU: {}", format_error(&error.into())));
+        }
+    }
+    Ok(workers)
+}
+
+/// A stem that is separated further.
+struct CascadeStep {
+    stem: String,
+    model: String,
+    info: ModelSpec,
+}
+
+/// A song, or a part of one, with the files to write.
 struct SongJob<'a> {
     song: &'a Song,
-    template: String,
+    options: RenderOptions,
     outputs: Vec<PathBuf>,
-}
-
-/// Counts of a batch.
-#[derive(Default)]
-struct BatchSummary {
-    done: usize,
-    skipped: usize,
-    failed: usize,
-    audio_seconds: f64,
-    last_failure: Option<ExitStatus>,
-    interrupted: bool,
-}
-
-impl BatchSummary {
-    fn text(&self) -> String {
-        let mut parts = vec![format!("{} separated", self.done)];
-        if self.skipped > 0 {
-            parts.push(format!("{} there already", self.skipped));
-        }
-        if self.failed > 0 {
-            parts.push(format!("{} failed", self.failed));
-        }
-        parts.join(", ")
-    }
-
-    fn event(&self, elapsed_seconds: f64) -> serde_json::Value {
-        json!({
-            "event": "summary",
-            "done": self.done,
-            "skipped": self.skipped,
-            "failed": self.failed,
-            "audio_seconds": self.audio_seconds,
-            "elapsed_seconds": elapsed_seconds,
-        })
-    }
+    /// The stems to separate further: the file, the options, and the outputs.
+    cascade: Vec<(PathBuf, RenderOptions, Vec<PathBuf>)>,
+    /// Why it cannot be separated.
+    rejected: Option<(ExitStatus, String)>,
 }
 
 /// The songs of the command line, or of the reference program's default folder.
@@ -159,7 +221,7 @@ fn collect_inputs(args: &SeparateArgs) -> CliResult<Batch> {
         }
         inputs.push(DEFAULT_INPUT.into());
     }
-    collect_songs(&inputs, &args.output, &args.files.template, args.files.shard)
+    collect_songs(&inputs, &args.output, args.files.shard)
 }
 
 /// Refuses contradictory options before any work.
@@ -172,6 +234,26 @@ fn check_files(args: &SeparateArgs) -> CliResult {
             "FLAC holds integers only: choose 16 or 24 bits, or --format wav for float",
         ));
     }
+    if args.output == Path::new("-") {
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            "--output -: several stems cannot go to standard output; name a folder",
+        ));
+    }
+    let no_stems = args.files.stems.as_ref().is_some_and(|stems| {
+        stems.iter().all(|stem| stem.trim().is_empty() || stem.trim().eq_ignore_ascii_case("none"))
+    });
+    if no_stems && args.files.mix.is_none() && !args.files.extract_instrumental {
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            "--stems none leaves nothing to write; add --mix or --extract-instrumental",
+        ));
+    }
+    if let (Some(start), Some(end)) = (args.files.start, args.files.end)
+        && end <= start
+    {
+        return Err(Failure::new(ExitStatus::Usage, "--end must be later than --start"));
+    }
     if args.output.exists() && !args.output.is_dir() {
         return Err(Failure::new(
             ExitStatus::Io,
@@ -181,18 +263,21 @@ fn check_files(args: &SeparateArgs) -> CliResult {
     Ok(())
 }
 
-fn render_options(args: &SeparateArgs, info: &ModelSpec) -> RenderOptions {
+fn render_options(args: &SeparateArgs, info: &ModelSpec, model: &str) -> RenderOptions {
     let (quality, files) = (&args.quality, &args.files);
     let mut stems = files.stems.clone();
     if let Some(stems) = &mut stems {
         let mut seen = std::collections::HashSet::new();
         stems.iter_mut().for_each(|stem| *stem = stem.trim().to_string());
-        stems.retain(|stem| seen.insert(stem.clone()));
+        stems.retain(|stem| seen.insert(stem.clone()) && !stem.eq_ignore_ascii_case("none"));
+    }
+    if files.instrumental_only {
+        stems = Some(Vec::new());
     }
     RenderOptions {
         lossless: if quality.disable_lossless { LosslessMode::Off } else { quality.lossless.into() },
         chunk: quality.chunk.map(|length| length.samples(info.sample_rate)),
-        overlap: quality.overlap.map(usize::from),
+        overlap: quality.overlap,
         batch: quality.batch.map(usize::from),
         tta: quality.tta,
         big_shifts: quality.big_shifts.map_or(0, usize::from),
@@ -204,35 +289,66 @@ fn render_options(args: &SeparateArgs, info: &ModelSpec) -> RenderOptions {
         container: Some(if files.flac_file { FileType::Flac } else { files.format }.into()),
         format: files.bits.map(Into::into).or(files.pcm_type.map(Into::into)),
         stems,
-        extract_instrumental: files.extract_instrumental,
+        extract_instrumental: files.extract_instrumental || files.instrumental_only,
         mix: files.mix.clone(),
         refuse_non_finite: quality.non_finite == NonFinite::Refuse,
-        template: None,
+        template: files.template.clone(),
+        model_name: model.to_owned(),
+        range: TimeRange { start: files.start.unwrap_or(0.0), end: files.end },
+        no_metadata: files.no_metadata,
+        ..RenderOptions::default()
     }
 }
 
-/// Determines all output paths and refuses collisions among them and with inputs.
+/// Determines all output paths, and finds songs that cannot be separated: names that the file system refuses, outputs
+/// that collide. An output that would overwrite an input is an error for the whole batch.
 fn plan_jobs<'a>(
     batch: &'a Batch,
-    model: &str,
     info: &ModelSpec,
     options: &RenderOptions,
+    cascade: &[CascadeStep],
+    segments: bool,
+    printer: Printer,
 ) -> CliResult<Vec<SongJob<'a>>> {
-    let jobs: Vec<SongJob> = batch
-        .songs
-        .iter()
-        .map(|song| {
-            let template = song.template.replace("{model}", model);
-            let options = RenderOptions { template: Some(template.clone()), ..options.clone() };
-            let outputs = output_paths(&song.input, &song.folder, info, &options)?;
-            Ok(SongJob { song, template, outputs })
-        })
-        .collect::<Result<_, OfflineError>>()?;
-    check_collisions(
-        jobs.iter().flat_map(|job| job.outputs.iter().map(|out| (out.clone(), job.song.input.as_path()))),
-    )?;
+    let mut jobs: Vec<SongJob> = Vec::new();
+    for song in &batch.songs {
+        for options in parts_of(song, options, segments, printer) {
+            jobs.push(SongJob { song, options, outputs: Vec::new(), cascade: Vec::new(), rejected: None });
+        }
+    }
+    let paths = |job: &SongJob, portable_names: bool| {
+        let options = RenderOptions { portable_names, ..job.options.clone() };
+        let mut all = output_paths(&job.song.input, &job.song.folder, info, &options)?;
+        for (_, _, outputs) in cascade_of(job, info, &options, cascade)? {
+            all.extend(outputs);
+        }
+        CliResult::Ok(all)
+    };
+    let mut plans = Vec::new();
     for job in &jobs {
-        if let Some(output) = job.outputs.iter().find(|output| batch.contains_input(output)) {
+        plans.push(NamePlan {
+            input: &job.song.input,
+            outputs: paths(job, false)?,
+            portable_outputs: paths(job, true)?,
+            is_portable: false,
+            rejected: None,
+        });
+    }
+    check_names(&mut plans, &RealFileSystem);
+    for (job, plan) in jobs.iter_mut().zip(plans) {
+        (job.options.portable_names, job.rejected) = (plan.is_portable, plan.rejected);
+        job.outputs = output_paths(&job.song.input, &job.song.folder, info, &job.options)?;
+        job.cascade = cascade_of(job, info, &job.options, cascade)?;
+        if plan.is_portable {
+            printer.warning(&format!(
+                "{}: the file system of the output refuses some characters of this name; they are replaced by _",
+                job.song.input.display()
+            ));
+        }
+    }
+    for job in &jobs {
+        let outputs = job.cascade.iter().flat_map(|(_, _, outputs)| outputs).chain(&job.outputs);
+        if let Some(output) = outputs.into_iter().find(|output| batch.contains_input(output)) {
             let whose = if is_same_file(output, &job.song.input) {
                 "itself".into()
             } else {
@@ -248,7 +364,72 @@ fn plan_jobs<'a>(
             ));
         }
     }
+    // Shares are told apart only now, since songs of other shares may collide with ours.
+    jobs.retain(|job| job.song.is_in_share);
     Ok(jobs)
+}
+
+/// The stems of a song that are separated further: the file, the options, and the outputs.
+fn cascade_of(
+    job: &SongJob,
+    info: &ModelSpec,
+    options: &RenderOptions,
+    cascade: &[CascadeStep],
+) -> CliResult<Vec<(PathBuf, RenderOptions, Vec<PathBuf>)>> {
+    let names = output_names(info, options)?;
+    let files = output_paths(&job.song.input, &job.song.folder, info, options)?;
+    let mut steps = Vec::new();
+    for step in cascade {
+        let Some(file) = stem_position(&names, &step.stem).and_then(|n| files.get(n)) else {
+            return Err(Failure::new(
+                ExitStatus::Usage,
+                format!("--then {}: no such stem is written; there are {}", step.stem, names.join(", ")),
+            ));
+        };
+        let further = RenderOptions {
+            lossless: options.lossless,
+            container: options.container,
+            format: options.format,
+            batch: options.batch,
+            tta: options.tta,
+            big_shifts: options.big_shifts,
+            template: options.template.clone(),
+            portable_names: options.portable_names,
+            model_name: step.model.clone(),
+            no_metadata: options.no_metadata,
+            ..RenderOptions::default()
+        };
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let outputs = output_paths(file, folder, &step.info, &further)?;
+        steps.push((file.clone(), further, outputs));
+    }
+    Ok(steps)
+}
+
+/// The options for a whole song, or for each of its parts between cue points.
+fn parts_of(song: &Song, options: &RenderOptions, segments: bool, printer: Printer) -> Vec<RenderOptions> {
+    let cues = match segments {
+        true => nullsum::audio::metadata::cue_seconds(&song.input),
+        false => Vec::new(),
+    };
+    if cues.is_empty() {
+        if segments {
+            printer.warning(&format!("{}: no cue points; the whole song is one part", song.input.display()));
+        }
+        return vec![options.clone()];
+    }
+    let starts = std::iter::once(0.0).chain(cues.iter().copied());
+    let ends = cues.iter().copied().map(Some).chain([None]);
+    starts
+        .zip(ends)
+        .filter(|(start, end)| end.is_none_or(|end| end > *start))
+        .enumerate()
+        .map(|(n, (start, end))| RenderOptions {
+            range: TimeRange { start, end },
+            name_suffix: format!("_{:02}", n + 1),
+            ..options.clone()
+        })
+        .collect()
 }
 
 fn headline(name: &str, separator: &Separator, devices: &str) -> String {
@@ -267,27 +448,24 @@ fn headline(name: &str, separator: &Separator, devices: &str) -> String {
 /// Separates all songs, each on the next free separator.
 fn separate_all(
     args: &SeparateArgs,
-    separators: &mut [Separator],
+    workers: &mut [Worker],
     jobs: &[SongJob],
-    options: &RenderOptions,
     printer: Printer,
-) -> CliResult<BatchSummary> {
-    let printer = if separators.len() > 1 { printer.without_progress() } else { printer };
+) -> BatchSummary {
+    let printer = if workers.len() > 1 { printer.without_progress() } else { printer };
     let summary = Mutex::new(BatchSummary::default());
-    run_jobs(separators, jobs, |separator, place, job| {
-        separate_one(args, separator, job, (place + 1, jobs.len()), options, printer, &summary)
+    run_jobs(workers, jobs, |worker, place, job| {
+        separate_one(args, worker, job, (place + 1, jobs.len()), printer, &summary)
     });
-    let summary = summary.into_inner();
-    if summary.interrupted { Err(Failure::interrupted()) } else { Ok(summary) }
+    summary.into_inner()
 }
 
 /// Separates song number `place.0` of `place.1`. Breaks if no further song should start.
 fn separate_one(
     args: &SeparateArgs,
-    separator: &mut Separator,
+    worker: &mut Worker,
     job: &SongJob,
     place: (usize, usize),
-    options: &RenderOptions,
     printer: Printer,
     summary: &Mutex<BatchSummary>,
 ) -> ControlFlow<()> {
@@ -295,45 +473,91 @@ fn separate_one(
         summary.lock().interrupted = true;
         return ControlFlow::Break(());
     }
-    let lossless = options.lossless != LosslessMode::Off;
-    let passes = options.passes(separator.info());
     let input = &job.song.input;
-    if args.files.skip_existing && job.outputs.iter().all(|output| output.is_file()) {
-        summary.lock().skipped += 1;
-        printer.event(&json!({"event": "skipped", "input": path_text(input)}));
+    let fail = |status: ExitStatus, message: &str| {
+        summary.lock().add_failed(input, status, message);
+        printer.error(Some(input), message);
+        if args.files.fail_fast { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    if let Some((status, message)) = &job.rejected {
+        return fail(*status, message);
+    }
+    if args.files.skip_existing && is_done(job, printer) {
+        printer.event(&summary.lock().add_skipped(input));
         printer.print_line(&format!("{}: there already", input.display()));
         return ControlFlow::Continue(());
     }
-    let options = RenderOptions { template: Some(job.template.clone()), ..options.clone() };
+    let passes = worker.models.iter().map(|separator| job.options.passes(separator.info())).sum();
     let result = {
         let mut progress = SongProgress::new(printer, input, place, passes);
-        render(separator, input, &job.song.folder, &options, &mut |step| {
+        render_ensemble(&mut worker.models, input, &job.song.folder, &job.options, &mut |step| {
             progress.update(step);
             interrupt::stop_flow()
         })
     };
-    let mut summary = summary.lock();
+    let mut results = vec![(input.as_path(), result)];
+    for ((file, options, _), separator) in job.cascade.iter().zip(&mut worker.cascade) {
+        if results.iter().any(|(_, result)| result.is_err()) {
+            break;
+        }
+        let mut progress = SongProgress::new(printer, file, place, options.passes(separator.info()));
+        let folder = file.parent().unwrap_or(Path::new(""));
+        let result = render(separator, file, folder, options, &mut |step| {
+            progress.update(step);
+            interrupt::stop_flow()
+        });
+        results.push((file, result));
+    }
+    for (input, result) in results {
+        report_result(job, input, result, printer, summary, &fail)?;
+    }
+    ControlFlow::Continue(())
+}
+
+/// Reports what became of a song, or of a stem that was separated further.
+fn report_result(
+    job: &SongJob,
+    input: &Path,
+    result: Result<RenderReport, OfflineError>,
+    printer: Printer,
+    summary: &Mutex<BatchSummary>,
+    fail: &dyn Fn(ExitStatus, &str) -> ControlFlow<()>,
+) -> ControlFlow<()> {
     match result {
         Ok(report) => {
-            summary.done += 1;
-            summary.audio_seconds += report.audio_seconds;
-            printer.done(&report, lossless);
+            summary.lock().add_done(&report, done_event(&report));
+            printer.done(&report, job.options.lossless != LosslessMode::Off);
+            ControlFlow::Continue(())
         }
         Err(OfflineError::Cancelled) => {
-            summary.interrupted = true;
-            return ControlFlow::Break(());
+            summary.lock().interrupted = true;
+            ControlFlow::Break(())
         }
         Err(error) => {
             let failure = Failure::from(error);
-            summary.failed += 1;
-            summary.last_failure = Some(failure.status);
-            printer.error(Some(input), &explain(input, &failure));
-            if args.files.fail_fast {
-                return ControlFlow::Break(());
-            }
+            fail(failure.status, &explain(input, &failure))
         }
     }
-    ControlFlow::Continue(())
+}
+
+/// Whether all outputs exist. Those that another model has made do not count.
+fn is_done(job: &SongJob, printer: Printer) -> bool {
+    if !job.outputs.iter().all(|output| output.is_file()) {
+        return false;
+    }
+    let other = job
+        .outputs
+        .iter()
+        .filter_map(|output| Origin::of_file(output))
+        .find(|origin| origin.model != job.options.model_name);
+    if let Some(origin) = &other {
+        printer.note(&format!(
+            "{}: the stems there were made by {}; separating it again",
+            job.song.input.display(),
+            origin.model
+        ));
+    }
+    other.is_none()
 }
 
 /// The text of the error, with the path of the song if it lacks one.

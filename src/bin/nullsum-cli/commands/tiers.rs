@@ -209,7 +209,7 @@ impl WindowSeparator for Borrowed<'_> {
 fn whole(separator: &mut Separator, song: &Planar, rule: MaskRule) -> CliResult<Vec<Stereo>> {
     let info = separator.info().clone();
     let options = DemixOptions {
-        plan: ChunkPlan::new(info.chunk, info.overlap),
+        plan: ChunkPlan::new(info.chunk, info.overlap as f64),
         batch: info.batch,
         rule,
         standardise: None,
