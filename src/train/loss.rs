@@ -8,7 +8,7 @@ use rustfft::num_complex::Complex32;
 
 use super::error::TrainError;
 use crate::dsp::stft::{StftConfig, reflect};
-use crate::dsp::window::hann_centred;
+use crate::dsp::window::hann_analysis_window;
 use crate::model::architecture::{Architecture, Family};
 use crate::model::config::Config;
 
@@ -107,7 +107,7 @@ impl WaveformLoss {
                 let normalized = config.normalized;
                 Resolution {
                     stft: StftConfig { n_fft, hop_length, win_length: window, normalized },
-                    window: hann_centred(window, n_fft),
+                    window: hann_analysis_window(window, n_fft),
                     forward: planner.plan_fft_forward(n_fft),
                     inverse: planner.plan_fft_inverse(n_fft),
                 }

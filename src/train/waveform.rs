@@ -7,7 +7,7 @@ use realfft::{RealFftPlanner, RealToComplex};
 use rustfft::num_complex::Complex32;
 
 use crate::dsp::stft::{Stft, StftConfig};
-use crate::dsp::window::hann_centred;
+use crate::dsp::window::hann_analysis_window;
 use crate::model::architecture::Architecture;
 
 /// Transforms of one architecture. Axis letters: b batch, n stem, s channel, t frame, f bin.
@@ -25,7 +25,7 @@ impl Waveforms {
             stft: Stft::new(arch.stft),
             channels: arch.channels,
             zero_dc: arch.zero_dc,
-            window: hann_centred(arch.stft.win_length, arch.stft.n_fft),
+            window: hann_analysis_window(arch.stft.win_length, arch.stft.n_fft),
             forward: RealFftPlanner::new().plan_fft_forward(arch.stft.n_fft),
         }
     }
