@@ -9,7 +9,9 @@
 //! attention, value residuals, hyper-connections, PoPE), and everything on other devices.
 
 mod architecture;
+mod batches;
 mod cpu;
+mod data;
 mod error;
 mod export;
 mod graph;
@@ -17,10 +19,19 @@ mod initial;
 mod loss;
 mod model;
 mod network;
+mod optimizer;
 mod parameters;
+pub mod teacher;
+mod trainer;
+mod validate;
 mod waveform;
 
+pub use batches::{Batch, Batches, Confidence, MixConfig};
+pub use data::{DataOptions, MissingStems, Song, SongSet};
 pub use error::TrainError;
 pub use loss::{LossConfig, LossParts};
 pub use model::{Loss, ModelOptions, RoformerForTraining};
+pub use optimizer::{Optimizer, OptimizerConfig};
 pub use parameters::{Gradients, Parameter, Parameters};
+pub use trainer::{Schedule, TrainData, TrainEvent, Trainer};
+pub use validate::StemScore;

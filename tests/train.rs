@@ -50,7 +50,8 @@ fn goldens() -> Vec<Golden> {
                 })
                 .collect();
             let own = folder.join("model.yaml").exists();
-            let weights = if own { folder } else { fixtures.join("parity").join(folder.file_name().unwrap()) };
+            let weights =
+                if own { folder } else { fixtures.join("parity").join(folder.file_name().unwrap()) };
             Golden { facts, tensors, weights }
         })
         .collect()
@@ -97,17 +98,16 @@ impl Golden {
 
     /// Names of the parameters with their gradients in the reference.
     fn gradients(&self) -> impl Iterator<Item = (&str, &[f32])> {
-        self.tensors.iter().filter_map(|(name, (_, values))| {
-            Some((name.strip_prefix("gradient.")?, values.as_slice()))
-        })
+        self.tensors
+            .iter()
+            .filter_map(|(name, (_, values))| Some((name.strip_prefix("gradient.")?, values.as_slice())))
     }
 }
 
 /// Relative error and cosine of two gradients. `floor` is what rounding alone may leave of a gradient that is 0.
 fn compare(expected: &[f32], found: &[f32], floor: f64) -> (f64, f64) {
-    let dot = |a: &[f32], b: &[f32]| -> f64 {
-        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-    };
+    let dot =
+        |a: &[f32], b: &[f32]| -> f64 { a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum() };
     let difference: Vec<f32> = expected.iter().zip(found).map(|(a, b)| a - b).collect();
     let (e, f) = (dot(expected, expected).sqrt(), dot(found, found).sqrt());
     let error = dot(&difference, &difference).sqrt();
@@ -174,7 +174,9 @@ fn loss_and_gradients_equal_the_reference_packages() {
 #[test]
 fn export_is_a_checkpoint_with_the_same_stems() {
     let folder = tempfile::tempdir().unwrap();
-    for golden in goldens().iter().filter(|golden| golden.name().contains("lucid") || golden.name().contains("tereo")) {
+    for golden in
+        goldens().iter().filter(|golden| golden.name().contains("lucid") || golden.name().contains("tereo"))
+    {
         let model = golden.model(DType::F32, true);
         let path = folder.path().join(format!("{}.safetensors", golden.name()));
         model.export(&path).unwrap();
@@ -211,7 +213,8 @@ fn stems_of_training_are_those_of_separation() {
 }
 
 /// A small network on the reference's transform.
-const YAML: &str = "model: {dim: 8, depth: 1, heads: 2, dim_head: 4, num_stems: 2, stereo: true, freqs_per_bands: [10, 23],
+const YAML: &str =
+    "model: {dim: 8, depth: 1, heads: 2, dim_head: 4, num_stems: 2, stereo: true, freqs_per_bands: [10, 23],
   stft_n_fft: 64, stft_hop_length: 16, stft_win_length: 64, multi_stft_resolutions_window_sizes: [64, 32]}
 training: {instruments: [a, b]}";
 

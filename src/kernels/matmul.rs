@@ -105,6 +105,13 @@ mod tests {
     #[test]
     #[should_panic(expected = "does not fit")]
     fn a_result_beyond_its_slice_is_refused() {
-        multiply(MatrixView::new(&[1.0; 4], 2, 2), MatrixView::new(&[1.0; 4], 2, 2), 1.0, &mut [0.0; 3], 2, false);
+        multiply(
+            MatrixView::new(&[1.0; 4], 2, 2),
+            MatrixView::new(&[1.0; 4], 2, 2),
+            1.0,
+            &mut [0.0; 3],
+            2,
+            false,
+        );
     }
 }

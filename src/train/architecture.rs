@@ -66,7 +66,11 @@ pub(super) fn from_config(config: &Config, family: Option<Family>) -> Result<Arc
     };
     // The checks of a checkpoint's YAML, on the tensors that the network would have.
     if dim.saturating_mul(depth).saturating_mul(arch.bands.len()) > 1 << 28 {
-        return Err(TrainError::setting("model", "a network that fits into memory", format!("dim {dim}, depth {depth}, {} bands", arch.bands.len())));
+        return Err(TrainError::setting(
+            "model",
+            "a network that fits into memory",
+            format!("dim {dim}, depth {depth}, {} bands", arch.bands.len()),
+        ));
     }
     Architecture::resolve(config, &Shapes(arch.tensors()), Some(family)).map_err(wrong)
 }

@@ -308,7 +308,9 @@ impl BlockNames {
             ["norm.gamma", "to_qkv.weight", "to_gates.weight", "to_gates.bias", "to_out.0.weight"]
                 .map(|name| format!("{attention}.{name}"))
                 .into();
-        weights.extend(["0.gamma", "1.weight", "1.bias", "4.weight", "4.bias"].map(|name| format!("{net}.{name}")));
+        weights.extend(
+            ["0.gamma", "1.weight", "1.bias", "4.weight", "4.bias"].map(|name| format!("{net}.{name}")),
+        );
         if place.last && arch.transformer_norm() {
             weights.push(format!("{transformer}.norm.gamma"));
         }

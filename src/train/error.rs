@@ -102,11 +102,7 @@ impl TrainError {
     }
 
     /// A [`Setting`](Self::Setting) error.
-    pub(super) fn setting(
-        setting: &str,
-        expected: impl Into<String>,
-        found: impl std::fmt::Display,
-    ) -> Self {
+    pub(super) fn setting(setting: &str, expected: impl Into<String>, found: impl std::fmt::Display) -> Self {
         Self::Setting { setting: setting.into(), expected: expected.into(), found: found.to_string() }
     }
 }

@@ -68,7 +68,8 @@ fn header(tensors: &[(String, Tensor)], metadata: &[(&str, String)]) -> String {
     let mut offset = 0;
     for (name, tensor) in tensors {
         let end = offset + 4 * tensor.elem_count();
-        let info = serde_json::json!({ "dtype": "F32", "shape": tensor.dims(), "data_offsets": [offset, end] });
+        let info =
+            serde_json::json!({ "dtype": "F32", "shape": tensor.dims(), "data_offsets": [offset, end] });
         // Writing to a string cannot fail.
         _ = write!(text, ",{}:{info}", serde_json::Value::from(name.as_str()));
         offset = end;

@@ -33,7 +33,8 @@ impl<'a> Scope<'a> {
 
     /// The module `name` inside this one.
     pub fn pp(&self, name: impl std::fmt::Display) -> Self {
-        let prefix = if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) };
+        let prefix =
+            if self.prefix.is_empty() { name.to_string() } else { format!("{}.{name}", self.prefix) };
         Self { prefix, ..self.clone() }
     }
 
@@ -171,7 +172,8 @@ pub(super) fn block(
             (around_feed_forward.depth(&feed_forward(&branch("1"), &input)?, streams)?, own)
         }
     };
-    let x = if place.last && scope.arch.transformer_norm() { transformer.pp("norm").rms_norm(&x)? } else { x };
+    let x =
+        if place.last && scope.arch.transformer_norm() { transformer.pp("norm").rms_norm(&x)? } else { x };
     Ok((x, own))
 }
 
@@ -221,9 +223,7 @@ fn attention(scope: &Scope, x: &Tensor, first: Option<&Tensor>) -> Result<(Tenso
             let mix = sigmoid(&mix)?.transpose(1, 2)?.unsqueeze(3)?;
             match kind {
                 ValueResidual::ToValueResidualMix => lerp(&own, first, &mix)?,
-                ValueResidual::LearnedValueResidualMix => {
-                    (&own + mix.broadcast_sub(&own)?.mul(first)?)?
-                }
+                ValueResidual::LearnedValueResidualMix => (&own + mix.broadcast_sub(&own)?.mul(first)?)?,
             }
         }
         _ => own.clone(),
@@ -250,9 +250,8 @@ pub(super) fn rotary_tables(freqs: &Tensor, len: usize) -> Result<(Tensor, Tenso
     let (device, dtype) = (freqs.device().clone(), freqs.dtype());
     let freqs = freqs.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.to_vec1::<f32>()?;
     let table = |f: fn(f64) -> f64| -> Result<Tensor> {
-        let values: Vec<f64> = (0..len)
-            .flat_map(|pos| freqs.iter().map(move |freq| f(f64::from(pos as f32 * freq))))
-            .collect();
+        let values: Vec<f64> =
+            (0..len).flat_map(|pos| freqs.iter().map(move |freq| f(f64::from(pos as f32 * freq)))).collect();
         Tensor::from_vec(values, (len, freqs.len()), &Device::Cpu)?.to_dtype(dtype)?.to_device(&device)
     };
     Ok((table(f64::cos)?, table(f64::sin)?))

@@ -241,9 +241,8 @@ mod tests {
                 let (parts, _) = loss.evaluate(x, samples);
                 parts.waveform + 0.7 * parts.stft
             };
-            let shifted = |sign: f32| -> Vec<f32> {
-                x.iter().zip(&direction).map(|(x, d)| x + sign * d).collect()
-            };
+            let shifted =
+                |sign: f32| -> Vec<f32> { x.iter().zip(&direction).map(|(x, d)| x + sign * d).collect() };
             let (_, gradient) = loss.evaluate(&x, samples);
             let predicted: f64 =
                 gradient.iter().zip(&direction).map(|(g, d)| 2.0 * f64::from(*g) * f64::from(*d)).sum();

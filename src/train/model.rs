@@ -92,11 +92,9 @@ impl RoformerForTraining {
         config: &Config,
         options: &ModelOptions,
     ) -> Result<Self, TrainError> {
-        let arch = Architecture::resolve(config, checkpoint, options.family).map_err(|source| {
-            TrainError::Architecture { origin: checkpoint.origin().to_owned(), source }
-        })?;
-        let parameters =
-            Parameters::from_checkpoint(&arch, checkpoint, options.dtype, &options.device)?;
+        let arch = Architecture::resolve(config, checkpoint, options.family)
+            .map_err(|source| TrainError::Architecture { origin: checkpoint.origin().to_owned(), source })?;
+        let parameters = Parameters::from_checkpoint(&arch, checkpoint, options.dtype, &options.device)?;
         Self::build(arch, parameters, config, options)
     }
 
@@ -191,8 +189,7 @@ impl RoformerForTraining {
         let weight = |signal: usize| weights.map_or(1.0, |weights| weights[signal / arch.channels]);
         let counted = config.counted_samples(&arch.stft, samples);
         let mut difference = Vec::with_capacity(signals * counted);
-        for (signal, (x, y)) in
-            run.stems.chunks_exact(samples).zip(target.chunks_exact(samples)).enumerate()
+        for (signal, (x, y)) in run.stems.chunks_exact(samples).zip(target.chunks_exact(samples)).enumerate()
         {
             let weight = weight(signal);
             difference.extend(x[..counted].iter().zip(y).map(|(x, y)| weight * (x - y)));
@@ -256,7 +253,8 @@ impl RoformerForTraining {
         let flat: &[f32] = cast_slice(&spectra);
         let spec = Tensor::from_slice(flat, (batch, frames, arch.frame_features()), &Device::Cpu)?;
         let (masks, tape) = self.network.forward(&self.parameters, &spec)?;
-        let masks: Vec<f32> = masks.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
+        let masks: Vec<f32> =
+            masks.to_device(&Device::Cpu)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1()?;
         let stems = self.waveforms.stems(cast_slice::<f32, Complex32>(&masks), &spectra, samples);
         Ok(Run { stems, spectra, tape, shape: [batch, samples] })
     }
@@ -267,7 +265,11 @@ impl RoformerForTraining {
         let full = [batch, arch.num_stems, arch.channels, samples];
         let significant = |dims: &[usize]| -> Vec<usize> {
             let inner = dims.len().saturating_sub(1);
-            dims.iter().enumerate().filter(|(i, n)| *i == 0 || *i >= inner || **n != 1).map(|(_, n)| *n).collect()
+            dims.iter()
+                .enumerate()
+                .filter(|(i, n)| *i == 0 || *i >= inner || **n != 1)
+                .map(|(_, n)| *n)
+                .collect()
         };
         if target.rank() < 2 || target.rank() > 4 || significant(target.dims()) != significant(&full) {
             return Err(TrainError::Shape {

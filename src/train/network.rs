@@ -269,7 +269,16 @@ impl Network {
                 x = (x + earlier)?;
             }
             for axis in [Axis::Freq, Axis::Time] {
-                x = self.transformer_backward(&scope, (layer, axis), x, shape, &mut blocks, &tape.first, &mut first, gradients)?;
+                x = self.transformer_backward(
+                    &scope,
+                    (layer, axis),
+                    x,
+                    shape,
+                    &mut blocks,
+                    &tape.first,
+                    &mut first,
+                    gradients,
+                )?;
             }
             if self.arch.skip_connection && layer > 0 {
                 earlier = Some(match earlier.take() {
@@ -278,7 +287,16 @@ impl Network {
                 });
             }
             if self.arch.linear_transformer_depth > 0 {
-                x = self.transformer_backward(&scope, (layer, Axis::Linear), x, shape, &mut blocks, &tape.first, &mut first, gradients)?;
+                x = self.transformer_backward(
+                    &scope,
+                    (layer, Axis::Linear),
+                    x,
+                    shape,
+                    &mut blocks,
+                    &tape.first,
+                    &mut first,
+                    gradients,
+                )?;
             }
         }
         let streams = self.streams();

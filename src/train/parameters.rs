@@ -75,12 +75,7 @@ fn is_constant(name: &str) -> bool {
 
 impl Parameters {
     /// Seeded random values, distributed as the references initialise them.
-    pub fn random(
-        arch: &Architecture,
-        seed: u64,
-        dtype: DType,
-        device: &Device,
-    ) -> Result<Self, TrainError> {
+    pub fn random(arch: &Architecture, seed: u64, dtype: DType, device: &Device) -> Result<Self, TrainError> {
         Self::build(arch, dtype, device, |name, shape| {
             Ok(Tensor::from_vec(initial::values(arch, name, shape, seed), shape, device)?)
         })
@@ -199,10 +194,8 @@ impl Parameters {
 
     /// Every tensor of a checkpoint, by name: parameters under all their names, and constants.
     pub fn tensors(&self) -> impl Iterator<Item = (&str, Tensor)> {
-        let parameters = self
-            .parameters
-            .iter()
-            .flat_map(|p| p.names.iter().map(move |name| (name.as_str(), p.value())));
+        let parameters =
+            self.parameters.iter().flat_map(|p| p.names.iter().map(move |name| (name.as_str(), p.value())));
         parameters.chain(self.constants.iter().map(|(name, value)| (name.as_str(), value.clone())))
     }
 
@@ -354,7 +347,8 @@ mod tests {
     #[test]
     fn freezing_names_a_pattern_that_matches_nothing() {
         let mut arch = Architecture::reference_default();
-        (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner, arch.mask_hidden) = (8, 1, 2, 4, 32, 16);
+        (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner, arch.mask_hidden) =
+            (8, 1, 2, 4, 32, 16);
         let mut parameters = Parameters::random(&arch, 1, DType::F32, &Device::Cpu).unwrap();
         let all = parameters.trainable_values();
         assert_eq!(parameters.freeze(&["band_split.*".into()]).unwrap(), 3 * 62);

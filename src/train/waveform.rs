@@ -167,8 +167,11 @@ mod tests {
             let out = waveforms.stems(&masks, &spectra, samples);
             let gradient = waveforms.masks_gradient(&y, &spectra, samples);
             let left: f64 = out.iter().zip(&y).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
-            let right: f64 =
-                masks.iter().zip(&gradient).map(|(m, g)| f64::from(m.re * g.re) + f64::from(m.im * g.im)).sum();
+            let right: f64 = masks
+                .iter()
+                .zip(&gradient)
+                .map(|(m, g)| f64::from(m.re * g.re) + f64::from(m.im * g.im))
+                .sum();
             assert!((left - right).abs() < 1e-4 * left.abs().max(1.0), "{n_fft}: {left} {right}");
         }
     }

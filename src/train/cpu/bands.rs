@@ -52,11 +52,25 @@ impl BandNorm {
         rms_norm(x, &self.gamma, &mut normed);
         let gradient_view = MatrixView::new(gradient, rows, dim);
         let mut of_weight = vec![0.0; self.weight.len()];
-        multiply(gradient_view.t(), MatrixView::new(&normed, rows, features), 1.0, &mut of_weight, features, false);
+        multiply(
+            gradient_view.t(),
+            MatrixView::new(&normed, rows, features),
+            1.0,
+            &mut of_weight,
+            features,
+            false,
+        );
         let mut of_bias = vec![0.0; dim];
         add_rows(gradient, &mut of_bias);
         let mut of_normed = vec![0.0; x.len()];
-        multiply(gradient_view, MatrixView::new(&self.weight, dim, features), 1.0, &mut of_normed, features, false);
+        multiply(
+            gradient_view,
+            MatrixView::new(&self.weight, dim, features),
+            1.0,
+            &mut of_normed,
+            features,
+            false,
+        );
         let mut of_gamma = vec![0.0; features];
         // The spectrum is no parameter: its gradient goes nowhere.
         rms_norm_backward(x, &self.gamma, &of_normed, &mut of_gamma, &mut normed);
@@ -74,9 +88,7 @@ impl BandMlp {
     /// Names of its tensors: weight and bias of each Linear.
     pub fn names(stem: usize, band: usize, linears: usize) -> Vec<String> {
         let at = format!("mask_estimators.{stem}.to_freqs.{band}.0");
-        (0..linears)
-            .flat_map(|i| ["weight", "bias"].map(|name| format!("{at}.{}.{name}", 2 * i)))
-            .collect()
+        (0..linears).flat_map(|i| ["weight", "bias"].map(|name| format!("{at}.{}.{name}", 2 * i))).collect()
     }
 
     pub fn read(parameters: &Parameters, stem: usize, band: usize, linears: usize) -> Result<Self> {
@@ -154,7 +166,14 @@ impl BandMlp {
             let mut of_bias = vec![0.0; output];
             add_rows(&of_output, &mut of_bias);
             let mut of_input = vec![0.0; rows * input];
-            multiply(of_output_view, MatrixView::new(weight, output, input), 1.0, &mut of_input, input, false);
+            multiply(
+                of_output_view,
+                MatrixView::new(weight, output, input),
+                1.0,
+                &mut of_input,
+                input,
+                false,
+            );
             if i > 0 {
                 // tanh' = 1 − tanh².
                 of_input.iter_mut().zip(x).for_each(|(g, y)| *g *= 1.0 - y * y);

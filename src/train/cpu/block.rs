@@ -1,8 +1,6 @@
 //! One block, attention and feed-forward, and its gradient.
 
-use super::rows::{
-    add_bias, add_rows, dot, gelu_backward, rms_norm, rms_norm_backward, softmax_backward,
-};
+use super::rows::{add_bias, add_rows, dot, gelu_backward, rms_norm, rms_norm_backward, softmax_backward};
 use crate::kernels::{MatrixView, RowOps, multiply};
 
 /// Sizes of a block. Axis letters below: r rows of tokens, d feature, h head, i feature of all heads, f hidden feature.
@@ -273,7 +271,14 @@ impl Block {
         let mut of_normed = vec![0.0; rows * dim];
         let qkv = MatrixView::new(&self.weights[QKV], 3 * inner, dim);
         multiply(of_qkv_view, qkv, 1.0, &mut of_normed, dim, false);
-        multiply(of_gates_view, MatrixView::new(&self.weights[GATES], heads, dim), 1.0, &mut of_normed, dim, true);
+        multiply(
+            of_gates_view,
+            MatrixView::new(&self.weights[GATES], heads, dim),
+            1.0,
+            &mut of_normed,
+            dim,
+            true,
+        );
         rms_norm_backward(x, &self.weights[NORM], &of_normed, &mut sums[NORM], gradient);
     }
 
