@@ -4,6 +4,9 @@
 //! the weights of the parity case of the same name. `NULLSUM_GRADIENTS_DIR` adds a folder of others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "train/runs.rs"]
+mod runs;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
