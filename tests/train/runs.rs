@@ -86,7 +86,7 @@ fn bad_songs_are_named() {
     fails("b.wav");
     std::fs::write(folder.path().join("song/b.flac"), b"no audio").unwrap();
     fails("two files of one stem");
-    assert!(open(&folder.path().join("nowhere")).unwrap_err().contains("nowhere"));
+    assert!(open(&folder.path().join("nowhere")).err().unwrap().contains("nowhere"));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use nullsum::embedded;
@@ -24,6 +25,7 @@ pub fn run(args: &DistillArgs) -> Result<()> {
     let console = Console::new(args.run.json, args.run.quiet);
     let Some(facts) = ask_teachers(args, &console)? else { return Ok(()) };
     let pool = Pool::new(args.run.threads)?;
+    let facts = Arc::new(facts);
     pool.install(|| train(args, &facts, console))
 }
 
@@ -59,7 +61,7 @@ fn ask_teachers(args: &DistillArgs, console: &Console) -> Result<Option<HashMap<
     Ok(Some(facts))
 }
 
-fn train(args: &DistillArgs, facts: &HashMap<String, TeacherFacts>, console: Console) -> Result<()> {
+fn train(args: &DistillArgs, facts: &Arc<HashMap<String, TeacherFacts>>, console: Console) -> Result<()> {
     let first = facts.values().next().context("no music")?;
     let options = ModelOptions { device: args.run.device.open()?, ..ModelOptions::default() };
     let (model, config) = if args.init.is_some() || args.config.is_some() {
@@ -95,9 +97,10 @@ fn train(args: &DistillArgs, facts: &HashMap<String, TeacherFacts>, console: Con
     }
     let validation = if args.holdout.is_empty() { None } else { Some(open(&held_out)?) };
     let scale = f64::from(first.sample_rate) / f64::from(data_options.sample_rate);
-    let confidence = |song: &Song, sample: usize| {
+    let known = Arc::clone(facts);
+    let confidence = move |song: &Song, sample: usize| {
         let sample = (sample as f64 * scale) as usize;
-        facts.get(song.name()).map_or_else(Vec::new, |facts| facts.weights_at(sample))
+        known.get(song.name()).map_or_else(Vec::new, |facts| facts.weights_at(sample))
     };
     // Songs as they are: what the student hears must be what the teacher heard.
     let mix = MixConfig { remix: 0.0, drop: 0.0, ..mix_config(&args.run, &config) };
