@@ -18,7 +18,7 @@ use nullsum::train::{LossConfig, ModelOptions, RoformerForTraining};
 use safetensors::SafeTensors;
 use serde_json::Value;
 
-/// Largest relative error of a parameter's gradient in f32, and the least cosine.
+/// Largest relative error of a parameter's gradient, and the least cosine.
 const TOLERANCE: f64 = 1e-4;
 const COSINE: f64 = 0.99999;
 
@@ -137,6 +137,11 @@ fn check(golden: &Golden, dtype: DType, kernels: bool) -> Vec<String> {
     }
     let gradients = loss.backward().unwrap();
     let all: f64 = golden.gradients().flat_map(|(_, g)| g).map(|g| f64::from(*g).powi(2)).sum();
+    // In an ill-conditioned case single precision costs the reference itself more.
+    let tolerance = match dtype {
+        DType::F64 => TOLERANCE,
+        _ => TOLERANCE.max(3.0 * golden.number("single_error")),
+    };
     let mut seen = 0;
     for (name, expected) in golden.gradients() {
         let Some(found) = gradients.by_name(model.parameters(), name) else {
@@ -149,7 +154,7 @@ fn check(golden: &Golden, dtype: DType, kernels: bool) -> Vec<String> {
         let found: Vec<f32> = found.to_dtype(DType::F32).unwrap().flatten_all().unwrap().to_vec1().unwrap();
         assert_eq!(found.len(), expected.len(), "{way}: {name}");
         let (error, cosine) = compare(expected, &found, 1e-7 * all.sqrt());
-        if error.is_nan() || error > TOLERANCE || cosine < COSINE {
+        if error.is_nan() || error > tolerance || cosine < COSINE {
             wrong.push(format!("{way}: {name}: relative error {error:.2e}, cosine {cosine:.7}"));
         }
         seen += 1;

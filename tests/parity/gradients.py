@@ -2,8 +2,8 @@
 """Writes the goldens of training: loss and gradients that the reference packages compute.
 
 A golden is one `gradients.safetensors`: crops `x` [b, s, samples], `target` [b, n, s, samples], and the gradient of every parameter
-under `gradient.{name}`. The header entry `facts` says the loss, its parts, the settings of the loss, versions, and whether the
-reference ran in double precision. Weights and YAML are those of the parity case of the same name where there is one, and else are
+under `gradient.{name}`, computed in double precision. The header entry `facts` says the loss, its parts, the settings of the loss, versions, and
+what single precision costs the reference itself. Weights and YAML are those of the parity case of the same name where there is one, and else are
 written beside the golden.
 
     tests/parity/.venv/bin/python tests/parity/gradients.py --out tests/fixtures/train
@@ -85,27 +85,25 @@ def write(case, modules, folder):
 
     model = reference.build(case, modules)
     single = build_with_loss(model, case)
-    # The connections of hyper-connections compute in single precision whatever they are given.
-    double = case["model"].get("num_residual_streams", 1) == 1 and case["model"].get("num_residual_fracs", 1) == 1
     x = torch.stack([generate.signal(case, case["samples"], offset=10 + i) for i in range(BATCH)])
     stems = case["model"]["num_stems"]
     target = torch.stack([
         torch.stack([generate.signal(case, case["samples"], offset=100 + i * stems + n) for n in range(stems)]) for i in range(BATCH)])
-    if double:
-        single = reference.in_double(single)
-        single.multi_stft_window_fn = functools.partial(torch.hann_window, dtype=torch.float64)
-    kind = torch.float64 if double else torch.float32
-    loss, parts = evaluate(single, case, x.to(kind), target.to(kind))
-    loss.backward()
-    tensors = {"x": x, "target": target}
-    for name, parameter in single.named_parameters():
-        if parameter.requires_grad:
-            gradient = parameter.grad if parameter.grad is not None else torch.zeros_like(parameter)
-            tensors[f"gradient.{name}"] = gradient.float().contiguous()
+    _, _, rounded = gradients_of(single, case, x, target)
+    double = reference.in_double(single)
+    double.zero_grad()
+    double.multi_stft_window_fn = functools.partial(torch.hann_window, dtype=torch.float64)
+    # Hyper-connections and PoPE turn to single precision in between; here they stay in double.
+    cast, torch.Tensor.float = torch.Tensor.float, lambda self: self
+    try:
+        loss, parts, exact = gradients_of(double, case, x.double(), target.double())
+    finally:
+        torch.Tensor.float = cast
+    tensors = {"x": x, "target": target} | {f"gradient.{name}": g.float().contiguous() for name, g in exact.items()}
     installed, version = reference.PACKAGES[case["package"]]
     facts = dict(case=case["name"], installed=f"{installed} {version}", torch=torch.__version__, generator="tests/parity/gradients.py",
-                 seed=case["seed"], double=double, loss=loss.item(), waveform=parts[0], stft=parts[1], settings=case["loss"],
-                 whole_crop=whole_crop(case))
+                 seed=case["seed"], loss=loss, waveform=parts[0], stft=parts[1], settings=case["loss"], whole_crop=whole_crop(case),
+                 single_error=largest_error(exact, rounded))
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.iterdir():
         old.unlink()
@@ -113,7 +111,30 @@ def write(case, modules, folder):
         generate.write_weights(case, model, folder)
         (folder / "model.yaml").write_text(generate.yaml_text(case))
     save_file(tensors, folder / "gradients.safetensors", {"facts": json.dumps(facts, sort_keys=True)})
-    print(f"{case['name']:32} {case['package']:20} loss {loss.item():.6f}, {'double' if double else 'single'} precision", flush=True)
+    print(f"{case['name']:32} {case['package']:20} loss {loss:.6f}, single precision costs {facts['single_error']:.1e}", flush=True)
+
+
+def gradients_of(model, case, x, target):
+    """Loss, its parts, and the gradient of every parameter."""
+    import torch
+
+    loss, parts = evaluate(model, case, x, target)
+    loss.backward()
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            found[name] = (torch.zeros_like(parameter) if parameter.grad is None else parameter.grad).clone()
+    return loss.item(), parts, found
+
+
+def largest_error(exact, rounded):
+    """What single precision costs the reference itself: the largest relative error of a parameter's gradient.
+
+    Gradients that are nothing but rounding, such as those of parameters without effect, do not count.
+    """
+    whole = sum(g.square().sum() for g in exact.values()).sqrt()
+    errors = [((rounded[name] - g).norm(), g.norm()) for name, g in exact.items()]
+    return max((error / norm).item() for error, norm in errors if error > 1e-7 * whole)
 
 
 def whole_crop(case):
