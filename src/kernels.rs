@@ -25,6 +25,8 @@ mod layout;
 mod mask_estimator;
 mod masks;
 mod math;
+#[cfg(feature = "train")]
+mod matmul;
 mod ops;
 pub mod os;
 mod packed;
@@ -46,6 +48,8 @@ pub use isa::{Format, Isa};
 pub use job::JobControl;
 pub use mask_estimator::{BandMlp, MaskEstimator};
 pub use masks::apply_masks;
+#[cfg(feature = "train")]
+pub use matmul::{MatrixView, multiply};
 pub use pool::Pool;
 pub use rotary::Rotary;
 pub use rows::{Axis, Sequences};

@@ -40,7 +40,7 @@
 //! # Cargo features
 //!
 //! `default-features = false` leaves out the command line, downloads and the embedded model. `embedded` adds the embedded model, `cuda`, `metal`, `accelerate` and
-//! `mkl` are candle's back ends.
+//! `mkl` are candle's back ends. `train` adds the module `train` and the program `nullsum-train`.
 //!
 //! Everything outside this page serves the programs and tests of this package and may change in any version.
 
@@ -75,6 +75,8 @@ pub mod plugin;
 pub mod registry;
 #[doc(hidden)]
 pub mod separator;
+#[cfg(feature = "train")]
+pub mod train;
 
 pub use api::{
     Audio, Error, Inspection, LiveOptions, LiveStream, Model, ModelOptions, Report, Result, Stems,

@@ -22,6 +22,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("offline", &["audio", "dsp", "lossless", "separator"]),
     ("live", &["dsp", "separator"]),
     ("api", &["audio", "embedded", "live", "model", "offline", "separator"]),
+    ("train", &["atomic_file", "audio", "dsp", "hash", "kernels", "model", "offline", "separator"]),
     (
         "plugin",
         &["audio", "embedded", "hash", "kernels", "live", "model", "atomic_file", "registry", "separator"],
