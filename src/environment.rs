@@ -31,6 +31,10 @@ pub const VARIABLES: &[Variable] = &[
         name: "NULLSUM_PRECISION",
         meaning: "number format that replaces `auto`: `f32`, `bf16` or `int8`; by default a self-check decides",
     },
+    Variable {
+        name: "NULLSUM_THREADS",
+        meaning: "threads for live separation in the plugin; by default all logical processors but one, at least one",
+    },
 ];
 
 #[cfg(test)]

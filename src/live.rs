@@ -5,10 +5,13 @@
 //!                 └──── the same ring, L samples back: the dry signal, exact ───────────────────────────────────┘
 //! ```
 //!
-//! [`plan`] computes the latency. The audio thread calls [`client`]. [`worker`] runs the model on the thread of the [`scheduler`]. A user interface
-//! reads [`status`]. [`Stream`] ties them together. Nothing here depends on plugins.
+//! [`plan`] computes the latency. The audio thread calls [`client`]. The [`engine`] cuts hops out of the input and publishes their stems, on
+//! the thread of the [`scheduler`]; an executor runs the model in between. A user interface reads [`status`]. [`Stream`] ties them together. Nothing here depends on plugins.
 
 pub mod client;
+mod cost;
+pub mod engine;
+mod executor;
 pub mod model;
 pub mod plan;
 pub mod reference;
@@ -19,8 +22,9 @@ mod shared;
 mod sinc;
 pub mod smooth;
 pub mod status;
+mod threads;
 mod units;
-pub mod worker;
+mod work;
 
 use std::sync::Arc;
 
@@ -28,13 +32,14 @@ pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
 pub use model::{SharedModel, WindowError, WindowSeparator, load_shared, measure};
 pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Tier, WindowSpec};
 pub use reference::offline_reference;
-pub use scheduler::Scheduler;
+pub use scheduler::{Forward, LOAD_BUDGET, Scheduler};
 pub use scope::Scope;
 pub use status::{State, Status};
-pub use worker::{Engine, Step, SwapError};
+pub use engine::{Engine, Step, SwapError};
+pub use threads::{THREADS_ENV, default_threads};
 
 use crate::separator::MaskRule;
-use scheduler::SchedulerCommand;
+use scheduler::Message;
 use shared::Shared;
 
 /// The control side of a stream, for the thread that opens it and swaps its model. Dropping it stops the worker's half; the client then
@@ -51,7 +56,7 @@ impl Stream {
     /// Opens a stream without a model, with room for `stems` stems of `channels` channels each. Allocates everything that the client needs.
     pub fn open(plan: &Plan, stems: usize, channels: usize, scheduler: &Scheduler) -> (Client, Self) {
         let shared = Arc::new(Shared::new(plan, stems, channels.max(1)));
-        let client = Client::new(plan, shared.clone(), Some(scheduler.waker()));
+        let client = Client::new(plan, shared.clone(), Some(scheduler.worker()));
         let engine = Engine::new(plan.clone(), shared.clone());
         let id = scheduler.new_id();
         log::info!(
@@ -62,7 +67,7 @@ impl Stream {
             plan.latency().0,
             plan.latency_ms()
         );
-        scheduler.send(SchedulerCommand::Add(id, Box::new(engine)));
+        scheduler.send(Message::Add(id, Box::new(engine)));
         (client, Self { id, plan: plan.clone(), stems, shared, scheduler: scheduler.clone() })
     }
 
@@ -85,15 +90,19 @@ impl Stream {
     /// [`SwapError`]; the old model then stays.
     pub fn swap(&self, model: Option<SharedModel>) -> Result<(), SwapError> {
         if let Some(model) = &model {
-            worker::check(&self.plan, self.stems, model)?;
+            engine::check(&self.plan, self.stems, model)?;
         }
-        let sent = !self.shared.is_closed() && self.scheduler.send(SchedulerCommand::Swap(self.id, model));
+        let sent = !self.shared.is_closed() && self.scheduler.send(Message::Swap(self.id, model));
         if sent { Ok(()) } else { Err(SwapError::Stopped) }
     }
 
     /// Sets how the masks treat the part of the input that no stem claims.
     pub fn set_rule(&self, rule: MaskRule) {
         self.shared.set_rule(rule);
+    }
+
+    pub(crate) fn id(&self) -> u64 {
+        self.id
     }
 
     /// Counters and meters, for any thread.
@@ -109,6 +118,6 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.scheduler.send(SchedulerCommand::Remove(self.id));
+        self.scheduler.send(Message::Remove(self.id));
     }
 }

@@ -17,7 +17,6 @@ use num_complex::Complex32;
 use rayon::prelude::*;
 
 use crate::dsp::stft::Stft;
-use crate::kernels::os::Priority;
 use crate::kernels::{JobControl, KernelError, Pool};
 use crate::model::architecture::{Architecture, ArchitectureError, Family};
 use crate::model::checkpoint::{Checkpoint, CheckpointError};
@@ -497,9 +496,9 @@ impl Separator {
         if recorded.is_cancelled() { Err(SeparateError::Cancelled) } else { separated }
     }
 
-    /// Sets the priority of the threads that it runs on.
-    pub fn set_priority(&self, priority: Priority) {
-        self.pool.set_priority(priority);
+    /// The pool that it runs on.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
     }
 
     fn separate_anywhere(

@@ -20,7 +20,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("registry", &["hash", "model", "atomic_file"]),
     ("separator", &["dsp", "kernels", "model"]),
     ("offline", &["audio", "dsp", "lossless", "separator"]),
-    ("live", &["dsp", "separator"]),
+    ("live", &["dsp", "kernels", "separator"]),
     ("api", &["audio", "embedded", "live", "model", "offline", "separator"]),
     ("train", &["atomic_file", "audio", "dsp", "hash", "kernels", "model", "offline", "separator"]),
     (

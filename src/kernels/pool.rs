@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use rayon::prelude::*;
 
 use super::error::KernelError;
@@ -22,9 +22,14 @@ struct Inner {
     rayon: Option<rayon::ThreadPool>,
     handles: Vec<JoinHandle<()>>,
     threads: usize,
+    /// Called before each task of [`Pool::run`].
+    interrupt: RwLock<Option<Interrupt>>,
     /// Priority of the threads. Written by whoever starts work of another kind.
     priority: AtomicU8,
 }
+
+/// Runs urgent work of others, on a worker, between two tasks.
+pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
 
 /// Pools created by [`Pool::shared`], one for each size.
 static SHARED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
@@ -49,6 +54,12 @@ impl Pool {
         let inner = Arc::new(Inner::new(threads)?);
         shared.push(Arc::downgrade(&inner));
         Ok(Self { inner })
+    }
+
+    /// Sets what is called before each task of [`Self::run`]. It may run other work on this pool, so that light work need not wait for the
+    /// end of a heavy layer. It is called on every worker, and must be cheap when there is nothing to do.
+    pub fn set_interrupt(&self, interrupt: Option<Interrupt>) {
+        *self.inner.interrupt.write() = interrupt;
     }
 
     /// Sets the priority of all threads, if it is not what it was. Call it between pieces of work.
@@ -78,7 +89,17 @@ impl Pool {
         match tasks {
             0 => {}
             1 => self.install(|| f(0)),
-            _ => self.install(|| (0..tasks).into_par_iter().with_max_len(1).for_each(f)),
+            _ => {
+                let interrupt = self.inner.interrupt.read().clone();
+                self.install(|| {
+                    (0..tasks).into_par_iter().with_max_len(1).for_each(|i| {
+                        if let Some(interrupt) = &interrupt {
+                            interrupt();
+                        }
+                        f(i);
+                    });
+                });
+            }
         }
     }
 
@@ -117,6 +138,7 @@ impl Inner {
                 rayon: Some(rayon),
                 handles,
                 threads,
+                interrupt: RwLock::default(),
                 priority: AtomicU8::new(Priority::Normal as u8),
             }),
             Err(error) => Err(KernelError::Threads { threads, reason: error.to_string() }),

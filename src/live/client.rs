@@ -9,12 +9,13 @@ mod concealer;
 mod dry;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
-use concealer::{DropoutConcealer, SOURCES, Weights};
+use concealer::{DropoutConcealer, Provisional, Weights};
 
 use super::plan::{HostSamples, Plan};
-use super::shared::{Availability, Shared};
+use super::shared::{Availability, Shared, SlotMask};
 use super::smooth::Ramp;
 use super::status::{State, Status};
 
@@ -68,13 +69,18 @@ pub enum BlockingError {
     Model(String),
 }
 
-/// Wakes the worker for a client that waits.
-pub(super) type Waker = Box<dyn Fn() + Send>;
+/// The worker, as a client that waits sees it.
+pub(super) struct WorkerHandle {
+    /// Makes the worker look at its streams now.
+    pub(super) wake: Box<dyn Fn() + Send>,
+    /// Counts the layers that the worker has run, for any stream.
+    pub(super) progress: Arc<AtomicU64>,
+}
 
 /// The audio thread's half of a stream: takes blocks of any size and replaces them by the output, L samples later.
 pub struct Client {
     shared: Arc<Shared>,
-    waker: Option<Waker>,
+    worker: Option<WorkerHandle>,
     latency: u64,
     max_block: usize,
     /// Position of the next input sample. Starts at L, so that output positions are never negative.
@@ -82,8 +88,8 @@ pub struct Client {
     /// Position of the last reset; the input before it counts as silence.
     origin: u64,
     concealer: DropoutConcealer,
-    /// The last consistent availability that was read from the worker.
-    ready: Availability,
+    /// The availability that applies to the position that is played, with the provisional stems behind it.
+    available: (Availability, Option<Provisional>),
     weights: Box<Weights>,
     /// [stems · channels].
     gains: Vec<Ramp>,
@@ -106,20 +112,20 @@ struct Scratch {
 }
 
 impl Client {
-    pub(super) fn new(plan: &Plan, shared: Arc<Shared>, waker: Option<Waker>) -> Self {
+    pub(super) fn new(plan: &Plan, shared: Arc<Shared>, worker: Option<WorkerHandle>) -> Self {
         let parts = plan.parts();
         let latency = plan.latency().0;
         let ramp = (RAMP_SECONDS * f64::from(plan.host_rate())) as u32;
         let fade = plan.fade().0 * u64::from(plan.host_rate()) / u64::from(plan.model_rate());
         Self {
-            waker,
+            worker,
             latency,
             max_block: plan.max_block().len(),
             written: latency,
             origin: latency,
-            concealer: DropoutConcealer::new(fade.min(parts.lookahead.0), parts.hop.0, parts.lookahead.0),
-            ready: Availability { from: 0, until: 0, provisional: None },
-            weights: Box::new(Weights { of: [[0.0; CHUNK]; SOURCES], used: [false; SOURCES], whole: false }),
+            concealer: DropoutConcealer::new(fade.min(parts.lookahead.0).min(parts.hop.0), parts.hop.0),
+            available: (Availability::default(), None),
+            weights: Box::new(Weights::new()),
             gains: vec![Ramp::new(1.0, ramp); shared.stems * shared.channels],
             wet: Ramp::new(1.0, ramp),
             carrier: shared.stems.checked_sub(1),
@@ -193,6 +199,31 @@ impl Client {
         self.shared.mark_reset(self.written);
     }
 
+    /// Takes over the past input of another client of the same host, when this one replaces it and before its first block. The output then continues
+    /// with the input of L samples ago instead of silence, and the model has context from the start.
+    ///
+    /// Realtime-safe: copies up to L samples of each channel.
+    pub fn carry_over(&mut self, old: &Self) {
+        if self.written != self.latency || self.shared.channels != old.shared.channels {
+            return;
+        }
+        // Without the oldest block, which the old client may be overwriting in another call; and no older than its last reset.
+        let kept = (old.shared.input_capacity() - old.max_block.min(old.shared.input_capacity())) as u64;
+        let history = self.latency.min(kept).min(old.written - old.origin.min(old.written));
+        self.shared.begin_input();
+        for channel in 0..self.shared.channels {
+            for done in (0..history).step_by(CHUNK) {
+                let n = (history - done).min(CHUNK as u64) as usize;
+                let Some(piece) = self.scratch.dry.get_mut(..n) else { continue };
+                old.shared.read_own_input(channel, old.written - history + done, piece);
+                self.shared.write_input(channel, self.written - history + done, piece);
+            }
+        }
+        self.origin = self.written - history;
+        self.shared.mark_reset(self.origin);
+        self.shared.publish_input(self.written);
+    }
+
     /// Marks a discontinuity of the input, as at the end of a loop. Earlier input is still output with its stems; neither side is context
     /// for the other.
     ///
@@ -245,19 +276,23 @@ impl Client {
     }
 
     fn wait(&self, patience: Duration) -> Result<(), BlockingError> {
-        let mut since = Instant::now();
-        let mut windows = self.shared.status.windows();
+        // Any work of the worker counts: it may be busy with the other tracks of the same render.
+        let progress = || {
+            let layers = self.worker.as_ref().map_or(0, |worker| worker.progress.load(Relaxed));
+            (layers, self.shared.status.windows())
+        };
+        let (mut since, mut before) = (Instant::now(), progress());
         while !self.shared.has_seen(self.written) {
             if self.shared.is_closed() {
                 return Err(BlockingError::Stopped);
             }
-            if let Some(wake) = &self.waker {
-                wake();
+            if let Some(worker) = &self.worker {
+                (worker.wake)();
             }
             self.shared.wait(self.written, patience.min(Duration::from_millis(50)));
-            let now = self.shared.status.windows();
-            if now != windows {
-                (since, windows) = (Instant::now(), now);
+            let now = progress();
+            if now != before {
+                (since, before) = (Instant::now(), now);
             } else if since.elapsed() >= patience && !self.shared.has_seen(self.written) {
                 return Err(BlockingError::Timeout(patience));
             }
@@ -298,8 +333,8 @@ impl Client {
         while done < count {
             let n = (count - done).min(CHUNK);
             let position = first + done as u64;
-            let ready = self.update_ready(position);
-            let late = self.concealer.fill(position, n, self.origin, ready, &mut self.weights);
+            self.update_available(position);
+            let late = self.concealer.fill(position, n, self.origin, self.available, &mut self.weights);
             if matches!(self.shared.status.state(), State::Running | State::Failing) {
                 self.shared.status.count_late(late);
             }
@@ -317,10 +352,26 @@ impl Client {
         }
     }
 
-    /// The availability that applies from `position` on. Realtime-safe.
-    fn update_ready(&mut self, position: u64) -> Availability {
-        self.ready = merge_availability(self.ready, self.shared.ready(), position);
-        self.ready
+    /// Reads which stems are available from `position` on, and holds the slots that the next chunk may read. Realtime-safe.
+    fn update_available(&mut self, position: u64) {
+        let bit = |slot: Option<usize>| slot.map_or(0, |slot| 1 << slot);
+        let held: SlotMask = self.concealer.slots() | bit(self.available.0.slot);
+        // The worker may publish several hops while this looks; then the newest one is taken, or the old one stays for a chunk.
+        for _ in 0..3 {
+            let now = merge_availability(self.available.0, self.shared.available(), position);
+            if now == self.available.0 {
+                break;
+            }
+            let Some(slot) = now.slot else {
+                self.available = (now, None);
+                break;
+            };
+            if let Some(end) = self.shared.provisional.hold_slot(held, slot, now.until) {
+                self.available = (now, Some(Provisional { slot, begin: now.until, end }));
+                break;
+            }
+        }
+        self.shared.provisional.hold(self.concealer.slots() | bit(self.available.0.slot));
     }
 
     /// Mixes `n` samples of a channel into `scratch.main`. Realtime-safe.
@@ -373,28 +424,16 @@ impl Client {
     fn read_stem(&mut self, stem_channel: usize, position: u64, n: usize) {
         let Scratch { stem, source, .. } = &mut *self.scratch;
         let (Some(stem), Some(source)) = (stem.get_mut(..n), source.get_mut(..n)) else { return };
-        if self.weights.whole {
+        if self.weights.all_final {
             self.shared.read_final(stem_channel, position, stem);
             return;
         }
         stem.fill(0.0);
         let used = self.weights.of.iter().zip(self.weights.used).enumerate().filter(|(_, (_, used))| *used);
         for (index, (weights, _)) in used {
-            let held = match index.checked_sub(1) {
-                None => {
-                    self.shared.read_final(stem_channel, position, source);
-                    true
-                }
-                Some(parity) => self.shared.read_provisional(
-                    parity,
-                    self.concealer.provisional_begin(parity),
-                    stem_channel,
-                    position,
-                    source,
-                ),
-            };
-            if !held {
-                continue;
+            match index.checked_sub(1) {
+                None => self.shared.read_final(stem_channel, position, source),
+                Some(slot) => self.shared.provisional.read(slot, stem_channel, position, source),
             }
             for ((x, y), weight) in stem.iter_mut().zip(&*source).zip(weights) {
                 // Samples without weight may never have been written.
@@ -413,7 +452,7 @@ impl Client {
         let stem_channel = stem * self.shared.channels + channel;
         let Some(ramp) = self.gains.get_mut(stem_channel) else { return };
         let Scratch { dry, main, stem: signal, wet, others, sum, .. } = &mut *self.scratch;
-        let partial = self.carrier == Some(stem) && !self.weights.whole;
+        let partial = self.carrier == Some(stem) && !self.weights.all_final;
         let resting = ramp.resting();
         let mut bus = stems.plane(stem, channel).and_then(|plane| plane.get_mut(at..at + n));
         let mut peak = 0f32;
@@ -423,8 +462,7 @@ impl Client {
             let x = signal[i];
             sum[i] += f64::from(x);
             let share = if partial {
-                let [whole, provisional, other] = &self.weights.of;
-                (f64::from(whole[i] + provisional[i] + other[i]) * f64::from(dry[i]) - others[i]) as f32
+                (f64::from(self.weights.sum[i]) * f64::from(dry[i]) - others[i]) as f32
             } else {
                 x
             };
@@ -465,7 +503,7 @@ mod tests {
 
     #[test]
     fn samples_before_a_gap_are_played_when_the_window_after_it_is_early() {
-        let ready = |from, until| Availability { from, until, provisional: Some(0) };
+        let ready = |from, until| Availability { from, until, slot: Some(0) };
         let before = ready(0, 100);
         assert_eq!(merge_availability(before, ready(0, 200), 50), ready(0, 200), "no gap");
         assert_eq!(merge_availability(before, ready(200, 300), 50), before, "a gap, not reached");

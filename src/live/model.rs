@@ -3,10 +3,11 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 
 use super::plan::{MeasuredCost, ModelSamples, ModelTiming};
 use crate::dsp::Random;
+use crate::kernels::{JobControl, Pool};
 use crate::separator::{MaskRule, SeparateError, Separator};
 
 /// Why a window could not be separated.
@@ -47,6 +48,28 @@ pub trait WindowSeparator: Send {
     /// [`WindowError`]. The caller also catches panics.
     fn separate_window(&mut self, window: &[f32], rule: MaskRule, out: &mut [f32])
     -> Result<(), WindowError>;
+
+    /// As [`separate_window`](Self::separate_window); asks `control` between layers whether to go on.
+    ///
+    /// # Errors
+    /// [`WindowError`], also when `control` cancels the run.
+    fn separate_controlled(
+        &mut self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+        control: &dyn JobControl,
+    ) -> Result<(), WindowError> {
+        if control.checkpoint().is_break() {
+            return Err(WindowError("the window was cancelled".into()));
+        }
+        self.separate_window(window, rule, out)
+    }
+
+    /// The pool that it runs on, if it is one of ours.
+    fn pool(&self) -> Option<Pool> {
+        None
+    }
 }
 
 impl WindowSeparator for Separator {
@@ -83,8 +106,18 @@ impl WindowSeparator for Separator {
         rule: MaskRule,
         out: &mut [f32],
     ) -> Result<(), WindowError> {
+        WindowSeparator::separate_controlled(self, window, rule, out, &())
+    }
+
+    fn separate_controlled(
+        &mut self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+        control: &dyn JobControl,
+    ) -> Result<(), WindowError> {
         let rule = self.info().rule(rule);
-        let stems = self.separate(&[window], rule)?.pop().unwrap_or_default();
+        let stems = Separator::separate_controlled(self, &[window], rule, control)?.pop().unwrap_or_default();
         let (network, rest) = out.split_at_mut(stems.len().min(out.len()));
         network.copy_from_slice(&stems[..network.len()]);
         for ((rest, mixture), stem) in rest.iter_mut().zip(window).zip(&*network) {
@@ -92,13 +125,23 @@ impl WindowSeparator for Separator {
         }
         Ok(())
     }
+
+    fn pool(&self) -> Option<Pool> {
+        Some(Separator::pool(self).clone())
+    }
 }
 
 /// A model shared by any number of streams, which run it one window at a time.
 ///
 /// Clones are cheap; dropping the last one frees the weights. A client never holds one, so the audio thread never frees a model.
 #[derive(Clone)]
-pub struct SharedModel(Arc<ModelCell>);
+pub struct SharedModel {
+    cell: Arc<ModelCell>,
+    /// Output of each stem.
+    positions: Arc<[usize]>,
+    /// Outputs, silent ones included.
+    outputs: usize,
+}
 
 struct ModelCell {
     stems: usize,
@@ -106,6 +149,7 @@ struct ModelCell {
     timing: ModelTiming,
     names: Vec<String>,
     runs_on: String,
+    pool: Option<Pool>,
     model: Mutex<Box<dyn WindowSeparator>>,
 }
 
@@ -113,55 +157,61 @@ impl SharedModel {
     /// Makes a model shareable.
     pub fn new(model: Box<dyn WindowSeparator>) -> Self {
         let (stems, channels, timing) = (model.stems(), model.channels().max(1), model.timing());
-        let (names, runs_on) = (model.stem_names(), model.runs_on());
-        Self(Arc::new(ModelCell { stems, channels, timing, names, runs_on, model: Mutex::new(model) }))
+        let (names, runs_on, pool) = (model.stem_names(), model.runs_on(), model.pool());
+        let model = Mutex::new(model);
+        Self::of_cell(Arc::new(ModelCell { stems, channels, timing, names, runs_on, pool, model }))
     }
 
-    /// Number of stems.
+    fn of_cell(cell: Arc<ModelCell>) -> Self {
+        Self { positions: (0..cell.stems).collect(), outputs: cell.stems, cell }
+    }
+
+    /// Number of outputs: its stems, and the silent ones between them.
     pub fn stems(&self) -> usize {
-        self.0.stems
+        self.outputs
     }
 
     /// Channels that it separates jointly.
     pub fn channels(&self) -> usize {
-        self.0.channels
+        self.cell.channels
     }
 
     /// Sample rate, chunk and transform.
     pub fn timing(&self) -> ModelTiming {
-        self.0.timing
+        self.cell.timing
     }
 
     /// Names of the stems.
     pub fn stem_names(&self) -> &[String] {
-        &self.0.names
+        &self.cell.names
     }
 
     /// Device, kernel, precision and threads, for display.
     pub fn runs_on(&self) -> &str {
-        &self.0.runs_on
+        &self.cell.runs_on
     }
 
     /// The same model with `count` outputs: stem n is output `positions[n]`, the other outputs are silent. So a stem keeps its place when
     /// a model with other stems replaces this one. If `positions` does not fit, the result is the unchanged model.
     pub fn with_stems_at(&self, positions: &[usize], count: usize) -> Self {
         let mut taken = vec![false; count];
-        let fits = positions.len() == self.stems()
+        let fits = positions.len() == self.cell.stems
             && positions.iter().all(|position| {
                 taken.get_mut(*position).is_some_and(|taken| !std::mem::replace(taken, true))
             });
         if !fits {
             return self.clone();
         }
-        Self::new(Box::new(RemappedStems { model: self.clone(), positions: positions.into(), count }))
+        Self { cell: self.cell.clone(), positions: positions.into(), outputs: count }
     }
 
     /// Whether both share the same weights.
     pub fn is(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
+        Arc::ptr_eq(&self.cell, &other.cell)
     }
 
-    /// Runs the model; waits while another stream runs it. See [`WindowSeparator::separate_window`].
+    /// Separates a window into its own stems, in the model's order, whatever their positions; waits while another stream runs it. See
+    /// [`WindowSeparator::separate_window`].
     ///
     /// # Errors
     /// [`WindowError`].
@@ -171,62 +221,32 @@ impl SharedModel {
         rule: MaskRule,
         out: &mut [f32],
     ) -> Result<(), WindowError> {
-        self.0.model.lock().separate_window(window, rule, out)
-    }
-}
-
-/// A model whose stems are moved to other output positions.
-struct RemappedStems {
-    model: SharedModel,
-    /// Output position of each stem; all different.
-    positions: Vec<usize>,
-    /// Outputs, silent ones included.
-    count: usize,
-}
-
-impl WindowSeparator for RemappedStems {
-    fn stems(&self) -> usize {
-        self.count
+        self.cell.model.lock().separate_window(window, rule, out)
     }
 
-    fn channels(&self) -> usize {
-        self.model.channels()
+    /// The model itself, for one caller at a time. None if another has it and the caller must not wait.
+    pub(super) fn lock(&self, may_wait: bool) -> Option<MutexGuard<'_, Box<dyn WindowSeparator>>> {
+        if may_wait { Some(self.cell.model.lock()) } else { self.cell.model.try_lock() }
     }
 
-    fn timing(&self) -> ModelTiming {
-        self.model.timing()
+    /// The pool that it runs on, if it is one of ours.
+    pub(super) fn pool(&self) -> Option<&Pool> {
+        self.cell.pool.as_ref()
     }
 
-    fn runs_on(&self) -> String {
-        self.model.runs_on().into()
+    /// Number of its own stems.
+    pub(super) fn own_stems(&self) -> usize {
+        self.cell.stems
     }
 
-    fn separate_window(
-        &mut self,
-        window: &[f32],
-        rule: MaskRule,
-        out: &mut [f32],
-    ) -> Result<(), WindowError> {
-        let stems = self.positions.len();
-        let (used, silent) = out.split_at_mut((stems * window.len()).min(out.len()));
-        self.model.separate_window(window, rule, used)?;
-        silent.fill(0.0);
-        let mut planes: Vec<&mut [f32]> = out.chunks_exact_mut(window.len().max(1)).collect();
-        // The stem that each plane holds now; silence from `stems` on.
-        let mut held: Vec<usize> = (0..planes.len()).collect();
-        for (stem, &position) in self.positions.iter().enumerate() {
-            let Some(at) = held.iter().position(|held| *held == stem).filter(|at| *at != position) else {
-                continue;
-            };
-            held.swap(at, position);
-            let (low, high) = (at.min(position), at.max(position));
-            if let Some((left, right)) = planes.split_at_mut_checked(high)
-                && let (Some(one), Some(other)) = (left.get_mut(low), right.first_mut())
-            {
-                one.swap_with_slice(other);
-            }
-        }
-        Ok(())
+    /// Output of each of its own stems.
+    pub(super) fn positions(&self) -> &[usize] {
+        &self.positions
+    }
+
+    /// Its own stem at an output; none if that output is silent.
+    pub(super) fn stem_at(&self, position: usize) -> Option<usize> {
+        self.positions.iter().position(|at| *at == position)
     }
 }
 
@@ -243,13 +263,13 @@ pub fn measure(
 ) -> Result<MeasuredCost, WindowError> {
     let samples = window.len() * model.channels();
     let noise = Random::new(1).noise(samples, 0.5);
-    let mut out = vec![0.0; samples * model.stems()];
+    let mut out = vec![0.0; samples * model.own_stems()];
     let mut run = || {
         if stop() {
             return Err(WindowError("the measurement was stopped".into()));
         }
         // Waiting for another stream that runs the model is not part of its cost.
-        let mut model = model.0.model.lock();
+        let mut model = model.cell.model.lock();
         let started = Instant::now();
         model.separate_window(&noise, MaskRule::Complete, &mut out)?;
         Ok(started.elapsed().as_secs_f64())
@@ -265,8 +285,8 @@ pub fn measure(
 impl std::fmt::Debug for SharedModel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("SharedModel")
-            .field("stems", &self.0.stems)
-            .field("timing", &self.0.timing)
+            .field("stems", &self.cell.stems)
+            .field("timing", &self.cell.timing)
             .finish_non_exhaustive()
     }
 }
@@ -302,10 +322,10 @@ pub fn load_shared<E>(
     };
     let mut cell = entry.lock();
     if let Some(known) = cell.upgrade() {
-        return Ok(SharedModel(known));
+        return Ok(SharedModel::of_cell(known));
     }
     let model = SharedModel::new(load()?);
-    *cell = Arc::downgrade(&model.0);
+    *cell = Arc::downgrade(&model.cell);
     Ok(model)
 }
 
@@ -344,18 +364,18 @@ mod tests {
     }
 
     #[test]
-    fn stems_are_moved_to_their_positions_and_other_outputs_are_silent() {
-        let window = [1.0, -2.0];
+    fn stems_have_their_positions_and_other_outputs_are_silent() {
         for positions in [&[0, 1, 2][..], &[1, 2, 3], &[4, 0, 2], &[2, 1, 0], &[3, 4, 0], &[1, 0, 4]] {
             let model = SharedModel::new(Box::new(Multiples(3))).with_stems_at(positions, 5);
-            let mut out = [9.0; 10];
-            model.separate_window(&window, MaskRule::Plain, &mut out).unwrap();
-            let mut expected = [0.0; 10];
+            let mut expected = [None; 5];
             for (stem, position) in positions.iter().enumerate() {
-                let gain = (stem + 1) as f32;
-                expected[2 * position..2 * position + 2].copy_from_slice(&window.map(|x| x * gain));
+                expected[*position] = Some(stem);
             }
-            assert_eq!((model.stems(), out), (5, expected), "{positions:?}");
+            assert_eq!(model.stems(), 5);
+            assert_eq!([0, 1, 2, 3, 4].map(|position| model.stem_at(position)), expected, "{positions:?}");
+            let mut out = [0.0; 6];
+            model.separate_window(&[1.0, -2.0], MaskRule::Plain, &mut out).unwrap();
+            assert_eq!(out, [1.0, -2.0, 2.0, -4.0, 3.0, -6.0]);
         }
     }
 
@@ -363,7 +383,8 @@ mod tests {
     fn invalid_positions_return_the_unchanged_model() {
         let model = SharedModel::new(Box::new(Multiples(3)));
         for positions in [&[0, 1][..], &[0, 1, 5], &[0, 1, 1]] {
-            assert!(model.with_stems_at(positions, 5).is(&model), "{positions:?}");
+            let same = model.with_stems_at(positions, 5);
+            assert!(same.is(&model) && same.stems() == 3 && same.positions() == [0, 1, 2], "{positions:?}");
         }
     }
 }

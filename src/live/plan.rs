@@ -6,36 +6,27 @@
 //! > L = A + H + D + N + Z
 //!
 //! samples: A for its right context, H until the window that covers it ends, D for the worker, N because a host delivers blocks of up to N
-//! samples, and Z for the resampling filters in both directions. All are whole numbers of host samples: A and H are multiples of the
-//! shortest duration that is a whole number of samples at both rates.
+//! samples, and Z for the resampling filters in both directions, with the rounding of positions between the two rates.
 
 mod tier;
+mod deadline;
 mod window_spec;
 
 use super::sinc::Sinc;
 pub use super::units::{HostSamples, ModelSamples};
 use crate::dsp::lowest_terms;
+pub use deadline::Deadline;
 pub use tier::{AutoChoice, MeasuredCost, ModelTiming, SUSTAINABLE_LOAD, Tier};
 pub use window_spec::WindowSpec;
 
 /// Longest window, in seconds.
 const MAX_WINDOW_SECONDS: u64 = 60;
-/// Largest numerator or denominator of the reduced ratio of rates. Usual pairs of audio rates stay far below.
-const MAX_UNIT: u64 = 8192;
+/// Largest ratio of the two sample rates. Beyond it the resampling filter would be longer than a window.
+const MAX_RATIO: u32 = 32;
 /// Largest block that a host may announce.
 pub const MAX_BLOCK: HostSamples = HostSamples(1 << 16);
 /// Time within which the worker notices a complete hop. It polls, because the audio thread must not make system calls.
 const WAKE_SECONDS: f64 = 0.002;
-
-/// Time allowed for computing one window.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub enum Deadline {
-    /// One hop: any device that keeps up at all is on time.
-    #[default]
-    WholeHop,
-    /// A number of seconds, for a device that is much faster than real time.
-    Seconds(f64),
-}
 
 /// The input of [`Plan::new`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -46,9 +37,9 @@ pub struct PlanRequest {
     pub model_rate: u32,
     /// W: the model's input window.
     pub window: ModelSamples,
-    /// H: new samples per window. Rounded up to a whole number of samples at both rates.
+    /// H: new samples per window.
     pub hop: ModelSamples,
-    /// A: right context of the samples that become final. Rounded up likewise.
+    /// A: right context of the samples that become final.
     pub lookahead: ModelSamples,
     /// F ≤ A: length of the crossfade from one window to the next.
     pub fade: ModelSamples,
@@ -61,9 +52,9 @@ pub struct PlanRequest {
 /// Why a [`PlanRequest`] is invalid.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum PlanError {
-    /// A rate is 0, or the ratio of the rates is not a small fraction.
+    /// A rate is 0, or one is far higher than the other.
     #[error(
-        "host rate {host} Hz and model rate {model} Hz: expected rates whose ratio is a fraction of terms up to {MAX_UNIT}; choose a usual rate"
+        "host rate {host} Hz and model rate {model} Hz: expected rates above 0, neither of them more than {MAX_RATIO} times the other; choose a usual rate"
     )]
     Rates {
         /// Host rate in Hz.
@@ -91,7 +82,7 @@ pub enum PlanError {
     Fade {
         /// Requested samples.
         fade: u64,
-        /// Lookahead after rounding.
+        /// Lookahead of the plan.
         lookahead: u64,
     },
     /// The deadline is negative, too long or not a number.
@@ -124,65 +115,63 @@ impl LatencyParts {
     }
 }
 
-/// A validated [`PlanRequest`], with all lengths at both rates.
+/// A validated [`PlanRequest`].
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
     request: PlanRequest,
-    /// Shortest duration that is a whole number of samples at both rates.
-    unit: (HostSamples, ModelSamples),
+    /// Host and model rate, reduced to lowest terms.
+    ratio: (u64, u64),
     parts: LatencyParts,
-    /// Host samples that the filter to the model's rate reads to the right.
-    down_reach: HostSamples,
-    /// Host samples by which the filter back to the host's rate delays final stems.
-    up_reach: HostSamples,
+    /// Host samples that the filter to the model's rate reads to either side; 0 if the rates are equal.
+    down_reach: u64,
+    /// Model samples that the filter back to the host's rate reads to either side.
+    up_reach: u64,
 }
 
 impl Plan {
-    /// Validates the request and rounds its lengths.
+    /// Validates the request.
     ///
     /// # Errors
     /// [`PlanError`].
     pub fn new(request: PlanRequest) -> Result<Self, PlanError> {
-        let PlanRequest { host_rate: host, model_rate: model, .. } = request;
-        let unit = common_span(host, model).ok_or(PlanError::Rates { host, model })?;
-        if request.hop.is_empty() {
+        let PlanRequest { host_rate: host, model_rate: model, hop, lookahead, .. } = request;
+        let ratio = ratio(host, model).ok_or(PlanError::Rates { host, model })?;
+        if hop.is_empty() {
             return Err(PlanError::Hop);
         }
         if !(1..=MAX_BLOCK.0).contains(&request.max_block.0) {
             return Err(PlanError::Block(request.max_block.0));
         }
         let most = MAX_WINDOW_SECONDS * u64::from(model);
-        let bounded = |n: ModelSamples| ModelSamples(n.0.min(most).next_multiple_of(unit.1.0));
-        let (hop, lookahead) = (bounded(request.hop), bounded(request.lookahead));
-        let least = (hop + lookahead).0;
+        let least = hop.0.saturating_add(lookahead.0);
         if !(least..=most).contains(&request.window.0) {
             return Err(PlanError::Window { window: request.window.0, least, most });
         }
         if request.fade > lookahead {
             return Err(PlanError::Fade { fade: request.fade.0, lookahead: lookahead.0 });
         }
-        let to_host = |n: ModelSamples| HostSamples(n.0 / unit.1.0 * unit.0.0);
+        let to_host = |n: u64| (n * ratio.0).div_ceil(ratio.1);
         let deadline = match request.deadline {
-            Deadline::WholeHop => to_host(hop),
+            Deadline::WholeHop => to_host(hop.0),
             Deadline::Seconds(s) if (0.0..=MAX_WINDOW_SECONDS as f64).contains(&s) => {
-                HostSamples((s * f64::from(host)).ceil() as u64)
+                (s * f64::from(host)).ceil() as u64
             }
             Deadline::Seconds(s) => return Err(PlanError::Deadline(s)),
         };
-        let (down_reach, up_reach) = if host == model {
-            (HostSamples(0), HostSamples(0))
-        } else {
-            let up = Sinc::reach(unit.1.0, unit.0.0);
-            (HostSamples(Sinc::reach(unit.0.0, unit.1.0)), HostSamples((up * unit.0.0).div_ceil(unit.1.0)))
-        };
+        let resampled = host != model;
+        let reach = |from, to| if resampled { Sinc::reach(from, to) } else { 0 };
+        let (down_reach, up_reach) = (reach(ratio.0, ratio.1), reach(ratio.1, ratio.0));
+        // Hop k needs `host_needed(k·H)` samples, and makes those from `host_available((k−1)·H − A)` on final. This is the largest
+        // difference of the two over all k.
+        let wait = if resampled { to_host(hop.0 + lookahead.0 - 1 + up_reach) + down_reach + 1 } else { least };
         let parts = LatencyParts {
-            lookahead: to_host(lookahead),
-            hop: to_host(hop),
-            deadline: deadline + HostSamples((WAKE_SECONDS * f64::from(host)).ceil() as u64),
+            lookahead: HostSamples(to_host(lookahead.0)),
+            hop: HostSamples(to_host(hop.0)),
+            deadline: HostSamples(deadline + (WAKE_SECONDS * f64::from(host)).ceil() as u64),
             block: request.max_block,
-            resampler: down_reach + up_reach,
+            resampler: HostSamples(wait.saturating_sub(to_host(lookahead.0) + to_host(hop.0))),
         };
-        Ok(Self { request: PlanRequest { hop, lookahead, ..request }, unit, parts, down_reach, up_reach })
+        Ok(Self { request, ratio, parts, down_reach, up_reach })
     }
 
     /// L: the constant delay from input to output.
@@ -235,57 +224,103 @@ impl Plan {
         self.request.max_block
     }
 
-    /// The request with its lengths rounded.
+    /// The request.
     pub fn request(&self) -> &PlanRequest {
         &self.request
     }
 
+    /// Duration of a hop in seconds.
+    pub fn hop_seconds(&self) -> f64 {
+        self.hop().seconds(self.model_rate())
+    }
+
+    /// Time allowed for computing a hop, in seconds.
+    pub fn deadline_seconds(&self) -> f64 {
+        self.parts.deadline.seconds(self.host_rate())
+    }
+
     /// Inference time as a share of real time, if a window takes `seconds_per_window`: at 1 the device only just keeps up.
     pub fn load(&self, seconds_per_window: f64) -> f64 {
-        seconds_per_window / self.hop().seconds(self.model_rate())
+        seconds_per_window / self.hop_seconds()
     }
 
-    /// Host samples, from the start of a segment, that window `k` (which ends at k·H) needs.
-    pub(super) fn needed_for(&self, k: u64) -> HostSamples {
-        self.parts.hop * k + self.down_reach
+    // Positions count from the start of a segment; hop k, from 1 on, ends at k·H of the model's samples. Host positions follow from these by
+    // rounding, not by adding up hops, so that hops are whole frames at the model's rate at every host rate.
+
+    /// Model samples that hop `k` needs.
+    pub(super) fn model_needed_for(&self, k: u64) -> u64 {
+        self.hop().0 * k
     }
 
-    /// End of the region at the model's rate that is final after window `k`: k·H − A.
+    /// Host samples that hop `k` needs.
+    pub(super) fn needed_for(&self, k: u64) -> u64 {
+        self.host_needed(self.model_needed_for(k))
+    }
+
+    /// The last hop that `host` samples are enough for; 0 for none.
+    pub(super) fn last_hop(&self, host: u64) -> u64 {
+        // The estimate is at most one hop off, because positions are rounded.
+        let model = host.saturating_sub(self.down_reach) * self.ratio.1 / self.ratio.0;
+        let mut k = model / self.hop().0 + 1;
+        while k > 0 && self.needed_for(k) > host {
+            k -= 1;
+        }
+        k
+    }
+
+    /// End of the region at the model's rate that is final after hop `k`: k·H − A.
     pub(super) fn final_model(&self, k: u64) -> i64 {
         (self.hop().0 * k) as i64 - self.lookahead().0 as i64
     }
 
-    /// End of the region at the host's rate that is final after window `k`.
-    pub(super) fn final_host(&self, k: u64) -> i64 {
-        (self.parts.hop.0 * k) as i64 - self.parts.lookahead.0 as i64 - self.up_reach.0 as i64
+    /// End of the region at the host's rate that is final after hop `k`.
+    pub(super) fn final_host(&self, k: u64) -> u64 {
+        self.host_available(self.final_model(k))
     }
 
-    /// Index of the first window that makes samples final. Earlier windows are not run.
-    pub(super) fn first_window(&self) -> u64 {
+    /// Most provisional stems after a hop, in host samples.
+    pub(super) fn most_provisional(&self) -> HostSamples {
+        self.parts.lookahead + HostSamples(1)
+    }
+
+    /// Index of the first hop that makes samples final. Earlier ones are not run.
+    pub(super) fn first_hop(&self) -> u64 {
         self.lookahead().0 / self.hop().0 + 1
     }
 
-    /// Host and model samples of the shortest common duration: the reduced ratio of the rates.
-    pub(super) fn unit(&self) -> (HostSamples, ModelSamples) {
-        self.unit
+    /// Host and model rate, reduced to lowest terms.
+    pub(super) fn ratio(&self) -> (u64, u64) {
+        self.ratio
     }
 
-    /// Model samples that must be final before the first `host` samples can be resampled.
+    /// Host samples from which the first `model` samples can be computed.
+    pub(super) fn host_needed(&self, model: u64) -> u64 {
+        match model {
+            0 => 0,
+            _ if self.host_rate() == self.model_rate() => model,
+            _ => (model - 1) * self.ratio.0 / self.ratio.1 + self.down_reach + 1,
+        }
+    }
+
+    /// Host samples that can be computed from the first `model` samples.
+    pub(super) fn host_available(&self, model: i64) -> u64 {
+        let within = u64::try_from(model - self.up_reach as i64).unwrap_or(0);
+        (within * self.ratio.0).div_ceil(self.ratio.1)
+    }
+
+    /// Model samples from which the first `host` samples can be computed.
     pub(super) fn model_needed(&self, host: u64) -> u64 {
-        let reach =
-            if self.host_rate() == self.model_rate() { 0 } else { Sinc::reach(self.unit.1.0, self.unit.0.0) };
-        (host.max(1) - 1) * self.unit.1.0 / self.unit.0.0 + reach + 1
+        (host.max(1) - 1) * self.ratio.1 / self.ratio.0 + self.up_reach + 1
     }
 }
 
-/// Shortest duration that is a whole number of samples at both rates.
-fn common_span(host: u32, model: u32) -> Option<(HostSamples, ModelSamples)> {
-    if host == 0 || model == 0 {
+/// The ratio of two rates in lowest terms; none if it is not a number or extreme.
+fn ratio(host: u32, model: u32) -> Option<(u64, u64)> {
+    if host == 0 || model == 0 || host / model > MAX_RATIO || model / host > MAX_RATIO {
         return None;
     }
-    let (h, m) = lowest_terms(host, model);
-    let (h, m) = (u64::from(h), u64::from(m));
-    (h <= MAX_UNIT && m <= MAX_UNIT).then_some((HostSamples(h), ModelSamples(m)))
+    let (host, model) = lowest_terms(host, model);
+    Some((u64::from(host), u64::from(model)))
 }
 
 #[cfg(test)]
@@ -310,15 +345,39 @@ mod tests {
         for rate in [22_050, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000] {
             let plan = Plan::new(request(rate)).unwrap();
             let parts = plan.parts();
-            // Hop and lookahead last equally long at both rates.
+            // Hop and lookahead are exact at the model's rate, and rounded up to the host's.
+            assert_eq!((plan.hop(), plan.lookahead()), (ModelSamples(11_025), ModelSamples(4_410)));
             for (host, model) in [(parts.hop, plan.hop()), (parts.lookahead, plan.lookahead())] {
-                assert_eq!(host.0 * 44_100, model.0 * u64::from(rate), "{rate}");
+                let exact = model.0 as f64 * f64::from(rate) / 44_100.0;
+                assert!((0.0..1.0).contains(&(host.0 as f64 - exact)), "{rate}");
             }
-            assert!(plan.hop().0 - 11_025 < 147, "{rate}: {:?}", plan.hop());
             assert_eq!(plan.latency(), parts.total());
             let ms = plan.latency_ms();
             assert!((600.0..640.0).contains(&ms), "{rate}: {ms}");
             assert_eq!(parts.resampler.is_empty(), rate == 44_100);
+        }
+    }
+
+    #[test]
+    fn every_hop_is_final_within_the_latency_at_every_rate() {
+        for rate in [22_050, 44_100, 47_999, 48_000, 96_000, 192_000] {
+            for (hop, lookahead) in [(1_024, 2_048), (441, 441), (11_025, 4_410)] {
+                let (hop, lookahead) = (ModelSamples(hop), ModelSamples(lookahead));
+                let plan = Plan::new(PlanRequest { hop, lookahead, fade: ModelSamples(100), ..request(rate) }).unwrap();
+                let wait = plan.latency() - plan.parts().deadline - plan.parts().block;
+                let waits = (1..5_000).map(|k| plan.needed_for(k) - plan.final_host(k - 1));
+                let longest = waits.max().unwrap();
+                assert!(longest <= wait.0 && wait.0 - longest <= 2, "{rate}: {longest} of {wait:?}");
+                for k in (1..5_000).step_by(7) {
+                    let needed = plan.needed_for(k);
+                    assert_eq!((plan.last_hop(needed), plan.last_hop(needed - 1)), (k, k - 1), "{rate}");
+                    // What is said to be available can be computed, and one sample more cannot.
+                    let model = plan.final_model(k).max(1);
+                    let host = plan.host_available(model);
+                    assert!(host == 0 || plan.model_needed(host) <= model as u64, "{rate}");
+                    assert!(plan.model_needed(host + 1) > model as u64, "{rate}");
+                }
+            }
         }
     }
 
@@ -337,7 +396,8 @@ mod tests {
             Plan::new(request).unwrap_err()
         };
         assert!(matches!(bad(&|r| r.host_rate = 0), PlanError::Rates { .. }));
-        assert!(matches!(bad(&|r| r.host_rate = 48_001), PlanError::Rates { .. }));
+        assert!(matches!(bad(&|r| r.host_rate = 1_000), PlanError::Rates { .. }));
+        assert!(matches!(bad(&|r| r.host_rate = u32::MAX), PlanError::Rates { .. }));
         assert!(matches!(bad(&|r| r.window = ModelSamples(15_000)), PlanError::Window { .. }));
         assert!(matches!(bad(&|r| r.window = ModelSamples(u64::MAX)), PlanError::Window { .. }));
         assert!(matches!(bad(&|r| r.hop = ModelSamples(u64::MAX)), PlanError::Window { .. }));

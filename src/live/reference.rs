@@ -3,7 +3,7 @@
 use super::model::{WindowError, WindowSeparator};
 use super::plan::Plan;
 use super::sinc::Sinc;
-use super::worker::{fade_in, mix};
+use super::engine::{fade_in, mix};
 use crate::separator::MaskRule;
 
 /// The sliding-window stems of a song, `[stems][channels][samples]` at the host's rate, aligned with it. `song`: `[channels][samples]` at the
@@ -20,13 +20,13 @@ pub fn offline_reference(
     let length = song.iter().map(Vec::len).min().unwrap_or(0);
     let (channels, group, stems) = (song.len(), model.channels().max(1), model.stems());
     let (window, hop) = (plan.window().len(), plan.hop().len());
-    let windows = plan.model_needed(length as u64).div_ceil(hop as u64) + 1 + plan.first_window();
+    let windows = plan.model_needed(length as u64).div_ceil(hop as u64) + 1 + plan.first_hop();
     let end = windows as usize * hop;
     let input: Vec<Vec<f32>> = song.iter().map(|plane| to_model(plan, &plane[..length], end)).collect();
 
     let mut stem_samples = vec![vec![0f32; end]; stems * channels];
     let mut known = 0i64;
-    for k in plan.first_window()..=windows {
+    for k in plan.first_hop()..=windows {
         let (from, until) = (plan.final_model(k - 1).max(0), (k as usize * hop) as i64);
         let overlap = known > 0 && known >= from + plan.fade().0 as i64;
         for first in (0..channels).step_by(group) {
@@ -66,30 +66,30 @@ pub fn offline_reference(
 
 /// A song at the model's rate, `end` samples of it.
 fn to_model(plan: &Plan, song: &[f32], end: usize) -> Vec<f32> {
-    let (host, model) = plan.unit();
+    let (host, model) = plan.ratio();
     let mut out = vec![0.0; end];
-    if host.0 == model.0 {
+    if host == model {
         out.iter_mut().zip(song).for_each(|(x, y)| *x = *y);
         return out;
     }
-    let reach = Sinc::reach(host.0, model.0) as usize;
+    let reach = Sinc::reach(host, model) as usize;
     let mut padded = vec![0.0; reach];
     padded.extend_from_slice(song);
-    padded.resize(reach + (end * host.len()) / model.len() + reach + 2, 0.0);
-    Sinc::new(host.0, model.0).resample(&padded, -(reach as i64), 0, &mut out);
+    padded.resize(reach + (end * host as usize) / model as usize + reach + 2, 0.0);
+    Sinc::new(host, model).resample(&padded, -(reach as i64), 0, &mut out);
     out
 }
 
 /// Stem samples at the host's rate, `length` of them.
 fn to_host(plan: &Plan, samples: &[f32], length: usize) -> Vec<f32> {
-    let (host, model) = plan.unit();
-    if host.0 == model.0 {
+    let (host, model) = plan.ratio();
+    if host == model {
         return samples[..length].to_vec();
     }
-    let reach = Sinc::reach(model.0, host.0) as usize;
+    let reach = Sinc::reach(model, host) as usize;
     let mut padded = vec![0.0; reach];
     padded.extend_from_slice(samples);
     let mut out = vec![0.0; length];
-    Sinc::new(model.0, host.0).resample(&padded, -(reach as i64), 0, &mut out);
+    Sinc::new(model, host).resample(&padded, -(reach as i64), 0, &mut out);
     out
 }

@@ -1,57 +1,84 @@
-//! One worker thread for all streams of a process, earliest deadline first.
+//! One worker for all streams of a process.
 //!
-//! Ten plugin instances must not run ten inferences at once, since one window already uses all cores. The thread owns the [`Engine`]s and
-//! polls them, because the audio thread makes no system call and so cannot signal a complete hop.
+//! The scheduler's thread owns the [`Engine`]s. It notices complete hops, hands the most urgent one to the executor, and publishes what comes
+//! back. It never runs a model itself, so that it stays responsive: streams come and go, and light hops overtake heavy ones, while a
+//! window runs. Ten plugin instances must not run ten inferences at once, since one window already uses all cores.
 //!
-//! Inference runs on a thread pool that belongs to the scheduler and ends with it. Rayon's global pool never ends, so a host could not unload
-//! the plugin.
+//! Streams that the machine is too slow for are suspended ([`admission`]): their output is the delayed input, and a probe every few seconds
+//! shows whether they can run again.
+
+mod admission;
+mod hop_clock;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::Weak;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
+use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
+pub use admission::LOAD_BUDGET;
+use admission::{COLD_FACTOR, Demand, admit};
+use hop_clock::HopClock;
+
+use super::client::WorkerHandle;
+use super::engine::{Begun, Engine};
+use super::executor::{CpuExecutor, Executor, Finished, Job, JobToken, Urgency};
 use super::model::SharedModel;
-use super::worker::Engine;
+use crate::kernels::os::{self, Priority};
 
-/// Name of the thread.
-pub const THREAD_NAME: &str = "nullsum-worker";
-/// Name of the threads that run inference.
-pub const POOL_THREAD_NAME: &str = "nullsum-pool";
+/// Name of the scheduler's thread.
+pub const THREAD_NAME: &str = "nullsum-live";
+/// Longest wait for the threads to end when the last handle is dropped. Then they are left to end by themselves.
+const JOIN_LIMIT: Duration = Duration::from_millis(80);
+/// Time between two probes of a stream that is too slow.
+const PROBE_INTERVAL: Duration = Duration::from_secs(3);
+/// How often flags are looked at that an audio thread sets.
+const FLAG_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Polling interval while any stream moves; half of what a plan allows for.
-const POLL: Duration = Duration::from_millis(1);
-/// Polling interval when no stream has moved for a while.
-const POLL_AT_REST: Duration = Duration::from_millis(20);
-/// A stream counts as resting after this time.
-const REST_AFTER: Duration = Duration::from_secs(1);
-
-/// Messages to the worker thread.
-pub(super) enum SchedulerCommand {
+/// Messages to the scheduler's thread.
+pub(super) enum Message {
     Add(u64, Box<Engine>),
     Swap(u64, Option<SharedModel>),
     Remove(u64),
     /// A client waits: check the streams now.
     Wake,
+    Finished(Finished),
+    Watch(u64, Arc<AtomicBool>, Box<dyn Fn() + Send>),
+    Unwatch(u64),
     Stop,
 }
 
-/// A handle to the worker thread. Clones share it; dropping the last one stops and joins the thread.
+/// A handle to the scheduler. Clones share it; dropping the last one stops it, within 100 ms even while a window runs.
 #[derive(Clone)]
 pub struct Scheduler(Arc<Inner>);
 
 struct Inner {
-    commands: Sender<SchedulerCommand>,
+    messages: Sender<Message>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Closed when the thread has ended.
+    ended: Receiver<()>,
     next_id: AtomicU64,
+    /// Counts the layers that were run.
+    progress: Arc<AtomicU64>,
+    loads: Arc<Mutex<Vec<(u64, f64)>>>,
 }
 
 static PROCESS: Mutex<Weak<Inner>> = Mutex::new(Weak::new());
+
+/// Ends the forwarding of a flag when it is dropped; see [`Scheduler::forward`].
+pub struct Forward {
+    id: u64,
+    messages: Sender<Message>,
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        let _ = self.messages.send(Message::Unwatch(self.id));
+    }
+}
 
 impl Scheduler {
     /// The process's scheduler, started if none exists.
@@ -68,14 +95,43 @@ impl Scheduler {
         Ok(scheduler)
     }
 
-    /// A scheduler with its own thread.
+    /// A scheduler with its own threads.
     ///
     /// # Errors
     /// If the system cannot create a thread.
     pub fn new() -> std::io::Result<Self> {
-        let (commands, queue) = unbounded();
-        let thread = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || run(&queue))?;
-        Ok(Self(Arc::new(Inner { commands, thread: Mutex::new(Some(thread)), next_id: AtomicU64::new(0) })))
+        let (messages, queue) = unbounded();
+        let (alive, ended) = bounded::<()>(0);
+        let (progress, loads) = (Arc::new(AtomicU64::new(0)), Arc::default());
+        let results = messages.clone();
+        let executor = CpuExecutor::new(
+            Arc::clone(&progress),
+            Box::new(move |finished| {
+                // After a stop nobody needs it.
+                let _ = results.send(Message::Finished(finished));
+            }),
+        )?;
+        let mut runner = Runner::new(Box::new(executor), Arc::clone(&loads));
+        let thread = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || {
+            let _alive = alive;
+            run(&queue, &mut runner);
+        })?;
+        let thread = Mutex::new(Some(thread));
+        Ok(Self(Arc::new(Inner { messages, thread, ended, next_id: AtomicU64::new(0), progress, loads })))
+    }
+
+    /// Share of the worker's time that all streams use, without `except`. 1 is all of it, [`LOAD_BUDGET`] the most that is admitted.
+    pub fn load_of_others(&self, except: Option<&super::Stream>) -> f64 {
+        let except = except.map(super::Stream::id);
+        self.0.loads.lock().iter().filter(|(id, _)| Some(*id) != except).map(|(_, load)| load).sum()
+    }
+
+    /// Calls `wake` on the scheduler's thread soon after `flag` was set, and clears it. So an audio thread, which must not make system calls,
+    /// can wake another thread. Drop the result to end it.
+    pub fn forward(&self, flag: Arc<AtomicBool>, wake: impl Fn() + Send + 'static) -> Forward {
+        let id = self.new_id();
+        self.send(Message::Watch(id, flag, Box::new(wake)));
+        Forward { id, messages: self.0.messages.clone() }
     }
 
     /// Locks the process's handle, for tests.
@@ -85,90 +141,65 @@ impl Scheduler {
     }
 
     /// False if the thread has ended.
-    pub(super) fn send(&self, command: SchedulerCommand) -> bool {
-        self.0.commands.send(command).is_ok()
+    pub(super) fn send(&self, message: Message) -> bool {
+        self.0.messages.send(message).is_ok()
     }
 
-    pub(super) fn waker(&self) -> super::client::Waker {
-        let commands = self.0.commands.clone();
-        Box::new(move || {
-            // The waiting client notices if the thread has ended.
-            let _ = commands.send(SchedulerCommand::Wake);
-        })
+    pub(super) fn worker(&self) -> WorkerHandle {
+        let messages = self.0.messages.clone();
+        WorkerHandle {
+            wake: Box::new(move || {
+                // The waiting client notices if the thread has ended.
+                let _ = messages.send(Message::Wake);
+            }),
+            progress: Arc::clone(&self.0.progress),
+        }
     }
 
     pub(super) fn new_id(&self) -> u64 {
-        self.0.next_id.fetch_add(1, Ordering::Relaxed)
+        self.0.next_id.fetch_add(1, Relaxed)
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        let _ = self.commands.send(SchedulerCommand::Stop);
-        if let Some(thread) = self.thread.lock().take()
-            && thread.thread().id() != std::thread::current().id()
-        {
-            // The thread catches the panics of its streams. If it panics nevertheless, nothing is left to clean up.
-            let _ = thread.join();
+        let _ = self.messages.send(Message::Stop);
+        let Some(thread) = self.thread.lock().take() else { return };
+        if thread.thread().id() == std::thread::current().id() {
+            return;
+        }
+        // The channel closes when the thread ends; nothing is ever sent.
+        match self.ended.recv_timeout(JOIN_LIMIT) {
+            Err(RecvTimeoutError::Disconnected) => {
+                // The thread catches the panics of its streams. If it panics nevertheless, nothing is left to clean up.
+                let _ = thread.join();
+            }
+            _ => os::pin_library(),
         }
     }
 }
 
-/// The threads that run inference. Joined on drop.
-struct Pool {
-    pool: Option<rayon::ThreadPool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Pool {
-    /// One thread per core. None if the system refuses; inference then runs in rayon's global pool.
-    fn new() -> Option<Self> {
-        let mut threads = Vec::new();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .spawn_handler(|thread| {
-                let builder = std::thread::Builder::new().name(POOL_THREAD_NAME.into());
-                threads.push(builder.spawn(|| thread.run())?);
-                Ok(())
-            })
-            .build()
-            .ok()?;
-        Some(Self { pool: Some(pool), threads })
-    }
-
-    fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
-        match &self.pool {
-            Some(pool) => pool.install(work),
-            None => work(),
-        }
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // Dropping the pool tells its threads to end.
-        self.pool = None;
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// A stream as the worker thread sees it.
+/// A stream as the scheduler sees it.
 struct ScheduledStream {
     id: u64,
     engine: Box<Engine>,
-    /// When its next window is due; fixed when the work is first seen.
+    clock: HopClock,
+    /// When its next hop is due; fixed when the work is first seen.
     due: Option<Instant>,
-    written: u64,
-    moved: Instant,
+    /// The job that runs.
+    running: Option<Arc<JobToken>>,
+    /// When a suspended stream is probed next.
+    next_probe: Instant,
 }
 
 impl ScheduledStream {
     /// Updates whether there is work, and its deadline.
-    fn update_deadline(&mut self, now: Instant) {
-        let written = self.engine.written();
-        if written != self.written {
-            (self.written, self.moved) = (written, now);
+    fn update(&mut self, now: Instant) {
+        self.clock.observe(self.engine.written(), now);
+        if self.engine.is_flight_void()
+            && let Some(token) = &self.running
+        {
+            token.cancel();
         }
         match self.engine.slack() {
             None => {
@@ -180,6 +211,36 @@ impl ScheduledStream {
             Some(_) => {}
         }
     }
+
+    fn demand(&self) -> Demand {
+        let (cost, plan) = (self.engine.cost(), self.engine.plan());
+        let suspended = self.engine.is_suspended();
+        Demand {
+            cost: if suspended { cost.latest() } else { cost.average() },
+            is_first: cost.count() == 1 && !suspended,
+            hop: plan.hop_seconds(),
+            deadline: plan.deadline_seconds(),
+            suspended,
+            exempt: self.engine.is_blocking() || self.engine.model().is_none() || self.clock.is_at_rest(),
+        }
+    }
+
+    /// Longest useful run of a hop in real time. A model that takes longer is too slow, and is not waited for.
+    fn run_limit(&self) -> Option<Duration> {
+        let plan = self.engine.plan();
+        let limit = COLD_FACTOR * (plan.deadline_seconds() + plan.hop_seconds());
+        if self.engine.is_blocking() { None } else { Duration::try_from_secs_f64(limit).ok() }
+    }
+
+    fn urgency(&self, due: Instant) -> Urgency {
+        let cost = self.engine.cost().percentile(0.9).and_then(|cost| Duration::try_from_secs_f64(cost).ok());
+        let priority = match (self.engine.is_blocking(), self.engine.is_suspended()) {
+            (true, _) => Priority::Normal,
+            (false, false) => Priority::Live,
+            (false, true) => Priority::Background,
+        };
+        Urgency { due, cost, priority }
+    }
 }
 
 fn deadline(now: Instant, slack: f64) -> Instant {
@@ -187,102 +248,184 @@ fn deadline(now: Instant, slack: f64) -> Instant {
     if slack < 0.0 { now.checked_sub(span).unwrap_or(now) } else { now + span }
 }
 
-/// Index of the earliest deadline; the first of equal ones.
-fn earliest(due: impl Iterator<Item = Option<Instant>>) -> Option<usize> {
-    due.enumerate().filter_map(|(i, due)| Some((due?, i))).min().map(|(_, i)| i)
+/// Indices of the streams that have work, earliest deadline first; equal ones in their order.
+fn by_deadline(due: impl Iterator<Item = Option<Instant>>) -> Vec<(Instant, usize)> {
+    let mut order: Vec<_> = due.enumerate().filter_map(|(i, due)| Some((due?, i))).collect();
+    order.sort();
+    order
 }
 
-fn run(queue: &Receiver<SchedulerCommand>) {
-    let mut pool = None;
-    let mut streams: Vec<ScheduledStream> = Vec::new();
-    loop {
-        while let Ok(command) = queue.try_recv() {
-            if !apply_command(command, &mut streams) {
-                return;
+/// The scheduler without its thread: everything happens at the times that it is told.
+struct Runner {
+    streams: Vec<ScheduledStream>,
+    executor: Box<dyn Executor>,
+    watched: Vec<(u64, Arc<AtomicBool>, Box<dyn Fn() + Send>)>,
+    loads: Arc<Mutex<Vec<(u64, f64)>>>,
+}
+
+impl Runner {
+    fn new(executor: Box<dyn Executor>, loads: Arc<Mutex<Vec<(u64, f64)>>>) -> Self {
+        Self { streams: Vec::new(), executor, watched: Vec::new(), loads }
+    }
+
+    /// Does all that can be done at `now`. Returns when to be called again at the latest; none if only a message can bring work.
+    fn turn(&mut self, now: Instant) -> Option<Instant> {
+        for (_, flag, wake) in &self.watched {
+            if flag.swap(false, Relaxed) {
+                wake();
             }
         }
-        if pool.is_none() && !streams.is_empty() {
-            pool = Pool::new();
+        let flags = (!self.watched.is_empty()).then(|| now + FLAG_INTERVAL);
+        loop {
+            for stream in &mut self.streams {
+                stream.update(now);
+            }
+            self.apply_admission(now);
+            if !self.begin_most_urgent(now) {
+                break;
+            }
         }
-        let now = Instant::now();
-        for stream in &mut streams {
-            stream.update_deadline(now);
-        }
-        if let Some(index) = earliest(streams.iter().map(|stream| stream.due)) {
-            let stream = &mut streams[index];
+        // A stream whose job runs, or waits for another to end, is looked at when that has ended.
+        let waiting = self.streams.iter().filter(|stream| stream.running.is_none() && stream.due.is_none());
+        let polls = waiting.map(|stream| stream.clock.next_poll(stream.engine.missing(), now));
+        // A reset must be noticed while a job runs.
+        let resets = self.streams.iter().filter(|stream| stream.running.is_some()).map(|_| now + FLAG_INTERVAL);
+        polls.chain(resets).chain(flags).min()
+    }
+
+    /// Begins the first job that the executor accepts, or does the first piece of work that needs no executor. False if there is none.
+    fn begin_most_urgent(&mut self, now: Instant) -> bool {
+        for (due, index) in by_deadline(self.streams.iter().map(|stream| stream.due)) {
+            let stream = &mut self.streams[index];
+            if stream.engine.is_suspended() && now >= stream.next_probe {
+                stream.engine.request_probe();
+                stream.next_probe = now + PROBE_INTERVAL;
+            }
+            let urgency = stream.urgency(due);
+            if stream.engine.needs_executor()
+                && let Some(model) = stream.engine.model()
+                && !self.executor.accepts(urgency, model)
+            {
+                continue;
+            }
             stream.due = None;
-            let step = || match &pool {
-                Some(pool) => pool.run(|| stream.engine.step()),
-                None => stream.engine.step(),
-            };
-            if catch_unwind(AssertUnwindSafe(step)).is_err() {
+            match catch_unwind(AssertUnwindSafe(|| stream.engine.begin())) {
+                Ok(Begun::Step(_)) => {}
+                Ok(Begun::Work(work)) => {
+                    let token = Arc::new(JobToken::with_limit(stream.run_limit()));
+                    stream.running = Some(Arc::clone(&token));
+                    self.executor.start(Job { stream: stream.id, work, urgency, token });
+                }
                 // A defect of our own: this stream ends and outputs the delayed input; the others continue.
-                drop_quietly(streams.swap_remove(index));
-            } else {
-                // Among equal deadlines the next stream goes first.
-                streams[index..].rotate_left(1);
+                Err(_) => drop_quietly(self.streams.swap_remove(index)),
             }
-            continue;
+            return true;
         }
-        let resting = streams.iter().all(|stream| now.duration_since(stream.moved) > REST_AFTER);
-        let command = match (streams.is_empty(), resting) {
-            (true, _) => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            (false, true) => queue.recv_timeout(POLL_AT_REST),
-            (false, false) => queue.recv_timeout(POLL),
+        false
+    }
+
+    /// Suspends the streams that are too slow, and lets those run again that no longer are.
+    fn apply_admission(&mut self, now: Instant) {
+        let demands: Vec<_> = self.streams.iter().map(ScheduledStream::demand).collect();
+        for ((stream, admitted), demand) in self.streams.iter_mut().zip(admit(&demands)).zip(&demands) {
+            if admitted == stream.engine.is_suspended() && !demand.exempt {
+                stream.engine.set_suspended(!admitted);
+                stream.next_probe = now + PROBE_INTERVAL;
+            }
+        }
+    }
+
+    fn publish_loads(&self) {
+        let of = |stream: &ScheduledStream| {
+            let demand = stream.demand();
+            (stream.id, if demand.suspended { 0.0 } else { demand.load() })
         };
-        let go_on = match command {
-            Ok(command) => apply_command(command, &mut streams),
+        *self.loads.lock() = self.streams.iter().map(of).collect();
+    }
+
+    fn finish(&mut self, finished: Finished) {
+        let Some(index) = self.streams.iter().position(|stream| stream.id == finished.stream) else { return };
+        let stream = &mut self.streams[index];
+        stream.running = None;
+        let Finished { work, outcome, .. } = finished;
+        if catch_unwind(AssertUnwindSafe(|| stream.engine.finish(work, outcome))).is_err() {
+            drop_quietly(self.streams.swap_remove(index));
+        } else {
+            // Among equal deadlines the next stream goes first.
+            self.streams[index..].rotate_left(1);
+        }
+        self.publish_loads();
+    }
+
+    /// Applies a message. False to end.
+    fn apply(&mut self, message: Message, now: Instant) -> bool {
+        match message {
+            Message::Add(id, engine) => {
+                let plan = engine.plan();
+                let clock = HopClock::new(plan.host_rate(), plan.max_block().0, engine.written(), now);
+                let stream =
+                    ScheduledStream { id, engine, clock, due: None, running: None, next_probe: now };
+                self.streams.push(stream);
+            }
+            Message::Swap(id, model) => {
+                if let Some(stream) = self.streams.iter_mut().find(|stream| stream.id == id) {
+                    // The model was checked when the message was sent.
+                    let _ = stream.engine.swap(model);
+                    stream.clock.touch(now);
+                }
+            }
+            Message::Remove(id) => {
+                if let Some(index) = self.streams.iter().position(|stream| stream.id == id) {
+                    drop_quietly(self.streams.swap_remove(index));
+                }
+                self.publish_loads();
+            }
+            Message::Wake => {}
+            Message::Finished(finished) => self.finish(finished),
+            Message::Watch(id, flag, wake) => self.watched.push((id, flag, wake)),
+            Message::Unwatch(id) => self.watched.retain(|(watched, ..)| *watched != id),
+            Message::Stop => return false,
+        }
+        true
+    }
+
+    /// Ends all streams, and the executor as far as that is possible soon.
+    fn stop(&mut self) {
+        self.streams.drain(..).for_each(drop_quietly);
+        if !self.executor.join(Instant::now() + JOIN_LIMIT / 2) {
+            os::pin_library();
+        }
+    }
+}
+
+fn run(queue: &Receiver<Message>, runner: &mut Runner) {
+    loop {
+        while let Ok(message) = queue.try_recv() {
+            if !runner.apply(message, Instant::now()) {
+                return runner.stop();
+            }
+        }
+        let message = match runner.turn(Instant::now()) {
+            None => queue.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            Some(next) => queue.recv_deadline(next),
+        };
+        let go_on = match message {
+            Ok(message) => runner.apply(message, Instant::now()),
             Err(error) => error == RecvTimeoutError::Timeout,
         };
         if !go_on {
-            return;
+            return runner.stop();
         }
     }
-}
-
-/// Returns false to end the thread.
-fn apply_command(command: SchedulerCommand, streams: &mut Vec<ScheduledStream>) -> bool {
-    match command {
-        SchedulerCommand::Add(id, mut engine) => {
-            engine.skip_predicted_late = true;
-            let written = engine.written();
-            streams.push(ScheduledStream { id, engine, due: None, written, moved: Instant::now() });
-        }
-        SchedulerCommand::Swap(id, model) => {
-            if let Some(stream) = streams.iter_mut().find(|stream| stream.id == id) {
-                // The model was checked when the command was sent.
-                let _ = stream.engine.swap(model);
-                stream.moved = Instant::now();
-            }
-        }
-        SchedulerCommand::Remove(id) => {
-            if let Some(index) = streams.iter().position(|stream| stream.id == id) {
-                drop_quietly(streams.swap_remove(index));
-            }
-        }
-        SchedulerCommand::Wake => {}
-        SchedulerCommand::Stop => return false,
-    }
-    true
 }
 
 fn drop_quietly(stream: ScheduledStream) {
+    if let Some(token) = &stream.running {
+        token.cancel();
+    }
     // A model's drop may panic; the engine reports it in the status.
     let _ = catch_unwind(AssertUnwindSafe(move || drop(stream)));
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_earliest_deadline_is_served_first() {
-        let now = Instant::now();
-        let due = [None, Some(0.5), Some(-0.1), Some(0.2), None];
-        let order = |due: &[Option<f64>]| earliest(due.iter().map(|s| s.map(|s| deadline(now, s))));
-        assert_eq!(order(&due), Some(2));
-        assert_eq!(order(&[None, None]), None);
-        assert_eq!(order(&[Some(0.1), Some(0.1)]), Some(0));
-        assert_eq!(order(&[Some(f64::INFINITY), Some(1.0)]), Some(1));
-    }
-}
+mod tests;

@@ -3,6 +3,8 @@
 //! Positions are host samples since the stream was opened and only grow; a reset or a jump is a mark at a position. So a result that arrives
 //! after a reset belongs to positions that are never read, and cannot be mistaken for a newer one.
 
+mod provisional;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, fence};
@@ -15,24 +17,25 @@ use super::plan::Plan;
 use super::ring::Ring;
 use super::status::{State, Status};
 use crate::separator::MaskRule;
+pub(super) use provisional::{PROVISIONAL_SLOTS, ProvisionalSlots, SlotMask};
 
-/// Which stems are available: final ones from `from` to `until`, and provisional ones in the ring `provisional`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Which stems are available: final ones from `from` to `until`, and provisional ones from `until` on in a slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Availability {
     /// End of the last gap. It has its own cursor, which is written first.
     pub(super) from: u64,
     pub(super) until: u64,
-    /// Index of the ring of provisional stems from `until` on; none after the end of a segment.
-    pub(super) provisional: Option<usize>,
+    /// Slot of the provisional stems from `until` on; none after the end of a segment.
+    pub(super) slot: Option<usize>,
 }
 
 impl Availability {
     fn pack(self) -> u64 {
-        self.until << 2 | self.provisional.map_or(0, |parity| 2 | parity as u64 & 1)
+        self.until << 4 | self.slot.map_or(0, |slot| slot as u64 + 1)
     }
 
     fn unpack(bits: u64) -> Self {
-        Self { from: 0, until: bits >> 2, provisional: (bits & 2 != 0).then_some((bits & 1) as usize) }
+        Self { from: 0, until: bits >> 4, slot: ((bits & 15) as usize).checked_sub(1) }
     }
 }
 
@@ -51,18 +54,15 @@ pub(super) struct Shared {
     reset: AtomicU64,
     /// Final stems, [stems × channels]. Written by the worker.
     stems_final: Ring,
-    /// Provisional stems of the last two windows, alternating. Written by the worker.
-    stems_provisional: [Ring; 2],
-    /// [`Availability::until`] of the window in each of these rings. Written before the samples, so that a reader notices if they were
-    /// replaced while it read them. Written by the worker.
-    provisional_of: [AtomicU64; 2],
+    /// Provisional stems of the last hops.
+    pub(super) provisional: ProvisionalSlots,
     /// [`Availability`], packed. Written by the worker.
-    ready: CachePadded<AtomicU64>,
+    available: CachePadded<AtomicU64>,
     /// [`Availability::from`]. Written by the worker.
-    ready_from: AtomicU64,
+    available_from: AtomicU64,
     /// The value of `written` when the worker last ran out of work. Written by the worker.
     seen: AtomicU64,
-    /// Whether the client waits for the worker, so that no window may be skipped. Written by the client.
+    /// Whether the client waits for the worker, so that no hop may be skipped. Written by the client.
     blocking: AtomicBool,
     /// Whether the worker has ended. Written by the worker.
     closed: AtomicBool,
@@ -78,29 +78,27 @@ impl Shared {
         let latency = plan.latency().0;
         let (block, parts) = (plan.max_block().0, plan.parts());
         // Twice the latency, so that a worker that was blocked that long still finds all the input it needs to continue seamlessly.
-        let input = 2 * latency + 2 * block + 2 * parts.hop.0;
+        let input = Ring::new(channels, (2 * latency + 2 * block + 2 * parts.hop.0) as usize);
+        (0..channels).for_each(|channel| input.allocate(channel));
         // The worker writes up to `written`; the client reads from `written` − latency − block on.
-        let stems_final = latency + 2 * block;
-        let status = Arc::new(Status::new(latency, plan.host_rate(), stems, channels));
-        let provisional = parts.lookahead.len();
+        let stems_final = Ring::new(stems * channels, (latency + 2 * block) as usize);
         Self {
             channels,
             stems,
             max_block: block,
-            input: Ring::new(channels, input as usize),
+            input,
             written: CachePadded::new(AtomicU64::new(latency)),
             jump: AtomicU64::new(0),
             reset: AtomicU64::new(latency),
-            stems_final: Ring::new(stems * channels, stems_final as usize),
-            stems_provisional: [(); 2].map(|()| Ring::new(stems * channels, provisional)),
-            provisional_of: [const { AtomicU64::new(0) }; 2],
-            ready: CachePadded::new(AtomicU64::new(0)),
-            ready_from: AtomicU64::new(0),
+            stems_final,
+            provisional: ProvisionalSlots::new(stems * channels, plan.most_provisional().len()),
+            available: CachePadded::new(AtomicU64::new(0)),
+            available_from: AtomicU64::new(0),
             seen: AtomicU64::new(0),
             blocking: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             rule: AtomicU8::new(MaskRule::Complete as u8),
-            status,
+            status: Arc::new(Status::new(latency, plan.host_rate(), stems, channels)),
             progress: (Mutex::new(()), Condvar::new()),
         }
     }
@@ -127,6 +125,11 @@ impl Shared {
         self.input.read(channel, at, out);
     }
 
+    /// Positions of input that are kept.
+    pub(super) fn input_capacity(&self) -> usize {
+        self.input.capacity()
+    }
+
     pub(super) fn mark_jump(&self, position: u64) {
         self.jump.store(position, Release);
     }
@@ -140,32 +143,13 @@ impl Shared {
     }
 
     /// `from` may be newer than `until`; it is then greater than `until`.
-    pub(super) fn ready(&self) -> Availability {
-        let ready = Availability::unpack(self.ready.load(Acquire));
-        Availability { from: self.ready_from.load(Acquire), ..ready }
+    pub(super) fn available(&self) -> Availability {
+        let available = Availability::unpack(self.available.load(Acquire));
+        Availability { from: self.available_from.load(Acquire), ..available }
     }
 
     pub(super) fn read_final(&self, stem_channel: usize, at: u64, out: &mut [f32]) {
         self.stems_final.read(stem_channel, at, out);
-    }
-
-    /// Reads provisional stems that follow `until`. False if a later window has replaced them.
-    pub(super) fn read_provisional(
-        &self,
-        parity: usize,
-        until: u64,
-        stem_channel: usize,
-        at: u64,
-        out: &mut [f32],
-    ) -> bool {
-        let (Some(ring), Some(owner)) = (self.stems_provisional.get(parity), self.provisional_of.get(parity))
-        else {
-            return false;
-        };
-        ring.read(stem_channel, at, out);
-        // Pairs with the fence in `begin_provisional`: if a sample of a later window was read, so is its mark.
-        fence(Acquire);
-        owner.load(Relaxed) == until
     }
 
     /// Whether the worker has processed the input up to `position` as far as possible.
@@ -203,6 +187,17 @@ impl Shared {
         self.blocking.load(Relaxed)
     }
 
+    /// Gives the rings of a stem channel their memory.
+    pub(super) fn allocate_stem(&self, stem_channel: usize) {
+        self.stems_final.allocate(stem_channel);
+        self.provisional.allocate(stem_channel);
+    }
+
+    /// Whether a stem channel has rings. Those without read as silence and need not be written.
+    pub(super) fn is_allocated(&self, stem_channel: usize) -> bool {
+        self.stems_final.is_allocated(stem_channel)
+    }
+
     /// Oldest position that the client cannot be overwriting now.
     pub(super) fn oldest(&self, written: u64) -> u64 {
         (written + self.max_block).saturating_sub(self.input.capacity() as u64)
@@ -224,19 +219,9 @@ impl Shared {
         self.stems_final.write(stem_channel, at, samples);
     }
 
-    /// Call before the first `write_provisional` of a window.
-    pub(super) fn begin_provisional(&self, parity: usize, until: u64) {
-        self.provisional_of[parity & 1].store(until, Relaxed);
-        fence(Release);
-    }
-
-    pub(super) fn write_provisional(&self, parity: usize, stem_channel: usize, at: u64, samples: &[f32]) {
-        self.stems_provisional[parity & 1].write(stem_channel, at, samples);
-    }
-
-    pub(super) fn publish(&self, ready: Availability) {
-        self.ready_from.store(ready.from, Release);
-        self.ready.store(ready.pack(), Release);
+    pub(super) fn publish(&self, available: Availability) {
+        self.available_from.store(available.from, Release);
+        self.available.store(available.pack(), Release);
     }
 
     pub(super) fn publish_seen(&self, position: u64) {
@@ -271,9 +256,9 @@ mod tests {
 
     #[test]
     fn availability_survives_packing() {
-        for provisional in [None, Some(0), Some(1)] {
-            let ready = Availability { from: 0, until: 123_456_789_012, provisional };
-            assert_eq!(Availability::unpack(ready.pack()), ready);
+        for slot in [None, Some(0), Some(1), Some(PROVISIONAL_SLOTS - 1)] {
+            let available = Availability { from: 0, until: 123_456_789_012, slot };
+            assert_eq!(Availability::unpack(available.pack()), available);
         }
     }
 }

@@ -55,6 +55,7 @@ fn a_worker_that_is_always_slightly_late_still_separates_with_provisional_stems(
     let out = feed(&[noise(3, 100_000, 0.5)], 1, &mut || 64, &mut |main, buses| {
         fed += 64;
         client.process(main, buses);
+        // A window that comes too late for one hop covers two.
         if fed >= free_at && engine.step() == Step::Ran {
             free_at = fed + parts.hop.0 * 9 / 8;
         }
@@ -62,7 +63,6 @@ fn a_worker_that_is_always_slightly_late_still_separates_with_provisional_stems(
     let energy = |x: &[f32]| x.iter().map(|x| x * x).sum::<f32>();
     let left = energy(&out.main[0][50_000..]) / energy(&noise(3, 50_000, 0.5));
     assert!(client.status().late_windows() > 10);
-    assert!(client.status().skipped_windows() > 0);
     assert!(left < 0.5, "{left}");
 }
 

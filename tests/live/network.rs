@@ -14,6 +14,10 @@ use crate::support::*;
 use crate::threads::in_threads;
 
 fn network(stems: usize) -> Separator {
+    network_on(stems, DeviceChoice::Cpu.into())
+}
+
+fn network_on(stems: usize, runtime: nullsum::separator::Runtime) -> Separator {
     let architecture = Architecture {
         family: Family::BsRoformer,
         dim: 8,
@@ -40,7 +44,7 @@ fn network(stems: usize) -> Separator {
     };
     let mut info = ModelSpec::random("tiny", architecture, 88_200);
     info.complement = (stems == 1).then(|| "rest".into());
-    Separator::random(info, 7, DeviceChoice::Cpu).unwrap()
+    Separator::random(info, 7, runtime).unwrap()
 }
 
 #[test]
@@ -73,5 +77,38 @@ fn a_render_equals_the_reference_and_its_stems_sum_to_the_song() {
                 .fold(0.0, f32::max);
             assert!(worst < 1e-5, "{stems} stems: {worst}");
         }
+    }
+}
+
+#[test]
+fn a_pass_ends_at_the_layer_where_it_is_cancelled() {
+    use std::ops::ControlFlow;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use nullsum::separator::{Runtime, SeparateError};
+    // On the fused kernels, and on candle by both ways.
+    let mixture = noise(1, 2 * 8_820, 0.5);
+    for as_on_gpu in [false, true] {
+        let asked = AtomicUsize::new(0);
+        let mut separator = network_on(3, Runtime { as_on_gpu, ..Runtime::default() });
+        let stop_at = |layer: usize| {
+            move |asked: &AtomicUsize| {
+                let last = asked.fetch_add(1, Ordering::SeqCst) + 1 == layer;
+                if last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            }
+        };
+        let never = || stop_at(usize::MAX)(&asked);
+        let whole = separator.separate_controlled(&[&mixture], MaskRule::Complete, &never).unwrap();
+        let layers = asked.swap(0, Ordering::SeqCst);
+        // Two transformers at least.
+        assert!(layers >= 2, "{layers}");
+        for layer in 1..=layers {
+            let control = || stop_at(layer)(&asked);
+            let error = separator.separate_controlled(&[&mixture], MaskRule::Complete, &control).unwrap_err();
+            assert!(matches!(error, SeparateError::Cancelled), "{error}");
+            assert_eq!(asked.swap(0, Ordering::SeqCst), layer);
+        }
+        // It leaves nothing behind.
+        assert_eq!(separator.separate(&[&mixture], MaskRule::Complete).unwrap(), whole);
     }
 }

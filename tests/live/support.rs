@@ -187,3 +187,49 @@ pub fn bits(signal: &[f32]) -> Vec<u32> {
 pub fn with_tail(signal: &[f32], latency: u64) -> Vec<f32> {
     [signal, &vec![0.0; latency as usize]].concat()
 }
+
+/// A model of many layers that each take a while, and between which it can be cancelled.
+pub struct Cancellable {
+    pub layers: usize,
+    pub layer: std::time::Duration,
+}
+
+impl Cancellable {
+    pub fn shared(self) -> SharedModel {
+        SharedModel::new(Box::new(self))
+    }
+}
+
+impl WindowSeparator for Cancellable {
+    fn stems(&self) -> usize {
+        1
+    }
+
+    fn channels(&self) -> usize {
+        1
+    }
+
+    fn timing(&self) -> ModelTiming {
+        Fake::new(1, 1, |_, _| Ok(())).timing()
+    }
+
+    fn separate_window(&mut self, _: &[f32], _: MaskRule, _: &mut [f32]) -> Result<(), WindowError> {
+        Ok(())
+    }
+
+    fn separate_controlled(
+        &mut self,
+        _: &[f32],
+        _: MaskRule,
+        _: &mut [f32],
+        control: &dyn nullsum::kernels::JobControl,
+    ) -> Result<(), WindowError> {
+        for _ in 0..self.layers {
+            if control.checkpoint().is_break() {
+                return Err(WindowError("cancelled".into()));
+            }
+            std::thread::sleep(self.layer);
+        }
+        Ok(())
+    }
+}

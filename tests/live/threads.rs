@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
+use nullsum::separator::MaskRule;
 use nullsum::live::{BlockingError, NoStems, Scheduler, State, Stream, WindowError, load_shared};
 
 use crate::support::*;
@@ -47,7 +48,7 @@ struct DropCounter(Arc<AtomicUsize>);
 #[cfg(target_os = "linux")]
 impl Drop for DropCounter {
     fn drop(&mut self) {
-        assert_eq!(std::thread::current().name(), Some("nullsum-worker"));
+        assert!(std::thread::current().name().is_some_and(|name| name.starts_with("nullsum-")));
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
@@ -246,4 +247,117 @@ fn sixteen_live_streams_are_served_fairly() {
         std::thread::sleep(Duration::from_millis(6));
     }
     assert!(windows.iter().all(|windows| *windows >= 12), "{windows:?}");
+}
+
+#[test]
+fn nothing_waits_for_a_window_that_runs() {
+    let _threads = in_threads();
+    // A layer of this model takes a second, a window a minute.
+    let slow = || {
+        Fake::new(1, 1, |_, _| {
+            std::thread::sleep(Duration::from_secs(1));
+            Ok(())
+        })
+    };
+    for whole in [false, true] {
+        let scheduler = Scheduler::new().unwrap();
+        let (mut client, stream) = Stream::open(&plan(44_100, 256), 1, 1, &scheduler);
+        stream.swap(Some(slow().shared())).unwrap();
+        for _ in 0..40 {
+            client.process(&mut [&mut [0.5; 256][..]], &mut NoStems);
+        }
+        std::thread::sleep(Duration::from_millis(200));
+        let begun = std::time::Instant::now();
+        drop(stream);
+        if whole {
+            drop(scheduler);
+        }
+        assert!(begun.elapsed() < Duration::from_millis(150), "{:?}", begun.elapsed());
+        // The client plays on.
+        client.process(&mut [&mut [0.5; 256][..]], &mut NoStems);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+#[test]
+fn streams_come_and_play_while_another_runs_a_long_window() {
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let (mut slow_client, slow_stream) = Stream::open(&plan(44_100, 256), 1, 1, &scheduler);
+    slow_stream.swap(Some(Cancellable { layers: 100, layer: Duration::from_millis(20) }.shared())).unwrap();
+    let (mut client, stream) = Stream::open(&plan(44_100, 256), 1, 1, &scheduler);
+    stream.swap(Some(fixed_split(&[1.0], 1).shared())).unwrap();
+    let begun = std::time::Instant::now();
+    while client.status().windows() < 20 && begun.elapsed() < PATIENCE {
+        for client in [&mut slow_client, &mut client] {
+            client.process(&mut [&mut [0.5; 256][..]], &mut NoStems);
+        }
+        std::thread::sleep(Duration::from_millis(6));
+    }
+    // Twenty hops of 20 ms, while a window of the other takes two seconds.
+    assert!(begun.elapsed() < Duration::from_millis(1_800), "{:?}", begun.elapsed());
+    assert!(slow_client.status().windows() <= 1);
+}
+
+#[test]
+fn a_window_that_runs_ends_within_a_layer_when_its_stream_goes() {
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let (mut client, stream) = Stream::open(&plan(44_100, 256), 1, 1, &scheduler);
+    let model = Cancellable { layers: 10_000, layer: Duration::from_millis(2) }.shared();
+    stream.swap(Some(model.clone())).unwrap();
+    for _ in 0..40 {
+        client.process(&mut [&mut [0.5; 256][..]], &mut NoStems);
+    }
+    std::thread::sleep(Duration::from_millis(100));
+    drop(stream);
+    let begun = std::time::Instant::now();
+    // The model is free again: this would wait for twenty seconds.
+    let error = model.separate_window(&[0.5; 64], MaskRule::Plain, &mut [0.0; 64]);
+    assert!(error.is_ok() && begun.elapsed() < PATIENCE);
+}
+
+#[test]
+fn a_render_waits_as_long_as_the_worker_makes_progress_for_others() {
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let patience = Duration::from_millis(300);
+    let render = |layers: usize| {
+        let (client, stream) = Stream::open(&plan(44_100, 256), 1, 1, &scheduler);
+        stream.swap(Some(Cancellable { layers, layer: Duration::from_millis(50) }.shared())).unwrap();
+        (client, stream)
+    };
+    let (mut first, _first_stream) = render(30);
+    let (mut second, _second_stream) = render(1);
+    std::thread::scope(|scope| {
+        // A window of the first takes longer than the second is patient.
+        scope.spawn(|| first.process_blocking(&mut [&mut [0.5; 1_400][..]], &mut NoStems, patience).unwrap());
+        std::thread::sleep(Duration::from_millis(100));
+        second.process_blocking(&mut [&mut [0.5; 1_400][..]], &mut NoStems, patience).unwrap();
+    });
+}
+
+#[test]
+fn a_flag_of_the_audio_thread_wakes_another_thread() {
+    use std::sync::atomic::AtomicBool;
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let (flag, woken) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let counter = woken.clone();
+    let forward = scheduler.forward(flag.clone(), move || {
+        counter.fetch_add(1, Ordering::SeqCst);
+    });
+    let wait_for = |count| (0..2_000).any(|_| {
+        std::thread::sleep(Duration::from_millis(1));
+        woken.load(Ordering::SeqCst) == count
+    });
+    flag.store(true, Ordering::SeqCst);
+    assert!(wait_for(1));
+    flag.store(true, Ordering::SeqCst);
+    assert!(wait_for(2));
+    drop(forward);
+    std::thread::sleep(Duration::from_millis(100));
+    flag.store(true, Ordering::SeqCst);
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(woken.load(Ordering::SeqCst), 2);
 }

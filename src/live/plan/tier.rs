@@ -51,10 +51,21 @@ pub struct MeasuredCost {
 }
 
 impl MeasuredCost {
-    /// Predicted load of `request`, as a share of real time. Cost is assumed to be proportional to the window's length, so measure a long window.
+    /// Predicted run time of a window of `request`, in seconds. Cost is assumed to be proportional to the window's length, so measure a long
+    /// window.
+    pub fn of_window(self, request: &PlanRequest) -> f64 {
+        self.seconds * request.window.0 as f64 / self.window.0.max(1) as f64
+    }
+
+    /// Predicted load of `request`, as a share of real time.
     pub fn load(self, request: &PlanRequest) -> f64 {
-        let seconds = self.seconds * request.window.0 as f64 / self.window.0.max(1) as f64;
-        seconds / request.hop.seconds(request.model_rate.max(1))
+        self.of_window(request) / request.hop.seconds(request.model_rate.max(1))
+    }
+
+    /// The cost in a host of `host` channels, if the model separates `model` channels jointly: it then runs once for each group of channels.
+    #[must_use]
+    pub fn for_channels(self, host: usize, model: usize) -> Self {
+        Self { seconds: self.seconds * host.div_ceil(model.max(1)).max(1) as f64, ..self }
     }
 }
 
@@ -115,8 +126,13 @@ impl Tier {
 
     /// The tier of lowest latency that keeps up with a margin.
     pub fn auto(model: &ModelTiming, measured: MeasuredCost) -> AutoChoice {
+        Self::auto_within(model, measured, SUSTAINABLE_LOAD)
+    }
+
+    /// The tier of lowest latency whose load is at most `available`: what other streams of the process leave.
+    pub fn auto_within(model: &ModelTiming, measured: MeasuredCost, available: f64) -> AutoChoice {
         let loads = Self::ALL.map(|tier| (tier, tier.load(model, measured)));
-        match loads.into_iter().find(|(_, load)| *load <= SUSTAINABLE_LOAD) {
+        match loads.into_iter().find(|(_, load)| *load <= available) {
             Some((tier, load)) => AutoChoice { tier, load, sustainable: true },
             None => {
                 AutoChoice { tier: Self::High, load: Self::High.load(model, measured), sustainable: false }

@@ -103,6 +103,7 @@ fn stream_error(status: &Status) -> Option<String> {
         State::Failing => "The model failed on the last window; trying the next one",
         State::Panicked => "The model crashed and was unloaded; the input passes through",
         State::Stopped => "The live engine has stopped; the input passes through",
+        State::TooSlow => "This computer is too slow for these settings; the input passes through",
         State::NoModel | State::Running | State::Starting => return None,
     };
     Some(status.message().map_or_else(|| label.into(), |message| format!("{label}: {message}")))

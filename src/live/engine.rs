@@ -1,0 +1,621 @@
+//! The worker's half of a stream: cuts hops out of the input, and publishes their stems.
+//!
+//! An [`Engine`] serves one stream and has no thread. A hop has three parts: [`begin`](Engine::begin) *cuts* its input from the rings and resamples
+//! it to the model's rate, the resulting [`Work`] *runs* anywhere, and [`finish`](Engine::finish) *publishes* its stems, resampled back. The
+//! [`scheduler`](super::scheduler) does the first and the last on its thread and hands the work to an executor. [`step`](Engine::step) does all three in
+//! turn, for tests and offline programs.
+//!
+//! A stream consists of segments. A segment starts at the beginning, at every reset and at every jump. Within a segment hop k ends at
+//! k·H, with zeros before the segment's start. At a jump the old segment gets one more window, padded with zeros, so that its remaining
+//! samples still have stems.
+//!
+//! In real time a window may make several hops final at once: those that have arrived since the last one. So a stream that was late, or whose
+//! host delivers blocks of several hops, catches up at the cost of one window. A render runs one window for every hop.
+
+mod input_window;
+mod overlap;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use input_window::InputWindow;
+use overlap::StemOverlapBuffer;
+pub(in crate::live) use overlap::{fade_in, mix};
+
+use super::cost::CostTracker;
+use super::model::SharedModel;
+use super::plan::Plan;
+use super::shared::{Availability, Shared};
+use super::sinc::Sinc;
+use super::status::{State, Status};
+use super::work::{Group, Outcome, Work};
+use crate::kernels::JobControl;
+
+/// Result of [`Engine::step`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// There was not enough input.
+    Idle,
+    /// Input was read, and a window was run if one was due.
+    Ran,
+    /// Input was read, but its window failed or was skipped.
+    Skipped,
+}
+
+/// Result of [`Engine::begin`].
+pub(super) enum Begun {
+    /// This was all.
+    Step(Step),
+    /// The work has to be run and given to [`Engine::finish`].
+    Work(Work),
+}
+
+/// The next piece of work.
+#[derive(Clone, Copy, PartialEq)]
+enum NextAction {
+    Idle,
+    /// Discard all state and start a segment at this position.
+    Restart(u64),
+    /// Run the hops up to this one.
+    Hops(u64),
+    /// End the segment at this position.
+    Flush(u64),
+}
+
+/// Work that was begun and not finished.
+#[derive(Clone, Copy)]
+struct Flight {
+    /// First hop that it makes final.
+    first: u64,
+    /// Its stems end at this model position.
+    end: i64,
+    kind: FlightKind,
+}
+
+#[derive(Clone, Copy)]
+enum FlightKind {
+    /// Makes all hops up to this one final.
+    Hops(u64),
+    /// Ends the segment at this position.
+    Flush(u64),
+    /// Only measures the cost.
+    Probe,
+}
+
+/// Why a model cannot be used in a stream.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SwapError {
+    /// The plan is for another sample rate.
+    #[error(
+        "the stream is planned for models at {planned} Hz, this one is at {found} Hz; open the stream with a new plan"
+    )]
+    Rate {
+        /// In the plan.
+        planned: u32,
+        /// In the model.
+        found: u32,
+    },
+    /// The model has more stems than the stream has room for.
+    #[error("the stream has room for {room} stems, the model has {found}; open the stream with more")]
+    Stems {
+        /// In the stream.
+        room: usize,
+        /// In the model.
+        found: usize,
+    },
+    /// The plan's window is shorter than the model's transform allows.
+    #[error(
+        "the plan's window of {window} samples is too short for a model whose transform is {frame} samples long"
+    )]
+    Window {
+        /// In the plan.
+        window: u64,
+        /// In the model.
+        frame: u64,
+    },
+    /// The worker has ended.
+    #[error("the worker of this stream has stopped; open the stream again")]
+    Stopped,
+}
+
+/// Checks that `model` fits the plan and the stream.
+pub(super) fn check(plan: &Plan, room: usize, model: &SharedModel) -> Result<(), SwapError> {
+    let timing = model.timing();
+    let (planned, window) = (plan.model_rate(), plan.window().0);
+    if timing.rate != planned {
+        Err(SwapError::Rate { planned, found: timing.rate })
+    } else if model.stems() > room {
+        Err(SwapError::Stems { room, found: model.stems() })
+    } else if window <= timing.frame.0 / 2 {
+        Err(SwapError::Window { window, frame: timing.frame.0 })
+    } else {
+        Ok(())
+    }
+}
+
+/// The worker's half of one stream, without a thread.
+pub struct Engine {
+    shared: Arc<Shared>,
+    plan: Plan,
+    model: Option<SharedModel>,
+    input: InputWindow,
+    overlap: StemOverlapBuffer,
+    up: Option<Sinc>,
+    up_reach: usize,
+    /// Position of the current segment's start in the stream.
+    start: u64,
+    /// The last reset that was heeded.
+    reset: u64,
+    /// The next hop of the segment, from 1 on.
+    hop: u64,
+    available: Availability,
+    flight: Option<Flight>,
+    cost: CostTracker,
+    /// Whether the stream is too slow: hops are read, and no window is run but probes.
+    suspended: bool,
+    /// Whether the next hop of a suspended stream is a probe.
+    probe: bool,
+    /// Memory of the last work.
+    spare: Vec<Group>,
+    estimate: Vec<f32>,
+    output: Vec<f32>,
+}
+
+impl Engine {
+    pub(super) fn new(plan: Plan, shared: Arc<Shared>) -> Self {
+        let (host, model) = plan.ratio();
+        let up = (host != model).then(|| Sinc::new(model, host));
+        let up_reach = if up.is_some() { Sinc::reach(model, host) as usize } else { 0 };
+        let mut engine = Self {
+            input: InputWindow::new(shared.channels, plan.window().len(), (host, model)),
+            overlap: StemOverlapBuffer::new(shared.stems * shared.channels, plan.fade().len()),
+            up,
+            up_reach,
+            start: 0,
+            reset: shared.reset(),
+            hop: 1,
+            available: Availability::default(),
+            flight: None,
+            cost: CostTracker::default(),
+            suspended: false,
+            probe: false,
+            model: None,
+            spare: Vec::new(),
+            estimate: Vec::new(),
+            output: Vec::new(),
+            shared,
+            plan,
+        };
+        engine.begin_segment(engine.reset);
+        engine
+    }
+
+    /// Counters and meters of the stream.
+    pub fn status(&self) -> Arc<Status> {
+        self.shared.status.clone()
+    }
+
+    /// Replaces the model, or removes it. The next window uses the new model and fades in over the lookahead of the last one, as always. The
+    /// old model is dropped here.
+    ///
+    /// # Errors
+    /// [`SwapError`]; the old model then stays.
+    pub fn swap(&mut self, model: Option<SharedModel>) -> Result<(), SwapError> {
+        if let Some(model) = &model {
+            check(&self.plan, self.shared.stems, model)?;
+            let channels = self.shared.channels;
+            for position in model.positions() {
+                for stem_channel in position * channels..(position + 1) * channels {
+                    self.shared.allocate_stem(stem_channel);
+                    self.overlap.activate(stem_channel);
+                }
+            }
+        }
+        let state = match &model {
+            None => State::NoModel,
+            Some(_) if self.shared.status.state() == State::Running => State::Running,
+            Some(_) => State::Starting,
+        };
+        self.replace_model(model, state);
+        self.cost.clear();
+        self.suspended = false;
+        self.shared.status.set_message(None);
+        Ok(())
+    }
+
+    fn replace_model(&mut self, model: Option<SharedModel>, state: State) {
+        let old = std::mem::replace(&mut self.model, model);
+        if catch_unwind(AssertUnwindSafe(move || drop(old))).is_err() {
+            self.shared.status.set_message(Some("the old model panicked while it was dropped".into()));
+        }
+        self.shared.status.set_state(state);
+    }
+
+    /// Does the work that is possible now, at most one window.
+    pub fn step(&mut self) -> Step {
+        self.step_controlled(&())
+    }
+
+    fn step_controlled(&mut self, control: &dyn JobControl) -> Step {
+        match self.begin() {
+            Begun::Step(step) => step,
+            Begun::Work(mut work) => {
+                let outcome = work.run(control, true);
+                self.finish(work, outcome)
+            }
+        }
+    }
+
+    /// Steps until no work is left.
+    pub fn run_until_idle(&mut self) {
+        while self.step() != Step::Idle {}
+    }
+
+    // For the scheduler.
+
+    pub(super) fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    pub(super) fn model(&self) -> Option<&SharedModel> {
+        self.model.as_ref()
+    }
+
+    pub(super) fn cost(&self) -> &CostTracker {
+        &self.cost
+    }
+
+    /// Whether a client waits for the worker: an offline render.
+    pub(super) fn is_blocking(&self) -> bool {
+        self.shared.is_blocking()
+    }
+
+    /// Position of the input, which shows whether the stream is moving.
+    pub(super) fn written(&self) -> u64 {
+        self.shared.written()
+    }
+
+    /// Host samples that are missing until the next piece of work.
+    pub(super) fn missing(&self) -> u64 {
+        (self.start + self.plan.needed_for(self.hop)).saturating_sub(self.shared.written())
+    }
+
+    /// Whether work was begun whose result is void, because the stream was reset.
+    pub(super) fn is_flight_void(&self) -> bool {
+        self.flight.is_some() && self.shared.reset() != self.reset
+    }
+
+    /// Seconds until the first sample of the next hop is due; none if there is no work, or work that was begun.
+    pub(super) fn slack(&self) -> Option<f64> {
+        let written = self.shared.written();
+        match self.next(written) {
+            NextAction::Idle => None,
+            NextAction::Restart(_) => Some(0.0),
+            NextAction::Hops(_) | NextAction::Flush(_) => {
+                let due = self.final_at(self.hop - 1) + self.plan.latency().0;
+                Some((due as f64 - written as f64) / f64::from(self.plan.host_rate()))
+            }
+        }
+    }
+
+    /// Whether the next piece of work needs an executor, as far as is known now.
+    pub(super) fn needs_executor(&self) -> bool {
+        let runs = self.model.is_some() && (!self.suspended || self.probe || self.shared.is_blocking());
+        match self.next(self.shared.written()) {
+            NextAction::Hops(last) => runs && last >= self.plan.first_hop(),
+            NextAction::Flush(_) => runs,
+            NextAction::Idle | NextAction::Restart(_) => false,
+        }
+    }
+
+    /// Publishes that all input up to now has been processed, if it has.
+    pub(super) fn publish_idle(&mut self) {
+        let written = self.shared.written();
+        if self.flight.is_none() && self.next(written) == NextAction::Idle {
+            self.shared.publish_seen(written);
+        }
+    }
+
+    /// Suspends the stream because it is too slow, or lets it run again.
+    pub(super) fn set_suspended(&mut self, suspended: bool) {
+        if self.suspended != suspended && self.model.is_some() {
+            self.shared.status.set_state(if suspended { State::TooSlow } else { State::Starting });
+        }
+        if self.suspended && !suspended {
+            // What it cost before is not what it costs now.
+            self.cost.forget_all_but_latest();
+        }
+        self.suspended = suspended;
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Makes the next hop of a suspended stream a probe, which only measures its cost.
+    pub(super) fn request_probe(&mut self) {
+        self.probe = true;
+    }
+
+    /// First stream position that hop `k` + 1 makes final.
+    fn final_at(&self, k: u64) -> u64 {
+        self.start + self.plan.final_host(k)
+    }
+
+    fn next(&self, written: u64) -> NextAction {
+        let (reset, jump) = (self.shared.reset(), self.shared.jump());
+        if self.flight.is_some() {
+            return NextAction::Idle;
+        }
+        if reset != self.reset {
+            return NextAction::Restart(reset);
+        }
+        if self.start + self.input.taken() < self.shared.oldest(written) {
+            return NextAction::Restart(written.saturating_sub(self.plan.latency().0).max(reset));
+        }
+        let parts = self.plan.parts();
+        // A segment that is too short makes no sample final; it is joined to the next.
+        let ends = jump >= self.start + (parts.lookahead + parts.hop + parts.resampler).0;
+        let segment_end = if ends { jump } else { u64::MAX };
+        if self.start + self.plan.needed_for(self.hop) > segment_end && written >= segment_end {
+            return NextAction::Flush(segment_end);
+        }
+        let last = self.plan.last_hop(written.min(segment_end).saturating_sub(self.start));
+        if last >= self.hop { NextAction::Hops(last) } else { NextAction::Idle }
+    }
+
+    fn begin_segment(&mut self, at: u64) {
+        self.start = at;
+        self.hop = 1;
+        self.input.restart();
+        self.overlap.restart(self.up_reach);
+    }
+
+    /// Reads the input of the next piece of work, and does what needs no model.
+    pub(super) fn begin(&mut self) -> Begun {
+        let written = self.shared.written();
+        match self.next(written) {
+            NextAction::Idle => {
+                self.publish_idle();
+                Begun::Step(Step::Idle)
+            }
+            NextAction::Restart(at) => {
+                self.reset = self.shared.reset();
+                self.begin_segment(at);
+                Begun::Step(Step::Ran)
+            }
+            NextAction::Hops(last) => self.begin_hops(last),
+            NextAction::Flush(at) => self.begin_flush(at),
+        }
+    }
+
+    fn begin_hops(&mut self, last: u64) -> Begun {
+        let blocking = self.shared.is_blocking();
+        let last = if blocking { self.hop } else { last };
+        // One window covers so many hops.
+        let most = ((self.plan.window() - self.plan.lookahead()).0 / self.plan.hop().0).max(1);
+        let first = self.hop.max((last + 1).saturating_sub(most));
+        let end = self.plan.model_needed_for(last) as i64;
+        if !self.input.advance(end, &self.shared, self.start, None) {
+            self.begin_segment(self.shared.written().saturating_sub(self.plan.latency().0).max(self.start));
+            return Begun::Step(Step::Skipped);
+        }
+        let skipped = first - self.hop;
+        self.hop = last + 1;
+        if last < self.plan.first_hop() {
+            return Begun::Step(self.pass_hops(last, Step::Ran));
+        }
+        let probe = std::mem::take(&mut self.probe);
+        let kind = match (self.suspended && !blocking, probe) {
+            (false, _) => FlightKind::Hops(last),
+            (true, true) => FlightKind::Probe,
+            (true, false) => return Begun::Step(self.pass_hops(last, Step::Skipped)),
+        };
+        let Some(model) = self.model.clone() else {
+            return Begun::Step(self.pass_hops(last, Step::Skipped));
+        };
+        self.shared.status.count_skipped(skipped);
+        self.flight = Some(Flight { first, end, kind });
+        Begun::Work(self.cut(model))
+    }
+
+    /// Gives the rest of the segment a window of its own.
+    fn begin_flush(&mut self, at: u64) -> Begun {
+        let length = at - self.start;
+        let end = self.plan.model_needed(length) as i64;
+        let model = self.model.clone().filter(|_| !self.suspended || self.shared.is_blocking());
+        if let Some(model) = model
+            && self.input.advance(end, &self.shared, self.start, Some(length))
+        {
+            self.flight = Some(Flight { first: self.hop, end, kind: FlightKind::Flush(at) });
+            return Begun::Work(self.cut(model));
+        }
+        self.begin_segment(at);
+        Begun::Step(Step::Skipped)
+    }
+
+    /// The window as it is now, to be run.
+    fn cut(&mut self, model: SharedModel) -> Work {
+        let (group, channels) = (model.channels(), self.shared.channels);
+        let mut groups = std::mem::take(&mut self.spare);
+        groups.resize_with(channels.div_ceil(group), Group::default);
+        for (g, Group { input, .. }) in groups.iter_mut().enumerate() {
+            input.clear();
+            for m in 0..group {
+                // An odd last channel is used for both.
+                input.extend_from_slice(self.input.channel((g * group + m).min(channels - 1)));
+            }
+        }
+        Work { model, rule: self.shared.rule(), groups, cleaned: 0 }
+    }
+
+    /// Publishes the stems of work that has run.
+    pub(super) fn finish(&mut self, work: Work, outcome: Outcome) -> Step {
+        let Some(flight) = self.flight.take() else { return Step::Skipped };
+        let succeeded = self.note_outcome(&work, outcome);
+        let is_void = self.shared.reset() != self.reset;
+        let publish = succeeded && !is_void;
+        if publish && !matches!(flight.kind, FlightKind::Probe) {
+            self.accept(&work, flight);
+        }
+        self.spare = work.groups;
+        let step = if publish { Step::Ran } else { Step::Skipped };
+        match flight.kind {
+            FlightKind::Flush(at) => {
+                if publish {
+                    self.overlap.extend(flight.end);
+                    self.write_final(self.final_at(flight.first - 1), at);
+                    self.available.slot = None;
+                    self.shared.publish(self.available);
+                }
+                self.begin_segment(at);
+                step
+            }
+            FlightKind::Hops(last) => {
+                let (from, until) = (self.final_at(flight.first - 1), self.final_at(last));
+                if publish && from < until {
+                    self.write_final(from, until);
+                    self.write_provisional(until);
+                }
+                self.pass_hops(last, step)
+            }
+            FlightKind::Probe => self.pass_hops(self.hop - 1, Step::Skipped),
+        }
+    }
+
+    /// Drops what no hop after `last` needs.
+    fn pass_hops(&mut self, last: u64, step: Step) -> Step {
+        self.overlap.extend(self.plan.model_needed_for(last) as i64);
+        let (host, model) = self.plan.ratio();
+        let first_host = self.plan.final_host(last) as i64;
+        self.overlap.forget(first_host * model as i64 / host as i64 - self.up_reach as i64 - 1);
+        step
+    }
+
+    /// Records cost and state. False if there are no stems.
+    fn note_outcome(&mut self, work: &Work, outcome: Outcome) -> bool {
+        let status = self.shared.status.clone();
+        let message = match outcome {
+            Outcome::Cancelled { seconds } => {
+                if self.shared.reset() == self.reset {
+                    self.note_cost(work, Some(seconds));
+                }
+                return false;
+            }
+            Outcome::Busy => return false,
+            Outcome::Failed(message) => {
+                status.set_state(State::Failing);
+                message
+            }
+            Outcome::Panicked(message) => {
+                if self.model.as_ref().is_some_and(|model| model.is(&work.model)) {
+                    self.replace_model(None, State::Panicked);
+                }
+                message
+            }
+            Outcome::Done { seconds } => {
+                status.count_cleaned(work.cleaned);
+                self.note_cost(work, seconds);
+                return true;
+            }
+        };
+        status.set_message(Some(message));
+        false
+    }
+
+    fn note_cost(&mut self, work: &Work, seconds: Option<f64>) {
+        let is_current = self.model.as_ref().is_some_and(|model| model.is(&work.model));
+        if let Some(seconds) = seconds.filter(|_| is_current) {
+            self.cost.record(seconds);
+        }
+        let status = &self.shared.status;
+        let average = self.cost.average().unwrap_or(0.0);
+        status.count_window(average, self.plan.load(average), self.cost.percentile(0.95));
+        if !self.suspended && status.state() != State::Running {
+            status.set_state(State::Running);
+            status.set_message(None);
+        }
+    }
+
+    /// Replaces the stems from the first hop's region on by those of the work.
+    fn accept(&mut self, work: &Work, flight: Flight) {
+        let (channels, group, samples) =
+            (self.shared.channels, work.model.channels(), self.plan.window().len());
+        let from = self.plan.final_model(flight.first - 1).max(0).max(flight.end - samples as i64);
+        self.overlap.replace(from, flight.end, &mut self.estimate, |stem_channel, out| {
+            let (position, channel) = (stem_channel / channels, stem_channel % channels);
+            let Some(stem) = work.model.stem_at(position) else { return false };
+            let Some(Group { stems, .. }) = work.groups.get(channel / group) else { return false };
+            let begin = samples.saturating_sub(out.len());
+            let plane = |m: usize| {
+                let first = (stem * group + m) * samples;
+                stems.get(first + begin..first + samples).unwrap_or(&[])
+            };
+            let m = channel % group;
+            out.iter_mut().zip(plane(m)).for_each(|(y, x)| *y = *x);
+            if group == 2 && m == 0 && channel + 1 == channels {
+                out.iter_mut().zip(plane(1)).for_each(|(y, x)| *y = 0.5 * (*y + *x));
+            }
+            true
+        });
+    }
+
+    /// Writes final stems from stream position `from` to `until`, without publishing them.
+    fn write_final(&mut self, from: u64, until: u64) {
+        for stem_channel in 0..self.shared.stems * self.shared.channels {
+            if self.shared.is_allocated(stem_channel) {
+                self.at_host_rate(stem_channel, from, until);
+                self.shared.write_final(stem_channel, from, &self.output);
+            }
+        }
+        if from != self.available.until {
+            self.available.from = from;
+        }
+        self.available.until = until;
+    }
+
+    /// Writes the lookahead, provisional stems from stream position `from` on, and publishes what is available.
+    fn write_provisional(&mut self, from: u64) {
+        let until = self.start + self.plan.host_available(self.overlap.known());
+        let slot = self.shared.provisional.claim(self.available.slot).filter(|_| from < until);
+        if let Some(slot) = slot {
+            for stem_channel in 0..self.shared.stems * self.shared.channels {
+                if self.shared.is_allocated(stem_channel) {
+                    self.at_host_rate(stem_channel, from, until);
+                    self.shared.provisional.write(slot, stem_channel, from, &self.output);
+                }
+            }
+            self.shared.provisional.release(slot, from, until);
+        }
+        self.available.slot = slot;
+        self.shared.publish(self.available);
+    }
+
+    /// Fills `output` with samples of a stem channel at the host's rate.
+    fn at_host_rate(&mut self, stem_channel: usize, from: u64, until: u64) {
+        let at = from as i64 - self.start as i64;
+        let samples = self.overlap.samples(stem_channel);
+        self.output.clear();
+        self.output.resize(until.saturating_sub(from) as usize, 0.0);
+        match &self.up {
+            Some(up) => up.resample(samples, self.overlap.first(), at, &mut self.output),
+            None => {
+                let begin = usize::try_from(at - self.overlap.first()).unwrap_or(0);
+                let source = samples.get(begin..).unwrap_or(&[]);
+                for (x, y) in self.output.iter_mut().zip(source) {
+                    *x = *y;
+                }
+            }
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.replace_model(None, State::Stopped);
+        self.shared.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;
