@@ -47,7 +47,7 @@ pub fn run(args: &SeparateArgs) -> CliResult {
     }
 
     let source = model_source::open_model(&args.model, printer)?;
-    if let Some(warning) = source.unknown_arguments_warning() {
+    for warning in source.config_warnings() {
         printer.warning(&warning);
     }
     let family = model_source::family(&args.model);
