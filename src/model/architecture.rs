@@ -219,7 +219,12 @@ impl Architecture {
     pub(super) fn modules(&self) -> usize {
         let blocks =
             self.linear_transformer_depth + self.time_transformer_depth + self.freq_transformer_depth;
-        let masks = self.bands.len().saturating_mul(self.num_stems).saturating_mul(self.mask_linears);
+        let mask_layers = match self.masks {
+            MaskKind::Mlp => self.mask_linears,
+            MaskKind::Axial { layers, .. } => self.mask_linears.saturating_add(layers.saturating_mul(2)),
+            MaskKind::Fno(sizes) => sizes.blocks.saturating_mul(6).saturating_add(4),
+        };
+        let masks = self.bands.len().saturating_mul(self.num_stems).saturating_mul(mask_layers);
         self.depth.saturating_mul(blocks).saturating_add(masks)
     }
 

@@ -5,7 +5,7 @@
 use candle_core::{DType, Result, Tensor};
 use candle_nn::VarBuilder;
 
-use super::architecture::{AXIAL_DIM_HEAD, AXIAL_HEADS, Architecture, Family};
+use super::architecture::{AXIAL_DIM_HEAD, AXIAL_HEADS, Architecture, Family, Position};
 use super::mask_estimator::MaskEstimators;
 use super::norm::RmsNorm;
 use super::transformer::{Axis, Transformer};
@@ -24,9 +24,9 @@ struct Stem {
 impl AxialMasks {
     pub fn new(arch: &Architecture, layers: usize, ff_inner: usize, vb: VarBuilder) -> Result<Self> {
         let inner = transformer_architecture(arch, ff_inner);
-        let stem = |stem: usize| {
+        let stem = |stem: usize| -> Result<Stem> {
             let at = vb.pp(stem);
-            let pair = |layer: usize| {
+            let pair = |layer: usize| -> Result<[Transformer; 2]> {
                 let at = at.pp(format!("layers.{layer}"));
                 Ok([
                     Transformer::new(&inner, Axis::Time, 1, 0, at.pp(0))?,
@@ -72,6 +72,7 @@ fn transformer_architecture(arch: &Architecture, ff_inner: usize) -> Architectur
         heads: AXIAL_HEADS,
         dim_head: AXIAL_DIM_HEAD,
         ff_inner,
+        position: Position::Rotary,
         value_residual: None,
         hyper_connections: None,
         branch_names: false,

@@ -71,7 +71,7 @@ impl FnoMasks {
         let operator = |stem: usize, band: usize, features: usize| {
             Operator::new(arch.dim, features, sizes, vb.pp(format!("{stem}.to_freqs.{band}.0")))
         };
-        let stem = |stem: usize| {
+        let stem = |stem: usize| -> Result<Vec<Operator>> {
             let bands = arch.band_features();
             bands.iter().enumerate().map(|(band, features)| operator(stem, band, *features)).collect()
         };
@@ -130,6 +130,7 @@ impl Transforms {
         let scale = 1.0 / frames as f64;
         // A frequency stands for its negative too, but for 0 and the highest of an even length, whose imaginary parts vanish.
         let single = |k: usize| k == 0 || 2 * k == frames;
+        let weight = |k: usize| if single(k) { 1.0 } else { 2.0 };
         Ok(Self {
             frames,
             forward: [
@@ -137,7 +138,7 @@ impl Transforms {
                 matrix(modes, frames, &|k, t| -scale * angle(k, t).sin())?,
             ],
             inverse: [
-                matrix(frames, modes, &|t, k| if single(k) { 1.0 } else { 2.0 } * angle(k, t).cos())?,
+                matrix(frames, modes, &|t, k| weight(k) * angle(k, t).cos())?,
                 matrix(frames, modes, &|t, k| if single(k) { 0.0 } else { -2.0 * angle(k, t).sin() })?,
             ],
             grid: matrix(frames, 1, &|t, _| t as f64 / frames as f64)?,
@@ -148,7 +149,7 @@ impl Transforms {
 impl Operator {
     fn new(dim: usize, features: usize, sizes: FnoSizes, vb: VarBuilder) -> Result<Self> {
         let blocks = vb.pp("fno_blocks");
-        let block = |i: usize| {
+        let block = |i: usize| -> Result<Block> {
             let complex = get_f32(&blocks, (dim, sizes.modes, 2), &format!("convs.{i}.weight.tensor"))?;
             let part = |part: usize| complex.narrow(2, part, 1)?.squeeze(2)?.t()?.contiguous();
             Ok(Block {

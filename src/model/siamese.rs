@@ -45,11 +45,11 @@ impl SiameseTrunk {
         let mut layers = Vec::new();
         for layer in 0..arch.depth {
             let [_, time_at, freq_at] = arch.transformer_indices;
-            let mut transformer = |at: usize, depth: usize| {
+            let mut transformer = |at: usize, depth: usize| -> Result<SiameseTransformer> {
                 let made =
                     SiameseTransformer::new(arch, depth, number, vb.pp(format!("layers.{layer}.{at}")))?;
                 number += depth;
-                Ok::<_, candle_core::Error>(made)
+                Ok(made)
             };
             layers.push([
                 transformer(time_at, arch.time_transformer_depth)?,
@@ -68,7 +68,7 @@ impl SiameseTrunk {
                 [(time, batch * bands, frames), (freq, batch * frames, bands)]
             {
                 if control.checkpoint().is_break() {
-                    candle_core::bail!("cancelled")
+                    candle_core::bail!("the computation was cancelled")
                 }
                 let over_time = std::ptr::eq(transformer, time);
                 let turn = |x: &Tensor| -> Result<Tensor> {
@@ -92,7 +92,7 @@ impl SiameseTrunk {
 
 impl SiameseTransformer {
     fn new(arch: &Architecture, depth: usize, before: usize, vb: VarBuilder) -> Result<Self> {
-        let block = |i: usize| {
+        let block = |i: usize| -> Result<Block> {
             let norm = |name: &str| RmsNorm::new(arch.dim, vb.pp(format!("{name}.{i}")));
             Ok(Block {
                 attention: Attention::new(arch, false, vb.pp(format!("layers.{i}.0")))?,
