@@ -70,6 +70,11 @@ impl AtomicFile {
         Ok(())
     }
 
+    /// The temporary path.
+    pub fn path(&self) -> &Path {
+        self.file.path()
+    }
+
     /// Waits until the data is on disk.
     pub fn sync(&self) -> io::Result<()> {
         self.file.as_file().sync_all()

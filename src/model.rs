@@ -6,6 +6,7 @@
 
 pub mod architecture;
 mod attention;
+mod axial_masks;
 mod band_split;
 pub mod bands;
 pub mod checkpoint;
@@ -16,6 +17,7 @@ pub mod convert;
 pub(crate) mod cuda;
 pub mod device;
 mod feed_forward;
+mod fno_masks;
 pub mod fused;
 mod hyper_connections;
 pub mod inspect;
@@ -23,10 +25,12 @@ mod kept_tokens;
 mod linear;
 mod linear_attention;
 mod mask_estimator;
+mod mask_head;
 mod norm;
 mod position;
 pub mod precision;
 pub mod roformer;
+mod siamese;
 pub mod sidecar_config;
 mod transformer;
 pub mod weights;

@@ -5,32 +5,37 @@
 //! the licence that they were published under, or that none is stated.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
 
-use crate::model::architecture::Family;
-
 mod cache;
 #[cfg(feature = "download")]
 mod download;
+mod entry;
 #[cfg(feature = "download")]
 mod fetch_error;
 #[cfg(feature = "download")]
 mod http;
 #[cfg(feature = "download")]
 mod lock;
+mod recognition;
 #[cfg(feature = "download")]
 mod transfer;
 
 #[cfg(feature = "plugin")]
 pub(crate) use cache::recorded_sha256;
-pub use cache::{CACHE_ENV, ModelFiles, cache_dir, cached_files, cached_files_in, entry_folder};
+pub use cache::{
+    CACHE_ENV, ModelFiles, cache_dir, cached_config, cached_files, cached_files_in, entry_folder,
+};
 #[cfg(feature = "download")]
-pub use download::{DownloadProgress, DownloadStage, FetchOptions, FileKind, MIRROR_ENV, Timeouts, fetch};
+pub use download::{
+    DownloadProgress, DownloadStage, FetchOptions, FileKind, MIRROR_ENV, Timeouts, fetch, fetch_config,
+};
+pub use entry::{BenchmarkScores, NetworkSize, RegistryEntry, RemoteFile, StemScore, Task, UnknownTask};
 #[cfg(feature = "download")]
 pub use fetch_error::FetchError;
+pub use recognition::{load_config, recognise, recognise_content};
 
 /// Errors of the registry and its cache.
 #[derive(Debug, thiserror::Error)]
@@ -51,126 +56,6 @@ pub enum RegistryError {
 
 fn did_you_mean(similar: &[String]) -> String {
     if similar.is_empty() { String::new() } else { format!("; did you mean {}?", similar.join(", ")) }
-}
-
-/// A file on the web, with its published size and hash.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct RemoteFile {
-    /// The URL; https in the registry.
-    pub url: String,
-    /// SHA-256 as lower-case hex; `None` where no public source states it.
-    pub sha256: Option<String>,
-    /// Size in bytes; `None` where no public source states it.
-    pub size: Option<u64>,
-}
-
-impl RemoteFile {
-    /// The file name in the cache: the last part of the URL's path. Characters other than letters, digits, `.`, `-` and `_`
-    /// are replaced, so that a URL can never leave the cache folder.
-    pub fn file_name(&self) -> String {
-        let path = self.url.split(['?', '#']).next().unwrap_or_default();
-        let last = path.rsplit('/').next().unwrap_or_default();
-        let mut name: String = last
-            .chars()
-            .map(|c| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_') { c } else { '_' })
-            .collect();
-        if name.trim_matches('.').is_empty() {
-            name = "model".to_owned();
-        }
-        name
-    }
-}
-
-/// One stem's published signal-to-distortion ratio.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct StemScore {
-    /// The stem's name in the benchmark.
-    pub stem: String,
-    /// SDR in dB.
-    pub db: f32,
-}
-
-/// Published scores of a model in one benchmark. Scores of different benchmarks are not comparable.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct BenchmarkScores {
-    /// The benchmark's name.
-    pub benchmark: String,
-    /// Mean over the stems in dB, where it is published.
-    pub average_db: Option<f32>,
-    /// Scores per stem.
-    pub stems: Vec<StemScore>,
-}
-
-/// One known checkpoint.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
-pub struct RegistryEntry {
-    /// Unique short name: lower-case letters, digits and hyphens.
-    pub name: String,
-    /// Title for display.
-    pub title: String,
-    /// The person who trained it.
-    pub author: String,
-    /// The network family.
-    pub architecture: Family,
-    /// The model's outputs in lower case, without the residual of the mixture.
-    pub stems: Vec<String>,
-    /// The weights.
-    pub checkpoint: RemoteFile,
-    /// The YAML configuration.
-    pub config: RemoteFile,
-    /// Published scores; may be empty.
-    pub sdr: Vec<BenchmarkScores>,
-    /// The licence of the weights as published; `None` if not stated.
-    pub licence: Option<String>,
-    /// Further statements of the sources about the use of the weights.
-    pub licence_note: Option<String>,
-    /// The page on which the author or host publishes it.
-    pub source: String,
-}
-
-impl RegistryEntry {
-    /// `drums, bass, other, vocals`; long lists are cut after six.
-    pub fn stems_text(&self) -> String {
-        const SHOWN: usize = 6;
-        let mut text = self.stems.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
-        if self.stems.len() > SHOWN {
-            let _ = write!(text, " and {} more", self.stems.len() - SHOWN);
-        }
-        text
-    }
-
-    /// The size of the checkpoint, `527 MB`, or `size not stated`.
-    pub fn size_text(&self) -> String {
-        self.checkpoint.size.map_or_else(|| "size not stated".to_owned(), human_size)
-    }
-
-    /// The licence, or `not stated`.
-    pub fn licence_text(&self) -> &str {
-        self.licence.as_deref().unwrap_or("not stated")
-    }
-
-    /// The first published score in short form: `9.65 dB (MUSDB18-HQ)`, `vocals 10.98 dB (Multisong)`, or `-`.
-    pub fn sdr_text(&self) -> String {
-        let Some(first) = self.sdr.first() else { return "-".to_owned() };
-        match (first.average_db, first.stems.as_slice()) {
-            (Some(db), _) => format!("{db:.2} dB ({})", first.benchmark),
-            (None, []) => "-".to_owned(),
-            (None, [one, ..]) => format!("{} {:.2} dB ({})", one.stem, one.db, first.benchmark),
-        }
-    }
-
-    /// All published scores, one line for each benchmark.
-    pub fn sdr_lines(&self) -> Vec<String> {
-        self.sdr
-            .iter()
-            .map(|sdr| {
-                let mut parts: Vec<String> =
-                    sdr.stems.iter().map(|s| format!("{} {:.2} dB", s.stem, s.db)).collect();
-                parts.extend(sdr.average_db.map(|db| format!("mean {db:.2} dB")));
-                format!("{}: {}", sdr.benchmark, parts.join(", "))
-            })
-            .collect()
-    }
 }
 
 /// A size in decimal units, as download pages state it: `812 B`, `45.1 MB`, `1.72 GB`.
@@ -221,7 +106,7 @@ pub fn default_entry() -> &'static RegistryEntry {
     entries().iter().find(|e| e.name == data().default).expect("the default names an entry")
 }
 
-/// Finds an entry by its name or its checkpoint's file name, ignoring case.
+/// Finds an entry by its name, or by any file name of its checkpoint with or without extension, ignoring case.
 ///
 /// # Errors
 /// [`RegistryError::UnknownModel`] with similar names.
@@ -231,13 +116,40 @@ pub fn find(name: &str) -> Result<&'static RegistryEntry, RegistryError> {
         return Ok(default_entry());
     }
     let is_it = |e: &&RegistryEntry| {
-        let file = e.checkpoint.file_name().to_ascii_lowercase();
-        e.name == wanted || file == wanted || file.rsplit_once('.').is_some_and(|(stem, _)| stem == wanted)
+        e.name == wanted
+            || e.file_names().any(|file| {
+                let file = file.to_ascii_lowercase();
+                file == wanted || file.rsplit_once('.').is_some_and(|(stem, _)| stem == wanted)
+            })
     };
     match entries().iter().find(is_it) {
         Some(entry) => Ok(entry),
         None => Err(RegistryError::UnknownModel { name: name.to_owned(), similar: similar_names(&wanted) }),
     }
+}
+
+/// The entries for a task, or all.
+pub fn entries_for(task: Option<Task>) -> Vec<&'static RegistryEntry> {
+    entries().iter().filter(|entry| task.is_none_or(|task| entry.tasks.contains(&task))).collect()
+}
+
+/// Names of all benchmarks, the one with most entries first.
+pub fn benchmarks() -> Vec<&'static str> {
+    let mut counts: Vec<(&str, usize)> = Vec::new();
+    for scores in entries().iter().flat_map(|entry| &entry.sdr) {
+        match counts.iter_mut().find(|(name, _)| *name == scores.benchmark) {
+            Some((_, count)) => *count += 1,
+            None => counts.push((&scores.benchmark, 1)),
+        }
+    }
+    counts.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+    counts.into_iter().map(|(name, _)| name).collect()
+}
+
+/// Sorts entries by their score in one benchmark, the best first. Those without one follow in their order.
+pub fn sort_by_score(entries: &mut [&RegistryEntry], benchmark: &str, stem: Option<&str>) {
+    let key = |entry: &RegistryEntry| entry.score(benchmark, stem).unwrap_or(f32::NEG_INFINITY);
+    entries.sort_by(|a, b| key(b).total_cmp(&key(a)));
 }
 
 /// Up to three names that resemble `wanted`, by shared words and edit distance.
@@ -287,7 +199,9 @@ mod tests {
 
     #[test]
     fn url_cannot_leave_cache_folder() {
-        let name = |url: &str| RemoteFile { url: url.to_owned(), sha256: None, size: None }.file_name();
+        let name = |url: &str| {
+            RemoteFile { url: url.to_owned(), sha256: None, size: None, mirrors: Vec::new() }.file_name()
+        };
         assert_eq!(name("https://x.org/a/model.ckpt?download=true"), "model.ckpt");
         assert_eq!(name("https://x.org/a/.."), "model");
         assert_eq!(name("https://x.org/a/%2e%2e%2fb c.ckpt"), "_2e_2e_2fb_c.ckpt");

@@ -220,6 +220,9 @@ impl ModelSpec {
         let sample_rate = config.audio.sample_rate.unwrap_or(44_100);
         let chunk = config.chunk_size().unwrap_or(8 * sample_rate as usize);
         check_chunk(chunk, &architecture)?;
+        architecture
+            .check_cost(chunk, sample_rate)
+            .map_err(|source| LoadError::Architecture { origin: origin.clone(), source })?;
         Ok(Self {
             origin,
             stems,

@@ -178,7 +178,7 @@ fn invalid_value_error_names_position_and_expectation() {
         ("stft_n_fft: 2097152", &["model.stft_n_fft", "1048576"]),
         ("stereo: 2", &["model.stereo: expected true or false, found 2"]),
         ("stereo: \"true\"", &["expected true or false, found \"true\""]),
-        ("attn_dropout: 1.5", &["a number from 0 to 1, found 1.5"]),
+        ("experimental_residuals: 2", &["true or false", "found 2"]),
         ("freqs_per_bands: 62", &["a list of whole numbers, found 62"]),
         ("freqs_per_bands: []", &["model.freqs_per_bands", "found a list of 0"]),
         ("freqs_per_bands: [2, x, 4]", &["test.yaml:2:24", "found \"x\""]),
@@ -306,11 +306,81 @@ fn error_names_paths_that_are_not_files() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("конфиг 音.yaml");
     std::fs::write(&path, TYPICAL).unwrap();
-    assert_eq!(Config::from_file(&path).unwrap(), parse(TYPICAL));
+    let without_warnings = |mut config: Config| {
+        config.warnings.clear();
+        config
+    };
+    assert_eq!(without_warnings(Config::from_file(&path).unwrap()), without_warnings(parse(TYPICAL)));
     assert!(matches!(Config::from_file(folder.path()), Err(ConfigError::Folder { .. })));
     let missing = Config::from_file(&folder.path().join("missing.yaml")).unwrap_err();
     assert!(missing.to_string().contains("missing.yaml"));
     std::fs::write(&path, [0x80, 0x02, 0xff]).unwrap();
     let message = Config::from_file(&path).unwrap_err().to_string();
     assert!(message.contains("is this the checkpoint itself?"), "{message}");
+}
+
+#[test]
+fn values_that_change_nothing_are_warnings() {
+    for (line, warned) in [
+        ("flash_attn: \"True\"", true),
+        ("flash_attn: 'yes'", true),
+        ("flash_attn: 1", false),
+        ("flash_attn: maybe", true),
+        ("dim_freqs_in: \"1025\"", true),
+        ("attn_dropout: \"0.1\"", true),
+        ("multi_stft_resolutions_window_sizes: none", true),
+        ("flash_attn: true", false),
+    ] {
+        let config = parse(&format!("model: {{{line}}}"));
+        assert_eq!(!config.warnings.is_empty(), warned, "{line}: {:?}", config.warnings);
+        let key = line.split(':').next().unwrap();
+        assert!(config.warnings.iter().all(|warning| warning.contains(key)), "{:?}", config.warnings);
+    }
+    let taken = parse("model: {flash_attn: \"True\", dim_freqs_in: \"1025\", attn_dropout: \"0.1\"}").model;
+    assert_eq!(
+        (taken.flash_attn, taken.dim_freqs_in, taken.attn_dropout),
+        (Some(true), Some(1025), Some(0.1))
+    );
+    // Where the value changes the result, a text stays an error.
+    assert!(refusal("model: {num_stems: \"4\"}").contains("num_stems"));
+}
+
+#[test]
+fn misspelt_keys_get_a_suggestion() {
+    for (yaml, meant) in [
+        ("model: {dim: 8}\ntraining: {instrments: [a]}", "training.instruments"),
+        ("model: {dim: 8}\ntraining: {Instruments: [a]}", "training.instruments"),
+        ("model: {dim: 8}\ntraining: {target-instrument: a}", "training.target_instrument"),
+        ("model: {stft_hop_lenght: 512}", "model.stft_hop_length"),
+        ("model: {dim: 8}\ninference: {num_overlaps: 2}", "inference.num_overlap"),
+    ] {
+        let config = parse(yaml);
+        let warning = config.warnings.iter().find(|warning| warning.contains("did you mean"));
+        assert!(warning.is_some_and(|warning| warning.contains(meant)), "{yaml}: {:?}", config.warnings);
+    }
+    // Settings of a trainer are no misspellings.
+    assert_eq!(parse(TYPICAL).warnings.len(), 1, "{:?}", parse(TYPICAL).warnings);
+}
+
+#[test]
+fn stems_that_differ_only_in_case_get_files_of_their_own() {
+    let config = parse("model: {dim: 8}\ntraining: {instruments: [Vocals, vocals, VOCALS, vocals 2]}");
+    let lower: Vec<String> = config.stems().iter().map(|name| name.to_lowercase()).collect();
+    let distinct: std::collections::BTreeSet<_> = lower.iter().collect();
+    assert_eq!(distinct.len(), 4, "{lower:?}");
+    assert_eq!(config.stems()[0], "Vocals");
+    assert!(!config.warnings.is_empty());
+}
+
+#[test]
+fn experimental_training_code_is_warned_about() {
+    for yaml in [
+        "model: {dim: 8}\ntraining: {model_type: bs_roformer_experimental}",
+        "model_type: mel_band_roformer_experimental\nmodel: {dim: 8}",
+    ] {
+        assert!(parse(yaml).warnings.iter().any(|warning| warning.contains("27 March 2025")), "{yaml}");
+    }
+    let chosen = "model: {experimental_residuals: true}\ntraining: {model_type: bs_roformer_experimental}";
+    assert_eq!((parse(chosen).warnings.len(), parse(chosen).model.experimental_residuals), (0, Some(true)));
+    assert!(parse("model: {dim: 8}\ntraining: {model_type: bs_roformer}").warnings.is_empty());
 }

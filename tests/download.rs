@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use nullsum::model::architecture::Family;
 use nullsum::registry::{
     DownloadProgress, DownloadStage, FetchError, FetchOptions, FileKind, ModelFiles, RegistryEntry,
-    RemoteFile, Timeouts, cached_files_in, entry_folder, fetch,
+    RemoteFile, Task, Timeouts, cached_files_in, entry_folder, fetch, fetch_config,
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -37,7 +37,7 @@ fn sha256(bytes: &[u8]) -> String {
 }
 
 fn remote(url: String, bytes: &[u8]) -> RemoteFile {
-    RemoteFile { url, sha256: Some(sha256(bytes)), size: Some(bytes.len() as u64) }
+    RemoteFile { url, sha256: Some(sha256(bytes)), size: Some(bytes.len() as u64), mirrors: Vec::new() }
 }
 
 /// An entry whose published facts are true.
@@ -47,11 +47,17 @@ fn entry(server: &Server) -> RegistryEntry {
         title: "Test".into(),
         author: "nobody".into(),
         architecture: Family::BsRoformer,
+        tasks: vec![Task::Vocals],
         stems: vec!["vocals".into()],
+        instruments: vec![],
+        target: None,
+        aliases: vec![],
         checkpoint: remote(format!("{}/m/model.ckpt", server.url), &weights()),
         config: remote(format!("{}/m/model.yaml", server.url), CONFIG),
+        network: None,
         sdr: vec![],
         licence: None,
+        code_licence: None,
         licence_note: None,
         source: server.url.clone(),
     }
@@ -661,4 +667,44 @@ fn concurrent_downloads_leave_one_complete_model() {
     });
     assert_complete(&cached_files_in(dir.path(), &e).unwrap());
     assert_eq!(server.requests().len(), 2);
+}
+
+#[test]
+fn mirrors_are_tried_in_order() {
+    let dir = TempDir::new().unwrap();
+    let gone = serve(|_, _| Reply::status(404));
+    let altered = serve(|_, _| Reply::ok(b"PK\x03\x04 something else"));
+    let good = good_server();
+    let mut e = entry(&gone);
+    // The file keeps the name that the first URL gives it.
+    let path = |server: &Server| format!("{}/m/model.ckpt", server.url);
+    e.config = remote(format!("{}/m/model.yaml", good.url), CONFIG);
+    e.checkpoint.mirrors = vec![path(&altered), path(&good)];
+    let files = run_fetch(&e, &options(&dir)).unwrap();
+    assert_complete(&files);
+    assert_eq!((gone.requests().len(), altered.requests().len()), (1, 1));
+}
+
+#[test]
+fn error_of_the_first_url_is_reported_when_all_fail() {
+    let dir = TempDir::new().unwrap();
+    let (gone, broken) = (serve(|_, _| Reply::status(404)), serve(|_, _| Reply::status(500)));
+    let good = good_server();
+    let mut e = entry(&gone);
+    e.config = remote(format!("{}/m/model.yaml", good.url), CONFIG);
+    e.checkpoint.mirrors = vec![format!("{}/m/model.ckpt", broken.url)];
+    let error = run_fetch(&e, &options(&dir)).unwrap_err();
+    assert!(matches!(error, FetchError::Status { status: 404, .. }), "{error}");
+}
+
+#[test]
+fn yaml_alone_is_downloaded_for_a_file_that_is_there() {
+    let dir = TempDir::new().unwrap();
+    let server = good_server();
+    let e = entry(&server);
+    let path = fetch_config(&e, &options(&dir), &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!(fs::read(&path).unwrap(), CONFIG);
+    assert!(server.requests().iter().all(|request| request.path.ends_with(".yaml")));
+    let offline = FetchOptions { offline: true, ..options(&dir) };
+    assert_eq!(fetch_config(&e, &offline, &mut |_| ControlFlow::Continue(())).unwrap(), path);
 }

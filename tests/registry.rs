@@ -3,7 +3,11 @@
 use std::collections::HashSet;
 
 use nullsum::model::architecture::Family;
-use nullsum::registry::{RegistryError, RemoteFile, default_entry, entries, find};
+use nullsum::model::config::Config;
+use nullsum::registry::{
+    RegistryError, RemoteFile, Task, benchmarks, default_entry, entries, entries_for, find, recognise,
+    recognise_content, sort_by_score,
+};
 
 fn remotes() -> impl Iterator<Item = (&'static str, &'static RemoteFile)> {
     entries().iter().flat_map(|e| [(e.name.as_str(), &e.checkpoint), (e.name.as_str(), &e.config)])
@@ -22,7 +26,7 @@ fn names_are_unique_and_well_formed() {
         assert!((3..=40).contains(&e.name.len()), "{}", e.name);
         assert_ne!(e.name, "default");
     }
-    assert!(entries().len() >= 15);
+    assert!(entries().len() >= 77);
 }
 
 #[test]
@@ -50,6 +54,10 @@ fn urls_are_https_with_expected_extensions() {
     for e in entries() {
         assert!(e.checkpoint.url.ends_with(".ckpt"), "{}", e.name);
         assert!(e.config.url.ends_with(".yaml"), "{}", e.name);
+        for mirror in &e.checkpoint.mirrors {
+            assert!(mirror.starts_with("https://") && mirror.ends_with(".ckpt"), "{}: {mirror}", e.name);
+            assert!(*mirror != e.checkpoint.url && !mirror.contains("/blob/"), "{}: {mirror}", e.name);
+        }
         assert!(e.source.starts_with("https://"), "{}", e.name);
         // A `blob` address is a web page, not the file.
         assert!(!e.checkpoint.url.contains("/blob/") && !e.config.url.contains("/blob/"), "{}", e.name);
@@ -79,6 +87,13 @@ fn every_entry_has_stems_title_and_author() {
         assert!(e.stems.iter().all(|s| !s.is_empty() && *s == s.to_lowercase()), "{}", e.name);
         assert!(!e.title.is_empty() && !e.author.is_empty(), "{}", e.name);
         assert!(e.licence.as_deref() != Some(""), "{}", e.name);
+        assert!(
+            e.licence.is_none() || e.code_licence.is_none(),
+            "{}: the code's licence says nothing more",
+            e.name
+        );
+        assert!(!e.tasks.is_empty(), "{}", e.name);
+        assert_eq!(e.instruments.is_empty(), e.target.is_none(), "{}", e.name);
         let prefix = match e.architecture {
             Family::BsRoformer => "bs-",
             Family::MelBandRoformer => "mel-band-",
@@ -146,7 +161,7 @@ fn misspelt_name_gets_suggestion() {
         ("viperx", "bs-viperx-1297"),
         ("bs-polarfomer", "bs-polarformer"),
         ("deux", "mel-band-becruily-deux"),
-        ("mel-band-dereverb-eco", "mel-band-dereverb-echo-v2"),
+        ("mel-band-dereverb-eco", "mel-band-dereverb-echo"),
     ] {
         let Err(RegistryError::UnknownModel { similar, .. }) = find(typed) else { panic!("{typed} found") };
         assert!(similar.iter().any(|n| n == meant), "{typed}: {similar:?}");
@@ -159,4 +174,104 @@ fn misspelt_name_gets_suggestion() {
     // Must not take for ever, nor panic on what isn't ASCII.
     assert!(find(&"ä".repeat(1_000_000)).is_err());
     assert!(find("").is_err());
+}
+
+#[test]
+fn every_file_name_finds_its_entry() {
+    let mut owners = std::collections::HashMap::new();
+    for e in entries() {
+        for file in e.file_names() {
+            let other = owners.insert(file.to_ascii_lowercase(), &e.name);
+            assert!(other.is_none(), "{file} is of {} and of {other:?}", e.name);
+            assert_eq!(find(&file).unwrap().name, e.name);
+            assert_eq!(find(file.trim_end_matches(".ckpt")).unwrap().name, e.name, "without extension");
+        }
+    }
+    // Names that the author, UVR and audio-separator use for one file.
+    for name in ["inst_v1e", "melband_roformer_inst_v1e.ckpt", "mel-band-inst-v1e"] {
+        assert_eq!(find(name).unwrap().name, "mel-band-inst-v1e");
+    }
+}
+
+#[test]
+fn licences_of_code_are_not_those_of_weights() {
+    for name in [
+        "bs-roformer-musdb18hq",
+        "bs-polarformer",
+        "mel-band-musdb18hq-128",
+        "mel-band-musdb18hq-256",
+        "mel-band-musdb18hq-256-skip",
+        "bs-mega-53",
+    ] {
+        let e = find(name).unwrap();
+        assert_eq!(e.licence_text(), "not stated (code: MIT)", "{name}");
+        assert!(
+            e.licence_note.as_deref().unwrap_or_default().contains("No licence is stated for the weights")
+        );
+    }
+    assert_eq!(find("bs-anvuew-vocals").unwrap().licence_text(), "GPL-3.0");
+}
+
+#[test]
+fn wrong_stem_names_of_a_yaml_are_corrected() {
+    let mut config = Config::from_yaml(
+        "model: {dim: 384}\ntraining: {instruments: [vocals, other], target_instrument: other}",
+        "model.yaml",
+    )
+    .unwrap();
+    find("bs-viperx-1053").unwrap().correct(&mut config);
+    assert_eq!(config.stems(), ["No Drum-Bass"]);
+    assert_eq!(config.training.instruments, ["No Drum-Bass", "Drum-Bass"]);
+    let before = config.clone();
+    default_entry().correct(&mut config);
+    assert_eq!(config, before);
+}
+
+#[test]
+fn entries_are_filtered_by_task_and_sorted_within_one_benchmark() {
+    for task in Task::ALL {
+        let found = entries_for(Some(task));
+        assert!(!found.is_empty() && found.iter().all(|e| e.tasks.contains(&task)), "{task}");
+        assert_eq!(task.key().parse::<Task>().unwrap(), task);
+    }
+    assert_eq!(entries_for(None).len(), entries().len());
+    assert!("voices".parse::<Task>().unwrap_err().to_string().contains("singers"));
+    for benchmark in benchmarks() {
+        let mut vocals = entries_for(Some(Task::Vocals));
+        sort_by_score(&mut vocals, benchmark, Some("vocals"));
+        let scores: Vec<Option<f32>> = vocals.iter().map(|e| e.score(benchmark, Some("vocals"))).collect();
+        assert!(scores.is_sorted_by(|a, b| a >= b), "{benchmark}: {scores:?}");
+    }
+    assert!(benchmarks().contains(&"Multisong"));
+}
+
+#[test]
+fn network_sizes_are_plausible() {
+    let known: Vec<_> = entries().iter().filter_map(|e| Some((e, e.network?))).collect();
+    assert!(known.len() >= 60, "{}", known.len());
+    for (e, size) in known {
+        assert!((16..=1024).contains(&size.dim) && (1..=24).contains(&size.depth), "{}", e.name);
+        assert!((1..=4).contains(&size.time_depth) && (1..=4).contains(&size.freq_depth), "{}", e.name);
+        assert!((1..=16).contains(&size.heads) && (16..=256).contains(&size.bands), "{}", e.name);
+        assert!(size.hop < size.n_fft && size.chunk > size.n_fft, "{}", e.name);
+    }
+    let default = default_entry().network.unwrap();
+    assert_eq!((default.dim, default.depth, default.bands, default.hop), (384, 8, 62, 441));
+}
+
+#[test]
+fn files_are_recognised_by_name_and_size_or_by_content() {
+    let folder = tempfile::tempdir().unwrap();
+    let e = find("bs-dereverb-room").unwrap();
+    let size = e.checkpoint.size.unwrap();
+    let sparse = |name: &str, size: u64| {
+        let path = folder.path().join(name);
+        std::fs::File::create(&path).unwrap().set_len(size).unwrap();
+        path
+    };
+    assert_eq!(recognise(&sparse(&e.checkpoint.file_name(), size)), Some(e));
+    assert_eq!(recognise(&sparse("renamed.ckpt", size)), None, "the same size is no proof");
+    assert_eq!(recognise(&sparse(&e.checkpoint.file_name(), size - 1)), None);
+    assert_eq!(recognise(&folder.path().join("missing.ckpt")), None);
+    assert_eq!(recognise_content(e.checkpoint.sha256.as_deref().unwrap()), Some(e));
 }

@@ -81,6 +81,43 @@ pub struct HyperConnections {
     pub sinkhorn_iters: usize,
 }
 
+/// Sizes of a Fourier neural operator as a mask estimator.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FnoSizes {
+    /// Blocks.
+    pub blocks: usize,
+    /// Frequencies that have weights.
+    pub modes: usize,
+    /// Hidden channels in front of the blocks.
+    pub lifting: usize,
+    /// Hidden channels in a block's pointwise layers.
+    pub mlp_hidden: usize,
+    /// Hidden channels after the blocks.
+    pub projection: usize,
+}
+
+/// Heads of the transformers in [`MaskKind::Axial`], whatever the trunk has.
+pub(super) const AXIAL_HEADS: usize = 8;
+/// Features of a head there.
+pub(super) const AXIAL_DIM_HEAD: usize = 64;
+
+/// Kind of a network's mask estimators.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum MaskKind {
+    /// One MLP a band.
+    #[default]
+    Mlp,
+    /// Pairs of transformers over time and frequency, then the MLPs (BS-RoFormer Large-Inst v2).
+    Axial {
+        /// Pairs.
+        layers: usize,
+        /// Hidden features of their feed-forward.
+        ff_inner: usize,
+    },
+    /// One Fourier neural operator a band (BS-RoFormer FNO).
+    Fno(FnoSizes),
+}
+
 /// Everything needed to build a network and to say what it costs.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Architecture {
@@ -127,11 +164,31 @@ pub struct Architecture {
     pub value_residual: Option<ValueResidual>,
     /// Hyper-connections; none means the plain residual.
     pub hyper_connections: Option<HyperConnections>,
+    /// Kind of the mask estimators.
+    pub masks: MaskKind,
+    /// Whether the query, key, value and output projections have biases (BS-RoFormer SW as it was first published).
+    pub attention_biases: bool,
+    /// Whether blocks from the second layer on have no residual connection (MSST between 15 February and 27 March 2025).
+    pub experimental_residuals: bool,
+    /// Whether the trunk has two residual streams (SiameseNorm).
+    pub siamese: bool,
     /// Whether attention and feed-forward sit under `.branch` in the tensor names (`bs-roformer` 1.x).
     pub branch_names: bool,
 }
 
 impl Architecture {
+    /// The name of a feature that plain networks lack, and that only the network in candle computes.
+    pub fn special_feature(&self) -> Option<&'static str> {
+        match self.masks {
+            MaskKind::Axial { .. } => Some("transformers in the mask estimators"),
+            MaskKind::Fno(_) => Some("Fourier neural operators"),
+            MaskKind::Mlp if self.siamese => Some("two residual streams (SiameseNorm)"),
+            MaskKind::Mlp if self.attention_biases => Some("biases in the attention"),
+            MaskKind::Mlp if self.experimental_residuals => Some("layers without residual connections"),
+            MaskKind::Mlp => None,
+        }
+    }
+
     /// Whether a norm follows each transformer (`norm.gamma`, Mel-Band RoFormer).
     pub fn transformer_norm(&self) -> bool {
         self.family == Family::MelBandRoformer
@@ -162,7 +219,12 @@ impl Architecture {
     pub(super) fn modules(&self) -> usize {
         let blocks =
             self.linear_transformer_depth + self.time_transformer_depth + self.freq_transformer_depth;
-        let masks = self.bands.len().saturating_mul(self.num_stems).saturating_mul(self.mask_linears);
+        let mask_layers = match self.masks {
+            MaskKind::Mlp => self.mask_linears,
+            MaskKind::Axial { layers, .. } => self.mask_linears.saturating_add(layers.saturating_mul(2)),
+            MaskKind::Fno(sizes) => sizes.blocks.saturating_mul(6).saturating_add(4),
+        };
+        let masks = self.bands.len().saturating_mul(self.num_stems).saturating_mul(mask_layers);
         self.depth.saturating_mul(blocks).saturating_add(masks)
     }
 
@@ -198,7 +260,56 @@ impl Architecture {
                     sizes.windows(2).map(|w| 2.0 * frames * (w[0] * w[1]) as f64).sum::<f64>()
                 })
                 .sum::<f64>();
-        self.depth as f64 * (linear + time + freq + hyper) + split + masks
+        let head = match self.masks {
+            MaskKind::Mlp => masks,
+            MaskKind::Axial { layers, ff_inner } => {
+                let inner = (AXIAL_HEADS * AXIAL_DIM_HEAD) as f64;
+                let block = |sequence: f64| {
+                    2.0 * tokens * (dim * 4.0 * inner + 2.0 * dim * ff_inner as f64 + 2.0 * inner * sequence)
+                };
+                masks + (self.num_stems * layers) as f64 * (block(frames) + block(bands))
+            }
+            MaskKind::Fno(sizes) => {
+                let (lifting, hidden, projection) =
+                    (sizes.lifting as f64, sizes.mlp_hidden as f64, sizes.projection as f64);
+                let block = dim * dim + 2.0 * dim * hidden + 4.0 * dim * sizes.modes as f64;
+                let fixed = 2.0 * dim * lifting + sizes.blocks as f64 * block + dim * projection;
+                2.0 * frames * self.num_stems as f64 * (bands * fixed + 2.0 * features * projection)
+            }
+        };
+        self.depth as f64 * (linear + time + freq + hyper) + split + head
+    }
+
+    /// Bytes of the largest tensors of one pass over a chunk of `samples` samples: spectra, tokens and masks, in f32.
+    pub fn activation_bytes(&self, samples: usize) -> f64 {
+        let frames = self.stft.frames(samples) as f64;
+        let streams = self.hyper_connections.map_or(1.0, |h| h.streams as f64);
+        let tokens = (self.bands.len() * self.dim) as f64 * (1.0 + 2.0 * streams);
+        let features: usize = self.band_features().iter().sum();
+        let masks = (self.num_stems * (2 * features + self.frame_features())) as f64;
+        4.0 * frames * (self.frame_features() as f64 + tokens + masks)
+    }
+
+    /// Refuses a chunk that no computer runs in a useful time or memory, before anything is allocated for it.
+    ///
+    /// # Errors
+    /// [`ArchitectureError::TooCostly`].
+    pub fn check_cost(&self, samples: usize, sample_rate: u32) -> Result<(), ArchitectureError> {
+        // 400 times the default checkpoint's work, and more memory than workstations have.
+        const MAX_FLOPS_PER_SECOND: f64 = 2e14;
+        const MAX_BYTES: f64 = 64.0 * (1_u64 << 30) as f64;
+        let seconds = samples as f64 / f64::from(sample_rate.max(1));
+        let (flops, bytes) = (self.flops(samples) / seconds.max(1e-9), self.activation_bytes(samples));
+        if flops <= MAX_FLOPS_PER_SECOND && bytes <= MAX_BYTES {
+            return Ok(());
+        }
+        Err(ArchitectureError::TooCostly {
+            chunk: samples,
+            n_fft: self.stft.n_fft,
+            hop: self.stft.hop_length,
+            teraflops: flops / 1e12,
+            gigabytes: bytes / 1e9,
+        })
     }
 
     /// Layer sizes of a band's mask MLP: input, hidden…, and twice the band's features for the gated linear unit.
@@ -233,6 +344,10 @@ impl Architecture {
             position: Position::Rotary,
             value_residual: None,
             hyper_connections: None,
+            masks: MaskKind::Mlp,
+            attention_biases: false,
+            experimental_residuals: false,
+            siamese: false,
             branch_names: false,
         }
     }
@@ -260,6 +375,21 @@ mod tests {
         let arch = Architecture::reference_default();
         assert_eq!(arch.tensors().len(), 1355);
         assert!((131.6e6..131.8e6).contains(&(arch.parameters() as f64)), "{}", arch.parameters());
+    }
+
+    #[test]
+    fn excessive_chunks_are_refused() {
+        let arch = Architecture::reference_default();
+        assert!(arch.check_cost(485_100, 44_100).is_ok() && arch.check_cost(30 * 44_100, 44_100).is_ok());
+        let with_hop =
+            |hop_length| Architecture { stft: StftConfig { hop_length, ..arch.stft }, ..arch.clone() };
+        for (arch, chunk) in [(with_hop(1), 485_100), (arch.clone(), 1 << 30), (with_hop(4), 3_000_000)] {
+            let message = arch.check_cost(chunk, 44_100).unwrap_err().to_string();
+            assert!(
+                message.contains(&format!("chunk_size {chunk}")) && message.contains("TFLOP"),
+                "{message}"
+            );
+        }
     }
 
     #[test]

@@ -30,9 +30,9 @@ impl Attention {
         let inner = arch.heads * arch.dim_head;
         Ok(Self {
             norm: RmsNorm::new(arch.dim, vb.pp("norm"))?,
-            to_qkv: Linear::without_bias(arch.dim, 3 * inner, vb.pp("to_qkv"))?,
+            to_qkv: Linear::with_bias_if(arch.attention_biases, arch.dim, 3 * inner, vb.pp("to_qkv"))?,
             to_gates: Linear::new(arch.dim, arch.heads, vb.pp("to_gates"))?,
-            to_out: Linear::without_bias(inner, arch.dim, vb.pp("to_out.0"))?,
+            to_out: Linear::with_bias_if(arch.attention_biases, inner, arch.dim, vb.pp("to_out.0"))?,
             value_residual: value_residual(arch, mixes_values, &vb)?,
             position: PositionEmbed::new(arch, vb)?,
             heads: arch.heads,

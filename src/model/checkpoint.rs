@@ -5,22 +5,31 @@
 //! object becomes an opaque value, which is an error only where a weight is expected. `.safetensors` files are read as
 //! well; [`convert`](crate::model::convert) writes them.
 //!
-//! The content of a file decides its format, because extensions are often wrong. Files are memory-mapped, and tensors
-//! are views into the map until they are converted.
+//! The content of a file decides its format, because extensions are often wrong. A tensor is read from the file when it is
+//! converted, so that a truncated file or a lost network drive is an error and not a crash.
 //!
-//! Training checkpoints wrap their weights in dicts. The search covers the top level and the keys `state_dict`,
-//! `model_state_dict`, `state`, `model`, `params` and `module`, up to four levels deep. Where none of these holds a
-//! RoFormer, every other key of the top level is searched. The dict with the most tensors wins; among equals, the first
-//! in the order above. Averaged weights (`ema_state_dict`, `ema_model`, `ema`) are used only when no other dict holds at
-//! least half as many tensors, because few trainers evaluate them. [`Checkpoint::wrapper`] names the choice. A prefix
-//! shared by all names (`module.`) is removed, and so are the counters of averaging wrappers. Where one dict holds both
-//! the weights and their average (`online_model.`, `ema_model.`), the weights are used.
+//! Training checkpoints wrap their weights in dicts and lists, which are searched up to eight levels deep. A network is found
+//! by the tensor `band_split.to_features.0.1.weight`. Whatever precedes that name is the prefix of the network, and is
+//! removed, and so are modules that `torch.compile` or FSDP insert (`_orig_mod`). Tensors without the prefix are left over
+//! ([`Checkpoint::leftovers`]).
+//!
+//! A file may hold several networks. An average of the weights (a key or prefix with `ema`, `swa` or `shadow`) wins over the
+//! weights themselves. Networks that are otherwise equal are an error that lists them;
+//! [`OpenOptions::weights`] chooses one. [`Checkpoint::wrapper`], [`Checkpoint::prefix`] and [`Checkpoint::alternatives`]
+//! describe the choice.
 
+mod archive;
 mod bytes;
+mod container;
+mod dtype;
 mod error;
 mod layout;
+mod legacy;
+mod networks;
 mod pickle;
+mod pickled;
 mod safetensors;
+mod storage;
 mod tensor;
 mod torch;
 
@@ -28,11 +37,15 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bytes::{CheckpointBytes, ContainerKind};
+use bytes::CheckpointBytes;
+use container::ContainerKind;
+pub use dtype::Dtype;
 pub use error::CheckpointError;
-pub(super) use error::printable;
+pub(in crate::model) use error::printable;
+use sha2::Digest as _;
+use storage::{Storages, StoredMember};
 use tensor::TensorEntry;
-pub use tensor::{Dtype, TensorView};
+pub use tensor::TensorView;
 
 /// Longest accepted tensor name.
 const MAX_NAME_BYTES: usize = 1024;
@@ -43,6 +56,8 @@ const MAX_NAME_BYTES: usize = 1024;
 pub enum Format {
     /// A zip archive of `torch.save`, PyTorch 1.6 and later.
     Torch,
+    /// A file of `torch.save` from before PyTorch 1.6.
+    LegacyTorch,
     /// A safetensors file.
     SafeTensors,
 }
@@ -51,9 +66,18 @@ impl std::fmt::Display for Format {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Torch => "PyTorch archive",
+            Self::LegacyTorch => "PyTorch file from before 1.6",
             Self::SafeTensors => "safetensors",
         })
     }
+}
+
+/// How to open a checkpoint.
+#[derive(Debug, Clone, Default)]
+pub struct OpenOptions {
+    /// Which network of a file to use: dict keys and prefix that lead to it, such as `ema` or `state_dict.student`. By default
+    /// this is chosen; see the docs of this module.
+    pub weights: Option<String>,
 }
 
 /// An open checkpoint: names, shapes and views of its tensors.
@@ -64,22 +88,29 @@ pub struct Checkpoint {
     prefix: String,
     metadata: BTreeMap<String, String>,
     skipped: Vec<String>,
-    bytes: CheckpointBytes,
-    /// Decompressed storages of a compressed archive. Stored ones are read from `bytes`.
-    inflated: Vec<Vec<u8>>,
+    leftovers: Vec<String>,
+    alternatives: Vec<String>,
+    storages: Storages,
     tensors: BTreeMap<String, TensorEntry>,
 }
 
 impl Checkpoint {
-    /// Opens a `.ckpt`, `.pt`, `.pth` or `.safetensors` file; the content decides which. The file is memory-mapped
-    /// and must not be truncated while it is open.
+    /// Opens a `.ckpt`, `.pt`, `.pth` or `.safetensors` file; the content decides which. The file must not be modified while it
+    /// is open; one that becomes shorter is an error when a tensor is read.
     ///
     /// # Errors
-    /// [`CheckpointError`] when the file cannot be read, is no checkpoint, is damaged, or holds a tensor that cannot be
-    /// read exactly. The message names the file, what was found and what to do.
+    /// [`CheckpointError`] when the file cannot be read, is no checkpoint, is damaged, holds several equal networks, or holds a
+    /// tensor that cannot be read exactly. The message names the file, what was found and what to do.
     pub fn open(path: &Path) -> Result<Self, CheckpointError> {
-        let origin = path.display().to_string();
-        Self::from_checkpoint_bytes(CheckpointBytes::open(path, &origin)?, origin)
+        Self::open_with(path, &OpenOptions::default())
+    }
+
+    /// As [`Checkpoint::open`], with options.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open`], and [`CheckpointError::UnknownNetwork`].
+    pub fn open_with(path: &Path, options: &OpenOptions) -> Result<Self, CheckpointError> {
+        Self::read(CheckpointBytes::open(path, &path.display().to_string())?, options)
     }
 
     /// Reads a checkpoint from memory, such as the embedded model. `origin` names it in errors and reports.
@@ -87,14 +118,29 @@ impl Checkpoint {
     /// # Errors
     /// As [`Checkpoint::open`].
     pub fn from_bytes(bytes: impl Into<Cow<'static, [u8]>>, origin: &str) -> Result<Self, CheckpointError> {
-        Self::from_checkpoint_bytes(CheckpointBytes::Memory(bytes.into()), origin.to_owned())
+        Self::from_bytes_with(bytes, origin, &OpenOptions::default())
     }
 
-    fn from_checkpoint_bytes(bytes: CheckpointBytes, origin: String) -> Result<Self, CheckpointError> {
-        let (format, contents) = match bytes::detect_container(&bytes, &origin)? {
-            ContainerKind::Zip => (Format::Torch, torch::read(&bytes, &origin)?),
-            ContainerKind::SafeTensors => (Format::SafeTensors, safetensors::read(&bytes, &origin)?),
+    /// As [`Checkpoint::from_bytes`], with options.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_with`].
+    pub fn from_bytes_with(
+        bytes: impl Into<Cow<'static, [u8]>>,
+        origin: &str,
+        options: &OpenOptions,
+    ) -> Result<Self, CheckpointError> {
+        Self::read(CheckpointBytes::from_memory(bytes.into(), origin), options)
+    }
+
+    fn read(bytes: CheckpointBytes, options: &OpenOptions) -> Result<Self, CheckpointError> {
+        let wanted = options.weights.as_deref();
+        let (format, contents) = match container::detect_container(&bytes)? {
+            ContainerKind::Zip => (Format::Torch, torch::read(&bytes, wanted)?),
+            ContainerKind::Legacy => (Format::LegacyTorch, legacy::read(&bytes, wanted)?),
+            ContainerKind::SafeTensors => (Format::SafeTensors, safetensors::read(&bytes, wanted)?),
         };
+        let origin = bytes.origin().to_owned();
         if let Some(name) = contents.tensors.keys().find(|name| !is_printable_name(name)) {
             return Err(CheckpointError::Tensor {
                 file: origin,
@@ -104,17 +150,18 @@ impl Checkpoint {
                 ),
             });
         }
-        let (prefix, tensors) = layout::strip_prefixes(contents.tensors);
+        let shortened = |names: Vec<String>| names.iter().map(|name| printable(name)).collect();
         Ok(Self {
             origin,
             format,
             wrapper: contents.wrapper,
-            prefix,
+            prefix: contents.prefix,
             metadata: contents.metadata,
             skipped: contents.skipped,
-            bytes,
-            inflated: contents.inflated,
-            tensors,
+            leftovers: shortened(contents.leftovers),
+            alternatives: contents.alternatives,
+            storages: Storages::new(bytes, contents.buffers, contents.members),
+            tensors: contents.tensors,
         })
     }
 
@@ -139,7 +186,7 @@ impl Checkpoint {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, entry) = self.tensors.get_key_value(name)?;
-        TensorView::new(&self.origin, name, entry, &self.bytes, &self.inflated)
+        Some(TensorView::new(name, entry, &self.storages))
     }
 
     /// All tensors in the order of [`Checkpoint::names`].
@@ -189,15 +236,33 @@ impl Checkpoint {
         &self.skipped
     }
 
+    /// Names of the tensors beside the network that do not belong to it, such as those of a loss. They are ignored.
+    #[must_use]
+    pub fn leftovers(&self) -> &[String] {
+        &self.leftovers
+    }
+
+    /// Names of the other complete networks in the file, for [`OpenOptions::weights`].
+    #[must_use]
+    pub fn alternatives(&self) -> &[String] {
+        &self.alternatives
+    }
+
     /// Size of the file in bytes.
     #[must_use]
     pub fn file_bytes(&self) -> u64 {
-        self.bytes.len() as u64
+        self.storages.bytes().len()
     }
 
-    /// The raw bytes of the file.
-    pub(crate) fn raw(&self) -> &[u8] {
-        &self.bytes
+    /// SHA-256 of the whole file, in lower-case hexadecimal.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn sha256(&self) -> Result<String, CheckpointError> {
+        let mut hasher = sha2::Sha256::new();
+        let bytes = self.storages.bytes();
+        bytes.for_each_piece(0..bytes.len(), &mut |piece| hasher.update(piece))?;
+        Ok(crate::hash::hex(&hasher.finalize()))
     }
 }
 
@@ -218,11 +283,16 @@ fn is_printable_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len()) && !name.contains(char::is_control)
 }
 
-/// Tensors and metadata of a file, before prefixes are removed.
+/// Tensors and metadata of a file.
+#[derive(Default)]
 struct ContainerContents {
     wrapper: Option<String>,
+    prefix: String,
     metadata: BTreeMap<String, String>,
     skipped: Vec<String>,
-    inflated: Vec<Vec<u8>>,
+    leftovers: Vec<String>,
+    alternatives: Vec<String>,
+    buffers: Vec<Vec<u8>>,
+    members: Vec<StoredMember>,
     tensors: BTreeMap<String, TensorEntry>,
 }

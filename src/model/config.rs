@@ -12,6 +12,7 @@ mod yaml;
 use std::io::Read as _;
 use std::path::Path;
 
+use super::checkpoint::printable;
 pub use error::ConfigError;
 use section::Section;
 use yaml::Document;
@@ -29,6 +30,8 @@ pub struct Config {
     pub inference: InferenceConfig,
     /// Dotted names of ignored keys outside `model`, such as `training.lr`.
     pub unknown: Vec<String>,
+    /// What the user should know: misspelt keys, values of a wrong type that change nothing, unusual training code.
+    pub warnings: Vec<String>,
     text: String,
 }
 
@@ -52,6 +55,8 @@ pub struct TrainingConfig {
     pub target_instrument: Option<String>,
     /// Whether training used mixed precision.
     pub use_amp: Option<bool>,
+    /// The trainer's name for the kind of network.
+    pub model_type: Option<String>,
 }
 
 /// The section `inference`.
@@ -110,6 +115,9 @@ pub struct ModelOptions {
     pub multi_stft_resolutions_window_sizes: Option<Vec<usize>>,
     pub multi_stft_hop_size: Option<usize>,
     pub multi_stft_normalized: Option<bool>,
+    /// Whether blocks from the second layer on have no residual connection, as in MSST's models between 15 February and 27 March
+    /// 2025. No trainer writes this key; it is for users whose checkpoint was trained with that code.
+    pub experimental_residuals: Option<bool>,
     /// Names of other arguments, in file order.
     pub unknown: Vec<String>,
 }
@@ -156,6 +164,7 @@ impl Config {
         if !model.is_present() {
             return Err(ConfigError::Missing { file: origin.to_owned(), key: "model".to_owned() });
         }
+        let model_type = top.any_text("model_type");
         let mut config = Self {
             audio: AudioConfig {
                 chunk_size: audio.integer("chunk_size", 1, MAX_SAMPLES)?,
@@ -166,7 +175,8 @@ impl Config {
             training: TrainingConfig {
                 instruments: training.stem_names("instruments", MAX_STEMS)?,
                 target_instrument: training.stem_name("target_instrument")?,
-                use_amp: training.boolean("use_amp")?,
+                use_amp: training.boolean_without_effect("use_amp"),
+                model_type: training.any_text("model_type").or(model_type),
             },
             inference: InferenceConfig {
                 num_overlap: inference.integer("num_overlap", 1, 1024)?,
@@ -175,12 +185,53 @@ impl Config {
                 normalize: inference.boolean("normalize")?,
             },
             unknown: Vec::new(),
+            warnings: Vec::new(),
             text: text.to_owned(),
         };
+        for section in [&top, &audio, &model, &training, &inference] {
+            config.warnings.extend(section.warnings());
+        }
+        config.make_stems_distinct(origin);
+        config.warn_about_training_code(origin);
         for section in [&top, &audio, &training, &inference] {
             config.unknown.extend(section.unread_keys().map(|key| section.dotted(key)));
         }
         Ok(config)
+    }
+
+    /// Renames stems that differ only in case: their files would be the same on Windows and macOS.
+    fn make_stems_distinct(&mut self, origin: &str) {
+        let names = &mut self.training.instruments;
+        for at in 1..names.len() {
+            let taken = |names: &[String], name: &str| names.iter().any(|other| other.to_lowercase() == name);
+            if !taken(&names[..at], &names[at].to_lowercase()) {
+                continue;
+            }
+            let free = (2..)
+                .map(|number| format!("{} {number}", names[at]))
+                .find(|name| !taken(names, &name.to_lowercase()));
+            if let Some(free) = free {
+                self.warnings.push(format!(
+                    "{origin}: training.instruments: {:?} differs from another name only in case; it is called {free:?}",
+                    names[at]
+                ));
+                names[at] = free;
+            }
+        }
+    }
+
+    /// Warns about trainers whose networks differ under the same tensor names.
+    fn warn_about_training_code(&mut self, origin: &str) {
+        let experimental =
+            self.training.model_type.as_deref().is_some_and(|name| name.contains("experimental"));
+        if experimental && self.model.experimental_residuals.is_none() {
+            self.warnings.push(format!(
+                "{origin}: model_type {:?}: between 15 February and 27 March 2025 this code had no residual connections from \
+                 the second layer on, and its checkpoints look the same; if the stems sound broken, set \
+                 model.experimental_residuals: true in the YAML",
+                self.training.model_type.as_deref().unwrap_or_default()
+            ));
+        }
     }
 
     /// Samples per chunk: `inference.chunk_size`, else `audio.chunk_size`.
@@ -219,12 +270,12 @@ fn model_options(model: &mut Section<'_>) -> Result<ModelOptions, ConfigError> {
         num_bands: model.integer("num_bands", 1, MAX_BANDS)?,
         dim_head: model.integer("dim_head", 1, MAX_DIM)?,
         heads: model.integer("heads", 1, 4096)?,
-        attn_dropout: model.float("attn_dropout", 0.0, 1.0)?,
-        ff_dropout: model.float("ff_dropout", 0.0, 1.0)?,
-        flash_attn: model.boolean("flash_attn")?,
-        linear_flash_attn: model.boolean("linear_flash_attn")?,
-        sage_attention: model.boolean("sage_attention")?,
-        dim_freqs_in: model.integer("dim_freqs_in", 1, MAX_N_FFT)?,
+        attn_dropout: model.float_without_effect("attn_dropout"),
+        ff_dropout: model.float_without_effect("ff_dropout"),
+        flash_attn: model.boolean_without_effect("flash_attn"),
+        linear_flash_attn: model.boolean_without_effect("linear_flash_attn"),
+        sage_attention: model.boolean_without_effect("sage_attention"),
+        dim_freqs_in: model.integer_without_effect("dim_freqs_in"),
         sample_rate: model.sample_rate("sample_rate")?,
         stft_n_fft: model.integer("stft_n_fft", 2, MAX_N_FFT)?,
         stft_hop_length: model.integer("stft_hop_length", 1, MAX_N_FFT)?,
@@ -240,16 +291,13 @@ fn model_options(model: &mut Section<'_>) -> Result<ModelOptions, ConfigError> {
         num_residual_streams: model.integer("num_residual_streams", 1, 1024)?,
         num_residual_fracs: model.integer("num_residual_fracs", 1, 1024)?,
         mc_hyper_conn_sinkhorn_iters: model.integer("mc_hyper_conn_sinkhorn_iters", 0, 1024)?,
-        use_torch_checkpoint: model.boolean("use_torch_checkpoint")?,
-        multi_stft_resolution_loss_weight: model.float("multi_stft_resolution_loss_weight", 0.0, 1e9)?,
-        multi_stft_resolutions_window_sizes: model.integers(
-            "multi_stft_resolutions_window_sizes",
-            1,
-            MAX_N_FFT,
-            1024,
-        )?,
-        multi_stft_hop_size: model.integer("multi_stft_hop_size", 1, MAX_N_FFT)?,
-        multi_stft_normalized: model.boolean("multi_stft_normalized")?,
+        use_torch_checkpoint: model.boolean_without_effect("use_torch_checkpoint"),
+        multi_stft_resolution_loss_weight: model.float_without_effect("multi_stft_resolution_loss_weight"),
+        multi_stft_resolutions_window_sizes: model
+            .integers_without_effect("multi_stft_resolutions_window_sizes"),
+        multi_stft_hop_size: model.integer_without_effect("multi_stft_hop_size"),
+        multi_stft_normalized: model.boolean_without_effect("multi_stft_normalized"),
+        experimental_residuals: model.boolean("experimental_residuals")?,
         unknown: Vec::new(),
     };
     options.unknown = model.unread_keys().map(str::to_owned).collect();

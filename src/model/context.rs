@@ -4,7 +4,7 @@
 //! not run the frames again: its next hop runs the new frames, and their queries attend to what is kept. All else in the network
 //! looks at one frame at a time.
 
-use super::architecture::{Architecture, Position};
+use super::architecture::{Architecture, MaskKind, Position};
 
 /// Why a stream of `arch` cannot keep its context and must run whole windows again; none when it can.
 pub fn kept_context_unsupported(arch: &Architecture) -> Option<&'static str> {
@@ -13,6 +13,10 @@ pub fn kept_context_unsupported(arch: &Architecture) -> Option<&'static str> {
     } else if arch.hyper_connections.is_some_and(|hyper| hyper.streams > 1) {
         // The groups of rows that the references mix span neighbouring frames in the frequency transformers.
         Some("hyper-connections of several streams mix neighbouring frames")
+    } else if arch.siamese {
+        Some("a trunk with two residual streams keeps no context")
+    } else if arch.masks != MaskKind::Mlp {
+        Some("the mask estimators run over all frames at once")
     } else {
         None
     }

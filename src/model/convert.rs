@@ -1,7 +1,7 @@
 //! Conversion of a checkpoint to one safetensors file with its configuration inside.
 //!
-//! The result holds the floating-point tensors without prefixes, in one number type, and the YAML text as metadata.
-//! Tensors are converted one at a time.
+//! The result holds every tensor of the network without prefixes, in one number type, and the YAML text as metadata. Tensors
+//! are converted one at a time. The result is opened and resolved before it gets its name.
 
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
@@ -10,10 +10,10 @@ use std::path::Path;
 
 use half::f16;
 
+use super::architecture::{Architecture, ArchitectureError, Family};
 use super::checkpoint::{Checkpoint, CheckpointError, Dtype, TensorView};
 use super::config::{Config, ConfigError};
 use crate::atomic_file::AtomicFile;
-use crate::hash;
 
 /// Number type of converted weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,19 +24,37 @@ pub enum WeightFormat {
     F16,
 }
 
+/// Number type of one tensor in the new file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stored {
+    F32,
+    F16,
+    /// Complex weights keep their precision: they are few.
+    Complex64,
+}
+
 impl WeightFormat {
     /// The format that `tensor` is written in.
-    fn for_tensor(self, tensor: &TensorView<'_>) -> Self {
+    fn for_tensor(self, tensor: &TensorView<'_>) -> Stored {
+        if tensor.dtype().is_complex() {
+            return Stored::Complex64;
+        }
         let frequencies = ["rotary_embed.freqs", "pope_embed.inv_freqs"];
         // Frequencies that are f16 in the source were so when the model was evaluated.
         let exact =
             tensor.dtype() != Dtype::F16 && frequencies.iter().any(|name| tensor.name().ends_with(name));
-        if exact { Self::F32 } else { self }
+        match self {
+            Self::F16 if !exact => Stored::F16,
+            _ => Stored::F32,
+        }
     }
+}
 
+impl Stored {
     /// The name of the number type in a header, and its bytes.
     fn dtype(self) -> (&'static str, usize) {
         match self {
+            Self::Complex64 => ("C64", 8),
             Self::F32 => ("F32", 4),
             Self::F16 => ("F16", 2),
         }
@@ -52,7 +70,7 @@ pub struct ConversionReport {
     pub parameters: u64,
     /// Size of the new file in bytes.
     pub bytes: u64,
-    /// Names of tensors that hold no weights, such as integer buffers, and were not converted.
+    /// Names of tensors that are not part of the network, such as counters and the window of a loss, and were not converted.
     pub skipped: Vec<String>,
     /// SHA-256 of the source, in hexadecimal.
     pub source_sha256: String,
@@ -68,6 +86,14 @@ pub enum ConvertError {
     /// The configuration would be refused when the new file is opened.
     #[error(transparent)]
     Config(#[from] ConfigError),
+    /// Checkpoint and configuration give no network.
+    #[error("{file}: {source}")]
+    Architecture {
+        /// Path of the source.
+        file: String,
+        /// Why.
+        source: ArchitectureError,
+    },
     /// The new file cannot be written.
     #[error("{file}: cannot write the converted checkpoint: {source}")]
     Io {
@@ -86,39 +112,56 @@ pub enum ConvertError {
         /// The weight.
         value: f32,
     },
+    /// A weight is not a number or infinite.
+    #[error(
+        "{file}: tensor `{name}`: value {index} is {value}, expected a finite number; the checkpoint is damaged, or its \
+         training diverged"
+    )]
+    NotFinite {
+        /// Path of the source.
+        file: String,
+        /// Name of the tensor.
+        name: String,
+        /// Index of the weight in the tensor.
+        index: usize,
+        /// The weight.
+        value: f32,
+    },
+    /// The new file does not hold the network of the source.
+    #[error(
+        "{file}: the converted checkpoint does not hold the same network: {reason}; report this as a defect"
+    )]
+    NotTheSame {
+        /// Path of the source.
+        file: String,
+        /// What differs.
+        reason: String,
+    },
     /// The caller cancelled.
     #[error("cancelled")]
     Cancelled,
-    /// The source has no floating-point tensors.
-    #[error("{file}: none of its tensors holds floating-point numbers, so there are no weights to convert")]
-    NoWeights {
-        /// Path of the source.
-        file: String,
-    },
 }
 
-/// Writes `checkpoint` to `out` as safetensors with `config_yaml` inside. An existing file is replaced atomically at the
-/// end. `on_tensor` is called before each tensor and may cancel the conversion.
+/// Writes the network of `checkpoint` to `out` as safetensors with the text of `config` inside. `family` is the user's choice,
+/// where there is one. An existing file is replaced atomically at the end. `on_tensor` is called before each tensor and may
+/// cancel the conversion.
 ///
 /// # Errors
 /// [`ConvertError`]. The message names file and tensor; no file is left behind.
 pub fn convert(
     checkpoint: &Checkpoint,
-    config_yaml: &str,
+    config: &Config,
+    family: Option<Family>,
     out: &Path,
     format: WeightFormat,
     on_tensor: &mut dyn FnMut() -> ControlFlow<()>,
 ) -> Result<ConversionReport, ConvertError> {
-    Config::from_yaml(config_yaml, "the configuration")?;
-    let (mut weights, rest): (Vec<_>, Vec<_>) =
-        checkpoint.tensors().partition(|tensor| tensor.dtype().is_float());
-    // Wide numbers first, so that every tensor is aligned for readers that map the file.
-    weights.sort_by_key(|tensor| std::cmp::Reverse(format.for_tensor(tensor).dtype().1));
-    if weights.is_empty() {
-        return Err(ConvertError::NoWeights { file: checkpoint.origin().to_owned() });
-    }
-    let source_sha256 = hash::sha256(checkpoint.raw());
-    let header = header(&weights, checkpoint, config_yaml, &source_sha256, format);
+    let origin = checkpoint.origin();
+    let architecture = Architecture::resolve(config, checkpoint, family)
+        .map_err(|source| ConvertError::Architecture { file: origin.to_owned(), source })?;
+    let (weights, skipped) = select(checkpoint, &architecture, format)?;
+    let source_sha256 = checkpoint.sha256()?;
+    let header = header(&weights, checkpoint, config.text(), &source_sha256, format);
 
     let io = |source| ConvertError::Io { file: out.display().to_string(), source };
     if out.is_dir() {
@@ -132,36 +175,75 @@ pub fn convert(
     let mut parameters = 0;
     let mut bytes = (8 + header.len()) as u64;
     for tensor in &weights {
-        let format = format.for_tensor(tensor);
         if on_tensor().is_break() {
             return Err(ConvertError::Cancelled);
         }
-        let converted;
-        let data = match (tensor.dtype(), format, tensor.bytes()) {
-            (Dtype::F32, WeightFormat::F32, Some(bytes)) | (Dtype::F16, WeightFormat::F16, Some(bytes)) => {
-                bytes
-            }
-            _ => {
-                converted = encode(tensor, checkpoint.origin(), format)?;
-                &converted
-            }
-        };
-        writer.write_all(data).map_err(io)?;
+        let data = encode(tensor, origin, format.for_tensor(tensor))?;
+        writer.write_all(&data).map_err(io)?;
         parameters += tensor.elements() as u64;
         bytes += data.len() as u64;
     }
     let file = writer.into_inner().map_err(|error| io(error.into_error()))?;
     file.sync().map_err(io)?;
+    verify(file.path(), origin, family, &architecture)?;
     file.publish(out).map_err(io)?;
-    let skipped = rest.iter().map(|tensor| tensor.name().to_owned()).collect();
     Ok(ConversionReport { tensors: weights.len(), parameters, bytes, skipped, source_sha256 })
 }
 
-fn encode(tensor: &TensorView<'_>, origin: &str, format: WeightFormat) -> Result<Vec<u8>, ConvertError> {
-    let values = tensor.to_f32()?;
-    match format {
-        WeightFormat::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
-        WeightFormat::F16 => {
+/// The tensors to write, wide numbers first, so that every tensor is aligned for readers that map the file; and the names of
+/// those that are not part of the network.
+fn select<'a>(
+    checkpoint: &'a Checkpoint,
+    architecture: &Architecture,
+    format: WeightFormat,
+) -> Result<(Vec<TensorView<'a>>, Vec<String>), CheckpointError> {
+    let mut weights = Vec::new();
+    for expected in architecture.tensors() {
+        let Some(tensor) = checkpoint.get(&expected.name) else { continue };
+        if tensor.dtype().is_float() || tensor.dtype().is_complex() {
+            weights.push(tensor);
+        } else if !expected.optional {
+            return Err(tensor.not_a_weight());
+        }
+    }
+    weights.sort_by(|a: &TensorView<'_>, b| a.name().cmp(b.name()));
+    weights.sort_by_key(|tensor| std::cmp::Reverse(format.for_tensor(tensor).dtype().1));
+    let written: std::collections::BTreeSet<&str> = weights.iter().map(TensorView::name).collect();
+    let others = checkpoint.names().filter(|name| !written.contains(name)).map(str::to_owned);
+    let skipped = others.chain(checkpoint.leftovers().iter().cloned()).collect();
+    Ok((weights, skipped))
+}
+
+/// Opens the new file and checks that it holds the network of the source.
+fn verify(
+    path: &Path,
+    origin: &str,
+    family: Option<Family>,
+    architecture: &Architecture,
+) -> Result<(), ConvertError> {
+    let different = |reason: String| ConvertError::NotTheSame { file: origin.to_owned(), reason };
+    let written = Checkpoint::open(path).map_err(|error| different(error.to_string()))?;
+    let yaml = written.config_yaml().unwrap_or_default();
+    let config = Config::from_yaml(yaml, origin)?;
+    match Architecture::resolve(&config, &written, family) {
+        Ok(found) if found == *architecture => Ok(()),
+        Ok(_) => Err(different("it resolves to another architecture".into())),
+        Err(error) => Err(different(error.to_string())),
+    }
+}
+
+fn encode(tensor: &TensorView<'_>, origin: &str, stored: Stored) -> Result<Vec<u8>, ConvertError> {
+    let values = match stored {
+        Stored::Complex64 => tensor.to_complex()?,
+        Stored::F32 | Stored::F16 => tensor.to_f32()?,
+    };
+    if let Some((index, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        let (file, name) = (origin.to_owned(), tensor.name().to_owned());
+        return Err(ConvertError::NotFinite { file, name, index, value: *value });
+    }
+    match stored {
+        Stored::F32 | Stored::Complex64 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        Stored::F16 => {
             let limit = f16::MAX.to_f32();
             if let Some(value) = values.iter().find(|value| value.abs() > limit) {
                 let (file, name) = (origin.to_owned(), tensor.name().to_owned());

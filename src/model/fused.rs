@@ -46,7 +46,7 @@ pub fn unsupported_feature(arch: &Architecture) -> Option<&'static str> {
     } else if arch.linear_transformer_depth > 0 {
         Some("linear attention")
     } else {
-        None
+        arch.special_feature()
     }
 }
 

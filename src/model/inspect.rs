@@ -1,9 +1,10 @@
 //! A report on a checkpoint file, without running the network.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use super::architecture::{Architecture, ArchitectureError, Family};
-use super::checkpoint::Checkpoint;
+use super::checkpoint::{Checkpoint, TensorView};
 use super::config::Config;
 use super::fused::unsupported_feature;
 
@@ -36,6 +37,16 @@ pub struct Inspection {
     pub chunk: Option<usize>,
     /// Keys under `model` in the YAML that are unknown here.
     pub unknown_options: Vec<String>,
+    /// Warnings about the YAML.
+    pub warnings: Vec<String>,
+    /// Names of other complete networks in the file.
+    pub alternatives: Vec<String>,
+    /// Names of tensors that do not belong to the network.
+    pub leftovers: Vec<String>,
+    /// Weights whose number type cannot be used, with the type.
+    pub unusable: Vec<(String, String)>,
+    /// Weights that cannot be read or are not finite; `None` where they were not read.
+    pub values: Option<Vec<String>>,
 }
 
 impl Inspection {
@@ -51,7 +62,7 @@ impl Inspection {
                 None => dtypes.push((name, 1)),
             }
         }
-        Self {
+        let mut inspection = Self {
             origin: checkpoint.origin().into(),
             format: checkpoint.format().to_string(),
             wrapper: checkpoint.wrapper().map(Into::into),
@@ -65,8 +76,57 @@ impl Inspection {
             sample_rate: config.audio.sample_rate.unwrap_or(44_100),
             chunk: config.chunk_size(),
             unknown_options: config.model.unknown.clone(),
-        }
+            warnings: config.warnings.clone(),
+            alternatives: checkpoint.alternatives().to_vec(),
+            leftovers: checkpoint.leftovers().to_vec(),
+            unusable: Vec::new(),
+            values: None,
+        };
+        inspection.unusable = inspection
+            .weights(checkpoint)
+            .filter(|w| !is_usable(w))
+            .map(|weight| (weight.name().to_owned(), weight.dtype().to_string()))
+            .collect();
+        inspection
     }
+
+    /// Reads all weights, and records those that cannot be read or are not finite.
+    pub fn read_values(&mut self, checkpoint: &Checkpoint) {
+        let defects = self.weights(checkpoint).filter(is_usable).filter_map(|weight| {
+            let values = if weight.dtype().is_complex() { weight.to_complex() } else { weight.to_f32() };
+            match values {
+                Ok(values) => {
+                    let (index, value) = values.iter().enumerate().find(|(_, value)| !value.is_finite())?;
+                    Some(format!("{}: value {index} is {value}, expected a finite number", weight.name()))
+                }
+                Err(error) => Some(error.to_string()),
+            }
+        });
+        self.values = Some(defects.collect());
+    }
+
+    /// Whether the network loads, as far as it was inspected.
+    pub fn loads(&self) -> bool {
+        self.architecture.is_ok()
+            && self.unusable.is_empty()
+            && self.values.as_ref().is_none_or(Vec::is_empty)
+    }
+
+    /// The tensors that the network needs; all floating-point tensors where there is no network.
+    fn weights<'a>(&self, checkpoint: &'a Checkpoint) -> impl Iterator<Item = TensorView<'a>> {
+        let needed: Option<Vec<_>> = self.architecture.as_ref().ok().map(Architecture::tensors);
+        let required =
+            needed.into_iter().flatten().filter(|t| !t.optional).map(|t| t.name).collect::<BTreeSet<_>>();
+        let unknown = self.architecture.is_err();
+        checkpoint
+            .tensors()
+            .filter(move |tensor| required.contains(tensor.name()) || (unknown && tensor.dtype().is_float()))
+    }
+}
+
+/// Whether weights may have the type of this tensor.
+fn is_usable(tensor: &TensorView<'_>) -> bool {
+    tensor.dtype().is_float() || tensor.dtype().is_complex()
 }
 
 impl fmt::Display for Inspection {
@@ -88,6 +148,12 @@ impl fmt::Display for Inspection {
         if !self.prefix.is_empty() {
             writeln!(f, "  prefix        `{}` removed from every name", self.prefix)?;
         }
+        if !self.alternatives.is_empty() {
+            writeln!(f, "  other networks in the file: {}", shortened(&self.alternatives))?;
+        }
+        if !self.leftovers.is_empty() {
+            writeln!(f, "  not part of the network: {}", shortened(&self.leftovers))?;
+        }
         match &self.architecture {
             Ok(arch) => self.write_network(f, arch)?,
             Err(error) => {
@@ -100,11 +166,34 @@ impl fmt::Display for Inspection {
         if !self.unknown_options.is_empty() {
             writeln!(f, "  unknown keys in the YAML's model section: {}", self.unknown_options.join(", "))?;
         }
-        Ok(())
+        for warning in &self.warnings {
+            writeln!(f, "  warning: {warning}")?;
+        }
+        self.write_defects(f)
     }
 }
 
+/// The first names of a list.
+fn shortened(names: &[String]) -> String {
+    const SHOWN: usize = 8;
+    let first = names.iter().take(SHOWN).map(String::as_str).collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{first} and {} more", names.len() - SHOWN) } else { first }
+}
+
 impl Inspection {
+    fn write_defects(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.unusable.is_empty() {
+            let names: Vec<String> =
+                self.unusable.iter().map(|(name, dtype)| format!("{name} ({dtype})")).collect();
+            writeln!(f, "  does not load: weights of types that cannot be used: {}", shortened(&names))?;
+        }
+        match self.values.as_deref() {
+            None => Ok(()),
+            Some([]) => writeln!(f, "  values        all weights were read and are finite"),
+            Some(defects) => writeln!(f, "  does not load: {}", shortened(defects)),
+        }
+    }
+
     fn write_network(&self, f: &mut fmt::Formatter<'_>, arch: &Architecture) -> fmt::Result {
         writeln!(f, "  architecture  {}, {:.1} M parameters", arch.family, arch.parameters() as f64 / 1e6)?;
         let stems = if self.stems.is_empty() { "not named".into() } else { self.stems.join(", ") };

@@ -63,6 +63,11 @@ impl Linear {
         Ok(Self { weight: vb.get((output, input), "weight")?.t()?, bias: None })
     }
 
+    /// With or without bias.
+    pub fn with_bias_if(bias: bool, input: usize, output: usize, vb: VarBuilder) -> Result<Self> {
+        if bias { Self::new(input, output, vb) } else { Self::without_bias(input, output, vb) }
+    }
+
     /// The number type of the product.
     pub fn number_type(&self) -> DType {
         self.weight.dtype()

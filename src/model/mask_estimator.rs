@@ -24,8 +24,8 @@ pub(super) struct MaskEstimators {
 }
 
 impl MaskEstimators {
-    /// The estimators `0`, `1`, … at `vb`.
-    pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+    /// Estimators of the given stems, which are at `0`, `1`, … of `vb`.
+    pub fn new(arch: &Architecture, stems: std::ops::Range<usize>, vb: VarBuilder) -> Result<Self> {
         let features = arch.band_features();
         let linear = |stem: usize, band: usize, i: usize| -> Result<(Tensor, Tensor)> {
             let sizes = arch.mask_sizes(features[band]);
@@ -38,7 +38,7 @@ impl MaskEstimators {
         };
         let linears = |bands: std::ops::Range<usize>, i: usize| -> Result<Linears> {
             let parts = bands
-                .flat_map(|band| (0..arch.num_stems).map(move |stem| (stem, band)))
+                .flat_map(|band| stems.clone().map(move |stem| (stem, band)))
                 .map(|(stem, band)| linear(stem, band, i))
                 .collect::<Result<Vec<_>>>()?;
             Linears::new(&parts, vb.dtype())
@@ -46,9 +46,9 @@ impl MaskEstimators {
         let final_linear = arch.mask_linears - 1;
         let mut first = 0;
         Ok(Self {
-            stems: arch.num_stems,
+            stems: stems.len(),
             number_type: vb.dtype(),
-            bytes: 4 * features.len() * arch.num_stems * (arch.dim + 2 * arch.mask_hidden),
+            bytes: 4 * features.len() * stems.len() * (arch.dim + 2 * arch.mask_hidden),
             hidden: (0..final_linear).map(|i| linears(0..features.len(), i)).collect::<Result<_>>()?,
             last: runs(&features)
                 .into_iter()
@@ -125,7 +125,7 @@ mod tests {
         let mut arch = Architecture::reference_default();
         (arch.dim, arch.mask_hidden, arch.num_stems) = (6, 10, 3);
         arch.bands = vec![(0..2).collect(), (2..4).collect(), (4..9).collect()];
-        let mut masks = MaskEstimators::new(&arch, seeded(1, &Device::Cpu)).unwrap();
+        let mut masks = MaskEstimators::new(&arch, 0..3, seeded(1, &Device::Cpu)).unwrap();
         let values: Vec<f32> = (0..2 * 7 * 3 * 6).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         let x = Tensor::from_vec(values, (2, 7, 3, 6), &Device::Cpu).unwrap();
         let whole = masks.forward(&x).unwrap();

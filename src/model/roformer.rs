@@ -7,8 +7,9 @@ use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
 use super::band_split::{BandFeatures, BandSplit};
-use super::mask_estimator::MaskEstimators;
+use super::mask_head::MaskHead;
 use super::norm::RmsNorm;
+use super::siamese::SiameseTrunk;
 use super::transformer::{Axis, Transformer};
 use crate::kernels::JobControl;
 pub use context::RoformerContext;
@@ -22,8 +23,10 @@ pub struct Roformer {
     features: BandFeatures,
     band_split: BandSplit,
     layers: Vec<Layer>,
+    /// Instead of the layers.
+    siamese: Option<SiameseTrunk>,
     final_norm: Option<RmsNorm>,
-    mask_estimators: MaskEstimators,
+    mask_head: MaskHead,
 }
 
 /// The transformers of one layer.
@@ -49,7 +52,9 @@ impl Roformer {
     /// A candle error where a tensor is missing or has the wrong shape, or the device is out of memory.
     pub fn new(architecture: &Architecture, vb: VarBuilder) -> Result<Self> {
         let arch = architecture;
-        let layers = (0..arch.depth)
+        let siamese = if arch.siamese { Some(SiameseTrunk::new(arch, &vb)?) } else { None };
+        let plain_layers = if arch.siamese { 0 } else { arch.depth };
+        let layers = (0..plain_layers)
             .map(|i| {
                 let vb = vb.pp(format!("layers.{i}"));
                 let [linear_at, time_at, freq_at] = arch.transformer_indices;
@@ -69,12 +74,13 @@ impl Roformer {
             features: BandFeatures::new(arch, vb.device())?,
             band_split: BandSplit::new(arch, vb.pp("band_split"))?,
             layers,
+            siamese,
             final_norm: if arch.final_norm() {
                 Some(RmsNorm::new(arch.dim, vb.pp("final_norm"))?)
             } else {
                 None
             },
-            mask_estimators: MaskEstimators::new(arch, vb.pp("mask_estimators"))?,
+            mask_head: MaskHead::new(arch, vb.pp("mask_estimators"))?,
             device: vb.device().clone(),
             number_type: vb.dtype(),
             architecture: architecture.clone(),
@@ -138,6 +144,11 @@ impl Roformer {
             let dim = x.dim(3)?;
             x = x.reshape((batch, streams, frames, bands, dim))?.sum(1)?;
         }
+        if let (Some(trunk), Some(norm)) = (&self.siamese, &self.final_norm) {
+            let (normalised, sum) = trunk.forward(&x, control)?;
+            x = (normalised + norm.forward(&sum, DType::F32)?)?;
+            return self.features.onto_frame(&self.mask_head.forward(&x)?);
+        }
         self.estimate_masks(x)
     }
 
@@ -146,7 +157,7 @@ impl Roformer {
         if let Some(norm) = &self.final_norm {
             x = norm.forward(&x, self.number_type)?;
         }
-        self.features.onto_frame(&self.mask_estimators.forward(&x)?)
+        self.features.onto_frame(&self.mask_head.forward(&x)?)
     }
 }
 

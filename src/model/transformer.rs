@@ -42,6 +42,8 @@ enum AttentionKind {
 struct Block {
     attention: AttentionKind,
     feed_forward: FeedForward,
+    /// Whether input is added to output; see [`Architecture::experimental_residuals`].
+    residual: bool,
     /// Around attention and feed-forward; `None` means the plain residual.
     hyper: Option<[HyperConnections; 2]>,
 }
@@ -168,7 +170,8 @@ impl Block {
             ]),
             None => None,
         };
-        Ok(Self { attention, feed_forward: FeedForward::new(arch, at("1"))?, hyper })
+        let residual = layer == 0 || !arch.experimental_residuals;
+        Ok(Self { attention, feed_forward: FeedForward::new(arch, at("1"))?, residual, hyper })
     }
 
     fn tables(&self, len: usize, device: &Device) -> Result<Option<Arc<Tables>>> {
@@ -215,8 +218,8 @@ impl Block {
     ) -> Result<(Tensor, Tensor)> {
         match &self.hyper {
             None => {
-                let (x, values) = self.attend(x, tables, first_values, Some(x), kept)?;
-                Ok((self.feed_forward.forward(&x, Some(&x))?, values))
+                let (x, values) = self.attend(x, tables, first_values, self.residual.then_some(x), kept)?;
+                Ok((self.feed_forward.forward(&x, self.residual.then_some(&x))?, values))
             }
             Some([around_attention, around_feed_forward]) => {
                 let (input, streams) = around_attention.width(x)?;

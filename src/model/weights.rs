@@ -51,15 +51,25 @@ impl SimpleBackend for CheckpointBackend<'_> {
         let Some(view) = self.0.get(name) else {
             candle_core::bail!("{}: no tensor {name}", self.0.origin())
         };
-        let values = view.to_f32().map_err(candle_core::Error::wrap)?;
-        // A single NaN would spread through the whole network.
-        if let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite()) {
+        let (values, shape) = if view.dtype().is_complex() {
+            let shape = view.shape().iter().copied().chain([2]).collect();
+            (view.to_complex().map_err(candle_core::Error::wrap)?, shape)
+        } else if view.dtype().is_float() {
+            (view.to_f32().map_err(candle_core::Error::wrap)?, view.shape().to_vec())
+        } else {
+            return Err(candle_core::Error::wrap(view.not_a_weight()));
+        };
+        // A single NaN would spread through the whole network. The largest bit pattern without sign is a fast check.
+        let largest = values.iter().fold(0, |most: u32, value| most.max(value.to_bits() & !(1 << 31)));
+        if largest >= f32::INFINITY.to_bits()
+            && let Some((at, value)) = values.iter().enumerate().find(|(_, value)| !value.is_finite())
+        {
             candle_core::bail!(
                 "{}: {name}: value {at} is {value}, expected a finite number; the checkpoint is damaged, or its training diverged",
                 self.0.origin()
             )
         }
-        Tensor::from_vec(values, view.shape(), dev)?.to_dtype(dtype)
+        Tensor::from_vec(values, shape, dev)?.to_dtype(dtype)
     }
 
     fn contains_tensor(&self, name: &str) -> bool {

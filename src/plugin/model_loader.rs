@@ -17,7 +17,6 @@ use crate::hash::sha256_of_reader;
 use crate::live::{SharedModel, WindowSeparator, load_shared};
 use crate::model::checkpoint::Checkpoint;
 use crate::model::inspect::Inspection;
-use crate::model::sidecar_config;
 use crate::registry::{self, DownloadProgress, FetchError, FetchOptions, RegistryEntry};
 use crate::separator::{Runtime, Separator};
 
@@ -138,7 +137,7 @@ fn from_registry(name: &str, may_fetch: bool, on_step: OnLoadStep) -> Result<Loa
             return Err(ModelLoadError::NotFetched {
                 name: entry.name.clone(),
                 size: entry.size_text(),
-                licence: entry.licence_text().into(),
+                licence: entry.licence_text(),
             });
         }
         None => fetch(entry, on_step)?,
@@ -228,7 +227,8 @@ fn load(
     licence: Option<String>,
 ) -> Result<LoadedModel, ModelLoadError> {
     let named = config;
-    let config = sidecar_config::load(checkpoint, path, named).map_err(invalid_model)?;
+    let config = registry::load_config(checkpoint, path, named, &mut registry::cached_config)
+        .map_err(invalid_model)?;
     let key = format!("{sha256} {}", config.text());
     let model = load_shared(&key, || {
         Separator::load(checkpoint, &config, None, Runtime { auto_may_use_int8: true, ..Runtime::default() })

@@ -49,6 +49,11 @@ pub fn cached_files(entry: &RegistryEntry) -> Option<ModelFiles> {
     cached_files_in(&cache_dir().ok()?, entry)
 }
 
+/// The YAML of an entry, when it is in the cache.
+pub fn cached_config(entry: &RegistryEntry) -> Option<PathBuf> {
+    complete_file(&entry_folder(&cache_dir().ok()?, entry), &entry.config)
+}
+
 /// As [`cached_files`], in the given cache folder.
 pub fn cached_files_in(cache: &Path, entry: &RegistryEntry) -> Option<ModelFiles> {
     let folder = entry_folder(cache, entry);

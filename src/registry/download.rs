@@ -159,7 +159,64 @@ pub fn fetch(
     Ok(ModelFiles { checkpoint, config })
 }
 
+/// Downloads only the YAML of an entry, for a checkpoint that the user has already. Returns its path in the cache.
+///
+/// # Errors
+/// As [`fetch`].
+pub fn fetch_config(
+    entry: &RegistryEntry,
+    options: &FetchOptions,
+    progress: &mut dyn FnMut(DownloadProgress) -> ControlFlow<()>,
+) -> Result<PathBuf, FetchError> {
+    let cache = match &options.cache_dir {
+        Some(dir) => dir.clone(),
+        None => cache_dir()?,
+    };
+    let folder = entry_folder(&cache, entry);
+    if let Some(path) = complete_file(&folder, &entry.config) {
+        return Ok(path);
+    }
+    if options.offline {
+        return Err(FetchError::Offline { name: entry.name.clone(), folder });
+    }
+    fs::create_dir_all(&folder).map_err(|e| FetchError::from_io(&folder, "create", None, e))?;
+    let mut notify = |progressed: DownloadProgress| match progress(progressed) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(()) => Err(FetchError::Cancelled { name: entry.name.clone() }),
+    };
+    let waiting = DownloadProgress {
+        file: FileKind::Config,
+        stage: DownloadStage::Waiting,
+        done_bytes: 0,
+        total_bytes: entry.config.size,
+    };
+    let lock = FolderLock::acquire(&folder, &entry.name, options.timeouts.lock, &mut || notify(waiting))?;
+    fetch_file(&entry.config, FileKind::Config, &folder, &lock, options, &mut notify)
+}
+
+/// Downloads a file from the first of its URLs that has it.
 fn fetch_file(
+    remote: &RemoteFile,
+    kind: FileKind,
+    folder: &Path,
+    lock: &FolderLock,
+    options: &FetchOptions,
+    notify: &mut dyn FnMut(DownloadProgress) -> Result<(), FetchError>,
+) -> Result<PathBuf, FetchError> {
+    let mut first = None;
+    for url in remote.urls() {
+        match fetch_from(url, remote, kind, folder, lock, options, notify) {
+            Err(error) if error.concerns_host() => _ = first.get_or_insert(error),
+            done => return done,
+        }
+    }
+    // The error of the author's URL tells most.
+    Err(first.unwrap_or_else(|| FetchError::BadUrl { url: remote.url.clone(), reason: "it names no file" }))
+}
+
+#[allow(clippy::too_many_arguments, reason = "one step of `fetch_file`, called once")]
+fn fetch_from(
+    url: &str,
     remote: &RemoteFile,
     kind: FileKind,
     folder: &Path,
@@ -171,7 +228,7 @@ fn fetch_file(
     if let Some(path) = complete_file(folder, remote) {
         return Ok(path);
     }
-    let url = resolve_url(&remote.url, options.base_url.as_deref())?;
+    let url = resolve_url(url, options.base_url.as_deref())?;
     let target = folder.join(remote.file_name());
     // Without working locks, a temporary file that is removed; otherwise a partial file that the next call resumes.
     let mut own = None;

@@ -187,6 +187,21 @@ impl FetchError {
         }
     }
 
+    /// Whether another host may have the file: this one is unavailable, or has no or another file.
+    pub(super) fn concerns_host(&self) -> bool {
+        self.is_unreachable()
+            || matches!(
+                self,
+                Self::Status { .. }
+                    | Self::TooManyRedirects { .. }
+                    | Self::Stalled { .. }
+                    | Self::Truncated { .. }
+                    | Self::WrongSize { .. }
+                    | Self::WrongHash { .. }
+                    | Self::NotAModel { .. }
+            )
+    }
+
     /// Whether the connection broke during the transfer, so that an immediate retry is sensible.
     pub(super) fn is_interruption(&self) -> bool {
         matches!(self, Self::Stalled { .. } | Self::Truncated { .. })

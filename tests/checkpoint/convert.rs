@@ -3,33 +3,66 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use nullsum::model::architecture::Architecture;
 use nullsum::model::checkpoint::{Checkpoint, Dtype, Format};
+use nullsum::model::config::Config;
 use nullsum::model::convert::{self, ConversionReport, ConvertError, WeightFormat};
 
-use crate::build::{Pickle, Tensor, archive, one, six};
+use crate::build::{Tensor, one, safetensors};
 
-const CONFIG: &str = "audio:\n  chunk_size: 1000\nmodel:\n  dim: 16 # \"quoted\" – ünïcode\n";
+/// A small BS-RoFormer: dim 4, 1 layer, 2 heads of 2, mono, bands of 3 and 6 bins.
+const CONFIG: &str = "audio: {chunk_size: 1000}
+model: # \"quoted\" – ünïcode
+  {dim: 4, depth: 1, heads: 2, dim_head: 2, stereo: false, freqs_per_bands: [3, 6], stft_n_fft: 16, stft_hop_length: 4}
+";
 
-fn mixed() -> Checkpoint {
-    let tensors = [
-        ("module.a", Tensor::new("FloatStorage", "0", &[2, 3])),
-        ("module.b", Tensor::new("FloatStorage", "0", &[6]).with(0, &[3, 2], &[1, 3])),
-        ("module.half", Tensor::new("HalfStorage", "1", &[2])),
-        ("module.scalar", Tensor::new("DoubleStorage", "2", &[])),
-        ("module.steps", Tensor::new("LongStorage", "2", &[1])),
-    ];
-    let storages = [six(), ("1", vec![0x00, 0x3c, 0x00, 0xc0]), ("2", 2.5_f64.to_le_bytes().to_vec())];
-    let bytes = archive(&Pickle::new().dict(&tensors).stop(), &storages);
-    Checkpoint::from_bytes(bytes, "/somewhere/mixed.ckpt").unwrap()
+fn config() -> Config {
+    Config::from_yaml(CONFIG, "small.yaml").unwrap()
 }
 
-fn convert(
-    source: &Checkpoint,
-    config: &str,
-    out: &Path,
-    precision: WeightFormat,
-) -> Result<ConversionReport, ConvertError> {
-    convert::convert(source, config, out, precision, &mut || ControlFlow::Continue(()))
+fn architecture() -> Architecture {
+    let mut architecture = Architecture::reference_default();
+    (architecture.dim, architecture.depth, architecture.heads, architecture.dim_head) = (4, 1, 2, 2);
+    (architecture.ff_inner, architecture.mask_hidden, architecture.channels) = (16, 8, 1);
+    architecture.num_stems = 1;
+    architecture.bands = vec![(0..3).collect(), (3..9).collect()];
+    (architecture.stft.n_fft, architecture.stft.hop_length, architecture.stft.win_length) = (16, 4, 16);
+    architecture
+}
+
+/// A safetensors file of the network, with f32 weights `(i * 37 % 101) / 64`, and further tensors. `replaced` are other types
+/// and bytes for some.
+fn file(replaced: &[(&str, &str, Vec<u8>)], further: &[(&str, &str, &[usize], Vec<u8>)]) -> Vec<u8> {
+    let (mut header, mut data) = (Vec::new(), Vec::new());
+    let mut add = |name: &str, dtype: &str, shape: &[usize], bytes: &[u8]| {
+        header.push(format!(
+            "\"{name}\":{{\"dtype\":\"{dtype}\",\"shape\":{shape:?},\"data_offsets\":[{},{}]}}",
+            data.len(),
+            data.len() + bytes.len()
+        ));
+        data.extend_from_slice(bytes);
+    };
+    for tensor in architecture().tensors() {
+        let count: usize = tensor.shape.iter().product();
+        match replaced.iter().find(|(name, ..)| tensor.name.ends_with(name)) {
+            Some((_, dtype, bytes)) => add(&tensor.name, dtype, &tensor.shape, &bytes.repeat(count)),
+            None => {
+                let values: Vec<u8> =
+                    (0..count).flat_map(|i| ((i * 37 % 101) as f32 / 64.0).to_le_bytes()).collect();
+                add(&tensor.name, "F32", &tensor.shape, &values);
+            }
+        }
+    }
+    further.iter().for_each(|(name, dtype, shape, bytes)| add(name, dtype, shape, bytes));
+    safetensors(&format!("{{{}}}", header.join(",")), &data)
+}
+
+fn source(replaced: &[(&str, &str, Vec<u8>)]) -> Checkpoint {
+    Checkpoint::from_bytes(file(replaced, &[]), "/somewhere/small.ckpt").unwrap()
+}
+
+fn convert(source: &Checkpoint, out: &Path, format: WeightFormat) -> Result<ConversionReport, ConvertError> {
+    convert::convert(source, &config(), None, out, format, &mut || ControlFlow::Continue(()))
 }
 
 fn entries(folder: &Path) -> Vec<String> {
@@ -42,28 +75,29 @@ fn entries(folder: &Path) -> Vec<String> {
 #[test]
 fn converted_file_holds_weights_and_configuration() {
     let folder = tempfile::tempdir().unwrap();
-    let source = mixed();
-    for (precision, dtype, width) in [(WeightFormat::F32, Dtype::F32, 4), (WeightFormat::F16, Dtype::F16, 2)]
-    {
+    let window = [("criterion.window", "F32", &[2][..], vec![0; 8])];
+    let source = Checkpoint::from_bytes(file(&[], &window), "/somewhere/small.ckpt").unwrap();
+    let parameters: usize = architecture().tensors().iter().map(|t| t.shape.iter().product::<usize>()).sum();
+    for (format, width) in [(WeightFormat::F32, 4), (WeightFormat::F16, 2)] {
         let out = folder.path().join("out.safetensors");
-        let report = convert(&source, CONFIG, &out, precision).unwrap();
-        assert_eq!((report.tensors, report.parameters), (4, 15));
-        assert_eq!(report.skipped, ["steps"]);
+        let report = convert(&source, &out, format).unwrap();
+        assert_eq!((report.tensors, report.parameters), (architecture().tensors().len(), parameters as u64));
+        assert_eq!(report.skipped, ["criterion.window"]);
         assert_eq!(report.bytes, std::fs::metadata(&out).unwrap().len());
 
         let file = Checkpoint::open(&out).unwrap();
         assert_eq!(file.format(), Format::SafeTensors);
         assert_eq!(file.config_yaml(), Some(CONFIG));
         assert_eq!(file.metadata("format"), Some("pt"));
-        assert_eq!(file.metadata("source"), Some("mixed.ckpt"));
+        assert_eq!(file.metadata("source"), Some("small.ckpt"));
         assert_eq!(file.metadata("source_sha256"), Some(report.source_sha256.as_str()));
         assert_eq!(report.source_sha256.len(), 64);
-        assert_eq!(file.names().collect::<Vec<_>>(), ["a", "b", "half", "scalar"]);
         for tensor in file.tensors() {
             let original = source.get(tensor.name()).unwrap();
-            assert_eq!(tensor.dtype(), dtype);
             assert_eq!(tensor.shape(), original.shape());
-            assert_eq!(tensor.bytes().unwrap().len(), tensor.elements() * width);
+            // Position frequencies keep their precision.
+            let width = if tensor.name().ends_with("rotary_embed.freqs") { 4 } else { width };
+            assert_eq!(tensor.bytes().unwrap().unwrap().len(), tensor.elements() * width, "{tensor:?}");
             assert_eq!(tensor.to_f32().unwrap(), original.to_f32().unwrap(), "{tensor:?}");
         }
         assert_eq!(entries(folder.path()), ["out.safetensors"]);
@@ -71,38 +105,42 @@ fn converted_file_holds_weights_and_configuration() {
 }
 
 #[test]
-fn position_frequencies_keep_their_precision() {
+fn float8_weights_become_f16() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
-    let (freqs, weights) = ([1.0_f32, 0.562_341_3, 0.316_227_8], [0.1_f32, 0.2, 0.3]);
-    let storages =
-        [("0", freqs.map(f32::to_le_bytes).concat()), ("1", weights.map(f32::to_le_bytes).concat())];
-    let tensors = [
-        ("layers.0.0.layers.0.0.rotary_embed.freqs", Tensor::new("FloatStorage", "0", &[3])),
-        ("a.weight", Tensor::new("FloatStorage", "1", &[3])),
-    ];
-    let source =
-        Checkpoint::from_bytes(archive(&Pickle::new().dict(&tensors).stop(), &storages), "a.ckpt").unwrap();
-    convert(&source, CONFIG, &out, WeightFormat::F16).unwrap();
+    // 1.5 in both formats.
+    let float8 =
+        source(&[("to_qkv.weight", "F8_E4M3", vec![0x3c]), ("to_gates.weight", "F8_E5M2", vec![0x3e])]);
+    let report = convert(&float8, &out, WeightFormat::F16).unwrap();
+    assert_eq!((report.tensors, report.skipped.len()), (architecture().tensors().len(), 0));
     let file = Checkpoint::open(&out).unwrap();
-    assert_eq!(file.get(tensors[0].0).unwrap().to_f32().unwrap(), freqs);
-    assert_eq!(file.get("a.weight").unwrap().dtype(), Dtype::F16);
+    for part in ["to_qkv", "to_gates"] {
+        let tensor = file.get(&format!("layers.0.0.layers.0.0.{part}.weight")).unwrap();
+        assert_eq!(tensor.dtype(), Dtype::F16);
+        assert!(tensor.to_f32().unwrap().iter().all(|value| *value == 1.5));
+    }
 }
 
 #[test]
-fn weight_beyond_f16_is_refused_and_leaves_no_file() {
+fn weights_that_cannot_be_kept_are_refused_and_leave_no_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
-    let large = ("0", [1.0_f32, 65505.0].map(f32::to_le_bytes).concat());
-    let index = Pickle::new().dict(&[("fine.w", Tensor::new("FloatStorage", "0", &[2]))]).stop();
-    let source = Checkpoint::from_bytes(archive(&index, &[large]), "big.ckpt").unwrap();
-    let message = convert(&source, CONFIG, &out, WeightFormat::F16).unwrap_err().to_string();
-    assert!(
-        message.contains("fine.w") && message.contains("6.5505e4") && message.contains("f32"),
-        "{message}"
-    );
-    assert_eq!(entries(folder.path()), [""; 0]);
-    assert!(convert(&source, CONFIG, &out, WeightFormat::F32).is_ok());
+    let f32 = |value: f32| value.to_le_bytes().to_vec();
+    for (dtype, bytes, format, parts) in [
+        ("F32", f32(65505.0), WeightFormat::F16, ["6.5505e4", "f32"]),
+        ("F32", f32(f32::NAN), WeightFormat::F32, ["NaN", "damaged"]),
+        ("F32", f32(f32::INFINITY), WeightFormat::F16, ["inf", "damaged"]),
+        ("F8_E8M0", vec![1], WeightFormat::F16, ["float8_e8m0fnu", "float32"]),
+        ("I8", vec![1], WeightFormat::F32, ["i8", "float32"]),
+    ] {
+        let source = source(&[("to_out.0.weight", dtype, bytes)]);
+        let message = convert(&source, &out, format).unwrap_err().to_string();
+        assert!(message.contains("to_out.0.weight") && message.contains("small.ckpt"), "{message}");
+        assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+        assert_eq!(entries(folder.path()), [""; 0]);
+    }
+    let large = source(&[("to_out.0.weight", "F32", f32(65505.0))]);
+    assert!(convert(&large, &out, WeightFormat::F32).is_ok());
 }
 
 #[test]
@@ -110,12 +148,10 @@ fn failure_keeps_existing_file() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.safetensors");
     std::fs::write(&out, b"precious").unwrap();
-    let message = convert(&mixed(), "model: [", &out, WeightFormat::F32).unwrap_err().to_string();
-    assert!(message.contains("configuration"), "{message}");
-    let integers = one(Tensor::new("IntStorage", "0", &[6]));
-    let integers = Checkpoint::from_bytes(integers, "integers.ckpt").unwrap();
-    let message = convert(&integers, CONFIG, &out, WeightFormat::F32).unwrap_err().to_string();
-    assert!(message.contains("integers.ckpt") && message.contains("no weights"), "{message}");
+    let integers =
+        Checkpoint::from_bytes(one(Tensor::new("IntStorage", "0", &[6])), "integers.ckpt").unwrap();
+    let message = convert(&integers, &out, WeightFormat::F32).unwrap_err().to_string();
+    assert!(message.contains("integers.ckpt") && message.contains("not the weights"), "{message}");
     assert_eq!(std::fs::read(&out).unwrap(), b"precious");
     assert_eq!(entries(folder.path()).len(), 1);
 }
@@ -124,7 +160,7 @@ fn failure_keeps_existing_file() {
 fn error_names_unwritable_path() {
     let folder = tempfile::tempdir().unwrap();
     for out in [folder.path().to_owned(), folder.path().join("missing/out.safetensors")] {
-        let message = convert(&mixed(), CONFIG, &out, WeightFormat::F32).unwrap_err().to_string();
+        let message = convert(&source(&[]), &out, WeightFormat::F32).unwrap_err().to_string();
         assert!(message.contains(&out.display().to_string()), "{message}");
     }
     assert_eq!(entries(folder.path()), [""; 0]);
@@ -139,7 +175,8 @@ fn cancellation_leaves_no_file() {
         if left == 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
     let out = folder.path().join("out.safetensors");
-    let error = convert::convert(&mixed(), CONFIG, &out, WeightFormat::F32, &mut stop).unwrap_err();
+    let error =
+        convert::convert(&source(&[]), &config(), None, &out, WeightFormat::F32, &mut stop).unwrap_err();
     assert!(matches!(error, ConvertError::Cancelled), "{error}");
     assert_eq!((left, entries(folder.path())), (0, Vec::new()));
 }

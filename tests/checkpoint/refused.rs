@@ -38,7 +38,7 @@ fn other_formats_are_named() {
         [&[0x80, 2][..], &[0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.']]
             .concat();
     let other = |name: &str| zip(&[(name.to_owned(), b"x".to_vec())], CompressionMethod::Stored);
-    let cases: [(&str, Vec<u8>, &[&str]); 15] = [
+    let cases: [(&str, Vec<u8>, &[&str]); 18] = [
         ("no bytes", vec![], &["empty", "again"]),
         ("zero bytes", vec![0; 4096], &["zero bytes"]),
         ("one byte", vec![b'P'], &["not a checkpoint"]),
@@ -53,7 +53,10 @@ fn other_formats_are_named() {
         ("yaml", b"model:\n  dim: 384\n".to_vec(), &["text file", "model:"]),
         ("noise", vec![0xd1, 0x07, 0x93, 0x5a], &["d1 07 93 5a"]),
         ("tar", tar, &["0.1.10", "torch.save"]),
-        ("legacy", legacy, &["before version 1.6", "torch.save"]),
+        ("legacy", legacy, &["pickle at byte", "ends early"]),
+        ("onnx", b"\x08\x07\x12\x07pytorch\x1a\x06".to_vec(), &["ONNX"]),
+        ("npz", other("layers.0.npy"), &["NumPy archive", "safetensors"]),
+        ("split zip", b"PK\x07\x08PK\x03\x04".to_vec(), &["split zip archive"]),
         ("bare pickle", vec![0x80, 4, b'N', b'.'], &["bare Python pickle"]),
         ("other zip", other("readme.txt"), &["zip archive without data.pkl", "readme.txt"]),
         ("scripted", other("model/constants.pkl"), &["TorchScript"]),
@@ -62,6 +65,8 @@ fn other_formats_are_named() {
     for (what, bytes, parts) in cases {
         assert_says(what, bytes, parts);
     }
+    let part = Checkpoint::from_bytes(b"PK\x03\x04 of the first part".to_vec(), "model.zip.001").unwrap_err();
+    assert!(part.to_string().contains("join all parts"), "{part}");
 }
 
 #[test]
@@ -333,7 +338,11 @@ fn damaged_safetensors_are_refused() {
         format!(r#"{{"w":{{"dtype":"F32","shape":{shape},"data_offsets":[0,{end}]}}}}"#)
     };
     let cases: [(&str, Vec<u8>, &[&str]); 9] = [
-        ("data cut", safetensors(&header(8, "[2]"), &[0; 5]), &["needs 8", "5 are there", "incomplete"]),
+        (
+            "data cut",
+            safetensors(&header(8, "[2]"), &[0; 5]),
+            &["needs 8", "only 5 are present", "incomplete"],
+        ),
         ("data after", safetensors(&header(8, "[2]"), &[0; 9]), &["1 bytes follow"]),
         ("2^60", safetensors(&header(8, "[1152921504606846976]"), &[0; 8]), &["header"]),
         ("overflow", safetensors(&header(8, "[4294967296,4294967296,4294967296]"), &[0; 8]), &["header"]),

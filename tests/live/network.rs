@@ -6,7 +6,7 @@ use nullsum::dsp::stft::StftConfig;
 use nullsum::live::{
     ModelSamples, Scheduler, SharedModel, Stream, WindowSeparator, measure, offline_reference,
 };
-use nullsum::model::architecture::{Architecture, Family, Position};
+use nullsum::model::architecture::{Architecture, Family, MaskKind, Position};
 use nullsum::model::device::DeviceChoice;
 use nullsum::separator::{MaskRule, ModelSpec, Separator};
 
@@ -41,6 +41,10 @@ fn network_on(stems: usize, runtime: nullsum::separator::Runtime) -> Separator {
         value_residual: None,
         hyper_connections: None,
         branch_names: false,
+        masks: MaskKind::Mlp,
+        attention_biases: false,
+        experimental_residuals: false,
+        siamese: false,
     };
     let mut info = ModelSpec::random("tiny", architecture, 88_200);
     info.complement = (stems == 1).then(|| "rest".into());

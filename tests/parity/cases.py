@@ -24,13 +24,13 @@ def case(name, package, kind, options=None, *, samples=70, dtype="f16", format="
     `check`: "noise" measures what single precision costs the reference, "all" also that every tensor matters.
     """
     model = dict(BS if kind == "bs" else MEL)
-    if package == "lossless-bs-roformer" and kind == "bs" or package == "msst" or package == "audio-separator" and kind == "bs":
+    if package == "lossless-bs-roformer" and kind == "bs" or package in ("msst", "splifft", "neuraloperator", "siamese", "pymss-core") or package == "audio-separator" and kind == "bs":
         model["mlp_expansion_factor"] = 1
     if kind == "mel" and package != "audio-separator":
         model["linear_transformer_depth"] = 0
     if package == "bs-roformer":
         model.update(num_residual_streams=1, stereo=False)
-    if package == "msst":
+    if package in ("msst", "splifft", "neuraloperator", "siamese"):
         model["zero_dc"] = False
     model.update(options or {})
     seed = int.from_bytes(name.encode()[-4:], "little") % 100_000 + len(name)
@@ -79,6 +79,15 @@ def fixtures():
         case("mel_lucid_fracs", lucid, "mel", dict(
             add_value_residual=True, linear_transformer_depth=1, dim=8, num_residual_streams=2, num_residual_fracs=2), inert=FIRST),
         case("mel_lucid_pope", lucid, "mel", dict(use_pope=True, num_residual_streams=2, add_value_residual=True)),
+        # Architectures of single public checkpoints: BS-RoFormer SW as first published, Large-Inst v2, FNO, EXP-SiameseRoformer,
+        # and MSST's main line between 15 February and 27 March 2025.
+        case("bs_pymss_attention_biases", "pymss-core", "bs", dict(use_shared_bias=True, depth=2, freqs_per_bands=[4, 9]), check="noise"),  # it caches weights
+        case("bs_splifft_axial_masks", "splifft", "bs", dict(stereo=False, freqs_per_bands=[4, 9], num_stems=2, dim=4), head_layers=1, stored_rotary=False),
+        case("bs_neuralop_fno_masks", "neuraloperator", "bs", dict(stereo=False, freqs_per_bands=[4, 9], dim=4), check="none"),
+        case("bs_neuralop_fno_masks_long", "neuraloperator", "bs", dict(freqs_per_bands=[4, 9], dim=3, num_stems=2), samples=900, check="none"),
+        case("bs_siamese", "siamese", "bs", dict(depth=2, time_transformer_depth=2, freqs_per_bands=[4, 9])),
+        case("bs_msst_experimental_residuals", msst, "bs", dict(depth=3, experimental_residuals=True)),
+        case("mel_msst_experimental_residuals", msst, "mel", dict(depth=2, experimental_residuals=True, stereo=False)),
         # Songs. A chunk of 80: border 0 (no overlap), 40 (two chunks over each sample) and 60 (four).
         case("bs_msst_demix", msst, "bs", samples=80, demix=songs(80), chunk_key="inference"),
         case("mel_seed_demix", seed, "mel", dict(stereo=False), samples=80, demix=songs(80, stereo=False)),

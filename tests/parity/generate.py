@@ -144,7 +144,7 @@ def write_weights(case, model, folder):
 
     how = case["weights"]
     dtype = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}[how["dtype"]]
-    state = {how["prefix"] + k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items()}
+    state = {how["prefix"] + k: v.to(dtype) if v.is_floating_point() else v for k, v in model.state_dict().items() if torch.is_tensor(v)}
     if how["format"] == "safetensors":
         save_file({k: v.clone() for k, v in state.items()}, folder / "model.safetensors", {"format": "pt"})
     else:

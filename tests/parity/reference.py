@@ -6,10 +6,12 @@ Axis letters: b batch, n stem, s audio channel, f frequency bin, t frame, c comp
 
 import copy
 import importlib
+import importlib.machinery
 import math
 import random
 import sys
 import types
+import unittest.mock
 from pathlib import Path
 
 import torch
@@ -23,7 +25,20 @@ PACKAGES = {
     "audio-separator": ("audio-separator", "0.47.1"),
     # The options that only the MSST trainer implements, assembled from submodules of bs-roformer.
     "msst": ("bs-roformer", "1.2.4"),
+    # Biases in the attention (MIT; PyPI).
+    "pymss-core": ("pymss-core", "0.1.14"),
+    # The mask estimators of BS-RoFormer Large-Inst v2 (MIT; PyPI), on the trunk of `msst`.
+    "splifft": ("splifft", "0.0.9"),
+    # Those of BS-RoFormer FNO (MIT; PyPI), on the trunk of `msst`; sizes as in openmirlab/bs-roformer-infer,
+    # src/bs_roformer/fno.py, commit 9c4284573bc78d06586e8cd72a5be35c1c2b40e7 (MIT).
+    "neuraloperator": ("neuraloperator", "1.0.2"),
+    # SiameseNorm, assembled from submodules of bs-roformer in the order of openmirlab/bs-roformer-infer,
+    # src/bs_roformer/siamese.py, commit cc42d460497061623dd76951c67895cbefba9df0 (MIT).
+    "siamese": ("bs-roformer", "1.2.4"),
 }
+
+# References that need a second package for the trunk.
+TRUNKS = {"splifft": "bs-roformer", "neuraloperator": "bs-roformer"}
 
 # Options that no constructor of the package takes: they belong to the YAML alone.
 YAML_ONLY = {
@@ -31,6 +46,7 @@ YAML_ONLY = {
     "bs-roformer": {"skip_connection", "mlp_expansion_factor"},
     "audio-separator": set(),
     "msst": set(),
+    "pymss-core": set(),
 }
 
 
@@ -41,6 +57,17 @@ def use(package, references):
     if not root.is_dir():
         raise SystemExit(f"{root} is missing: run tests/parity/run, which installs the references")
     sys.path.insert(0, str(root))
+    if package in TRUNKS:
+        sys.path.insert(0, str(Path(references) / TRUNKS[package]))
+    if package == "pymss-core":
+        base = "pymss_core.modules.bs_roformer."
+        return (importlib.import_module(base + "bs_roformer"), importlib.import_module(base + "mel_band_roformer"))
+    if package == "neuraloperator":
+        # Spherical transforms, which the one-dimensional operator does not use.
+        for name in ("torch_harmonics", "torch_harmonics.quadrature", "torch_harmonics.convolution"):
+            stub = unittest.mock.MagicMock()
+            stub.__path__, stub.__spec__ = [], importlib.machinery.ModuleSpec(name, None)
+            sys.modules[name] = stub
     if package != "audio-separator":
         return (importlib.import_module("bs_roformer.bs_roformer"), importlib.import_module("bs_roformer.mel_band_roformer"))
     # Its package initialisers import ONNX and more; the two model files need none of it.
@@ -59,8 +86,13 @@ def build(case, modules):
     torch.manual_seed(case["seed"])
     options = {k: tuple(v) if isinstance(v, list) else v for k, v in case["model"].items()}
     bs, mel = modules
-    if case["package"] == "msst":
+    if case["package"] == "siamese":
+        model = SiameseModel(case["kind"], bs, mel, options)
+    elif case["package"] in ("msst", *TRUNKS):
         model = MsstModel(case["kind"], bs, mel, options)
+        head = {"splifft": axial_masks, "neuraloperator": fno_masks}.get(case["package"])
+        if head:
+            model.mask_estimators = nn.ModuleList(head(case, model) for _ in model.mask_estimators)
     else:
         options = {k: v for k, v in options.items() if k not in YAML_ONLY[case["package"]]}
         model = (bs.BSRoformer if case["kind"] == "bs" else mel.MelBandRoformer)(**options)
@@ -79,10 +111,12 @@ def draw_weights(model, seed, dtype="f32", rotary=True):
     source = torch.Generator().manual_seed(seed)
     seen = set()
     for name, tensor in model.state_dict().items():
+        if not torch.is_tensor(tensor):  # neuraloperator adds a description
+            continue
         if tensor.data_ptr() in seen:  # rotary and PoPE modules are shared by the layers
             continue
         seen.add(tensor.data_ptr())
-        noise = torch.randn(tensor.shape, generator=source)
+        noise = torch.randn(tensor.shape, generator=source, dtype=torch.cfloat if tensor.is_complex() else torch.float)
         leaf = name.rsplit(".", 1)[-1]
         if leaf == "gamma":
             drawn = tensor + 0.3 * noise
@@ -101,13 +135,19 @@ def draw_weights(model, seed, dtype="f32", rotary=True):
             drawn = noise / tensor.shape[0] ** 0.5
         elif leaf in ("pre_branch_scale", "residual_scale", "h_post_scale"):
             drawn = 1 + 0.3 * noise
-        elif leaf == "bias":
+        elif leaf == "bias" or leaf.startswith("linear_"):
             drawn = 0.2 * noise
+        elif ".y_attn." in name or ".channel_mlp_skips." in name:
+            drawn = tensor + 0.3 * noise
+        elif tensor.is_complex():
+            drawn = torch.complex(noise.real.round(decimals=2), noise.imag.round(decimals=2))
+        elif tensor.ndim == 3 and tensor.shape[-1] == 1:
+            drawn = noise / tensor.shape[1] ** 0.5
         else:
             assert leaf == "weight" and tensor.ndim == 2, f"no rule for {name} of shape {tuple(tensor.shape)}"
             gain = 1.5 if ".to_qkv." in name or ".to_freqs." in name else 1.0
             drawn = noise * gain / tensor.shape[1] ** 0.5
-        if dtype != "f32":
+        if dtype != "f32" and not tensor.is_complex():
             drawn = drawn.to({"f16": torch.float16, "bf16": torch.bfloat16}[dtype]).float()
         tensor.copy_(drawn)
 
@@ -201,15 +241,20 @@ def deafest_tensor(model, chunk, mask, inert=None):
 class MsstTransformer(nn.Module):
     """Attention and feed-forward with plain residuals, named as in MSST checkpoints."""
 
-    def __init__(self, depth, attention, feed_forward, norm):
+    def __init__(self, depth, attention, feed_forward, norm, residual=True):
         super().__init__()
         self.layers = nn.ModuleList(nn.ModuleList([attention(), feed_forward()]) for _ in range(depth))
         self.norm = norm() if norm else nn.Identity()
+        # Without one from the second layer on: models/bs_roformer/bs_roformer_experimental.py of
+        # ZFTurbo/Music-Source-Separation-Training (MIT), commit ccc011abf7f89dd7922bb2888d48493b575c0289.
+        self.residual = residual
 
     def forward(self, x):
         for attention, feed_forward in self.layers:
-            x = x + attention(x)[0]
-            x = x + feed_forward(x)
+            out = attention(x)[0]
+            x = x + out if self.residual else out
+            out = feed_forward(x)
+            x = x + out if self.residual else out
         return self.norm(x)
 
 
@@ -254,10 +299,11 @@ class MsstModel(nn.Module):
         linear = lambda: mel.LinearAttention(dim=dim, heads=heads, dim_head=dim_head, flash=True)
         feed_forward = lambda: lib.FeedForward(dim=dim)
         self.layers = nn.ModuleList()
-        for _ in range(o["depth"]):
+        for index in range(o["depth"]):
+            residual = index == 0 or not o.get("experimental_residuals", False)
             layer = [MsstTransformer(o["linear_transformer_depth"], linear, feed_forward, norm)] if o["linear_transformer_depth"] else []
-            layer.append(MsstTransformer(o["time_transformer_depth"], time, feed_forward, norm))
-            layer.append(MsstTransformer(o["freq_transformer_depth"], freq, feed_forward, norm))
+            layer.append(MsstTransformer(o["time_transformer_depth"], time, feed_forward, norm, residual))
+            layer.append(MsstTransformer(o["freq_transformer_depth"], freq, feed_forward, norm, residual))
             self.layers.append(nn.ModuleList(layer))
         self.mask_estimators = nn.ModuleList(
             lib.MaskEstimator(dim=dim, dim_inputs=self.band_split.dim_inputs, depth=o["mask_estimator_depth"],
@@ -271,6 +317,19 @@ class MsstModel(nn.Module):
         taken = rows if self.kind == "bs" else rows[:, self.freq_indices]
         x = self.band_split(rearrange(torch.view_as_real(taken), "b f t c -> b t (f c)"))
 
+        x = self.trunk(x)
+        mask = torch.stack([head(x) for head in self.mask_estimators], dim=1)
+        mask = rearrange(mask, "b n t (f c) -> b n f t c", c=2)
+        if self.kind == "mel":
+            mask = torch.stack([average_shared_bins(self, m, s) for m in mask])
+        out = torch.view_as_complex(mask.contiguous()) * rows[:, None]
+        out = rearrange(out, "b n (f s) t -> (b n s) f t", s=s)
+        if self.zero_dc:
+            out[:, 0] = 0
+        audio = torch.istft(out, **self.stft_kwargs, window=window, length=samples if self.full_length else None)
+        return rearrange(audio, "(b n s) t -> b n s t", b=b, s=s)
+
+    def trunk(self, x):
         b, t, k, _ = x.shape
         earlier = []
         for layer in self.layers:
@@ -282,16 +341,87 @@ class MsstModel(nn.Module):
             x = rearrange(time(rearrange(x, "b t k d -> (b k) t d")), "(b k) t d -> b t k d", b=b)
             x = rearrange(freq(rearrange(x, "b t k d -> (b t) k d")), "(b t) k d -> b t k d", b=b)
             earlier.append(x)
-        if self.kind == "bs":
-            x = self.final_norm(x)
+        return self.final_norm(x) if self.kind == "bs" else x
 
-        mask = torch.stack([head(x) for head in self.mask_estimators], dim=1)
-        mask = rearrange(mask, "b n t (f c) -> b n f t c", c=2)
-        if self.kind == "mel":
-            mask = torch.stack([average_shared_bins(self, m, s) for m in mask])
-        out = torch.view_as_complex(mask.contiguous()) * rows[:, None]
-        out = rearrange(out, "b n (f s) t -> (b n s) f t", s=s)
-        if self.zero_dc:
-            out[:, 0] = 0
-        audio = torch.istft(out, **self.stft_kwargs, window=window, length=samples if self.full_length else None)
-        return rearrange(audio, "(b n s) t -> b n s t", b=b, s=s)
+
+class SiameseTransformer(nn.Module):
+    """Two residual streams: x is normalised after each step, y before."""
+
+    def __init__(self, lib, depth, dim, attention, start):
+        super().__init__()
+        norms = lambda: nn.ModuleList(lib.RMSNorm(dim) for _ in range(depth))
+        self.layers = nn.ModuleList(nn.ModuleList([attention(), lib.FeedForward(dim=dim)]) for _ in range(depth))
+        self.ln_y_attn, self.ln_x_attn, self.ln_y_mlp, self.ln_x_mlp = norms(), norms(), norms(), norms()
+        self.y_attn = nn.ParameterList(nn.Parameter(torch.ones(dim)) for _ in range(depth))
+        self.start = start
+
+    def forward(self, x, y):
+        for i, (attention, feed_forward) in enumerate(self.layers):
+            scale = 1 + 1 / math.sqrt(self.start + i)
+            out, _ = attention(x * self.y_attn[i] + self.ln_y_attn[i](y))
+            y = y + out
+            x = self.ln_x_attn[i](x + out * scale)
+            out = feed_forward(x + self.ln_y_mlp[i](y))
+            y = y + out
+            x = self.ln_x_mlp[i](x + out * scale)
+        return x, y
+
+
+class SiameseModel(MsstModel):
+    """MsstModel with a trunk of SiameseTransformers; blocks are counted from 1 over all of them."""
+
+    def __init__(self, kind, bs, mel, options):
+        super().__init__(kind, bs, mel, options)
+        dim, heads, dim_head = (options[k] for k in ("dim", "heads", "dim_head"))
+        attention = lambda rotary: lambda: bs.Attention(dim=dim, heads=heads, dim_head=dim_head, rotary_embed=rotary)
+        time, freq = attention(bs.RotaryEmbedding(dim=dim_head)), attention(bs.RotaryEmbedding(dim=dim_head))
+        depths, number, layers = (options["time_transformer_depth"], options["freq_transformer_depth"]), 1, []
+        for _ in range(options["depth"]):
+            layer = []
+            for depth, axis in zip(depths, (time, freq)):
+                layer.append(SiameseTransformer(bs, depth, dim, axis, number))
+                number += depth
+            layers.append(nn.ModuleList(layer))
+        self.layers = nn.ModuleList(layers)
+
+    def trunk(self, x):
+        b, y = x.shape[0], x
+        for time, freq in self.layers:
+            x, y = (rearrange(v, "b t k d -> (b k) t d") for v in (x, y))
+            x, y = (rearrange(v, "(b k) t d -> b t k d", b=b) for v in time(x, y))
+            x, y = (rearrange(v, "b t k d -> (b t) k d") for v in (x, y))
+            x, y = (rearrange(v, "(b t) k d -> b t k d", b=b) for v in freq(x, y))
+        return x + self.final_norm(y)
+
+
+def axial_masks(case, model):
+    """splifft's head of BS-RoFormer Large-Inst v2. Its rotary tables have a fixed length."""
+    from splifft.models.bs_roformer import AxialRefinerLargeV2MaskEstimator
+
+    o = case["model"]
+    frames = case["samples"] // o["stft_hop_length"] + 1
+    return AxialRefinerLargeV2MaskEstimator(
+        dim=o["dim"], dim_inputs=model.band_split.dim_inputs, mlp_depth=o["mask_estimator_depth"],
+        mlp_expansion_factor=o["mlp_expansion_factor"], axial_refiner_depth=case["head_layers"], t_frames=frames,
+        num_bands=len(model.band_split.dim_inputs), rotary_embed_dtype=None)
+
+
+class FnoMasks(nn.Module):
+    """One Fourier neural operator a band, and a gated linear unit over its channels."""
+
+    def __init__(self, dim, dim_inputs):
+        super().__init__()
+        from neuralop.models import FNO1d
+
+        self.to_freqs = nn.ModuleList(
+            nn.Sequential(FNO1d(n_modes_height=64, hidden_channels=dim, in_channels=dim, out_channels=2 * features,
+                                lifting_channels=dim, projection_channels=dim, n_layers=3, separable=True), nn.GLU(dim=-2))
+            for features in dim_inputs)
+
+    def forward(self, x):
+        bands = [fno(rearrange(band, "b t d -> b d t")) for band, fno in zip(x.unbind(dim=-2), self.to_freqs)]
+        return torch.cat([rearrange(band, "b d t -> b t d") for band in bands], dim=-1)
+
+
+def fno_masks(case, model):
+    return FnoMasks(case["model"]["dim"], model.band_split.dim_inputs)

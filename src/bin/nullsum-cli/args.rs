@@ -98,6 +98,9 @@ pub struct ModelArgs {
     /// Family of the network, if YAML and tensors do not determine it
     #[arg(long, value_name = "FAMILY")]
     pub model_type: Option<ModelType>,
+    /// Which network of a file with several: the keys and prefix that lead to it, such as `ema` or `state_dict.student`
+    #[arg(long, value_name = "PREFIX")]
+    pub weights: Option<String>,
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
@@ -324,6 +327,12 @@ pub struct InspectArgs {
     /// Family of the network, if YAML and tensors do not determine it
     #[arg(long, value_name = "FAMILY")]
     pub model_type: Option<ModelType>,
+    /// Which network of a file with several: the keys and prefix that lead to it
+    #[arg(long, value_name = "PREFIX")]
+    pub weights: Option<String>,
+    /// Read all weights and report those that are not finite
+    #[arg(long)]
+    pub values: bool,
 }
 
 /// Options of `convert`.
@@ -344,6 +353,9 @@ pub struct ConvertArgs {
     /// Family of the network, if YAML and tensors do not determine it
     #[arg(long, value_name = "FAMILY")]
     pub model_type: Option<ModelType>,
+    /// Which network of a file with several: the keys and prefix that lead to it
+    #[arg(long, value_name = "PREFIX")]
+    pub weights: Option<String>,
     /// Print errors only
     #[arg(long, short)]
     pub quiet: bool,
@@ -377,6 +389,13 @@ pub enum ModelsCommand {
         /// Print one JSON object per line
         #[arg(long)]
         json: bool,
+        /// Only models for this task: stems, vocals, instrumental, karaoke, singers, guitar, dereverb, denoise, debleed,
+        /// crowd, breath or other
+        #[arg(long)]
+        task: Option<nullsum::registry::Task>,
+        /// Sort by the score in this benchmark, the best first
+        #[arg(long, value_name = "BENCHMARK")]
+        sort: Option<String>,
     },
     /// Download models into the cache
     Download {

@@ -1,13 +1,12 @@
 //! Opens the model of a command line: the named one, or the default.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nullsum::embedded;
 use nullsum::model::architecture::Family;
-use nullsum::model::checkpoint::Checkpoint;
+use nullsum::model::checkpoint::{Checkpoint, OpenOptions};
 use nullsum::model::config::Config;
-use nullsum::model::sidecar_config;
 use nullsum::registry::{self, FetchError, FetchOptions, ModelFiles, RegistryEntry};
 
 use crate::args::ModelArgs;
@@ -18,6 +17,9 @@ use crate::progress::{FetchProgress, download_description};
 
 /// Timeout in connecting for the default model, which is downloaded without being asked for.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Finds the YAML of a registry entry.
+type FindYaml<'a> = &'a mut dyn FnMut(&'static RegistryEntry) -> Option<PathBuf>;
 
 /// An open checkpoint with its configuration.
 pub struct ModelSource {
@@ -30,16 +32,17 @@ pub struct ModelSource {
 }
 
 impl ModelSource {
-    /// A warning about arguments in the YAML that have no effect: misspelt, or of an unknown network.
-    pub fn unknown_arguments_warning(&self) -> Option<String> {
+    /// Warnings about the YAML: misspelt keys, arguments without effect, and the like.
+    pub fn config_warnings(&self) -> Vec<String> {
         let unknown = &self.config.model.unknown;
-        (!unknown.is_empty()).then(|| {
+        let ignored = (!unknown.is_empty()).then(|| {
             format!(
                 "{}: not understood in the YAML's model section, and ignored: {}",
                 self.name,
                 unknown.join(", ")
             )
-        })
+        });
+        ignored.into_iter().chain(self.config.warnings.iter().cloned()).collect()
     }
 }
 
@@ -61,7 +64,13 @@ fn open_named(model: &Path, args: &ModelArgs, printer: Printer) -> CliResult<Mod
         return open_embedded(args.config.as_deref());
     }
     if model.exists() {
-        return open_file(model, args.config.as_deref());
+        let options = OpenOptions { weights: args.weights.clone() };
+        let fetch_options = FetchOptions { offline: args.offline, ..FetchOptions::from_env() };
+        let mut find_yaml = |entry: &'static RegistryEntry| {
+            let fetched = registry::fetch_config(entry, &fetch_options, &mut |_| interrupt::stop_flow());
+            fetched.map_err(|error| printer.warning(&error.to_string())).ok()
+        };
+        return open_file(model, args.config.as_deref(), &options, &mut find_yaml);
     }
     // The reference program names its default checkpoint by file name and downloads it if it is missing.
     let name = model.file_name().unwrap_or(model.as_os_str()).to_string_lossy();
@@ -143,7 +152,7 @@ pub fn open_embedded(config: Option<&Path>) -> CliResult<ModelSource> {
              nullsum-cli models",
         ));
     };
-    with_sidecar_config(embedded::NAME.into(), checkpoint, None, config)
+    with_sidecar_config(embedded::NAME.into(), checkpoint, None, config, &mut |_| None)
 }
 
 /// The YAML that the user names for a registry entry, read before any download. `None` if it is the entry's own, which
@@ -162,27 +171,36 @@ fn open_registry_entry(
     let checkpoint = Checkpoint::open(&files.checkpoint).or_fail(ExitStatus::Model)?;
     let config = match config {
         Some(config) => config,
-        None => Config::from_file(&files.config).or_fail(ExitStatus::Model)?,
+        None => {
+            let mut config = Config::from_file(&files.config).or_fail(ExitStatus::Model)?;
+            entry.correct(&mut config);
+            config
+        }
     };
     Ok(ModelSource { name: entry.name.clone(), checkpoint, config })
 }
 
-/// Opens a checkpoint file, with `config` or the YAML found for it.
-pub fn open_file(path: &Path, config: Option<&Path>) -> CliResult<ModelSource> {
-    let checkpoint = Checkpoint::open(path).or_fail(ExitStatus::Model)?;
+/// Opens a checkpoint file, with `config` or the YAML found for it. `find_yaml` is asked for that of a registry entry.
+pub fn open_file(
+    path: &Path,
+    config: Option<&Path>,
+    options: &OpenOptions,
+    find_yaml: FindYaml<'_>,
+) -> CliResult<ModelSource> {
+    let checkpoint = Checkpoint::open_with(path, options).or_fail(ExitStatus::Model)?;
     let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-    with_sidecar_config(name, checkpoint, Some(path), config)
+    with_sidecar_config(name, checkpoint, Some(path), config, find_yaml)
 }
 
 /// Opens a file, a cached model of the registry or the embedded model. Never downloads.
-pub fn open_local(model: &Path, config: Option<&Path>) -> CliResult<ModelSource> {
+pub fn open_local(model: &Path, config: Option<&Path>, weights: Option<String>) -> CliResult<ModelSource> {
     if model == Path::new(embedded::NAME) {
         return open_embedded(config);
     }
     let entry = model.to_str().filter(|_| !model.exists()).and_then(|name| registry::find(name).ok());
     match entry.and_then(|entry| Some((entry, registry::cached_files(entry)?))) {
         Some((entry, files)) => open_registry_entry(entry, &files, read_config_override(entry, config)?),
-        None => open_file(model, config),
+        None => open_file(model, config, &OpenOptions { weights }, &mut registry::cached_config),
     }
 }
 
@@ -191,8 +209,9 @@ fn with_sidecar_config(
     checkpoint: Checkpoint,
     path: Option<&Path>,
     config: Option<&Path>,
+    find_yaml: FindYaml<'_>,
 ) -> CliResult<ModelSource> {
-    let config = sidecar_config::load(&checkpoint, path, config).or_fail(ExitStatus::Model)?;
+    let config = registry::load_config(&checkpoint, path, config, find_yaml).or_fail(ExitStatus::Model)?;
     Ok(ModelSource { name, checkpoint, config })
 }
 

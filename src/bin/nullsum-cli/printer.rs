@@ -51,7 +51,7 @@ impl Command {
             Self::Demo(args) => args.printer.into(),
             Self::Models(args) => match &args.command {
                 None => of(args.json),
-                Some(ModelsCommand::List { json }) => of(*json || args.json),
+                Some(ModelsCommand::List { json, .. }) => of(*json || args.json),
                 Some(ModelsCommand::Download { printer, .. }) => (*printer).into(),
                 Some(ModelsCommand::Path { .. }) => Printer::Plain,
             },

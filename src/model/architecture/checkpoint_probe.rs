@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{ArchitectureError, Family, TensorShapes, ValueResidual};
+use super::{ArchitectureError, Family, FnoSizes, MaskKind, TensorShapes, ValueResidual};
 
 /// Most modules in a module list of a real network.
 const MAX_MODULES: usize = 4096;
@@ -31,15 +31,8 @@ impl<'a> CheckpointProbe<'a> {
                 first: if first.is_empty() { "none".into() } else { first.join(", ") },
             });
         }
-        for (mark, what) in [
-            (".dynamic_alpha_scale", "the first revision of hyper-connections (bs-roformer before 1.0)"),
-            (".conv.", "a Conformer"),
-            (".ff1.", "a Conformer"),
-            (".attend.sink", "attention sinks"),
-        ] {
-            if let Some((name, _)) = tensors.shapes().find(|(name, _)| name.contains(mark)) {
-                return Err(ArchitectureError::Unsupported { what, tensor: name.into() });
-            }
+        if let Some((what, name)) = unsupported_variant(tensors) {
+            return Err(ArchitectureError::Unsupported { what, tensor: name.into() });
         }
         let transformers: BTreeSet<usize> =
             tensors.shapes().filter_map(|(name, _)| index_after(name, "layers.0.")).collect();
@@ -136,13 +129,38 @@ impl<'a> CheckpointProbe<'a> {
                  SW, its release called \"fixed\" can be loaded"
             ));
         }
-        let biases = [".to_qkv.bias", ".to_out.0.bias"];
-        let (name, _) =
-            self.tensors.shapes().find(|(name, _)| biases.iter().any(|bias| name.ends_with(bias)))?;
-        Some(format!(
-            "`{name}` is a bias that these networks do not have; if this is a port of the model called BS-RoFormer SW, its \
-             release called \"fixed\" can be loaded"
-        ))
+        None
+    }
+
+    /// Whether the attention of the trunk has biases.
+    pub fn attention_biases(&self) -> bool {
+        self.block_axis(0, "to_qkv.bias", 0).is_some()
+    }
+
+    /// Whether the trunk has two residual streams.
+    pub fn siamese(&self) -> bool {
+        self.tensors.shape(&format!("layers.0.{}.ln_y_attn.0.gamma", self.indices[1])).is_some()
+    }
+
+    /// Kind of the mask estimators.
+    pub fn masks(&self) -> MaskKind {
+        let at = "mask_estimators.0";
+        let axis = |name: &str, axis: usize| self.tensors.shape(&format!("{at}.{name}"))?.get(axis).copied();
+        if let Some(ff_inner) = axis("layers.0.0.layers.0.1.net.1.weight", 0) {
+            let layers = self.count(&format!("{at}.layers.")).unwrap_or(1);
+            return MaskKind::Axial { layers, ff_inner };
+        }
+        let fno = |name: &str, index: usize| axis(&format!("to_freqs.0.0.{name}"), index);
+        if let Some(modes) = fno("fno_blocks.convs.0.weight.tensor", 1) {
+            return MaskKind::Fno(FnoSizes {
+                blocks: self.count(&format!("{at}.to_freqs.0.0.fno_blocks.convs.")).unwrap_or(1),
+                modes,
+                lifting: fno("lifting.fcs.0.weight", 0).unwrap_or(0),
+                mlp_hidden: fno("fno_blocks.channel_mlp.0.fcs.0.weight", 0).unwrap_or(0),
+                projection: fno("projection.fcs.0.weight", 0).unwrap_or(0),
+            });
+        }
+        MaskKind::Mlp
     }
 
     /// Input features of each band.
@@ -169,4 +187,41 @@ impl<'a> CheckpointProbe<'a> {
 /// The number that follows `prefix` in `name`.
 fn index_after(name: &str, prefix: &str) -> Option<usize> {
     name.strip_prefix(prefix)?.split('.').next()?.parse().ok()
+}
+
+/// A known variant that is refused, with a tensor that proves it. Names are compared exactly: a part such as `.conv.` is in
+/// several of them.
+fn unsupported_variant(tensors: &dyn TensorShapes) -> Option<(&'static str, &str)> {
+    /// A pattern of a name; `*` stands for a number. It matches the beginning of a name.
+    const VARIANTS: [(&str, &str); 9] = [
+        ("layers.*.*.layers.*.ff1.ff.net.0.gamma", "a Conformer"),
+        ("layers.*.*.layers.*.conv.net.", "a Conformer"),
+        ("mask_estimators.*.segm.", "a HyperACE segmentation head"),
+        ("layers.*.*.mixer.A_log", "a Mamba network"),
+        ("layers.*.*.*.mamba.", "a Mamba network"),
+        (
+            "layers.*.*.layers.*.*.dynamic_alpha_scale",
+            "the first revision of hyper-connections (bs-roformer before 1.0)",
+        ),
+        ("layers.*.*.layers.*.*.attend.sink", "attention sinks"),
+        (
+            "layers.*.*.layers.*.*.to_q.weight",
+            "separate query, key and value projections (a port to another library)",
+        ),
+        ("layers.*.*.layers.*.*.branch.attend.sink", "attention sinks"),
+    ];
+    tensors.shapes().find_map(|(name, _)| {
+        VARIANTS.iter().find(|(pattern, _)| begins_like(name, pattern)).map(|(_, what)| (*what, name))
+    })
+}
+
+/// Whether the parts of `name` begin with those of `pattern`.
+fn begins_like(name: &str, pattern: &str) -> bool {
+    let mut parts = name.split('.');
+    let pattern = pattern.strip_suffix('.').unwrap_or(pattern);
+    pattern.split('.').all(|wanted| {
+        parts.next().is_some_and(|part| {
+            part == wanted || (wanted == "*" && !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()))
+        })
+    })
 }

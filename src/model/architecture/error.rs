@@ -41,6 +41,23 @@ pub enum ArchitectureError {
         /// The value found.
         found: String,
     },
+    /// One chunk would take more work or memory than any computer has.
+    #[error(
+        "chunk_size {chunk} with stft_n_fft {n_fft} and stft_hop_length {hop} takes {teraflops:.0} TFLOP per second of audio and \
+         {gigabytes:.0} GB; expected far less: correct these keys in the YAML"
+    )]
+    TooCostly {
+        /// Samples per chunk.
+        chunk: usize,
+        /// Length of the Fourier transform.
+        n_fft: usize,
+        /// Samples between frames.
+        hop: usize,
+        /// Work per second of audio, in TFLOP.
+        teraflops: f64,
+        /// Memory of one pass, in GB.
+        gigabytes: f64,
+    },
     /// Tensors and configuration disagree.
     #[error("{0}")]
     Mismatch(Box<Mismatch>),

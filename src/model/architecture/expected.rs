@@ -1,6 +1,9 @@
 //! The tensors that an architecture consists of, by name and shape.
 
-use super::{Architecture, Position, ValueResidual};
+use super::{
+    AXIAL_DIM_HEAD as DIM_HEAD, AXIAL_HEADS as HEADS, Architecture, FnoSizes, MaskKind, Position,
+    ValueResidual,
+};
 
 /// One tensor that the checkpoint of an architecture holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,7 +20,7 @@ impl Architecture {
     /// All tensors of the network, in the order of its modules.
     pub fn tensors(&self) -> Vec<ExpectedTensor> {
         let mut list = TensorList(Vec::new());
-        let (dim, inner) = (self.dim, self.heads * self.dim_head);
+        let dim = self.dim;
         for (k, &features) in self.band_features().iter().enumerate() {
             let at = format!("band_split.to_features.{k}");
             list.add(format!("{at}.0.gamma"), [features]);
@@ -54,20 +57,41 @@ impl Architecture {
                         }
                     }
                 }
-                if self.transformer_norm() {
+                if self.siamese {
+                    for block in 0..depth {
+                        for norm in ["ln_y_attn", "ln_x_attn", "ln_y_mlp", "ln_x_mlp"] {
+                            list.add(format!("{at}.{norm}.{block}.gamma"), [dim]);
+                        }
+                        list.add(format!("{at}.y_attn.{block}"), [dim]);
+                    }
+                } else if self.transformer_norm() {
                     list.add(format!("{at}.norm.gamma"), [dim]);
                 }
             }
         }
-        debug_assert!(inner > 0);
         if self.final_norm() {
             list.add("final_norm.gamma".into(), [dim]);
         }
+        if self.attention_biases {
+            // The parameters that all layers share, once more at the root.
+            list.optional("linear_62_bias_0".into(), [3 * self.heads * self.dim_head]);
+            list.optional("linear_64_bias_0".into(), [dim]);
+        }
         for stem in 0..self.num_stems {
+            let at = format!("mask_estimators.{stem}");
+            match self.masks {
+                MaskKind::Mlp => {}
+                MaskKind::Axial { layers, ff_inner } => axial_tensors(&mut list, &at, dim, layers, ff_inner),
+                MaskKind::Fno(sizes) => {
+                    for (k, &features) in self.band_features().iter().enumerate() {
+                        fno_tensors(&mut list, &format!("{at}.to_freqs.{k}.0"), dim, features, sizes);
+                    }
+                    continue;
+                }
+            }
             for (k, &features) in self.band_features().iter().enumerate() {
                 for (i, io) in self.mask_sizes(features).windows(2).enumerate() {
-                    let at = format!("mask_estimators.{stem}.to_freqs.{k}.0.{}", 2 * i);
-                    list.linear(&at, io[0], io[1], true);
+                    list.linear(&format!("{at}.to_freqs.{k}.0.{}", 2 * i), io[0], io[1], true);
                 }
             }
         }
@@ -84,10 +108,10 @@ impl Architecture {
             }
         }
         list.add(format!("{at}.norm.gamma"), [self.dim]);
-        list.linear(&format!("{at}.to_qkv"), self.dim, 3 * inner, false);
+        list.linear(&format!("{at}.to_qkv"), self.dim, 3 * inner, self.attention_biases);
         self.value_residual_tensors(list, at, layer);
         list.linear(&format!("{at}.to_gates"), self.dim, self.heads, true);
-        list.linear(&format!("{at}.to_out.0"), inner, self.dim, false);
+        list.linear(&format!("{at}.to_out.0"), inner, self.dim, self.attention_biases);
     }
 
     fn linear_attention_tensors(&self, list: &mut TensorList, at: &str, layer: usize) {
@@ -126,6 +150,52 @@ impl Architecture {
         }
         list.add(format!("{at}.h_post_scale"), []);
         list.add(format!("{at}.norm.gamma"), [dim]);
+    }
+}
+
+/// The transformers of an axial mask estimator, and the norm after them.
+fn axial_tensors(list: &mut TensorList, at: &str, dim: usize, layers: usize, ff_inner: usize) {
+    let inner = HEADS * DIM_HEAD;
+    for layer in 0..layers {
+        for axis in 0..2 {
+            let at = format!("{at}.layers.{layer}.{axis}.layers.0");
+            list.optional(format!("{at}.0.rotary_embed.freqs"), [DIM_HEAD / 2]);
+            list.add(format!("{at}.0.norm.gamma"), [dim]);
+            list.linear(&format!("{at}.0.to_qkv"), dim, 3 * inner, false);
+            list.linear(&format!("{at}.0.to_gates"), dim, HEADS, true);
+            list.linear(&format!("{at}.0.to_out.0"), inner, dim, false);
+            list.add(format!("{at}.1.net.0.gamma"), [dim]);
+            list.linear(&format!("{at}.1.net.1"), dim, ff_inner, true);
+            list.linear(&format!("{at}.1.net.4"), ff_inner, dim, true);
+        }
+    }
+    list.add(format!("{at}.norm.gamma"), [dim]);
+}
+
+/// The Fourier neural operator of one band.
+fn fno_tensors(list: &mut TensorList, at: &str, dim: usize, features: usize, sizes: FnoSizes) {
+    let mut pointwise = |at: String, input: usize, output: usize, bias: bool| {
+        list.add(format!("{at}.weight"), [output, input, 1]);
+        if bias {
+            list.add(format!("{at}.bias"), [output]);
+        }
+    };
+    pointwise(format!("{at}.lifting.fcs.0"), dim + 1, sizes.lifting, true);
+    pointwise(format!("{at}.lifting.fcs.1"), sizes.lifting, dim, true);
+    for block in 0..sizes.blocks {
+        let at = format!("{at}.fno_blocks");
+        pointwise(format!("{at}.fno_skips.{block}.conv"), dim, dim, false);
+        pointwise(format!("{at}.channel_mlp.{block}.fcs.0"), dim, sizes.mlp_hidden, true);
+        pointwise(format!("{at}.channel_mlp.{block}.fcs.1"), sizes.mlp_hidden, dim, true);
+    }
+    pointwise(format!("{at}.projection.fcs.0"), dim, sizes.projection, true);
+    pointwise(format!("{at}.projection.fcs.1"), sizes.projection, 2 * features, true);
+    for block in 0..sizes.blocks {
+        let at = format!("{at}.fno_blocks");
+        // Complex numbers.
+        list.add(format!("{at}.convs.{block}.weight.tensor"), [dim, sizes.modes]);
+        list.add(format!("{at}.convs.{block}.bias"), [dim, 1]);
+        list.add(format!("{at}.channel_mlp_skips.{block}.weight"), [1, dim, 1]);
     }
 }
 

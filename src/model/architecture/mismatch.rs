@@ -67,25 +67,46 @@ impl Mismatch {
 impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "the configuration and the checkpoint do not belong together")?;
-        for cause in &self.causes {
-            writeln!(f, "  likely cause: {cause}")?;
-        }
         let names = |list: &[(String, Vec<usize>)]| -> Vec<(String, String)> {
             list.iter().map(|(name, shape)| (name.clone(), format!("{shape:?}"))).collect()
         };
-        write_group(f, "missing", &names(&self.missing))?;
-        write_group(f, "unexpected", &names(&self.unexpected))?;
-        let wrong_shape: Vec<_> = self
+        let wrong_shape = self
             .wrong_shape
             .iter()
             .map(|m| (m.name.clone(), format!("expected {:?}, found {:?}", m.expected, m.found)))
             .collect();
-        write_group(f, "wrong_shape", &wrong_shape)
+        let groups = [
+            ("missing", names(&self.missing)),
+            ("unexpected", names(&self.unexpected)),
+            ("wrong shape", wrong_shape),
+        ];
+        let used = groups.iter().filter(|(_, tensors)| !tensors.is_empty()).count();
+        let causes = &self.causes[..self.causes.len().min(MAX_CAUSES)];
+        // The title of the report, and those of the groups with a line for what is left out.
+        let left = MAX_LINES.saturating_sub(1 + 2 * used + causes.len());
+        for (title, tensors) in &groups {
+            write_group(f, title, tensors, left / used.max(1))?;
+        }
+        // Last, where a terminal shows it.
+        for (at, cause) in causes.iter().enumerate() {
+            write!(f, "  likely cause: {cause}{}", if at + 1 < causes.len() { "\n" } else { "" })?;
+        }
+        Ok(())
     }
 }
 
+/// Most lines of a report.
+const MAX_LINES: usize = 20;
+/// Most causes in a report.
+const MAX_CAUSES: usize = 5;
+
 /// Writes one group of tensors. Names that differ only in their indices share a line.
-fn write_group(f: &mut fmt::Formatter<'_>, title: &str, tensors: &[(String, String)]) -> fmt::Result {
+fn write_group(
+    f: &mut fmt::Formatter<'_>,
+    title: &str,
+    tensors: &[(String, String)],
+    most: usize,
+) -> fmt::Result {
     if tensors.is_empty() {
         return Ok(());
     }
@@ -95,7 +116,9 @@ fn write_group(f: &mut fmt::Formatter<'_>, title: &str, tensors: &[(String, Stri
         let (pattern, indices) = split_indices(name);
         groups.entry((pattern, detail)).or_default().push(indices);
     }
-    for ((pattern, detail), members) in groups {
+    let most = most.max(1);
+    let left_out: usize = groups.values().skip(most).map(Vec::len).sum();
+    for ((pattern, detail), members) in groups.into_iter().take(most) {
         let mut parts = pattern.split('*');
         let mut line = parts.next().unwrap_or_default().to_string();
         for (axis, part) in parts.enumerate() {
@@ -103,6 +126,9 @@ fn write_group(f: &mut fmt::Formatter<'_>, title: &str, tensors: &[(String, Stri
             line += part;
         }
         writeln!(f, "    {line} {detail}")?;
+    }
+    if left_out > 0 {
+        writeln!(f, "    and {left_out} more")?;
     }
     Ok(())
 }
@@ -170,6 +196,25 @@ mod tests {
         ] {
             assert!(report.contains(line), "{line} is not in\n{report}");
         }
+    }
+
+    #[test]
+    fn report_is_short_and_ends_with_the_cause() {
+        let called: Vec<_> = (0..300).map(|i| expected(&format!("part{i}.weight"), &[i + 1])).collect();
+        let held: Vec<(String, Vec<usize>)> = (0..300)
+            .map(|i| {
+                (if i % 2 == 0 { format!("part{i}.weight") } else { format!("other{i}.bias") }, vec![i, i])
+            })
+            .collect();
+        let mut mismatch = Mismatch::between(&called, held.iter().map(|(n, s)| (n.as_str(), s.as_slice())));
+        mismatch.causes.extend(["first".to_owned(), "second".to_owned()]);
+        let report = mismatch.to_string();
+        assert!(report.lines().count() <= 20, "{report}");
+        assert_eq!(
+            report.lines().rev().take(2).collect::<Vec<_>>(),
+            ["  likely cause: second", "  likely cause: first"]
+        );
+        assert!(report.contains("missing: 150 tensors") && report.contains(" more\n"), "{report}");
     }
 
     #[test]

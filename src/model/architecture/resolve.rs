@@ -41,6 +41,8 @@ impl Architecture {
         let named_family =
             family.or(match (options.freqs_per_bands.is_some(), options.num_bands.is_some()) {
                 (true, false) => Some(Family::BsRoformer),
+                // A stray `num_bands` in the YAML of a BS-RoFormer has no effect in the reference.
+                (false, true) if probe.family == Some(Family::BsRoformer) => None,
                 (false, true) => Some(Family::MelBandRoformer),
                 _ => None,
             });
@@ -162,6 +164,10 @@ impl Architecture {
             position,
             value_residual,
             hyper_connections,
+            masks: probe.masks(),
+            attention_biases: probe.attention_biases(),
+            experimental_residuals: options.experimental_residuals.unwrap_or(false),
+            siamese: probe.siamese(),
             branch_names: !probe.branch.is_empty(),
         };
         if let Some(h) = architecture.hyper_connections
@@ -430,9 +436,7 @@ mod tests {
 
     #[test]
     fn variants_of_model_sw_are_named() {
-        let bias = "layers.0.0.layers.0.0.to_qkv.bias";
-        for (name, of_splifft) in
-            [("cos_emb_time", true), ("sin_emb_time", true), ("shared_qkv_bias", true), (bias, false)]
+        for (name, of_splifft) in [("cos_emb_time", true), ("sin_emb_time", true), ("shared_qkv_bias", true)]
         {
             let message = resolve_shapes(&changed(&[(name, &[24])]), YAML).unwrap_err().to_string();
             assert!(message.contains(&format!("likely cause: `{name}`")), "{message}");
@@ -451,6 +455,33 @@ mod tests {
         let bands = "model: {num_bands: 65536, stft_n_fft: 1048576, num_stems: 256}";
         let message = resolve(128, bands).unwrap_err().to_string();
         assert!(message.contains("num_bands") && message.contains("at most"), "{message}");
+    }
+
+    #[test]
+    fn refused_variants_are_told_apart_exactly() {
+        for (tensor, what) in [
+            ("layers.0.0.layers.0.conv.net.2.weight", "a Conformer"),
+            ("layers.0.1.layers.0.ff1.ff.net.0.gamma", "a Conformer"),
+            ("mask_estimators.0.segm.backbone.p2.0.conv.weight", "HyperACE"),
+            ("mask_estimators.1.segm.backbone.stem.dwconv.weight", "HyperACE"),
+            ("layers.0.0.layers.0.0.attend.sink", "attention sinks"),
+            ("layers.0.0.layers.0.0.to_q.weight", "separate query"),
+        ] {
+            let message = resolve_shapes(&changed(&[(tensor, &[8])]), YAML).unwrap_err().to_string();
+            assert!(message.contains(what) && message.contains(tensor), "{message}");
+        }
+        // The same words elsewhere are not those families.
+        for tensor in ["head.conv.weight", "mask_estimators.0.conv.weight", "ff1.weight"] {
+            let message = resolve_shapes(&changed(&[(tensor, &[8])]), YAML).unwrap_err().to_string();
+            assert!(message.contains("unexpected") && !message.contains("Conformer"), "{message}");
+        }
+    }
+
+    #[test]
+    fn stray_num_bands_is_ignored_where_tensors_are_of_bs_roformer() {
+        let yaml = "model: {num_bands: 60, stft_n_fft: 128, stft_hop_length: 64}";
+        let architecture = resolve(128, yaml).unwrap();
+        assert_eq!((architecture.family, architecture.bands.len()), (Family::BsRoformer, 3));
     }
 
     #[test]

@@ -1,17 +1,28 @@
-//! The bytes of a checkpoint file, and detection of its format.
+//! The bytes of a checkpoint: a file that is read at given offsets, or memory.
+//!
+//! Files are not memory-mapped. A mapped file that is truncated, or whose network drive disappears, ends the process, and
+//! with it a host application. Here it is an error of the tensor that is being read.
 
 use std::borrow::Cow;
 use std::fs::File;
-use std::ops::Deref;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::path::Path;
-
-use memmap2::Mmap;
 
 use super::CheckpointError;
 
-/// The bytes of a checkpoint, memory-mapped or in memory.
-pub(super) enum CheckpointBytes {
-    Mapped(Mmap),
+/// Size of the pieces in which large parts are read, so that they stay in the processor's cache.
+pub(super) const PIECE: usize = 256 << 10;
+
+/// The bytes of a checkpoint.
+pub(super) struct CheckpointBytes {
+    origin: String,
+    kind: Kind,
+    len: u64,
+}
+
+enum Kind {
+    File(File),
     Memory(Cow<'static, [u8]>),
 }
 
@@ -24,114 +35,159 @@ impl CheckpointBytes {
             return Err(CheckpointError::Folder { file: origin.to_owned() });
         }
         if !about.is_file() {
-            // Opening a pipe would block until a writer appears, and pipes and devices cannot be mapped.
+            // Opening a pipe would block until a writer appears, and pipes and devices have no offsets.
             let found = "a pipe or device (copy it to a file first)".to_owned();
             return Err(CheckpointError::NotACheckpoint { file: origin.to_owned(), found });
         }
         let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.len() == 0 {
+        let len = file.metadata().map_err(io)?.len();
+        if len == 0 {
             return Err(CheckpointError::Empty { file: origin.to_owned() });
         }
-        // SAFETY: the map is read-only and private. Its content is treated as untrusted bytes: nothing relies
-        // on it staying the same between two reads, except that the file keeps its length, which the
-        // documentation of `Checkpoint::open` asks for (a file truncated under any reader's map ends the
-        // process with SIGBUS; no undefined value is ever read).
-        let map = unsafe { Mmap::map(&file) }.map_err(io)?;
-        Ok(Self::Mapped(map))
+        Ok(Self { origin: origin.to_owned(), kind: Kind::File(file), len })
     }
-}
 
-impl Deref for CheckpointBytes {
-    type Target = [u8];
+    pub fn from_memory(bytes: Cow<'static, [u8]>, origin: &str) -> Self {
+        let len = bytes.len() as u64;
+        Self { origin: origin.to_owned(), kind: Kind::Memory(bytes), len }
+    }
 
-    fn deref(&self) -> &[u8] {
-        match self {
-            Self::Mapped(map) => map,
-            Self::Memory(bytes) => bytes,
+    /// The name of the checkpoint in messages.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Size in bytes, as it was when the file was opened.
+    pub fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Fills `out` with the bytes from `offset` on.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Truncated`] when the file has become shorter, else [`CheckpointError::Io`].
+    pub fn read_at(&self, offset: u64, out: &mut [u8]) -> Result<(), CheckpointError> {
+        self.try_read_at(offset, out).map_err(|source| match source.kind() {
+            io::ErrorKind::UnexpectedEof => CheckpointError::Truncated {
+                file: self.origin.clone(),
+                what: format!("the part from byte {offset} on"),
+                needed: out.len() as u64,
+                available: self.current_len().saturating_sub(offset).min(out.len() as u64),
+            },
+            _ => CheckpointError::Io { file: self.origin.clone(), source },
+        })
+    }
+
+    /// The bytes of a range; borrowed where they are in memory.
+    pub fn range(&self, range: Range<u64>) -> Result<Cow<'_, [u8]>, CheckpointError> {
+        let length = usize::try_from(range.end.saturating_sub(range.start)).unwrap_or(usize::MAX);
+        if let Kind::Memory(bytes) = &self.kind {
+            let start = usize::try_from(range.start).unwrap_or(usize::MAX);
+            if let Some(part) = start.checked_add(length).and_then(|end| bytes.get(start..end)) {
+                return Ok(Cow::Borrowed(part));
+            }
         }
-    }
-}
-
-/// The supported containers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ContainerKind {
-    Zip,
-    SafeTensors,
-}
-
-/// First bytes of files from before PyTorch 1.6: a pickled integer of ten bytes.
-const LEGACY_MAGIC: &[u8] = &[0x8a, 0x0a, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
-
-const RESAVE: &str = "load it once with a current PyTorch and write it again: \
-     torch.save(torch.load(\"old.ckpt\", map_location=\"cpu\", weights_only=True), \"new.ckpt\")";
-
-/// Detects the container from its first bytes; the error names other formats that users often pass by mistake.
-pub(super) fn detect_container(bytes: &[u8], origin: &str) -> Result<ContainerKind, CheckpointError> {
-    let file = || origin.to_owned();
-    if bytes.is_empty() {
-        return Err(CheckpointError::Empty { file: file() });
-    }
-    if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
-        return Ok(ContainerKind::Zip);
-    }
-    if bytes.len() >= 9 && bytes[8] == b'{' {
-        return Ok(ContainerKind::SafeTensors);
-    }
-    if bytes.first() == Some(&0x80) && bytes.get(1).is_some_and(|protocol| *protocol <= 5) {
-        if bytes.get(2..).is_some_and(|rest| rest.starts_with(LEGACY_MAGIC)) {
-            return Err(CheckpointError::Unsupported {
-                file: file(),
-                found: "written in PyTorch's format from before version 1.6".to_owned(),
-                advice: RESAVE,
+        // Checked before the allocation: a range may come from an untrusted header.
+        if range.end > self.len || range.start > range.end {
+            return Err(CheckpointError::Truncated {
+                file: self.origin.clone(),
+                what: format!("the part from byte {} on", range.start),
+                needed: length as u64,
+                available: self.len.saturating_sub(range.start),
             });
         }
-        return Err(CheckpointError::NotACheckpoint {
-            file: file(),
-            found: "a bare Python pickle".to_owned(),
-        });
+        let mut out = vec![0; length];
+        self.read_at(range.start, &mut out)?;
+        Ok(Cow::Owned(out))
     }
-    if bytes.get(257..262) == Some(b"ustar") {
-        return Err(CheckpointError::Unsupported {
-            file: file(),
-            found: "a tar archive, as PyTorch wrote them before version 0.1.10".to_owned(),
-            advice: RESAVE,
-        });
+
+    /// Calls `consume` with all bytes of a range, piece by piece.
+    pub fn for_each_piece(
+        &self,
+        range: Range<u64>,
+        consume: &mut dyn FnMut(&[u8]),
+    ) -> Result<(), CheckpointError> {
+        let mut buffer = vec![0; PIECE.min(usize::try_from(range.end - range.start).unwrap_or(PIECE))];
+        let mut at = range.start;
+        while at < range.end {
+            let length = usize::try_from(range.end - at).unwrap_or(PIECE).min(buffer.len());
+            self.read_at(at, &mut buffer[..length])?;
+            consume(&buffer[..length]);
+            at += length as u64;
+        }
+        Ok(())
     }
-    Err(CheckpointError::NotACheckpoint { file: file(), found: describe(bytes) })
+
+    /// A reader of the whole file, for parsers of containers.
+    pub fn reader(&self) -> BytesReader<'_> {
+        BytesReader { bytes: self, at: 0 }
+    }
+
+    fn try_read_at(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        match &self.kind {
+            Kind::File(file) => read_exact_at(file, offset, out),
+            Kind::Memory(bytes) => {
+                let start = usize::try_from(offset).unwrap_or(usize::MAX);
+                let part = start.checked_add(out.len()).and_then(|end| bytes.get(start..end));
+                out.copy_from_slice(part.ok_or(io::ErrorKind::UnexpectedEof)?);
+                Ok(())
+            }
+        }
+    }
+
+    fn current_len(&self) -> u64 {
+        match &self.kind {
+            Kind::File(file) => file.metadata().map_or(self.len, |about| about.len()),
+            Kind::Memory(bytes) => bytes.len() as u64,
+        }
+    }
 }
 
-fn describe(bytes: &[u8]) -> String {
-    let head = &bytes[..bytes.len().min(512)];
-    let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
-    let known: [(bool, &str); 12] = [
-        (
-            text.starts_with("version https://git-lfs"),
-            "a Git LFS pointer (fetch the file itself: git lfs pull)",
-        ),
-        (
-            text.starts_with("<!doctype html") || text.starts_with("<html"),
-            "a web page (the download failed; use the file's direct link)",
-        ),
-        (head.starts_with(b"GGUF"), "a GGUF file"),
-        (head.starts_with(&[0x1f, 0x8b]), "a gzip archive (unpack it first)"),
-        (head.starts_with(b"7z\xbc\xaf"), "a 7-Zip archive (unpack it first)"),
-        (head.starts_with(b"Rar!"), "a RAR archive (unpack it first)"),
-        (head.starts_with(b"RIFF"), "a RIFF file such as WAV"),
-        (head.starts_with(b"fLaC"), "a FLAC file"),
-        (head.starts_with(b"\x89HDF"), "an HDF5 file"),
-        (head.starts_with(b"\x93NUMPY"), "a NumPy array"),
-        (text.starts_with('{'), "a JSON text"),
-        (head.iter().all(|byte| *byte == 0), "nothing but zero bytes (the download is damaged)"),
-    ];
-    if let Some((_, name)) = known.iter().find(|(found, _)| *found) {
-        return (*name).to_owned();
+#[cfg(unix)]
+fn read_exact_at(file: &File, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, out, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut offset: u64, mut out: &mut [u8]) -> io::Result<()> {
+    while !out.is_empty() {
+        match std::os::windows::fs::FileExt::seek_read(file, out, offset) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => {
+                out = &mut out[n..];
+                offset += n as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
     }
-    let start: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    if std::str::from_utf8(head).is_ok_and(|text| text.chars().all(|c| !c.is_control() || c.is_whitespace()))
-    {
-        let line: String =
-            String::from_utf8_lossy(head).lines().next().unwrap_or("").chars().take(40).collect();
-        return format!("a text file that begins with {line:?}");
+    Ok(())
+}
+
+/// Sequential access to [`CheckpointBytes`].
+pub(super) struct BytesReader<'a> {
+    bytes: &'a CheckpointBytes,
+    at: u64,
+}
+
+impl Read for BytesReader<'_> {
+    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
+        let left = self.bytes.len.saturating_sub(self.at);
+        let length = usize::try_from(left).unwrap_or(usize::MAX).min(out.len());
+        self.bytes.try_read_at(self.at, &mut out[..length])?;
+        self.at += length as u64;
+        Ok(length)
     }
-    format!("a file that begins with the bytes {}", start.join(" "))
+}
+
+impl Seek for BytesReader<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let (base, offset) = match to {
+            SeekFrom::Start(at) => (at, 0),
+            SeekFrom::End(offset) => (self.bytes.len, offset),
+            SeekFrom::Current(offset) => (self.at, offset),
+        };
+        self.at = base.checked_add_signed(offset).ok_or(io::ErrorKind::InvalidInput)?;
+        Ok(self.at)
+    }
 }

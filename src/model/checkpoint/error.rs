@@ -104,6 +104,22 @@ pub enum CheckpointError {
         /// A description of the content.
         found: String,
     },
+    /// The file holds several networks, and nothing says which one is meant.
+    #[error("{file}: holds {} networks, and none is preferred: {}; choose one by its name", networks.len(), networks.join(", "))]
+    SeveralNetworks {
+        /// Path of the file.
+        file: String,
+        /// Names of the networks, for [`OpenOptions::weights`](super::OpenOptions::weights).
+        networks: Vec<String>,
+    },
+    /// The requested network does not exist.
+    #[error("{file}: holds no network of this name; there are: {}", if networks.is_empty() { "none".to_owned() } else { networks.join(", ") })]
+    UnknownNetwork {
+        /// Path of the file.
+        file: String,
+        /// Names of the networks in the file.
+        networks: Vec<String>,
+    },
     /// A tensor cannot be read.
     #[error("{file}: tensor `{name}`: {reason}")]
     Tensor {

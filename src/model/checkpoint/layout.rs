@@ -1,140 +1,229 @@
-//! Finds the dict that holds the weights, and removes the prefix that their names share.
+//! Finds the dicts of a pickle that hold tensors, and averages that are saved as lists without names.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{HashMap, HashSet};
 
 use super::pickle::{Handle, Node, Pickle};
 
-/// Keys under which trainers save the weights, in order of preference.
-const WRAPPERS: [&str; 6] = ["state_dict", "model_state_dict", "state", "model", "params", "module"];
-/// Keys under which trainers save the running average of the weights.
-const AVERAGES: [&str; 3] = ["ema_state_dict", "ema_model", "ema"];
-/// Maximum nesting of wrappers.
-const MAX_DEPTH: usize = 4;
-/// Maximum number of dicts searched at one depth.
-const MAX_DICTS: usize = 4096;
-/// End of the name of a tensor that every RoFormer has. A dict with such a tensor holds the weights.
-const ROFORMER_MARKER: &str = "band_split.to_features.0.1.weight";
+/// Keys under which trainers save the weights, then those for their running average, in order of preference.
+const WRAPPERS: [&str; 9] = [
+    "state_dict",
+    "model_state_dict",
+    "state",
+    "model",
+    "params",
+    "module",
+    "ema_state_dict",
+    "ema_model",
+    "ema",
+];
+/// How many of [`WRAPPERS`] hold the weights themselves.
+const RAW_WRAPPERS: usize = 6;
+/// Maximum nesting.
+const MAX_DEPTH: usize = 8;
+/// Maximum number of dicts and lists that are searched at one depth.
+const MAX_CONTAINERS: usize = 4096;
+/// Longest list whose items are searched; histories of losses are longer.
+const MAX_ITEMS: usize = 4096;
+/// The key of `torch_ema` for the averages of all parameters, in the order of the model.
+const SHADOW: &str = "shadow_params";
+/// Constants that are not trained, and therefore not averaged.
+const CONSTANTS: [&str; 2] = ["rotary_embed.freqs", "pope_embed.inv_freqs"];
 
-/// Prefixes that wrappers of the model class add to every name.
-const PREFIXES: [&str; 6] = ["module.", "model.", "_orig_mod.", "ema_model.", "online_model.", "state_dict."];
-
-/// Counters that `torch.optim.swa_utils.AveragedModel` and `ema_pytorch` store beside the weights.
-const COUNTERS: [&str; 3] = ["n_averaged", "initted", "step"];
-
-/// The dict that holds the weights, and the keys that lead to it.
-pub(super) struct WeightsDict<'a> {
-    pub path: Vec<&'a str>,
-    pub pairs: &'a [(Handle, Handle)],
+/// A dict with tensors, or a list of averages with the names that belong to them.
+pub(super) struct FoundDict<'a> {
+    /// Keys and indices that lead to it.
+    pub path: Vec<String>,
+    /// Tensors of supported and of other kinds, in file order.
+    pub tensors: Vec<(&'a str, Handle)>,
+    /// Names of other entries.
+    pub others: Vec<String>,
 }
 
-struct Candidate<'a> {
-    path: Vec<&'a str>,
-    pairs: &'a [(Handle, Handle)],
-    tensors: usize,
-    average: bool,
-    /// Whether it holds a tensor named [`ROFORMER_MARKER`].
-    marked: bool,
+/// What a search found.
+#[derive(Default)]
+pub(super) struct Found<'a> {
+    /// Breadth first, in order of preference.
+    pub dicts: Vec<FoundDict<'a>>,
+    /// Paths of lists of averages that match no weights.
+    pub unmatched: Vec<String>,
 }
 
-/// Finds the weights by the rule in the docs of the module `checkpoint`.
-pub(super) fn find<'a>(pickle: &'a Pickle<'_>) -> Option<WeightsDict<'a>> {
-    let known = |name: &str| WRAPPERS.contains(&name) || AVERAGES.contains(&name);
-    let mut candidates = collect(pickle, MAX_DEPTH, known);
-    let marked = |candidates: &[Candidate<'a>]| candidates.iter().any(|candidate| candidate.marked);
-    if !marked(&candidates) {
-        let others = collect(pickle, 1, |_| true);
-        if marked(&others) || candidates.iter().all(|candidate| candidate.tensors == 0) {
-            candidates = others;
-        }
-    }
-    if marked(&candidates) {
-        candidates.retain(|candidate| candidate.marked);
-    }
-    let best = |average: bool| {
-        let mut best: Option<&Candidate<'a>> = None;
-        for candidate in candidates.iter().filter(|candidate| candidate.average == average) {
-            if candidate.tensors > best.map_or(0, |best| best.tensors) {
-                best = Some(candidate);
-            }
-        }
-        best
-    };
-    let taken = match (best(false), best(true)) {
-        // A few stray tensors beside the average are not the weights.
-        (Some(weights), Some(average)) if !weights.marked && 2 * weights.tensors < average.tensors => average,
-        (weights, average) => weights.or(average)?,
-    };
-    Some(WeightsDict { path: taken.path.clone(), pairs: taken.pairs })
-}
-
-/// The dicts up to `depth` keys below the root, breadth first, each once, in order of preference.
-fn collect<'a>(pickle: &'a Pickle<'_>, depth: usize, follow: impl Fn(&str) -> bool) -> Vec<Candidate<'a>> {
-    let mut found = Vec::new();
+/// Finds all dicts with tensors.
+pub(super) fn find<'a>(pickle: &'a Pickle<'a>) -> Found<'a> {
+    let mut found = Found::default();
+    let mut shadows = Vec::new();
     let mut seen = HashSet::from([pickle.root]);
     let mut level = vec![(Vec::new(), pickle.root)];
-    for remaining in (0..=depth).rev() {
-        let mut next = Vec::new();
+    for depth in 0..=MAX_DEPTH {
+        let mut next: Vec<(Vec<String>, Handle)> = Vec::new();
         for (path, handle) in level {
-            let Node::Dict(pairs) = pickle.node(handle) else { continue };
-            let average = path.iter().any(|name| AVERAGES.contains(name));
-            let (mut tensors, mut marked) = (0, false);
-            for (key, _) in pairs.iter().filter(|(key, value)| pickle.is_named_tensor(*key, *value)) {
-                tensors += 1;
-                marked |= pickle.text(*key).is_some_and(|name| name.ends_with(ROFORMER_MARKER));
+            if let Node::Dict(pairs) = pickle.node(handle) {
+                found.dicts.extend(tensors_of(pickle, pairs, &path));
             }
-            if remaining > 0 {
-                let mut inner: Vec<_> = pairs
-                    .iter()
-                    .filter_map(|(key, value)| Some((pickle.text(*key)?, *value)))
-                    .filter(|(name, value)| follow(name) && matches!(pickle.node(*value), Node::Dict(_)))
-                    .collect();
-                inner.sort_by_key(|(name, _)| rank(name));
-                for (name, value) in inner {
-                    if next.len() < MAX_DICTS && seen.insert(value) {
-                        let mut longer = path.clone();
-                        longer.push(name);
-                        next.push((longer, value));
-                    }
+            if depth == MAX_DEPTH {
+                continue;
+            }
+            for (name, value) in children(pickle, handle) {
+                let longer = || path.iter().cloned().chain([name.to_string()]).collect::<Vec<_>>();
+                if name == SHADOW && matches!(pickle.node(value), Node::List(_) | Node::Tuple(_)) {
+                    shadows.push((longer(), value));
+                } else if next.len() < MAX_CONTAINERS && seen.insert(value) {
+                    next.push((longer(), value));
                 }
             }
-            found.push(Candidate { path, pairs, tensors, average, marked });
         }
         level = next;
+    }
+    for (path, list) in shadows {
+        match named_shadow(pickle, list, &found.dicts) {
+            Some(tensors) => found.dicts.push(FoundDict { path, tensors, others: Vec::new() }),
+            None => found.unmatched.push(path.join(".")),
+        }
     }
     found
 }
 
-fn rank(name: &str) -> usize {
-    WRAPPERS.iter().chain(&AVERAGES).position(|wrapper| *wrapper == name).unwrap_or(usize::MAX)
+/// The dict that is taken when none holds a RoFormer, so that the error describes the most likely one.
+pub(super) fn most_likely(dicts: &[FoundDict<'_>]) -> Option<usize> {
+    let is_known = |dict: &FoundDict<'_>| {
+        dict.path.len() <= 4 && dict.path.iter().all(|key| WRAPPERS.contains(&key.as_str()))
+    };
+    let is_average =
+        |dict: &FoundDict<'_>| dict.path.iter().any(|key| WRAPPERS[RAW_WRAPPERS..].contains(&key.as_str()));
+    let best = |keep: &dyn Fn(&FoundDict<'_>) -> bool| {
+        let mut best: Option<usize> = None;
+        for (at, dict) in dicts.iter().enumerate().filter(|(_, dict)| keep(dict)) {
+            if best.is_none_or(|best| dict.tensors.len() > dicts[best].tensors.len()) {
+                best = Some(at);
+            }
+        }
+        best
+    };
+    match (best(&|d| is_known(d) && !is_average(d)), best(&|d| is_known(d) && is_average(d))) {
+        // A few stray tensors beside the average are not the weights.
+        (Some(raw), Some(average)) if 2 * dicts[raw].tensors.len() < dicts[average].tensors.len() => {
+            Some(average)
+        }
+        (Some(at), _) | (None, Some(at)) => Some(at),
+        (None, None) => best(&|dict| dict.path.len() <= 1).or_else(|| best(&|_| true)),
+    }
 }
 
-/// Removes the known prefixes that all names share, and returns them with the renamed tensors. Also removes the counters
-/// of averaging wrappers, and the average where the weights themselves are present.
-pub(super) fn strip_prefixes<T>(mut tensors: BTreeMap<String, T>) -> (String, BTreeMap<String, T>) {
-    if tensors.keys().any(|name| PREFIXES.iter().any(|prefix| name.starts_with(prefix))) {
-        tensors.retain(|name, _| !COUNTERS.contains(&name.as_str()));
-    }
-    if tensors.keys().any(|name| name.starts_with("online_model.")) {
-        tensors.retain(|name, _| !name.starts_with("ema_model."));
-    }
-    let mut cut = 0;
-    let mut prefix = String::new();
-    loop {
-        let shared = PREFIXES.iter().find(|prefix| {
-            // A name equal to the prefix would become empty.
-            tensors.keys().all(|name| name[cut..].len() > prefix.len() && name[cut..].starts_with(**prefix))
-        });
-        match shared {
-            Some(shared) if !tensors.is_empty() => {
-                cut += shared.len();
-                prefix.push_str(shared);
+/// The tensors of a dict; `None` when it has none.
+fn tensors_of<'a>(
+    pickle: &'a Pickle<'a>,
+    pairs: &'a [(Handle, Handle)],
+    path: &[String],
+) -> Option<FoundDict<'a>> {
+    let (mut tensors, mut others): (Vec<(&str, Handle)>, _) = (Vec::new(), Vec::new());
+    // For equal keys the last one wins, at the place of the first, as in Python.
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    // A long text may be the key again and again, so it is compared once.
+    let mut known: HashMap<Handle, usize> = HashMap::new();
+    for (key, value) in pairs {
+        match pickle.text(*key) {
+            Some(name) if pickle.is_tensor(*value) => {
+                let place = match known.get(key) {
+                    Some(place) => *place,
+                    None => *places.entry(name).or_insert(tensors.len()),
+                };
+                known.insert(*key, place);
+                match tensors.get_mut(place) {
+                    Some(tensor) => tensor.1 = *value,
+                    None => tensors.push((name, *value)),
+                }
             }
-            _ => break,
+            Some(name) => others.push(super::printable(name)),
+            None => others.push(pickle.describe(*key).to_string()),
         }
     }
-    if cut == 0 {
-        return (prefix, tensors);
+    (!tensors.is_empty()).then(|| FoundDict { path: path.to_vec(), tensors, others })
+}
+
+/// The dicts and lists inside a value, with their keys; those of known wrappers first.
+fn children<'a>(pickle: &'a Pickle<'a>, handle: Handle) -> Vec<(Key<'a>, Handle)> {
+    let is_container =
+        |value: &Handle| matches!(pickle.node(*value), Node::Dict(_) | Node::List(_) | Node::Tuple(_));
+    let indexed = |items: &[Handle]| {
+        let short = if items.len() <= MAX_ITEMS { items } else { &[] };
+        let numbered = short.iter().copied().enumerate().filter(|(_, value)| is_container(value));
+        numbered.map(|(i, value)| (Key::Index(i), value)).collect::<Vec<_>>()
+    };
+    match pickle.node(handle) {
+        Node::Dict(pairs) => {
+            let mut inner: Vec<_> = pairs
+                .iter()
+                .filter(|(_, value)| is_container(value))
+                .filter_map(|(key, value)| Some((Key::Text(pickle.text(*key)?), *value)))
+                .collect();
+            inner.sort_by_key(|(name, _)| {
+                WRAPPERS.iter().position(|wrapper| name == wrapper).unwrap_or(usize::MAX)
+            });
+            inner
+        }
+        Node::List(items) => indexed(items),
+        Node::Tuple(items) => indexed(items),
+        _ => Vec::new(),
     }
-    let tensors = tensors.into_iter().map(|(name, tensor)| (name[cut..].to_owned(), tensor)).collect();
-    (prefix, tensors)
+}
+
+/// A dict key or a list index.
+enum Key<'a> {
+    Text(&'a str),
+    Index(usize),
+}
+
+impl PartialEq<str> for Key<'_> {
+    fn eq(&self, other: &str) -> bool {
+        matches!(self, Self::Text(text) if *text == other)
+    }
+}
+
+impl PartialEq<&str> for Key<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        *self == **other
+    }
+}
+
+impl std::fmt::Display for Key<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(&super::printable(text)),
+            Self::Index(index) => write!(f, "{index}"),
+        }
+    }
+}
+
+/// Gives the averages of a list the names of the weights beside them, by order and shape.
+fn named_shadow<'a>(
+    pickle: &'a Pickle<'a>,
+    list: Handle,
+    dicts: &[FoundDict<'a>],
+) -> Option<Vec<(&'a str, Handle)>> {
+    let items = match pickle.node(list) {
+        Node::List(items) => &items[..],
+        Node::Tuple(items) => &items[..],
+        _ => return None,
+    };
+    let shapes: Vec<_> = items.iter().map(|item| pickle.shape(*item)).collect::<Option<_>>()?;
+    dicts.iter().find_map(|dict| {
+        // Trained parameters in the order of the model: floats, each once, with or without its constants.
+        let mut seen = HashSet::new();
+        let floats: Vec<_> =
+            dict.tensors.iter().filter(|(_, value)| pickle.is_float_tensor(*value)).copied().collect();
+        let unique: Vec<_> =
+            floats.iter().filter(|(_, value)| seen.insert(pickle.identity(*value))).copied().collect();
+        let trained = |tensors: &[(&'a str, Handle)]| -> Vec<(&'a str, Handle)> {
+            let is_constant = |name: &str| CONSTANTS.iter().any(|constant| name.ends_with(constant));
+            tensors.iter().filter(|(name, _)| !is_constant(name)).copied().collect()
+        };
+        [trained(&floats), trained(&unique), floats, unique].into_iter().find_map(|candidates| {
+            let fits = candidates.len() == items.len()
+                && candidates
+                    .iter()
+                    .zip(&shapes)
+                    .all(|((_, value), shape)| pickle.shape(*value).is_some_and(|held| held == *shape));
+            fits.then(|| candidates.iter().zip(items).map(|((name, _), item)| (*name, *item)).collect())
+        })
+    })
 }

@@ -1,100 +1,22 @@
 //! One tensor of a checkpoint: its location, and conversion of its elements to `f32`.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::CheckpointError;
+use super::bytes::PIECE;
+use super::dtype::{f8_e4m3_to_f32, f8_e5m2_to_f32};
+use super::storage::Storages;
+use super::{CheckpointError, Dtype};
 
-/// Number type of a tensor in the file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Dtype {
-    /// 32-bit float.
-    F32,
-    /// IEEE half precision.
-    F16,
-    /// bfloat16.
-    Bf16,
-    /// 64-bit float.
-    F64,
-    /// Signed 8-bit.
-    I8,
-    /// Unsigned 8-bit.
-    U8,
-    /// Signed 16-bit.
-    I16,
-    /// Unsigned 16-bit.
-    U16,
-    /// Signed 32-bit.
-    I32,
-    /// Unsigned 32-bit.
-    U32,
-    /// Signed 64-bit.
-    I64,
-    /// Unsigned 64-bit.
-    U64,
-    /// One byte, 0 or 1.
-    Bool,
-    /// A type that is recognised but cannot be converted: complex, quantised, 8-bit float.
-    Other(&'static str),
-}
-
-impl Dtype {
-    /// Whether weights may come in this type.
-    #[must_use]
-    pub fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::F64)
-    }
-
-    /// Bytes of an element; `None` for [`Dtype::Other`].
-    #[must_use]
-    pub fn bytes(self) -> Option<usize> {
-        match self {
-            Self::F64 | Self::I64 | Self::U64 => Some(8),
-            Self::F32 | Self::I32 | Self::U32 => Some(4),
-            Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => Some(2),
-            Self::I8 | Self::U8 | Self::Bool => Some(1),
-            Self::Other(_) => None,
-        }
-    }
-
-    /// Lower bound for the bytes of an element, defined for every type.
-    pub(super) fn least_bytes(self) -> usize {
-        match self {
-            Self::Other("complex64") => 8,
-            Self::Other("complex128") => 16,
-            dtype => dtype.bytes().unwrap_or(1),
-        }
-    }
-}
-
-impl std::fmt::Display for Dtype {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::F32 => "f32",
-            Self::F16 => "f16",
-            Self::Bf16 => "bf16",
-            Self::F64 => "f64",
-            Self::I8 => "i8",
-            Self::U8 => "u8",
-            Self::I16 => "i16",
-            Self::U16 => "u16",
-            Self::I32 => "i32",
-            Self::U32 => "u32",
-            Self::I64 => "i64",
-            Self::U64 => "u64",
-            Self::Bool => "bool",
-            Self::Other(name) => name,
-        })
-    }
-}
-
-/// The bytes of a tensor: a range of the file, or of a decompressed storage.
+/// The bytes of a tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum TensorLocation {
-    File(Range<usize>),
-    Inflated(usize, Range<usize>),
+    /// A range of the file. `member` is the archive member that it belongs to, where that has a checksum.
+    File { range: Range<u64>, member: Option<usize> },
+    /// A range of a buffer that was decompressed or decoded when the file was opened.
+    Memory { buffer: usize, range: Range<usize> },
 }
 
 /// A tensor as its container describes it. The reader of the container has checked that every element lies inside
@@ -111,25 +33,14 @@ pub(super) struct TensorEntry {
 /// A tensor of a checkpoint. Its elements stay in the file until they are converted.
 #[derive(Clone, Copy)]
 pub struct TensorView<'a> {
-    origin: &'a str,
     name: &'a str,
     entry: &'a TensorEntry,
-    bytes: &'a [u8],
+    storages: &'a Storages,
 }
 
 impl<'a> TensorView<'a> {
-    pub(super) fn new(
-        origin: &'a str,
-        name: &'a str,
-        entry: &'a TensorEntry,
-        file: &'a [u8],
-        inflated: &'a [Vec<u8>],
-    ) -> Option<Self> {
-        let bytes = match &entry.location {
-            TensorLocation::File(range) => file.get(range.clone())?,
-            TensorLocation::Inflated(index, range) => inflated.get(*index)?.get(range.clone())?,
-        };
-        Some(Self { origin, name, entry, bytes })
+    pub(super) fn new(name: &'a str, entry: &'a TensorEntry, storages: &'a Storages) -> Self {
+        Self { name, entry, storages }
     }
 
     /// Its name in the checkpoint.
@@ -156,25 +67,55 @@ impl<'a> TensorView<'a> {
         self.entry.shape.iter().product()
     }
 
-    /// The elements as stored in the file: little-endian, in order, not aligned. `None` for a strided tensor and for
-    /// [`Dtype::Other`].
+    /// Whether the elements lie in order without gaps.
     #[must_use]
-    pub fn bytes(&self) -> Option<&'a [u8]> {
-        self.entry.dtype.bytes()?;
-        self.entry.strides.is_none().then_some(self.bytes)
+    pub fn is_contiguous(&self) -> bool {
+        self.entry.strides.is_none()
+    }
+
+    /// The elements as stored in the file: little-endian, in order, not aligned. `None` for a strided tensor and for types
+    /// without a fixed number of bytes per element.
+    ///
+    /// # Errors
+    /// When the file cannot be read, has become shorter, or the tensor fails its checksum.
+    pub fn bytes(&self) -> Result<Option<Cow<'a, [u8]>>, CheckpointError> {
+        if self.entry.dtype.bytes().is_none() || !self.is_contiguous() {
+            return Ok(None);
+        }
+        self.raw().map(Some)
     }
 
     /// All elements as `f32`, in order.
     ///
     /// # Errors
-    /// For [`Dtype::Other`], and for an `f64` beyond the range of `f32`.
+    /// For complex numbers and [`Dtype::Other`], for an `f64` beyond the range of `f32`, when the file cannot be read, has
+    /// become shorter, or the tensor fails its checksum.
     pub fn to_f32(&self) -> Result<Vec<f32>, CheckpointError> {
-        if let Dtype::Other(name) = self.entry.dtype {
-            return Err(self.unconvertible(name));
-        }
+        self.refuse_unconvertible()?;
         // Bounded: the reader of the container checks the number of elements against the bytes present.
         let mut out = vec![0.0; self.elements()];
         self.copy_f32_into(&mut out)?;
+        Ok(out)
+    }
+
+    /// All elements of a complex tensor: real and imaginary part of each, in order.
+    ///
+    /// # Errors
+    /// As [`TensorView::to_f32`], and for types that are not complex.
+    pub fn to_complex(&self) -> Result<Vec<f32>, CheckpointError> {
+        let mut out = vec![0.0; 2 * self.elements()];
+        let (pairs, _) = out.as_chunks_mut::<2>();
+        match self.entry.dtype {
+            Dtype::Complex64 => self.fill(pairs, |b: [u8; 8]| {
+                let [r0, r1, r2, r3, i0, i1, i2, i3] = b;
+                [f32::from_le_bytes([r0, r1, r2, r3]), f32::from_le_bytes([i0, i1, i2, i3])]
+            })?,
+            Dtype::Complex128 => self.fill(pairs, |b: [u8; 16]| {
+                let (parts, _) = b.as_chunks::<8>();
+                [f64::from_le_bytes(parts[0]) as f32, f64::from_le_bytes(parts[1]) as f32]
+            })?,
+            other => return Err(self.error(format!("expected complex numbers, found {other}"))),
+        }
         Ok(out)
     }
 
@@ -190,24 +131,14 @@ impl<'a> TensorView<'a> {
                 out.len()
             )));
         }
+        self.refuse_unconvertible()?;
         match self.entry.dtype {
-            Dtype::F32 => self.fill(out, f32::from_le_bytes),
+            Dtype::F32 => return self.copy_f32(out),
             Dtype::F16 => self.fill(out, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::Bf16 => self.fill(out, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => {
-                let mut beyond = None;
-                self.fill(out, |b| {
-                    let exact = f64::from_le_bytes(b);
-                    let near = exact as f32;
-                    if exact.is_finite() && !near.is_finite() {
-                        beyond = Some(exact);
-                    }
-                    near
-                });
-                if let Some(value) = beyond {
-                    return Err(self.error(format!("{value:e} is beyond the range of f32")));
-                }
-            }
+            Dtype::F64 => return self.copy_f64(out),
+            Dtype::F8E4M3 => self.fill(out, |[b]| f8_e4m3_to_f32(b)),
+            Dtype::F8E5M2 => self.fill(out, |[b]| f8_e5m2_to_f32(b)),
             Dtype::I8 => self.fill(out, |b| f32::from(i8::from_le_bytes(b))),
             Dtype::U8 | Dtype::Bool => self.fill(out, |b| f32::from(u8::from_le_bytes(b))),
             Dtype::I16 => self.fill(out, |b| f32::from(i16::from_le_bytes(b))),
@@ -216,42 +147,107 @@ impl<'a> TensorView<'a> {
             Dtype::U32 => self.fill(out, |b| u32::from_le_bytes(b) as f32),
             Dtype::I64 => self.fill(out, |b| i64::from_le_bytes(b) as f32),
             Dtype::U64 => self.fill(out, |b| u64::from_le_bytes(b) as f32),
-            Dtype::Other(name) => {
-                return Err(
-                    self.error(format!("numbers of type {name} cannot be converted; save it as float32"))
-                );
-            }
+            Dtype::Complex64 | Dtype::Complex128 | Dtype::Other(_) => return self.refuse_unconvertible(),
         }
-        Ok(())
     }
 
-    fn fill<const N: usize>(&self, out: &mut [f32], mut convert: impl FnMut([u8; N]) -> f32) {
-        let (elements, _) = self.bytes.as_chunks::<N>();
-        match &self.entry.strides {
-            None => {
-                for (to, from) in out.iter_mut().zip(elements) {
-                    *to = convert(*from);
-                }
+    /// Contiguous f32 is read straight into `out`.
+    fn copy_f32(&self, out: &mut [f32]) -> Result<(), CheckpointError> {
+        if cfg!(target_endian = "little")
+            && self.is_contiguous()
+            && let TensorLocation::File { range, member } = &self.entry.location
+        {
+            self.storages.verify(*member)?;
+            return self.storages.bytes().read_at(range.start, bytemuck::cast_slice_mut(out));
+        }
+        self.fill(out, f32::from_le_bytes)
+    }
+
+    fn copy_f64(&self, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let mut beyond = None;
+        self.fill(out, |b| {
+            let exact = f64::from_le_bytes(b);
+            let near = exact as f32;
+            if exact.is_finite() && !near.is_finite() {
+                beyond = Some(exact);
             }
-            Some(strides) => {
+            near
+        })?;
+        match beyond {
+            Some(value) => Err(self.error(format!("{value:e} is beyond the range of f32"))),
+            None => Ok(()),
+        }
+    }
+
+    /// Converts all elements in order, `N` bytes each.
+    fn fill<T, const N: usize>(
+        &self,
+        out: &mut [T],
+        mut convert: impl FnMut([u8; N]) -> T,
+    ) -> Result<(), CheckpointError> {
+        match (&self.entry.strides, &self.entry.location) {
+            (None, TensorLocation::File { range, member }) => {
+                self.storages.verify(*member)?;
+                // In pieces, so that a large tensor needs no second buffer of its size. PIECE is a multiple of every N.
+                let mut rest = out;
+                self.storages.bytes().for_each_piece(range.clone(), &mut |piece| {
+                    let (elements, _) = piece.as_chunks::<N>();
+                    let rest_now = std::mem::take(&mut rest);
+                    let (now, later) = rest_now.split_at_mut(elements.len().min(rest_now.len()));
+                    now.iter_mut().zip(elements).for_each(|(to, from)| *to = convert(*from));
+                    rest = later;
+                })
+            }
+            (None, TensorLocation::Memory { .. }) => {
+                let raw = self.raw()?;
+                let (elements, _) = raw.as_chunks::<N>();
+                out.iter_mut().zip(elements).for_each(|(to, from)| *to = convert(*from));
+                Ok(())
+            }
+            (Some(strides), _) => {
+                let raw = self.raw()?;
+                let (elements, _) = raw.as_chunks::<N>();
                 let mut index = StridedIndex::new(&self.entry.shape, strides);
                 for to in out {
                     // In range: the reader of the container has checked the last element.
-                    *to = elements.get(index.at).map_or(0.0, |from| convert(*from));
+                    if let Some(from) = elements.get(index.at) {
+                        *to = convert(*from);
+                    }
                     index.step();
                 }
+                Ok(())
             }
         }
     }
 
-    fn unconvertible(&self, dtype: &str) -> CheckpointError {
-        self.error(format!("numbers of type {dtype} cannot be used; save it as float32"))
+    /// The bytes that hold the elements.
+    fn raw(&self) -> Result<Cow<'a, [u8]>, CheckpointError> {
+        self.storages.read(&self.entry.location)
+    }
+
+    /// The error for a weight whose number type holds no weights.
+    pub(crate) fn not_a_weight(&self) -> CheckpointError {
+        self.error(format!(
+            "is stored as {}, expected floating-point numbers; save it as float32",
+            self.dtype()
+        ))
+    }
+
+    fn refuse_unconvertible(&self) -> Result<(), CheckpointError> {
+        match self.entry.dtype {
+            Dtype::Complex64 | Dtype::Complex128 | Dtype::Other(_) => Err(self
+                .error(format!("numbers of type {} cannot be used; save it as float32", self.entry.dtype))),
+            _ => Ok(()),
+        }
     }
 
     fn error(&self, reason: String) -> CheckpointError {
-        CheckpointError::Tensor { file: self.origin.to_owned(), name: self.name.to_owned(), reason }
+        let file = self.storages.bytes().origin().to_owned();
+        CheckpointError::Tensor { file, name: self.name.to_owned(), reason }
     }
 }
+
+const _: () = assert!(PIECE.is_multiple_of(16));
 
 impl std::fmt::Debug for TensorView<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

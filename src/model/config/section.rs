@@ -20,13 +20,22 @@ pub(super) struct Section<'a> {
     pairs: &'a [(Index, Index)],
     present: bool,
     read: Vec<&'static str>,
+    warnings: Vec<String>,
 }
 
 impl<'a> Section<'a> {
     /// The document itself.
     pub fn top(document: &'a Document, origin: &'a str) -> Result<Self, ConfigError> {
         let root = document.root();
-        let mut section = Self { document, origin, name: "", pairs: &[], present: true, read: Vec::new() };
+        let mut section = Self {
+            document,
+            origin,
+            name: "",
+            pairs: &[],
+            present: true,
+            read: Vec::new(),
+            warnings: Vec::new(),
+        };
         match &root.kind {
             Kind::Mapping(pairs) => section.pairs = pairs,
             _ => return Err(section.value_error("the file", root, "sections such as `model:` and `audio:`")),
@@ -43,6 +52,7 @@ impl<'a> Section<'a> {
             pairs: &[],
             present: false,
             read: Vec::new(),
+            warnings: Vec::new(),
         };
         if let Some(node) = self.take_value(key) {
             match &node.kind {
@@ -110,24 +120,86 @@ impl<'a> Section<'a> {
         Ok(self.integer(key, 1000, 1_536_000)?.map(|rate| rate as u32))
     }
 
-    /// A number between two bounds.
-    pub fn float(&mut self, key: &'static str, min: f64, max: f64) -> Result<Option<f64>, ConfigError> {
-        let Some(node) = self.take_value(key) else { return Ok(None) };
-        match parse_float(node).filter(|value| (min..=max).contains(value)) {
-            Some(value) => Ok(Some(value)),
-            None => Err(self.value_error(key, node, &format!("a number from {min} to {max}"))),
-        }
-    }
-
     /// A boolean in any spelling of YAML 1.1.
     pub fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
         let Some(node) = self.take_value(key) else { return Ok(None) };
-        let value = scalar(node, "!!bool").and_then(|text| match text.to_ascii_lowercase().as_str() {
-            "true" | "yes" | "on" => Some(true),
-            "false" | "no" | "off" => Some(false),
+        parse_boolean(node).map(Some).ok_or_else(|| self.value_error(key, node, "true or false"))
+    }
+
+    /// A boolean that does not change the result. A text such as `"True"` is accepted with a warning.
+    pub fn boolean_without_effect(&mut self, key: &'static str) -> Option<bool> {
+        self.without_effect(key, "true or false", |node| {
+            // Some authors use 0 and 1.
+            parse_boolean(node).or_else(|| match parse_integer(node) {
+                Some(0) => Some(false),
+                Some(1) => Some(true),
+                _ => None,
+            })
+        })
+    }
+
+    /// An integer that does not change the result. A text such as `"1025"` is accepted with a warning.
+    pub fn integer_without_effect(&mut self, key: &'static str) -> Option<usize> {
+        self.without_effect(key, "a whole number", |node| usize::try_from(parse_integer(node)?).ok())
+    }
+
+    /// A number that does not change the result. A text such as `"0.1"` is accepted with a warning.
+    pub fn float_without_effect(&mut self, key: &'static str) -> Option<f64> {
+        self.without_effect(key, "a number", parse_float)
+    }
+
+    /// Integers that do not change the result. An invalid list is ignored with a warning.
+    pub fn integers_without_effect(&mut self, key: &'static str) -> Option<Vec<usize>> {
+        let document = self.document;
+        self.without_effect(key, "a list of whole numbers", |node| match &node.kind {
+            Kind::Sequence(items) => {
+                items.iter().map(|item| usize::try_from(parse_integer(document.node(*item))?).ok()).collect()
+            }
             _ => None,
+        })
+    }
+
+    /// A value that does not change the result: texts count as what they say, and anything else is a warning.
+    fn without_effect<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&Node) -> Option<T>,
+    ) -> Option<T> {
+        let node = self.take_value(key)?;
+        if let Some(value) = parse(node) {
+            return Some(value);
+        }
+        let value = parse(&as_plain(node));
+        let error = self.value_error(key, node, expected);
+        let end = if value.is_some() { "taken as such" } else { "ignored, as it does not change the result" };
+        self.warnings.push(format!("{error}; {end}"));
+        value
+    }
+
+    /// Any text; `None` for other values.
+    pub fn any_text(&mut self, key: &'static str) -> Option<String> {
+        match &self.take_value(key)?.kind {
+            Kind::Scalar { text, .. } => Some(text.trim().chars().take(MAX_NAME_BYTES).collect()),
+            _ => None,
+        }
+    }
+
+    /// Warnings about values, and about unknown keys that resemble known ones which are missing.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let misspelt = self.unread_keys().filter_map(|key| {
+            let plain = |text: &str| text.to_ascii_lowercase().replace(['-', ' '], "_");
+            let missing =
+                self.read.iter().filter(|known| self.lookup(self.pairs, known, MAX_MERGES).is_none());
+            let known = missing
+                .map(|known| (strsim::damerau_levenshtein(&plain(key), known), known))
+                .filter(|(distance, known)| *distance <= 1 + known.len() / 6)
+                .min()?;
+            let (key, meant) = (self.dotted(&super::printable(key)), self.dotted(known.1));
+            Some(format!("{}: {key} is unknown and ignored; did you mean {meant}?", self.origin))
         });
-        value.map(Some).ok_or_else(|| self.value_error(key, node, "true or false"))
+        let misspelt: Vec<String> = misspelt.collect();
+        self.warnings.iter().cloned().chain(misspelt)
     }
 
     /// A stem name.
@@ -251,6 +323,23 @@ fn describe_node(node: &Node) -> String {
     match &node.tag {
         Some(tag) => format!("{} {found}", shortened(tag)),
         None => found,
+    }
+}
+
+/// A scalar without its quotes.
+fn as_plain(node: &Node) -> Node {
+    let kind = match &node.kind {
+        Kind::Scalar { text, .. } => Kind::Scalar { text: text.trim().to_owned(), plain: true },
+        _ => Kind::Sequence(Vec::new()),
+    };
+    Node { kind, tag: None, line: node.line, column: node.column }
+}
+
+fn parse_boolean(node: &Node) -> Option<bool> {
+    match scalar(node, "!!bool")?.to_ascii_lowercase().as_str() {
+        "true" | "yes" | "on" => Some(true),
+        "false" | "no" | "off" => Some(false),
+        _ => None,
     }
 }
 

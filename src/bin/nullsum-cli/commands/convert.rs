@@ -19,12 +19,11 @@ pub fn run(args: &ConvertArgs) -> CliResult {
             "IN and OUT are one file; give the new file another name",
         ));
     }
-    let source = open_local(&args.input, args.config.as_deref())?;
-    if let Some(warning) = source.unknown_arguments_warning() {
-        print_warning(&warning);
-    }
+    let source = open_local(&args.input, args.config.as_deref(), args.weights.clone())?;
+    source.config_warnings().iter().for_each(|warning| print_warning(warning));
     let ModelSource { checkpoint, config, .. } = source;
-    ModelSpec::resolve(&checkpoint, &config, args.model_type.map(Into::into)).or_fail(ExitStatus::Model)?;
+    let family = args.model_type.map(Into::into);
+    ModelSpec::resolve(&checkpoint, &config, family).or_fail(ExitStatus::Model)?;
     if args.output.extension().is_none_or(|extension| extension != "safetensors") {
         print_warning(&format!(
             "{}: safetensors files are usually called .safetensors",
@@ -35,7 +34,7 @@ pub fn run(args: &ConvertArgs) -> CliResult {
         Dtype::F32 => WeightFormat::F32,
         Dtype::F16 => WeightFormat::F16,
     };
-    let report = convert(&checkpoint, config.text(), &args.output, precision, &mut interrupt::stop_flow)
+    let report = convert(&checkpoint, &config, family, &args.output, precision, &mut interrupt::stop_flow)
         .or_fail(ExitStatus::Io)?;
     if !args.quiet {
         print_line(&format!(
@@ -46,7 +45,7 @@ pub fn run(args: &ConvertArgs) -> CliResult {
             human_size(report.bytes)
         ));
         if !report.skipped.is_empty() {
-            print_line(&format!("  left out, as they hold no weights: {}", report.skipped.join(", ")));
+            print_line(&format!("  not part of the network, and left out: {}", report.skipped.join(", ")));
         }
         print_line(&format!("  made from SHA-256 {}", report.source_sha256));
     }

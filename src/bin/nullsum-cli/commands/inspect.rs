@@ -10,11 +10,15 @@ use crate::printer::print_line;
 
 /// Prints the description; fails if the checkpoint would not load.
 pub fn run(args: &InspectArgs) -> CliResult {
-    let ModelSource { checkpoint, config, .. } = open_local(&args.file, args.config.as_deref())?;
+    let ModelSource { checkpoint, config, .. } =
+        open_local(&args.file, args.config.as_deref(), args.weights.clone())?;
     let family = args.model_type.map(Into::into);
-    let inspection = Inspection::new(&checkpoint, &config, family);
+    let mut inspection = Inspection::new(&checkpoint, &config, family);
+    if args.values {
+        inspection.read_values(&checkpoint);
+    }
     print_line(inspection.to_string().trim_end());
-    if inspection.architecture.is_err() {
+    if !inspection.loads() {
         return Err(Failure::already_reported(ExitStatus::Model));
     }
     // Problems beyond the tensors: stem names, chunk length.

@@ -1,6 +1,6 @@
 //! `models`: the known checkpoints.
 
-use nullsum::registry::{self, FetchError, FetchOptions, RegistryEntry};
+use nullsum::registry::{self, FetchError, FetchOptions, RegistryEntry, Task};
 use serde_json::json;
 
 use crate::args::{ModelsArgs, ModelsCommand};
@@ -12,29 +12,33 @@ use crate::report::path_text;
 /// Lists models, downloads them, or prints their paths.
 pub fn run(args: &ModelsArgs) -> CliResult {
     match &args.command {
-        None => list(args.json),
-        Some(ModelsCommand::List { json }) => list(*json || args.json),
+        None => list(args.json, None, None),
+        Some(ModelsCommand::List { json, task, sort }) => list(*json || args.json, *task, sort.as_deref()),
         Some(ModelsCommand::Download { names, printer }) => return download(names, (*printer).into()),
         Some(ModelsCommand::Path { name }) => return path(name.as_deref()),
     }
     Ok(())
 }
 
-fn list(json: bool) {
+fn list(json: bool, task: Option<Task>, benchmark: Option<&str>) {
+    let mut entries = registry::entries_for(task);
+    if let Some(benchmark) = benchmark {
+        registry::sort_by_score(&mut entries, benchmark, task.map(Task::key));
+    }
     if json {
-        registry::entries().iter().for_each(|entry| print_line(&object(entry).to_string()));
+        entries.iter().for_each(|entry| print_line(&object(entry).to_string()));
         return;
     }
     let heads = ["NAME", "STEMS", "SDR", "SIZE", "LICENCE", "HERE"].map(String::from);
     let mut rows = vec![heads];
-    rows.extend(registry::entries().iter().map(|entry| {
+    rows.extend(entries.iter().map(|entry| {
         let here = if registry::cached_files(entry).is_some() { "yes" } else { "" };
         [
             entry.name.clone(),
             entry.stems_text(),
-            entry.sdr_text(),
+            score_text(entry, task, benchmark),
             entry.checkpoint.size.map_or_else(|| "?".into(), registry::human_size),
-            entry.licence_text().to_owned(),
+            entry.licence_text(),
             here.into(),
         ]
     }));
@@ -46,10 +50,21 @@ fn list(json: bool) {
         print_line(line.join("  ").trim_end());
     }
     print_line(&format!(
-        "\nThe first is the default. Weights belong to their authors; figures of different benchmarks do not compare.\n\
-         Fetch one with `nullsum-cli models download {}`.",
-        registry::default_entry().name
+        "\nThe default is {0}. Weights belong to their authors; scores of different benchmarks are not comparable.\n\
+         Benchmarks for --sort: {1}. Download a model with `nullsum-cli models download {0}`.",
+        registry::default_entry().name,
+        registry::benchmarks().join(", ")
     ));
+}
+
+/// The score in `benchmark` where models are sorted by it, else the first published one.
+fn score_text(entry: &RegistryEntry, task: Option<Task>, benchmark: Option<&str>) -> String {
+    match benchmark {
+        Some(benchmark) => entry
+            .score(benchmark, task.map(Task::key))
+            .map_or_else(|| "-".to_owned(), |db| format!("{db:.2} dB")),
+        None => entry.sdr_text(),
+    }
 }
 
 fn object(entry: &RegistryEntry) -> serde_json::Value {
@@ -67,13 +82,17 @@ fn object(entry: &RegistryEntry) -> serde_json::Value {
         "title": entry.title,
         "author": entry.author,
         "architecture": entry.architecture.key(),
+        "tasks": entry.tasks,
         "stems": entry.stems,
+        "aliases": entry.aliases,
+        "network": entry.network,
         "sdr": sdr,
         "bytes": entry.checkpoint.size,
         "sha256": entry.checkpoint.sha256,
         "url": entry.checkpoint.url,
         "config_url": entry.config.url,
         "licence": entry.licence,
+        "code_licence": entry.code_licence,
         "licence_note": entry.licence_note,
         "source": entry.source,
         "default": entry.name == registry::default_entry().name,

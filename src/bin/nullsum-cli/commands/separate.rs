@@ -141,7 +141,7 @@ fn open_models(args: &SeparateArgs, printer: Printer) -> CliResult<Models> {
     let named = |model: &Path| ModelArgs { model: Some(model.into()), config: None, ..args.model.clone() };
     let open = |args: &ModelArgs| {
         let source = model_source::open_model(args, printer)?;
-        if let Some(warning) = source.unknown_arguments_warning() {
+        for warning in source.config_warnings() {
             printer.warning(&warning);
         }
         CliResult::Ok(source)

@@ -1,7 +1,7 @@
 //! The values that the calls of a pickle stand for. Nothing is called.
 
 use super::arena::Arena;
-use super::{Handle, Node, Storage, Tensor};
+use super::{Handle, Node, NumpyArray, NumpyDtype, Storage, Tensor};
 use crate::model::checkpoint::Dtype;
 
 /// Modules that weights never need and that can run programs. Nothing is executed here anyway; the list lets such a file
@@ -74,8 +74,8 @@ fn storage_dtype(module: &str, name: &str) -> Option<Dtype> {
         "Int" => Dtype::I32,
         "Long" => Dtype::I64,
         "Bool" => Dtype::Bool,
-        "ComplexFloat" => Dtype::Other("complex64"),
-        "ComplexDouble" => Dtype::Other("complex128"),
+        "ComplexFloat" => Dtype::Complex64,
+        "ComplexDouble" => Dtype::Complex128,
         "QInt8" | "QUInt8" | "QInt32" | "QUInt4x2" | "QUInt2x4" => Dtype::Other("quantised"),
         _ => Dtype::Other("unknown"),
     };
@@ -98,8 +98,14 @@ fn named_dtype(name: &str) -> Dtype {
         "int64" => Dtype::I64,
         "uint64" => Dtype::U64,
         "bool" => Dtype::Bool,
-        "float8_e4m3fn" => Dtype::Other("float8_e4m3fn"),
-        "float8_e5m2" => Dtype::Other("float8_e5m2"),
+        "complex64" | "cfloat" => Dtype::Complex64,
+        "complex128" | "cdouble" => Dtype::Complex128,
+        "float8_e4m3fn" => Dtype::F8E4M3,
+        "float8_e5m2" => Dtype::F8E5M2,
+        "float8_e4m3fnuz" => Dtype::Other("float8_e4m3fnuz"),
+        "float8_e5m2fnuz" => Dtype::Other("float8_e5m2fnuz"),
+        "float8_e8m0fnu" => Dtype::Other("float8_e8m0fnu"),
+        "float4_e2m1fn_x2" => Dtype::Other("float4_e2m1fn_x2"),
         _ => Dtype::Other("unknown"),
     }
 }
@@ -179,7 +185,41 @@ impl<'a> Arena<'a> {
                     _ => None,
                 }
             }
+            ("numpy.core.multiarray" | "numpy._core.multiarray", "_reconstruct") => {
+                Some(CallResult::New(Node::NumpyArray(None)))
+            }
+            ("numpy.core.numeric" | "numpy._core.numeric", "_frombuffer") => {
+                let &[data, dtype, shape, order, ..] = args else { return None };
+                let array = NumpyArray { shape, dtype, fortran: order, data };
+                Some(CallResult::New(Node::NumpyArray(Some(Box::new(array)))))
+            }
+            ("numpy", "dtype") => match self.node(*args.first()?) {
+                Node::Text(code) => {
+                    Some(CallResult::New(Node::NumpyDtype(NumpyDtype { code, big_endian: false })))
+                }
+                _ => None,
+            },
+            ("_codecs", "encode") => match (self.node(*args.first()?), args.get(1).map(|h| self.node(*h))) {
+                (Node::Text(text), Some(Node::Text("latin1" | "latin-1" | "iso-8859-1"))) => {
+                    Some(CallResult::New(Node::Latin1(text)))
+                }
+                _ => None,
+            },
             _ => None,
+        }
+    }
+
+    /// BUILD: sets the state of a value. Only NumPy arrays and number types have a state that matters.
+    pub(super) fn build(&mut self, target: Handle, state: Handle) {
+        let Node::Tuple(items) = self.node(state) else { return };
+        let items: Vec<Handle> = items.iter().take(5).copied().collect();
+        let big_endian = items.get(1).is_some_and(|order| matches!(self.node(*order), Node::Text(">")));
+        match (self.node_mut(target), &items[..]) {
+            (Some(Node::NumpyDtype(dtype)), _) => dtype.big_endian = big_endian,
+            (Some(Node::NumpyArray(array)), &[_, shape, dtype, fortran, data]) => {
+                *array = Some(Box::new(NumpyArray { shape, dtype, fortran, data }));
+            }
+            _ => {}
         }
     }
 
@@ -210,13 +250,30 @@ impl<'a> Arena<'a> {
     /// The value of a persistent id: `("storage", class, key, device, elements)`.
     pub(super) fn persistent(&self, id: Handle) -> Node<'a> {
         let Node::Tuple(parts) = self.node(id) else { return Node::Opaque("an unknown persistent id") };
-        let &[kind, class, key, _, elements, ..] = &parts[..] else {
+        let &[kind, class, key, _, elements, ref view @ ..] = &parts[..] else {
             return Node::Opaque("an unknown persistent id");
+        };
+        // Before PyTorch 0.4: (key of the view, first element, elements).
+        let view = match view.first().map(|view| self.node(*view)) {
+            Some(Node::Tuple(view)) => match (view.get(1), view.get(2)) {
+                (Some(first), Some(length)) => match (self.node(*first), self.node(*length)) {
+                    (Node::Int(first), Node::Int(length)) => Some((*first, *length)),
+                    _ => return Node::Opaque("an unknown persistent id"),
+                },
+                _ => return Node::Opaque("an unknown persistent id"),
+            },
+            _ => None,
         };
         match (self.node(kind), self.node(class), self.node(key), self.node(elements)) {
             (Node::Text("storage"), Node::Global(module, name), Node::Text(key), Node::Int(elements)) => {
                 match storage_dtype(module, name) {
-                    Some(dtype) => Node::Storage(Box::new(Storage { dtype, key, elements: *elements })),
+                    Some(dtype) => {
+                        let (view_offset, elements) = match view {
+                            Some((first, length)) => (first, first.saturating_add(length)),
+                            None => (0, *elements),
+                        };
+                        Node::Storage(Box::new(Storage { dtype, key, elements, view_offset }))
+                    }
                     None => Node::Object(module, name),
                 }
             }

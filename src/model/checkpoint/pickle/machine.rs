@@ -25,6 +25,11 @@ type StepResult<T> = Result<T, String>;
 
 /// Reads a pickle to its end and returns its values.
 pub(in crate::model::checkpoint) fn read(code: &[u8]) -> Result<Pickle<'_>, PickleError> {
+    read_first(code).map(|(pickle, _)| pickle)
+}
+
+/// Reads the first of several pickles. Returns it with its length in bytes.
+pub(in crate::model::checkpoint) fn read_first(code: &[u8]) -> Result<(Pickle<'_>, usize), PickleError> {
     let machine = Machine {
         code,
         at: 0,
@@ -53,7 +58,7 @@ impl From<String> for Stop {
 
 impl<'a> Machine<'a> {
     /// On failure, `start` is the offset of the instruction that failed.
-    fn run(mut self, start: &mut usize) -> Result<Pickle<'a>, Stop> {
+    fn run(mut self, start: &mut usize) -> Result<(Pickle<'a>, usize), Stop> {
         if self.code.len() > MAX_BYTES {
             return Err(
                 format!("it has {} bytes, more than the limit of {MAX_BYTES}", self.code.len()).into()
@@ -64,7 +69,7 @@ impl<'a> Machine<'a> {
             let opcode = self.byte()?;
             if opcode == b'.' {
                 let root = self.pop()?;
-                return Ok(Pickle { nodes: self.arena.into_nodes(), root });
+                return Ok((Pickle { nodes: self.arena.into_nodes(), root }, self.at));
             }
             self.execute(opcode)?;
             if self.stack.len() > MAX_STACK || self.marks.len() > MAX_STACK {
@@ -89,7 +94,7 @@ impl<'a> Machine<'a> {
             0x95 => _ = self.take_bytes(8)?,
             // Constants.
             b'N' => self.push(Node::None),
-            0x88 | 0x89 => self.push(Node::Bool),
+            0x88 | 0x89 => self.push(Node::Bool(opcode == 0x88)),
             b'J' => {
                 let value = i32::from_le_bytes(self.array()?);
                 self.push(Node::Int(i64::from(value)));
@@ -123,8 +128,8 @@ impl<'a> Machine<'a> {
                     b'B' => u64::from(u32::from_le_bytes(self.array()?)),
                     _ => u64::from_le_bytes(self.array()?),
                 };
-                self.take_bytes(length)?;
-                self.push(Node::Opaque("bytes"));
+                let bytes = self.take_bytes(length)?;
+                self.push(Node::Bytes(bytes));
             }
             // Containers.
             b')' => self.push(Node::Tuple(Box::new([]))),
@@ -235,10 +240,10 @@ impl<'a> Machine<'a> {
                 self.pop_mark()?;
                 self.push(Node::Opaque("an object"));
             }
-            // BUILD sets attributes, which are not needed here.
             b'b' => {
-                self.pop()?;
-                self.top()?;
+                let state = self.pop()?;
+                let target = self.top()?;
+                self.arena.build(target, state);
             }
             b'Q' => {
                 let id = self.pop()?;
