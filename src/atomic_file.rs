@@ -177,7 +177,9 @@ fn remove_abandoned(folder: &Path, host: &str, now: SystemTime) {
         let name = entry.file_name();
         let name = name.to_string_lossy();
         let is_file = entry.file_type().is_ok_and(|kind| kind.is_file());
-        let Some(middle) = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX)) else { continue };
+        let Some(middle) = name.strip_prefix(PREFIX).and_then(|name| name.strip_suffix(SUFFIX)) else {
+            continue;
+        };
         if !is_file {
             continue;
         }

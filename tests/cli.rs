@@ -384,7 +384,8 @@ fn one_bad_song_does_not_stop_the_others() {
     let run = studio.separate(&songs).fails(1, &["b.wav", "2 separated, 1 failed"]);
     // The code is the same where a share holds only one.
     let shares = ["1/3", "2/3", "3/3"];
-    let codes = shares.map(|shard| studio.separate(&["-o", "share", "--shard", shard, "a.wav", "b.wav", "c.wav"]).code);
+    let codes = shares
+        .map(|shard| studio.separate(&["-o", "share", "--shard", shard, "a.wav", "b.wav", "c.wav"]).code);
     assert_eq!((codes.iter().filter(|code| **code == 1).count(), codes.iter().sum::<i32>()), (1, 1));
     assert!(!run.err.contains("a.wav"));
     assert_eq!(studio.files("output"), ["a_bass.wav", "c_bass.wav"]);

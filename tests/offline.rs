@@ -99,7 +99,8 @@ fn no_overlap_leaves_a_click_at_the_seams() {
     // The largest step from sample to sample, of each stem.
     let mut steps = |overlap: f64| -> Vec<f32> {
         let stems = run(&mut model, &song, &options(overlap, 1, MaskRule::Complete));
-        let largest = |stem: &[f32]| stem.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f32::max);
+        let largest =
+            |stem: &[f32]| stem.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f32::max);
         stems.iter().map(largest).collect()
     };
     let usual = steps(4.0);

@@ -192,7 +192,8 @@ impl Decoder {
         source.by_ref().take(12).read_to_end(&mut magic).map_err(read)?;
 
         let mut warnings = Warnings::default();
-        let audio_end = trailing_tags::audio_end(source.as_mut(), length, magic.starts_with(b"fLaC")).map_err(read)?;
+        let audio_end =
+            trailing_tags::audio_end(source.as_mut(), length, magic.starts_with(b"fLaC")).map_err(read)?;
         let header = match (magic.get(..4), magic.get(8..12)) {
             (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => {
                 wav::parse(source.as_mut(), length, audio_end, path, &mut warnings)?

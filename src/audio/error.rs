@@ -14,7 +14,9 @@ fn advice(error: &io::Error) -> &'static str {
         ErrorKind::InvalidFilename | ErrorKind::InvalidInput => {
             "; the file system refuses the name, choose another one"
         }
-        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => "; check that the folder may be written",
+        ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => {
+            "; check that the folder may be written"
+        }
         _ => "",
     }
 }

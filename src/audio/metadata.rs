@@ -219,8 +219,11 @@ impl Metadata {
     /// The content of a VORBIS_COMMENT block.
     fn vorbis_comments(&self) -> Vec<u8> {
         let comments: VorbisComments = self.tag.clone().into();
-        let mut lines: Vec<String> =
-            comments.items().filter(|(key, _)| *key != ORIGIN_KEY).map(|(key, value)| format!("{key}={value}")).collect();
+        let mut lines: Vec<String> = comments
+            .items()
+            .filter(|(key, _)| *key != ORIGIN_KEY)
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
         if let Some(origin) = &self.origin {
             lines.push(format!("{ORIGIN_KEY}={origin}"));
         }
@@ -292,8 +295,12 @@ pub fn cue_seconds(path: &Path) -> Vec<f64> {
     let read = || -> io::Result<Vec<f64>> {
         let mut file = File::open(path)?;
         let format = wav_chunk(&mut file, |id, size| id == *b"fmt " && size >= 16)?.unwrap_or_default();
-        let rate = format.get(4..8).and_then(|bytes| bytes.first_chunk()).map_or(0, |bytes| u32::from_le_bytes(*bytes));
-        let cues = wav_chunk(&mut file, |id, size| id == *b"cue " && size <= MAX_CHUNK_BYTES)?.unwrap_or_default();
+        let rate = format
+            .get(4..8)
+            .and_then(|bytes| bytes.first_chunk())
+            .map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let cues =
+            wav_chunk(&mut file, |id, size| id == *b"cue " && size <= MAX_CHUNK_BYTES)?.unwrap_or_default();
         // Number of points, then 24 bytes each, of which the last four are the sample.
         let points = cues.get(4..).unwrap_or_default().chunks_exact(24);
         let samples = points.filter_map(|point| point.last_chunk()).map(|bytes| u32::from_le_bytes(*bytes));

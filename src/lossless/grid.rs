@@ -272,7 +272,9 @@ mod tests {
 
     #[test]
     fn bits_that_a_float_needs_are_counted() {
-        for (x, bits) in [(1.0, 0), (0.5, 1), (0.75, 2), (-6.0, -1), (1.0 + 2f32.powi(-23), 23), (2f32.powi(-149), 149)] {
+        for (x, bits) in
+            [(1.0, 0), (0.5, 1), (0.75, 2), (-6.0, -1), (1.0 + 2f32.powi(-23), 23), (2f32.powi(-149), 149)]
+        {
             assert_eq!(fraction_bits(x), bits, "{x}");
         }
         for (x, e) in [(1.0, 1), (0.75, 0), (0.5, 0), (0.25, -1), (2f64.powi(31), 32)] {

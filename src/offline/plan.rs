@@ -133,7 +133,10 @@ mod tests {
                 }
                 assert!(covered.iter().all(|&n| n >= 1), "overlap {overlap}, {samples} samples");
                 if offset > 0 {
-                    assert!(covered.iter().all(|&n| n >= overlap as usize), "overlap {overlap}, {samples} samples");
+                    assert!(
+                        covered.iter().all(|&n| n >= overlap as usize),
+                        "overlap {overlap}, {samples} samples"
+                    );
                 }
             }
         }

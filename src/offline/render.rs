@@ -151,7 +151,8 @@ fn render_once(
     let mut cleaned = 0;
     match &mut *separators {
         [separator] => {
-            (cleaned, outputs) = run_model(separator, input, options, &source_info, &span, outputs, on_progress)?;
+            (cleaned, outputs) =
+                run_model(separator, input, options, &source_info, &span, outputs, on_progress)?;
         }
         many => {
             let count = many.len();
@@ -162,7 +163,8 @@ fn render_once(
                     let fraction = step.fraction.map(|fraction| (n as f64 + fraction) / count as f64);
                     on_progress(RenderProgress { fraction, ..step })
                 };
-                (cleaned, mean) = run_model(separator, input, options, &source_info, &span, mean, &mut share)?;
+                (cleaned, mean) =
+                    run_model(separator, input, options, &source_info, &span, mean, &mut share)?;
             }
             mean.write_to(&mut outputs)?;
         }

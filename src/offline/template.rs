@@ -12,8 +12,8 @@ const PLACEHOLDERS: &str = "{name}, {stem}, {model} and {ext}";
 const UNSAFE: &str = r#"\/:*?"<>|"#;
 /// Names that Windows gives to devices, with any extension.
 const DEVICES: [&str; 22] = [
-    "CON", "PRN", "AUX", "NUL", "COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8", "COM9", "LPT1", "LPT2",
-    "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
+    "CON", "PRN", "AUX", "NUL", "COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8", "COM9",
+    "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
 ];
 
 /// A template of file names without extension, such as `{name}_{stem}`. A `/` makes folders.
@@ -47,10 +47,7 @@ pub struct TemplateValues<'a> {
 
 impl Default for OutputTemplate {
     fn default() -> Self {
-        Self {
-            text: "{name}_{stem}".into(),
-            parts: vec![Part::Name, Part::Text("_".into()), Part::Stem],
-        }
+        Self { text: "{name}_{stem}".into(), parts: vec![Part::Name, Part::Text("_".into()), Part::Stem] }
     }
 }
 
@@ -58,7 +55,8 @@ impl FromStr for OutputTemplate {
     type Err = OfflineError;
 
     fn from_str(text: &str) -> Result<Self, OfflineError> {
-        let wrong = |what: String| Err(OfflineError::Options { what: format!("name template `{text}`: {what}") });
+        let wrong =
+            |what: String| Err(OfflineError::Options { what: format!("name template `{text}`: {what}") });
         let mut parts = Vec::new();
         let mut rest = text;
         while let Some(at) = rest.find(['{', '}']) {
@@ -73,7 +71,9 @@ impl FromStr for OutputTemplate {
                 "{stem}" => Part::Stem,
                 "{model}" => Part::Model,
                 "{ext}" => Part::Extension,
-                other => return wrong(format!("unknown placeholder {other}; the placeholders are {PLACEHOLDERS}")),
+                other => {
+                    return wrong(format!("unknown placeholder {other}; the placeholders are {PLACEHOLDERS}"));
+                }
             });
             rest = &rest[at + end + 1..];
         }
@@ -193,7 +193,9 @@ mod tests {
             let template: OutputTemplate = text.parse().unwrap();
             assert_eq!(template.path(&values, "wav", portable), PathBuf::from(path));
         }
-        for (name, portable) in [("CON", "_CON"), ("nul.txt", "_nul.txt"), ("end. .", "end___"), ("é 曲", "é 曲")] {
+        for (name, portable) in
+            [("CON", "_CON"), ("nul.txt", "_nul.txt"), ("end. .", "end___"), ("é 曲", "é 曲")]
+        {
             assert_eq!(portable_name(OsStr::new(name)), OsString::from(portable));
         }
     }

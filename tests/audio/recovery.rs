@@ -124,7 +124,8 @@ fn apev2() -> Vec<u8> {
     let item = b"\x04\0\0\0\0\0\0\0Title\0song".to_vec();
     let frame = |flags: u32| {
         let size = (item.len() as u32 + 32).to_le_bytes();
-        [b"APETAGEX\xD0\x07\0\0".as_slice(), &size, &1_u32.to_le_bytes(), &flags.to_le_bytes(), &[0; 8]].concat()
+        [b"APETAGEX\xD0\x07\0\0".as_slice(), &size, &1_u32.to_le_bytes(), &flags.to_le_bytes(), &[0; 8]]
+            .concat()
     };
     [frame(0xA000_0000), item.clone(), frame(0x8000_0000)].concat()
 }
@@ -181,9 +182,8 @@ fn m4a(name: &str, edits: Option<&[(u32, i32)]>, gapless: Option<&str>) -> Vec<u
     let mut bytes = std::fs::read(fixture(name)).unwrap();
     let find = |bytes: &[u8], kind: &[u8]| bytes.windows(4).position(|word| word == kind).unwrap() - 4;
     let size = |bytes: &[u8], at: usize| u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap());
-    let boxed = |kind: &[u8], content: &[u8]| {
-        [&(content.len() as u32 + 8).to_be_bytes(), kind, content].concat()
-    };
+    let boxed =
+        |kind: &[u8], content: &[u8]| [&(content.len() as u32 + 8).to_be_bytes(), kind, content].concat();
     let grow = |bytes: &mut Vec<u8>, kind: &[u8], by: i64| {
         let at = find(bytes, kind);
         let new = (i64::from(size(bytes, at)) + by) as u32;
@@ -237,14 +237,34 @@ fn edit_lists_play_what_players_play() {
         ("as encoded", Some(&[(250, 1024)]), None, part(1024, 12_049)),
         ("no list", None, None, part(0, 12_049)),
         ("no list, iTunSMPB", None, Some(" 00000000 00000400 000000EF 0000000000002B11"), part(1024, 12_049)),
-        ("no list, iTunSMPB with padding", None, Some(" 00000000 00000840 0000010D 0000000000002000 0"), part(2112, 2112 + 8192)),
-        ("list of all and iTunSMPB", Some(&[(273, 0)]), Some(" 00000000 00000400 0 0000000000002B11"), part(1024, 12_049)),
+        (
+            "no list, iTunSMPB with padding",
+            None,
+            Some(" 00000000 00000840 0000010D 0000000000002000 0"),
+            part(2112, 2112 + 8192),
+        ),
+        (
+            "list of all and iTunSMPB",
+            Some(&[(273, 0)]),
+            Some(" 00000000 00000400 0 0000000000002B11"),
+            part(1024, 12_049),
+        ),
         ("a part", Some(&[(100, 3072)]), None, part(3072, 3072 + 4410)),
         ("a part far in", Some(&[(50, 9000)]), None, part(9000, 9000 + 2205)),
         ("two parts", Some(&[(100, 1024), (50, 8000)]), None, join(&[part(1024, 5434), part(8000, 10_205)])),
-        ("two near parts", Some(&[(10, 1024), (10, 1500)]), None, join(&[part(1024, 1465), part(1500, 1941)])),
+        (
+            "two near parts",
+            Some(&[(10, 1024), (10, 1500)]),
+            None,
+            join(&[part(1024, 1465), part(1500, 1941)]),
+        ),
         ("a late start", Some(&[(500, -1), (250, 1024)]), None, join(&[silence(22_050), part(1024, 12_049)])),
-        ("silence between", Some(&[(10, 1024), (20, -1), (10, 2048)]), None, join(&[part(1024, 1465), silence(882), part(2048, 2489)])),
+        (
+            "silence between",
+            Some(&[(10, 1024), (20, -1), (10, 2048)]),
+            None,
+            join(&[part(1024, 1465), silence(882), part(2048, 2489)]),
+        ),
         ("to the end", Some(&[(0, 2048)]), None, part(2048, 12_049)),
     ];
     for (name, edits, gapless, expected) in table {
@@ -292,7 +312,11 @@ fn mp3_streams_that_change_channels_or_rate_are_decoded_to_their_end() {
         assert_eq!((all.channels(), decoder.info().sample_rate), (2, 44_100), "{name}");
         // Delay and padding of the second tone, of which nothing tells, are heard too.
         let expected = 2 * length + samples;
-        assert!((expected..expected + 5 * 1152).contains(&all.samples()), "{name}: {} samples", all.samples());
+        assert!(
+            (expected..expected + 5 * 1152).contains(&all.samples()),
+            "{name}: {} samples",
+            all.samples()
+        );
         assert!(is_loud(&all, 4000) && is_loud(&all, length + samples + 6000), "{name}");
         assert_eq!(decoder.damage(), Damage::default(), "{name}: {:?}", decoder.warnings());
         // A mono beginning does not make a mono file.

@@ -29,17 +29,30 @@ fn signals_that_are_ignored_at_start_stay_ignored_and_termination_has_its_own_st
     let studio = Studio::new();
     studio.song("long.wav", 40.0);
     // What the shell ignores, the signal that is sent, the status.
-    for (ignored, signal, status) in [("HUP", "-HUP", 0), ("INT", "-INT", 0), ("", "-TERM", 143), ("", "-HUP", 129)] {
+    for (ignored, signal, status) in
+        [("HUP", "-HUP", 0), ("INT", "-INT", 0), ("", "-TERM", 143), ("", "-HUP", 129)]
+    {
         let program = studio.command(&[]);
         let mut shell = std::process::Command::new("bash");
         let trap = if ignored.is_empty() { String::new() } else { format!("trap '' {ignored}; ") };
         shell.arg("-c").arg(format!("{trap}exec \"$0\" \"$@\"")).arg(program.get_program());
-        shell.args(["--model", "model.safetensors", "--overlap", "8", "long.wav", "-o", status.to_string().as_str()]);
+        shell.args([
+            "--model",
+            "model.safetensors",
+            "--overlap",
+            "8",
+            "long.wav",
+            "-o",
+            status.to_string().as_str(),
+        ]);
         shell.current_dir(studio.path(".")).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = shell.spawn().unwrap();
         let started = Instant::now();
         while studio.files(&status.to_string()).len() < 4 {
-            assert!(started.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(), "{signal}");
+            assert!(
+                started.elapsed() < Duration::from_secs(60) && child.try_wait().unwrap().is_none(),
+                "{signal}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
         let pid = child.id().to_string();
@@ -57,8 +70,11 @@ fn what_a_killed_run_leaves_is_removed_by_the_next() {
     let studio = Studio::new();
     studio.song("long.wav", 60.0);
     studio.song("short.wav", 0.1);
-    let mut child =
-        studio.command(&["--model", "model.safetensors", "--overlap", "8", "long.wav"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = studio
+        .command(&["--model", "model.safetensors", "--overlap", "8", "long.wav"])
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     while studio.files("output").len() < 4 {
         assert!(child.try_wait().unwrap().is_none());
         std::thread::sleep(Duration::from_millis(5));
@@ -76,7 +92,8 @@ fn what_a_killed_run_leaves_is_removed_by_the_next() {
 #[test]
 fn a_damaged_song_is_separated_and_said_to_be_damaged() {
     let studio = Studio::new();
-    let mut bytes = std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio/tone.m4a")).unwrap();
+    let mut bytes =
+        std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/audio/tone.m4a")).unwrap();
     bytes[700..1000].fill(0xFF);
     std::fs::write(studio.path("broken.m4a"), bytes).unwrap();
     studio.song("whole.wav", 0.1);
@@ -84,10 +101,16 @@ fn a_damaged_song_is_separated_and_said_to_be_damaged() {
     assert_eq!(run.code, 1, "{}", run.out);
     let events = run.events();
     let done = events.iter().find(|event| event["event"] == "done").unwrap();
-    assert!(done["lost_packets"].as_u64().unwrap() > 0 && done["lost_seconds"].as_f64().unwrap() > 0.0, "{done}");
+    assert!(
+        done["lost_packets"].as_u64().unwrap() > 0 && done["lost_seconds"].as_f64().unwrap() > 0.0,
+        "{done}"
+    );
     let summary = events.last().unwrap();
     assert_eq!((&summary["done"], &summary["damaged"]), (&2.into(), &1.into()), "{summary}");
-    assert!(summary["slowest"]["input"].is_string() && summary["warnings"].as_u64().unwrap() > 0, "{summary}");
+    assert!(
+        summary["slowest"]["input"].is_string() && summary["warnings"].as_u64().unwrap() > 0,
+        "{summary}"
+    );
     assert_eq!(studio.files("output").len(), 8);
     studio.separate(&["broken.m4a", "-o", "alone"]).fails(1, &["damaged", "silence"]);
 }
@@ -97,7 +120,11 @@ fn quiet_and_extreme_float_songs_lose_nothing() {
     let studio = Studio::new();
     let spec = Spec { format: SampleFormat::Float32, samples: 30_000, ..Spec::default() };
     let loud: Vec<Vec<f32>> = (0..2)
-        .map(|c| (0..30_000).map(|n| ((n * (c + 3)) as f32 * 0.013).sin() * 0.3 + (n as f32 * 0.41).sin() * 0.1).collect())
+        .map(|c| {
+            (0..30_000)
+                .map(|n| ((n * (c + 3)) as f32 * 0.013).sin() * 0.3 + (n as f32 * 0.41).sin() * 0.1)
+                .collect()
+        })
         .collect();
     let vocals = |gain: f32, folder: &str| {
         let planes = loud.iter().map(|plane| plane.iter().map(|x| x * gain).collect()).collect();
@@ -105,7 +132,8 @@ fn quiet_and_extreme_float_songs_lose_nothing() {
         let run = studio.separate(&["-o", folder, "song.wav"]).ok();
         assert!(run.out.contains("null"), "{}", run.out);
         // The sum of the stems, against the level of the song.
-        let files: Vec<Planar> = stems(&studio, folder, "song", "wav").iter().map(|path| read(path)).collect();
+        let files: Vec<Planar> =
+            stems(&studio, folder, "song", "wav").iter().map(|path| read(path)).collect();
         let sum: Vec<f32> = (0..song.samples())
             .map(|i| files.iter().map(|stem| f64::from(stem.channel(0)[i])).sum::<f64>() as f32)
             .collect();
@@ -113,9 +141,14 @@ fn quiet_and_extreme_float_songs_lose_nothing() {
         files[3].channel(0).iter().map(|x| x / gain).collect::<Vec<f32>>()
     };
     let reference = vocals(1.0, "loud");
-    for (gain, folder) in
-        [(1e-4, "80"), (1e-6, "120"), (1e-9, "180"), (8.0, "above"), (2_147_483_648.0, "integers"), (1e30, "huge")]
-    {
+    for (gain, folder) in [
+        (1e-4, "80"),
+        (1e-6, "120"),
+        (1e-9, "180"),
+        (8.0, "above"),
+        (2_147_483_648.0, "integers"),
+        (1e30, "huge"),
+    ] {
         let quiet = vocals(gain, folder);
         let snr = snr_db(&reference, &quiet);
         assert!(snr > 100.0, "gain {gain}: {snr:.1} dB");
@@ -183,7 +216,9 @@ fn stems_of_earlier_runs_are_skipped_unless_they_are_named() {
     let run = studio.separate(&["-o", "out2", "--stems", "bass", "."]).ok();
     assert!(run.err.contains("4 files are stems of earlier runs"), "{}", run.err);
     assert_eq!(studio.files("out2"), ["song_bass.wav"]);
-    studio.separate(&["-o", "out3", "--stems", "bass", "*.wav", "out1/*.wav"]).fails(4, &["no audio file matches"]);
+    studio
+        .separate(&["-o", "out3", "--stems", "bass", "*.wav", "out1/*.wav"])
+        .fails(4, &["no audio file matches"]);
     studio.separate(&["-o", "out4", "--stems", "bass", "out1/song_drums.wav"]).ok();
     assert_eq!(studio.files("out4"), ["song_drums_bass.wav"]);
     // Without the tag nothing tells them apart.
@@ -202,7 +237,12 @@ fn skipping_tells_models_apart() {
     assert!(!with("model.safetensors").out.contains("there already"));
     assert!(with("model.safetensors").out.contains("there already"));
     let run = with("other.safetensors");
-    assert!(run.err.contains("made by model") && !run.out.contains("there already"), "{}{}", run.out, run.err);
+    assert!(
+        run.err.contains("made by model") && !run.out.contains("there already"),
+        "{}{}",
+        run.out,
+        run.err
+    );
     assert_eq!(Origin::of_file(&studio.path("output/song_bass.wav")).unwrap().model, "other");
 }
 
@@ -272,7 +312,9 @@ fn a_song_can_come_through_a_pipe() {
     let run = Run::of(command.stdin(std::fs::File::open(&song).unwrap()).output().unwrap()).ok();
     assert!(run.out.contains("exact"), "{}", run.out);
     assert!(sum_to(&read(&song), &stems(&studio, "output", "stdin", "wav")));
-    let empty = Run::of(studio.command(&["--model", "model.safetensors", "-"]).stdin(Stdio::null()).output().unwrap());
+    let empty = Run::of(
+        studio.command(&["--model", "model.safetensors", "-"]).stdin(Stdio::null()).output().unwrap(),
+    );
     empty.fails(4, &["empty"]);
 }
 
@@ -292,7 +334,8 @@ fn a_report_has_the_summary_and_every_song() {
 /// A FLAC file with tags and a picture, made from one without.
 fn tagged_flac(plain: &[u8]) -> Vec<u8> {
     let comments = ["TITLE=A song", "ARTIST=Someone", "REPLAYGAIN_TRACK_GAIN=-7.00 dB", "ALBUM=Dé"];
-    let mut block = [7_u32.to_le_bytes().to_vec(), b"encoder".to_vec(), 4_u32.to_le_bytes().to_vec()].concat();
+    let mut block =
+        [7_u32.to_le_bytes().to_vec(), b"encoder".to_vec(), 4_u32.to_le_bytes().to_vec()].concat();
     for comment in comments {
         block.extend((comment.len() as u32).to_le_bytes());
         block.extend(comment.as_bytes());
@@ -345,7 +388,8 @@ fn production_chunks_go_from_wav_to_wav_and_the_time_reference_moves_with_a_part
     cue.extend([1, 0, 0, 0, 0, 0, 0, 0, b'd', b'a', b't', b'a', 0, 0, 0, 0, 0, 0, 0, 0]);
     cue.extend(11_025_u32.to_le_bytes());
     let mut bytes = std::fs::read(&song).unwrap();
-    let chunk = |id: &[u8; 4], data: &[u8]| [id.as_slice(), &(data.len() as u32).to_le_bytes(), data].concat();
+    let chunk =
+        |id: &[u8; 4], data: &[u8]| [id.as_slice(), &(data.len() as u32).to_le_bytes(), data].concat();
     bytes.splice(12..12, [chunk(b"bext", &bext), chunk(b"cue ", &cue)].concat());
     let size = (bytes.len() as u32 - 8).to_le_bytes();
     bytes[4..8].copy_from_slice(&size);
@@ -355,7 +399,10 @@ fn production_chunks_go_from_wav_to_wav_and_the_time_reference_moves_with_a_part
         let bytes = std::fs::read(studio.path(&format!("{folder}/song_bass.wav"))).unwrap();
         let at = bytes.windows(4).position(|word| word == b"bext").unwrap() + 8;
         assert_eq!(&bytes[at..at + 5], b"Take1");
-        (u64::from_le_bytes(bytes[at + 338..at + 346].try_into().unwrap()), bytes.windows(4).any(|word| word == b"cue "))
+        (
+            u64::from_le_bytes(bytes[at + 338..at + 346].try_into().unwrap()),
+            bytes.windows(4).any(|word| word == b"cue "),
+        )
     };
     studio.separate(&["song.wav"]).ok();
     assert!(sum_to(&samples, &stems(&studio, "output", "song", "wav")));
@@ -365,7 +412,8 @@ fn production_chunks_go_from_wav_to_wav_and_the_time_reference_moves_with_a_part
     // One set of stems for each part between cue points.
     studio.separate(&["--segments", "--stems", "bass", "-o", "parts", "song.wav"]).ok();
     assert_eq!(studio.files("parts"), ["song_01_bass.wav", "song_02_bass.wav"]);
-    let lengths = ["01", "02"].map(|n| Decoder::open(studio.path(&format!("parts/song_{n}_bass.wav"))).unwrap().info().samples);
+    let lengths = ["01", "02"]
+        .map(|n| Decoder::open(studio.path(&format!("parts/song_{n}_bass.wav"))).unwrap().info().samples);
     assert_eq!(lengths, [Some(11_025), Some(11_025)]);
 }
 

@@ -151,7 +151,6 @@ pub(super) fn append(decoded: &GenericAudioBufferRef<'_>, out: &mut Planar) {
     }
 }
 
-
 /// Whether the codec reproduces its input exactly.
 pub(super) fn is_lossless(codec: AudioCodecId) -> bool {
     is_pcm(codec) || [CODEC_ID_FLAC, CODEC_ID_ALAC].contains(&codec)

@@ -17,7 +17,12 @@ impl Conformer {
     }
 
     /// Appends `block` of `sample_rate` Hz to `out`, which has the channels of the stream.
-    pub(super) fn conform(&mut self, block: Planar, sample_rate: u32, out: &mut Planar) -> Result<(), AudioError> {
+    pub(super) fn conform(
+        &mut self,
+        block: Planar,
+        sample_rate: u32,
+        out: &mut Planar,
+    ) -> Result<(), AudioError> {
         let block = with_channels(block, self.channels);
         if self.resampler.as_ref().is_some_and(|(rate, _)| *rate != sample_rate) {
             self.flush(out)?;
@@ -51,7 +56,9 @@ fn with_channels(block: Planar, channels: usize) -> Planar {
         (0, _) => Planar::zeros(channels, samples),
         (1, _) => {
             let mono = block.into_planes().swap_remove(0);
-            Planar::from_equal((0..channels).map(|c| if c < 2 { mono.clone() } else { vec![0.0; samples] }).collect())
+            Planar::from_equal(
+                (0..channels).map(|c| if c < 2 { mono.clone() } else { vec![0.0; samples] }).collect(),
+            )
         }
         (count, 1) => {
             let share = 1.0 / count as f32;

@@ -18,10 +18,11 @@ const WRAP: u64 = 1 << 32;
 
 /// Chunks that are found behind samples. Their payload is never audio.
 const KNOWN_CHUNKS: [&[u8; 4]; 48] = [
-    b"LIST", b"list", b"INFO", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"inst", b"acid", b"fact",
-    b"plst", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"axml", b"chna", b"_PMX", b"umid", b"levl", b"link",
-    b"mext", b"cart", b"afsp", b"LGWV", b"strc", b"DISP", b"ResU", b"minf", b"elm1", b"regn", b"SMED", b"DGDA",
-    b"bmrk", b"MARK", b"INST", b"MIDI", b"AESD", b"APPL", b"COMT", b"NAME", b"AUTH", b"(c) ", b"ANNO", b"COMM",
+    b"LIST", b"list", b"INFO", b"id3 ", b"ID3 ", b"bext", b"iXML", b"cue ", b"smpl", b"inst", b"acid",
+    b"fact", b"plst", b"PEAK", b"JUNK", b"junk", b"PAD ", b"FLLR", b"axml", b"chna", b"_PMX", b"umid",
+    b"levl", b"link", b"mext", b"cart", b"afsp", b"LGWV", b"strc", b"DISP", b"ResU", b"minf", b"elm1",
+    b"regn", b"SMED", b"DGDA", b"bmrk", b"MARK", b"INST", b"MIDI", b"AESD", b"APPL", b"COMT", b"NAME",
+    b"AUTH", b"(c) ", b"ANNO", b"COMM",
 ];
 
 /// Byte order of chunk sizes.

@@ -39,7 +39,9 @@ pub(super) fn read_playback(source: &mut dyn MediaSource, length: u64) -> Option
     let edits = read_edits(source, moov);
     match (edits, gapless) {
         // A single edit from the start cuts nothing at the front, so that the tag says more.
-        (Some(Playback::Edits { edits, .. }), Some(gapless)) if matches!(edits[..], [Edit { start: Some(0), .. }]) => {
+        (Some(Playback::Edits { edits, .. }), Some(gapless))
+            if matches!(edits[..], [Edit { start: Some(0), .. }]) =>
+        {
             Some(gapless)
         }
         (Some(edits), _) => Some(edits),

@@ -123,7 +123,9 @@ impl PacketReader {
                 samples: announced_samples(&track, &codec).filter(|_| !fragmented),
                 sample_format: sample_format(&params, lossless),
             },
-            length_is_exact: container.format == FORMAT_ID_ISOMP4 && !fragmented && track.num_frames.is_some(),
+            length_is_exact: container.format == FORMAT_ID_ISOMP4
+                && !fragmented
+                && track.num_frames.is_some(),
             length_is_estimate: is_mp3 && !tagged
                 || [FORMAT_ID_ADTS, FORMAT_ID_MKV].contains(&container.format)
                 || mixed.is_some(),
@@ -303,7 +305,8 @@ impl PacketReader {
     /// Continues decoding at sample `to` of the track, for an edit list that goes back.
     fn seek(&mut self, to: u64) -> Result<(), AudioError> {
         let (numer, denom) = self.tick;
-        let ticks = u128::from(to.saturating_sub(SEEK_PREROLL)) * u128::from(denom) / u128::from(numer.max(1));
+        let ticks =
+            u128::from(to.saturating_sub(SEEK_PREROLL)) * u128::from(denom) / u128::from(numer.max(1));
         let ts = Timestamp::from(i64::try_from(ticks).unwrap_or(i64::MAX));
         let (reader, track_id) = (&mut self.reader, self.track);
         let target = SeekTo::Timestamp { ts, track_id };
@@ -318,7 +321,9 @@ impl PacketReader {
             }
         };
         if at > to {
-            return Err(self.damaged_error(format!("the edit list goes back to sample {to}, the file only to {at}")));
+            return Err(
+                self.damaged_error(format!("the edit list goes back to sample {to}, the file only to {at}"))
+            );
         }
         match &mut self.codec {
             Codec::Symphonia(decoder) => decoder.reset(),
@@ -597,7 +602,8 @@ fn after_id3v2(source: &mut dyn MediaSource) -> io::Result<u64> {
         Read::take(&mut *source, 10).read_to_end(&mut head)?;
         match head[..] {
             [b'I', b'D', b'3', _, _, _, a, b, c, d] => {
-                at += 10 + [a, b, c, d].into_iter().fold(0, |size, seven| size << 7 | u64::from(seven & 0x7F));
+                at +=
+                    10 + [a, b, c, d].into_iter().fold(0, |size, seven| size << 7 | u64::from(seven & 0x7F));
             }
             _ => break,
         }

@@ -56,7 +56,13 @@ impl Timeline {
             Playback::Edits { edits, movie_scale, media_scale } => edits
                 .iter()
                 .filter_map(|edit| {
-                    part(edit, u64::from(sample_rate), u64::from(*movie_scale), u64::from(*media_scale), media)
+                    part(
+                        edit,
+                        u64::from(sample_rate),
+                        u64::from(*movie_scale),
+                        u64::from(*media_scale),
+                        media,
+                    )
                 })
                 .collect(),
         };
@@ -200,7 +206,10 @@ mod tests {
             (&[(250, Some(10)), (100, Some(700))], [range(10, 260), range(700, 800)].concat()),
             (&[(30, Some(10)), (20, Some(50))], [range(10, 40), range(50, 70)].concat()),
             (&[(500, None), (200, Some(0))], [silence(500), range(0, 200)].concat()),
-            (&[(100, Some(0)), (50, None), (100, Some(120))], [range(0, 100), silence(50), range(120, 220)].concat()),
+            (
+                &[(100, Some(0)), (50, None), (100, Some(120))],
+                [range(0, 100), silence(50), range(120, 220)].concat(),
+            ),
             (&[(100, Some(500)), (250, Some(20))], [range(500, 600), range(20, 270)].concat()),
             (&[(40, Some(10)), (40, Some(10))], [range(10, 50), range(10, 50)].concat()),
         ] {

@@ -61,7 +61,8 @@ fn tag_bytes(source: &mut dyn MediaSource, end: u64) -> io::Result<Option<u64>> 
     }
     if let Some(footer) = tail::<15>(source, end)?
         && footer.ends_with(b"LYRICS200")
-        && let Some(size) = std::str::from_utf8(&footer[..6]).ok().and_then(|digits| digits.parse::<u64>().ok())
+        && let Some(size) =
+            std::str::from_utf8(&footer[..6]).ok().and_then(|digits| digits.parse::<u64>().ok())
     {
         return Ok(Some(size + 15));
     }

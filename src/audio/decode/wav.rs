@@ -107,7 +107,9 @@ fn read_header(source: &mut dyn MediaSource, length: u64) -> Result<Option<Heade
             }
             b"data" => {
                 let Some(format) = format else {
-                    return Err(HeaderError::Header("the `data` chunk comes before any `fmt` chunk".to_owned()));
+                    return Err(HeaderError::Header(
+                        "the `data` chunk comes before any `fmt` chunk".to_owned(),
+                    ));
                 };
                 let stated = match (size, data_size_64) {
                     // A 64-bit size of 0 or of a placeholder is as unknown as a 32-bit one.

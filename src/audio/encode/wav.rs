@@ -3,7 +3,7 @@
 
 use std::io::{self, Write};
 
-use super::{ContainerWriter, Metadata, SampleFormat, Planar, TempFile, WriterSpec, patch_bytes, quantise};
+use super::{ContainerWriter, Metadata, Planar, SampleFormat, TempFile, WriterSpec, patch_bytes, quantise};
 
 /// `RIFF`, its size, `WAVE`.
 const RIFF_HEADER: u64 = 12;
@@ -73,7 +73,14 @@ impl WavContainer {
         header.extend_from_slice(&metadata.wav_head());
         header.extend_from_slice(b"data\0\0\0\0");
         out.write_all(&header)?;
-        Ok(Self { spec, fact_at, data_at: header.len() as u64, data_bytes: 0, bytes: Vec::new(), tail: metadata.wav_tail() })
+        Ok(Self {
+            spec,
+            fact_at,
+            data_at: header.len() as u64,
+            data_bytes: 0,
+            bytes: Vec::new(),
+            tail: metadata.wav_tail(),
+        })
     }
 }
 

@@ -11,7 +11,9 @@ use nullsum::offline::mix::Mix;
 use nullsum::offline::template::OutputTemplate;
 use nullsum::separator::Runtime;
 
-use values::{Bits, Cascade, ChunkLength, FileType, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard};
+use values::{
+    Bits, Cascade, ChunkLength, FileType, LosslessArg, ModelType, NonFinite, PcmType, PrecisionArg, Shard,
+};
 
 const EXAMPLES: &str = "\
 Examples:

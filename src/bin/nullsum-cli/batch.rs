@@ -268,9 +268,8 @@ impl SongCollector {
             require_literal_leading_dot: true,
             ..glob::MatchOptions::new()
         };
-        let matches = glob::glob_with(pattern, options).map_err(|error| {
-            Failure::new(ExitStatus::Usage, format!("{pattern}: not a pattern: {error}"))
-        })?;
+        let matches = glob::glob_with(pattern, options)
+            .map_err(|error| Failure::new(ExitStatus::Usage, format!("{pattern}: not a pattern: {error}")))?;
         let begin = literal_prefix(pattern).canonicalize().ok();
         let output =
             self.output.clone().filter(|output| !begin.is_some_and(|begin| begin.starts_with(output)));
@@ -314,9 +313,13 @@ fn escape_literals(pattern: &str) -> String {
 
 /// The folder that contains all matches of a pattern: its components before the first wildcard.
 fn literal_prefix(pattern: &str) -> PathBuf {
-    let unescaped = pattern.replace("[[]", "\0").replace("[]]", "\x01").replace("[?]", "\x02").replace("[*]", "\x03");
-    let literal =
-        unescaped.split(std::path::is_separator).take_while(|part| !part.contains(['*', '?', '['])).collect::<Vec<_>>().join("/");
+    let unescaped =
+        pattern.replace("[[]", "\0").replace("[]]", "\x01").replace("[?]", "\x02").replace("[*]", "\x03");
+    let literal = unescaped
+        .split(std::path::is_separator)
+        .take_while(|part| !part.contains(['*', '?', '[']))
+        .collect::<Vec<_>>()
+        .join("/");
     let literal = literal.replace('\0', "[").replace('\x01', "]").replace('\x02', "?").replace('\x03', "*");
     let literal = if literal.is_empty() && pattern.starts_with('/') { "/".to_owned() } else { literal };
     Path::new(".").join(literal)
@@ -380,7 +383,8 @@ mod tests {
 
     #[test]
     fn folders_are_searched_recursively_and_keep_their_tree() {
-        let root = tree(&["m/b.FLAC", "m/x/y/a.mp3", "m/cover.jpg", "m/.hidden/c.wav", "m/.d.wav", "m/clip.MOV"]);
+        let root =
+            tree(&["m/b.FLAC", "m/x/y/a.mp3", "m/cover.jpg", "m/.hidden/c.wav", "m/.d.wav", "m/clip.MOV"]);
         let found = songs(root.path(), &["m"], None).unwrap();
         let expected = [("m/b.FLAC", "out"), ("m/clip.MOV", "out"), ("m/x/y/a.mp3", "out/x/y")];
         assert_eq!(found, expected.map(|(a, b)| (a.into(), b.into())));
@@ -410,7 +414,8 @@ mod tests {
 
     #[test]
     fn names_with_brackets_are_literal_where_they_exist() {
-        let root = tree(&["Album [2020]/a.wav", "Album [2020]/Song [live].wav", "Album 2/b.wav", "out [x]/c.wav"]);
+        let root =
+            tree(&["Album [2020]/a.wav", "Album [2020]/Song [live].wav", "Album 2/b.wav", "out [x]/c.wav"]);
         let names = |pattern: &str| -> Vec<String> {
             let found = songs(root.path(), &[pattern], None).unwrap();
             found.into_iter().map(|(input, _)| input).collect()
@@ -428,13 +433,20 @@ mod tests {
     fn links_are_separated_under_their_own_name_or_mentioned() {
         let root = tree(&["lib/a.wav", "lib/b.wav", "list/keep.wav"]);
         for (link, target) in [("01 first", "a.wav"), ("02.wav", "b.wav"), ("03.wav", "b.wav")] {
-            std::os::unix::fs::symlink(root.path().join("lib").join(target), root.path().join("list").join(link))
-                .unwrap();
+            std::os::unix::fs::symlink(
+                root.path().join("lib").join(target),
+                root.path().join("list").join(link),
+            )
+            .unwrap();
         }
-        let found: Vec<String> = songs(root.path(), &["list"], None).unwrap().into_iter().map(|song| song.0).collect();
+        let found: Vec<String> =
+            songs(root.path(), &["list"], None).unwrap().into_iter().map(|song| song.0).collect();
         assert_eq!(found, ["list/01 first", "list/02.wav", "list/keep.wav"]);
         let warnings = warnings(root.path(), "list");
-        assert!(warnings.iter().any(|warning| warning.contains("03.wav") && warning.contains("02.wav")), "{warnings:?}");
+        assert!(
+            warnings.iter().any(|warning| warning.contains("03.wav") && warning.contains("02.wav")),
+            "{warnings:?}"
+        );
     }
 
     #[test]

@@ -88,10 +88,9 @@ impl Probes<'_> {
 /// Takes the portable names if the file system refuses the wanted ones, or rejects the song if it refuses those too.
 fn choose_accepted_names(plan: &mut NamePlan, probes: &mut Probes) {
     let refused = |outputs: &[PathBuf], probes: &mut Probes| {
-        outputs
-            .iter()
-            .filter(|output| is_unusual(output))
-            .find_map(|output| probes.create(output).err().filter(is_refusal).map(|error| (output.clone(), error)))
+        outputs.iter().filter(|output| is_unusual(output)).find_map(|output| {
+            probes.create(output).err().filter(is_refusal).map(|error| (output.clone(), error))
+        })
     };
     let Some((output, error)) = refused(&plan.outputs, probes) else { return };
     if plan.portable_outputs != plan.outputs && refused(&plan.portable_outputs, probes).is_none() {
@@ -140,7 +139,8 @@ fn reject_collisions(plans: &mut [NamePlan], files: &dyn FileSystem) {
         let Ok(mut probe) = files.probe(&folder) else { continue };
         for (place, (n, output)) in outputs.iter().enumerate() {
             let relative = output.strip_prefix(&folder).unwrap_or(output);
-            let taken = probe.create(relative).is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists);
+            let taken =
+                probe.create(relative).is_err_and(|error| error.kind() == io::ErrorKind::AlreadyExists);
             if taken {
                 let other = outputs[..place].iter().find(|(other, _)| other != n);
                 pairs.extend(other.map(|(other, _)| (*other, *n, output.clone())));

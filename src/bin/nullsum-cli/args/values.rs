@@ -287,10 +287,14 @@ mod tests {
 
     #[test]
     fn positions_are_seconds_or_clock_times() {
-        for (text, seconds) in [("0", 0.0), ("83.5", 83.5), ("1:23.5", 83.5), ("90:00", 5400.0), ("1:02:03", 3723.0)] {
+        for (text, seconds) in
+            [("0", 0.0), ("83.5", 83.5), ("1:23.5", 83.5), ("90:00", 5400.0), ("1:02:03", 3723.0)]
+        {
             assert_eq!(position(text), Ok(seconds), "{text}");
         }
-        for wrong in ["", "-1", "1:60", "1:2:3:4", "1:60:00", "a", "1:", ":30", "inf", "nan", "1e9", "99999999"] {
+        for wrong in
+            ["", "-1", "1:60", "1:2:3:4", "1:60:00", "a", "1:", ":30", "inf", "nan", "1e9", "99999999"]
+        {
             assert!(position(wrong).is_err(), "{wrong}");
         }
     }

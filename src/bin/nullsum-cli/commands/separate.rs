@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use nullsum::audio::Origin;
 use nullsum::lossless::LosslessMode;
 use nullsum::offline::error::OfflineError;
-use nullsum::audio::Origin;
 use nullsum::offline::options::{RenderOptions, TimeRange};
 use nullsum::offline::outputs::{output_names, output_paths};
 use nullsum::offline::render::{RenderReport, render, render_ensemble};
@@ -14,8 +14,8 @@ use nullsum::separator::{ModelSpec, Separator, check_chunk, stem_position};
 use parking_lot::Mutex;
 use serde_json::json;
 
-use crate::args::{ModelArgs, SeparateArgs};
 use crate::args::values::{Bits, Cascade, FileType, NonFinite, PcmType};
+use crate::args::{ModelArgs, SeparateArgs};
 use crate::batch::{Batch, Song, collect_songs, is_same_file};
 use crate::exit::{CliResult, ExitStatus, Failure, OrFail, format_error};
 use crate::interrupt;
