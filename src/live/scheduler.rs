@@ -289,7 +289,8 @@ impl Runner {
         let waiting = self.streams.iter().filter(|stream| stream.running.is_none() && stream.due.is_none());
         let polls = waiting.map(|stream| stream.clock.next_poll(stream.engine.missing(), now));
         // A reset must be noticed while a job runs.
-        let resets = self.streams.iter().filter(|stream| stream.running.is_some()).map(|_| now + FLAG_INTERVAL);
+        let resets =
+            self.streams.iter().filter(|stream| stream.running.is_some()).map(|_| now + FLAG_INTERVAL);
         polls.chain(resets).chain(flags).min()
     }
 
@@ -363,8 +364,7 @@ impl Runner {
             Message::Add(id, engine) => {
                 let plan = engine.plan();
                 let clock = HopClock::new(plan.host_rate(), plan.max_block().0, engine.written(), now);
-                let stream =
-                    ScheduledStream { id, engine, clock, due: None, running: None, next_probe: now };
+                let stream = ScheduledStream { id, engine, clock, due: None, running: None, next_probe: now };
                 self.streams.push(stream);
             }
             Message::Swap(id, model) => {

@@ -72,7 +72,9 @@ impl FromStr for OutputTemplate {
                 "{model}" => Part::Model,
                 "{ext}" => Part::Extension,
                 other => {
-                    return wrong(format!("unknown placeholder {other}; the placeholders are {PLACEHOLDERS}"));
+                    return wrong(format!(
+                        "unknown placeholder {other}; the placeholders are {PLACEHOLDERS}"
+                    ));
                 }
             });
             rest = &rest[at + end + 1..];

@@ -3,8 +3,8 @@
 use super::error::TrainError;
 use crate::dsp::stft::StftConfig;
 use crate::model::architecture::{
-    Architecture, ArchitectureError, ExpectedTensor, Family, HyperConnections, Position, TensorShapes,
-    ValueResidual,
+    Architecture, ArchitectureError, ExpectedTensor, Family, HyperConnections, MaskKind, Position,
+    TensorShapes, ValueResidual,
 };
 use crate::model::bands::{default_freqs_per_bands, mel_bands};
 use crate::model::config::{Config, ModelOptions};
@@ -62,6 +62,10 @@ pub(super) fn from_config(config: &Config, family: Option<Family>) -> Result<Arc
         position: if options.use_pope.unwrap_or(false) { Position::Polar } else { Position::Rotary },
         value_residual: value_residual(options, newer, mel),
         hyper_connections: hyper_connections(options, newer, mel),
+        masks: MaskKind::Mlp,
+        attention_biases: false,
+        experimental_residuals: false,
+        siamese: false,
         branch_names: newer,
     };
     // The checks of a checkpoint's YAML, on the tensors that the network would have.

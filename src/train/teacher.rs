@@ -214,7 +214,7 @@ fn pass(
         (0..channels).map(|c| mixture.channel(if second { channels - 1 - c } else { c }).to_vec()).collect();
     input.append(&Planar::from_equal(turned));
     let options = DemixOptions {
-        plan: ChunkPlan::new(info.chunk, info.overlap),
+        plan: ChunkPlan::new(info.chunk, info.overlap as f64),
         batch: info.batch,
         rule: info.rule(MaskRule::Complete),
         tta: false,

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::super::Client;
 use super::super::client::NoStems;
 use super::super::executor::{Running, may_interrupt};
 use super::super::model::{WindowError, WindowSeparator};
@@ -9,7 +10,6 @@ use super::super::plan::{Deadline, HostSamples, ModelSamples, ModelTiming, Plan,
 use super::super::shared::Shared;
 use super::super::status::State;
 use super::super::work::Outcome;
-use super::super::Client;
 use super::*;
 use crate::separator::MaskRule;
 
@@ -75,7 +75,11 @@ impl Processor {
     fn next_event(&self) -> Option<Instant> {
         let (_, job, left) = self.running.last()?;
         let task = self.costs.get(&job.stream).copied().unwrap_or_default() / TASKS;
-        let until_task = if task.is_zero() { Duration::ZERO } else { Duration::from_nanos((left.as_nanos() % task.as_nanos()) as u64) };
+        let until_task = if task.is_zero() {
+            Duration::ZERO
+        } else {
+            Duration::from_nanos((left.as_nanos() % task.as_nanos()) as u64)
+        };
         self.now.map(|now| now + if self.urgent.is_some() { until_task } else { *left })
     }
 
@@ -193,7 +197,12 @@ impl Simulation {
             turns += 1;
             let wake = self.runner.turn(now);
             let event = self.processor.0.lock().next_event();
-            now = [Some(callback), wake, event].into_iter().flatten().min().unwrap_or(callback).max(now + Duration::from_micros(20));
+            now = [Some(callback), wake, event]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(callback)
+                .max(now + Duration::from_micros(20));
         }
         turns
     }
@@ -231,7 +240,11 @@ fn light_streams_are_never_late_beside_one_that_is_far_too_slow() {
             if i == 1 {
                 assert_eq!(status.state(), State::TooSlow, "seed {seed}");
             } else {
-                assert_eq!((status.state(), status.late_windows()), (State::Running, 0), "seed {seed}, stream {i}: {streams:?}");
+                assert_eq!(
+                    (status.state(), status.late_windows()),
+                    (State::Running, 0),
+                    "seed {seed}, stream {i}: {streams:?}"
+                );
             }
         }
     }
