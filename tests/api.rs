@@ -116,7 +116,7 @@ fn errors_name_the_file_or_the_lengths() {
     let cancelled =
         model.separate_with(&mixture(400_000, 1, 44_100), &Options::default(), |_| ControlFlow::Break(()));
     assert!(matches!(cancelled, Err(Error::Cancelled)));
-    let overlap = Options { overlap: Some(0), ..Options::default() };
+    let overlap = Options { overlap: Some(0.0), ..Options::default() };
     assert!(matches!(
         model.separate_with(&mixture(10, 1, 44_100), &overlap, |_| ControlFlow::Continue(())),
         Err(Error::Separate(_))
