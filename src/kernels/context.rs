@@ -254,7 +254,7 @@ impl ContextHop<'_> {
     /// The cache of a block.
     pub(super) fn cache(&mut self, block: usize) -> Result<&mut KeyValueCache, KernelError> {
         let found = self.caches.len();
-        self.caches.get_mut(block).ok_or(KernelError::Value {
+        self.caches.get_mut(block).ok_or_else(|| KernelError::Value {
             what: "the number of a stream's caches".to_owned(),
             expected: format!("more than {block}, one a time block"),
             found,

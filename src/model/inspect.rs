@@ -6,6 +6,7 @@ use std::fmt;
 use super::architecture::{Architecture, ArchitectureError, Family};
 use super::checkpoint::{Checkpoint, TensorView};
 use super::config::Config;
+use super::context::{ContextMemory, kept_context_unsupported};
 use super::fused::unsupported_feature;
 
 /// A report on a checkpoint and its configuration. Displays as text.
@@ -249,12 +250,30 @@ impl Inspection {
             None => writeln!(f, "  on the CPU    fused kernels")?,
             Some(option) => writeln!(f, "  on the CPU    candle (slower): no fused kernels for {option}")?,
         }
+        self.write_live(f, arch)?;
         let chunk = self.chunk.unwrap_or(8 * self.sample_rate as usize);
         let seconds = chunk as f64 / f64::from(self.sample_rate);
         writeln!(
             f,
             "  cost          {:.0} GFLOP per second of audio and pass, in chunks of {seconds:.1} s",
             arch.flops(chunk) / seconds / 1e9
+        )
+    }
+
+    /// Whether live streams keep their context, and what it takes.
+    fn write_live(&self, f: &mut fmt::Formatter<'_>, arch: &Architecture) -> fmt::Result {
+        if let Some(reason) = kept_context_unsupported(arch) {
+            return writeln!(f, "  live          repeats whole windows: {reason}");
+        }
+        // As much as a chunk holds, up to four seconds.
+        let chunk = self.chunk.unwrap_or(8 * self.sample_rate as usize).min(4 * self.sample_rate as usize);
+        let memory = ContextMemory::new(arch, chunk / arch.stft.hop_length.max(1));
+        let format = if memory.bytes_per_value == 4 { "f32" } else { "bf16" };
+        writeln!(
+            f,
+            "  live          keeps its context between hops: {:.1} s of it take {:.1} MB ({format}) a stream",
+            chunk as f64 / f64::from(self.sample_rate.max(1)),
+            memory.bytes as f64 / 1e6
         )
     }
 }

@@ -13,6 +13,7 @@ mod timing;
 
 use crate::kernels::CacheFormat;
 use crate::model::architecture::Architecture;
+pub use crate::model::context::ContextMemory;
 use crate::model::context::{kept_context_unsupported, kept_values_per_frame};
 pub use hops::Hop;
 pub use state::{HopOutput, StreamState};
@@ -22,8 +23,6 @@ use super::Separator;
 
 pub(super) use hops::HopWorkspace;
 
-/// Bytes of keys and values up to which they are kept in f32.
-const F32_LIMIT: usize = 64 << 20;
 /// Most bytes of keys and values of a stream, unless the plan says otherwise: 16 s of the default architecture.
 pub const DEFAULT_CONTEXT_BUDGET: usize = 1 << 31;
 /// Most frames of any part of a plan.
@@ -87,24 +86,6 @@ pub enum ContextError {
         /// Frames that these hold.
         fits: usize,
     },
-}
-
-/// What the context of a stream takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ContextMemory {
-    /// Bytes of keys and values when the context is full.
-    pub bytes: usize,
-    /// Bytes of one of them: 4 in f32, 2 in bf16. Processors that multiply bf16 keep bf16 even where this says f32.
-    pub bytes_per_value: usize,
-}
-
-impl ContextMemory {
-    /// Of a stream of `arch` that keeps `frames` frames: f32 as long as they are small.
-    pub fn new(arch: &Architecture, frames: usize) -> Self {
-        let values = kept_values_per_frame(arch).saturating_mul(frames);
-        let bytes_per_value = if values.saturating_mul(4) <= F32_LIMIT { 4 } else { 2 };
-        Self { bytes: values.saturating_mul(bytes_per_value), bytes_per_value }
-    }
 }
 
 impl ContextPlan {
