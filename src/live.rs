@@ -29,13 +29,13 @@ mod work;
 use std::sync::Arc;
 
 pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
+pub use engine::{Engine, Step, SwapError};
 pub use model::{SharedModel, WindowError, WindowSeparator, load_shared, measure};
 pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Tier, WindowSpec};
 pub use reference::offline_reference;
 pub use scheduler::{Forward, LOAD_BUDGET, Scheduler};
 pub use scope::Scope;
 pub use status::{State, Status};
-pub use engine::{Engine, Step, SwapError};
 pub use threads::{THREADS_ENV, default_threads};
 
 use crate::separator::MaskRule;

@@ -306,7 +306,11 @@ impl CpuShared {
 
     fn interrupted(&self, stream: u64) -> Duration {
         let state = self.state.lock();
-        state.running.iter().find(|running| running.stream == stream).map_or(Duration::ZERO, |r| r.interrupted)
+        state
+            .running
+            .iter()
+            .find(|running| running.stream == stream)
+            .map_or(Duration::ZERO, |r| r.interrupted)
     }
 }
 
@@ -342,7 +346,10 @@ mod tests {
         let heavy = job(5_000, Some(3_000), Priority::Live);
         assert!(job(50, Some(5), Priority::Live).interrupts(heavy));
         assert!(!job(50, Some(2_000), Priority::Live).interrupts(heavy), "not much lighter");
-        assert!(job(50, Some(5), Priority::Live).interrupts(job(10, Some(3_000), Priority::Live)), "late itself");
+        assert!(
+            job(50, Some(5), Priority::Live).interrupts(job(10, Some(3_000), Priority::Live)),
+            "late itself"
+        );
         assert!(!job(50, None, Priority::Live).interrupts(heavy), "of unknown cost");
         assert!(job(50, Some(5), Priority::Live).interrupts(job(5_000, None, Priority::Live)));
         assert!(job(9_000, None, Priority::Live).interrupts(job(50, Some(1), Priority::Background)));

@@ -8,8 +8,8 @@
 //! samples: A for its right context, H until the window that covers it ends, D for the worker, N because a host delivers blocks of up to N
 //! samples, and Z for the resampling filters in both directions, with the rounding of positions between the two rates.
 
-mod tier;
 mod deadline;
+mod tier;
 mod window_spec;
 
 use super::sinc::Sinc;
@@ -163,7 +163,8 @@ impl Plan {
         let (down_reach, up_reach) = (reach(ratio.0, ratio.1), reach(ratio.1, ratio.0));
         // Hop k needs `host_needed(k·H)` samples, and makes those from `host_available((k−1)·H − A)` on final. This is the largest
         // difference of the two over all k.
-        let wait = if resampled { to_host(hop.0 + lookahead.0 - 1 + up_reach) + down_reach + 1 } else { least };
+        let wait =
+            if resampled { to_host(hop.0 + lookahead.0 - 1 + up_reach) + down_reach + 1 } else { least };
         let parts = LatencyParts {
             lookahead: HostSamples(to_host(lookahead.0)),
             hop: HostSamples(to_host(hop.0)),
@@ -363,7 +364,9 @@ mod tests {
         for rate in [22_050, 44_100, 47_999, 48_000, 96_000, 192_000] {
             for (hop, lookahead) in [(1_024, 2_048), (441, 441), (11_025, 4_410)] {
                 let (hop, lookahead) = (ModelSamples(hop), ModelSamples(lookahead));
-                let plan = Plan::new(PlanRequest { hop, lookahead, fade: ModelSamples(100), ..request(rate) }).unwrap();
+                let plan =
+                    Plan::new(PlanRequest { hop, lookahead, fade: ModelSamples(100), ..request(rate) })
+                        .unwrap();
                 let wait = plan.latency() - plan.parts().deadline - plan.parts().block;
                 let waits = (1..5_000).map(|k| plan.needed_for(k) - plan.final_host(k - 1));
                 let longest = waits.max().unwrap();

@@ -1,9 +1,9 @@
 //! The reference result of a stream, computed over a whole song at once. The live engine is tested against it.
 
+use super::engine::{fade_in, mix};
 use super::model::{WindowError, WindowSeparator};
 use super::plan::Plan;
 use super::sinc::Sinc;
-use super::engine::{fade_in, mix};
 use crate::separator::MaskRule;
 
 /// The sliding-window stems of a song, `[stems][channels][samples]` at the host's rate, aligned with it. `song`: `[channels][samples]` at the

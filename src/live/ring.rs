@@ -43,7 +43,8 @@ impl Ring {
 
     /// Cells of `channel` for `len` positions from `at` on: the part before the wrap, and the part after it.
     fn cells(&self, channel: usize, at: u64, len: usize) -> (&[AtomicU32], &[AtomicU32]) {
-        let cells: &[AtomicU32] = self.channels.get(channel).and_then(OnceLock::get).map_or(&[], |cells| cells);
+        let cells: &[AtomicU32] =
+            self.channels.get(channel).and_then(OnceLock::get).map_or(&[], |cells| cells);
         let from = (at & (self.capacity as u64 - 1)) as usize;
         let head = len.min(self.capacity - from);
         let tail = (len - head).min(self.capacity);

@@ -289,7 +289,8 @@ impl Runner {
         let waiting = self.streams.iter().filter(|stream| stream.running.is_none() && stream.due.is_none());
         let polls = waiting.map(|stream| stream.clock.next_poll(stream.engine.missing(), now));
         // A reset must be noticed while a job runs.
-        let resets = self.streams.iter().filter(|stream| stream.running.is_some()).map(|_| now + FLAG_INTERVAL);
+        let resets =
+            self.streams.iter().filter(|stream| stream.running.is_some()).map(|_| now + FLAG_INTERVAL);
         polls.chain(resets).chain(flags).min()
     }
 
@@ -326,8 +327,11 @@ impl Runner {
 
     /// Suspends the streams that are too slow, and lets those run again that no longer are.
     fn apply_admission(&mut self, now: Instant) {
-        let demands: Vec<_> = self.streams.iter().map(ScheduledStream::demand).collect();
-        for ((stream, admitted), demand) in self.streams.iter_mut().zip(admit(&demands)).zip(&demands) {
+        // Streams change places when they take turns; their ids tell which is older.
+        let mut streams: Vec<_> = self.streams.iter_mut().collect();
+        streams.sort_by_key(|stream| stream.id);
+        let demands: Vec<_> = streams.iter().map(|stream| stream.demand()).collect();
+        for ((stream, admitted), demand) in streams.into_iter().zip(admit(&demands)).zip(&demands) {
             if admitted == stream.engine.is_suspended() && !demand.exempt {
                 stream.engine.set_suspended(!admitted);
                 stream.next_probe = now + PROBE_INTERVAL;
@@ -363,8 +367,7 @@ impl Runner {
             Message::Add(id, engine) => {
                 let plan = engine.plan();
                 let clock = HopClock::new(plan.host_rate(), plan.max_block().0, engine.written(), now);
-                let stream =
-                    ScheduledStream { id, engine, clock, due: None, running: None, next_probe: now };
+                let stream = ScheduledStream { id, engine, clock, due: None, running: None, next_probe: now };
                 self.streams.push(stream);
             }
             Message::Swap(id, model) => {

@@ -35,9 +35,13 @@ pub(super) struct Group {
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Outcome {
     /// The stems are there. None for a hop of silence, which was not run.
-    Done { seconds: Option<f64> },
+    Done {
+        seconds: Option<f64>,
+    },
     /// Stopped between layers, because its result is not needed or took too long.
-    Cancelled { seconds: f64 },
+    Cancelled {
+        seconds: f64,
+    },
     Failed(String),
     Panicked(String),
     /// Another caller has the model; nothing was done.

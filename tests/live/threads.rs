@@ -4,8 +4,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
-use nullsum::separator::MaskRule;
 use nullsum::live::{BlockingError, NoStems, Scheduler, State, Stream, WindowError, load_shared};
+use nullsum::separator::MaskRule;
 
 use crate::support::*;
 
@@ -347,10 +347,12 @@ fn a_flag_of_the_audio_thread_wakes_another_thread() {
     let forward = scheduler.forward(flag.clone(), move || {
         counter.fetch_add(1, Ordering::SeqCst);
     });
-    let wait_for = |count| (0..2_000).any(|_| {
-        std::thread::sleep(Duration::from_millis(1));
-        woken.load(Ordering::SeqCst) == count
-    });
+    let wait_for = |count| {
+        (0..2_000).any(|_| {
+            std::thread::sleep(Duration::from_millis(1));
+            woken.load(Ordering::SeqCst) == count
+        })
+    };
     flag.store(true, Ordering::SeqCst);
     assert!(wait_for(1));
     flag.store(true, Ordering::SeqCst);

@@ -26,12 +26,7 @@ pub(super) struct Weights {
 
 impl Weights {
     pub(super) fn new() -> Self {
-        Self {
-            of: [[0.0; CHUNK]; SOURCES],
-            used: [false; SOURCES],
-            all_final: false,
-            sum: [0.0; CHUNK],
-        }
+        Self { of: [[0.0; CHUNK]; SOURCES], used: [false; SOURCES], all_final: false, sum: [0.0; CHUNK] }
     }
 
     fn set(&mut self, source: usize, index: usize, weight: f32) {
@@ -129,7 +124,8 @@ impl DropoutConcealer {
         weights.used = [false; SOURCES];
         weights.all_final = false;
         let end = at + count as u64;
-        let settled = self.final_weight == 1.0 && self.playing.source.is_none() && self.fading.source.is_none();
+        let settled =
+            self.final_weight == 1.0 && self.playing.source.is_none() && self.fading.source.is_none();
         if at >= available.from && end <= available.until && at >= origin && settled {
             weights.all_final = true;
             self.late_run = 0;
@@ -195,7 +191,12 @@ impl DropoutConcealer {
 mod tests {
     use super::*;
 
-    fn with_provisional(from: u64, until: u64, slot: usize, length: u64) -> (Availability, Option<Provisional>) {
+    fn with_provisional(
+        from: u64,
+        until: u64,
+        slot: usize,
+        length: u64,
+    ) -> (Availability, Option<Provisional>) {
         let next = Provisional { slot, begin: until, end: until + length };
         (Availability { from, until, slot: Some(slot) }, Some(next))
     }

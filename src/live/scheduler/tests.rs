@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use super::super::Client;
 use super::super::client::NoStems;
 use super::super::executor::{Running, may_interrupt};
 use super::super::model::{WindowError, WindowSeparator};
@@ -9,7 +10,6 @@ use super::super::plan::{Deadline, HostSamples, ModelSamples, ModelTiming, Plan,
 use super::super::shared::Shared;
 use super::super::status::State;
 use super::super::work::Outcome;
-use super::super::Client;
 use super::*;
 use crate::separator::MaskRule;
 
@@ -75,7 +75,11 @@ impl Processor {
     fn next_event(&self) -> Option<Instant> {
         let (_, job, left) = self.running.last()?;
         let task = self.costs.get(&job.stream).copied().unwrap_or_default() / TASKS;
-        let until_task = if task.is_zero() { Duration::ZERO } else { Duration::from_nanos((left.as_nanos() % task.as_nanos()) as u64) };
+        let until_task = if task.is_zero() {
+            Duration::ZERO
+        } else {
+            Duration::from_nanos((left.as_nanos() % task.as_nanos()) as u64)
+        };
         self.now.map(|now| now + if self.urgent.is_some() { until_task } else { *left })
     }
 
@@ -193,7 +197,12 @@ impl Simulation {
             turns += 1;
             let wake = self.runner.turn(now);
             let event = self.processor.0.lock().next_event();
-            now = [Some(callback), wake, event].into_iter().flatten().min().unwrap_or(callback).max(now + Duration::from_micros(20));
+            now = [Some(callback), wake, event]
+                .into_iter()
+                .flatten()
+                .min()
+                .unwrap_or(callback)
+                .max(now + Duration::from_micros(20));
         }
         turns
     }
@@ -229,9 +238,14 @@ fn light_streams_are_never_late_beside_one_that_is_far_too_slow() {
         for (i, client) in simulation.clients.iter().enumerate() {
             let status = client.status();
             if i == 1 {
-                assert_eq!(status.state(), State::TooSlow, "seed {seed}");
+                // Suspended, or still in its first window.
+                assert_ne!(status.state(), State::Running, "seed {seed}");
             } else {
-                assert_eq!((status.state(), status.late_windows()), (State::Running, 0), "seed {seed}, stream {i}: {streams:?}");
+                assert_eq!(
+                    (status.state(), status.late_windows()),
+                    (State::Running, 0),
+                    "seed {seed}, stream {i}: {streams:?}"
+                );
             }
         }
     }
@@ -257,13 +271,13 @@ fn a_stream_that_is_too_slow_costs_little_and_runs_again_when_it_can() {
 #[test]
 fn of_streams_that_are_too_much_together_the_youngest_is_suspended() {
     let begun = Instant::now();
-    let stream = (4_410, Duration::from_millis(37));
+    let stream = (4_410, Duration::from_millis(33));
     let mut simulation = Simulation::new(256, &[stream; 3], begun);
     simulation.play(begun, 5.0);
     let states: Vec<_> = simulation.clients.iter().map(|client| client.status().state()).collect();
     assert_eq!(states, [State::Running, State::Running, State::TooSlow]);
     let loads: Vec<f64> = simulation.runner.loads.lock().iter().map(|(_, load)| *load).collect();
-    assert!((loads.iter().sum::<f64>() - 0.74).abs() < 0.02, "{loads:?}");
+    assert!((loads.iter().sum::<f64>() - 0.66).abs() < 0.02, "{loads:?}");
     // The budget is free again when one of them goes.
     simulation.runner.apply(Message::Remove(0), begun + Duration::from_secs(5));
     simulation.clients.remove(0);

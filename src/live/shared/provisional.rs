@@ -36,7 +36,11 @@ struct Slot {
 impl ProvisionalSlots {
     /// Room for `samples` positions of `channels` ring channels in every slot.
     pub(super) fn new(channels: usize, samples: usize) -> Self {
-        let slot = |_| Slot { ring: Ring::new(channels, samples), begin: AtomicU64::new(CLAIMED), end: AtomicU64::new(0) };
+        let slot = |_| Slot {
+            ring: Ring::new(channels, samples),
+            begin: AtomicU64::new(CLAIMED),
+            end: AtomicU64::new(0),
+        };
         Self { slots: std::array::from_fn(slot), held: AtomicU8::new(0) }
     }
 
