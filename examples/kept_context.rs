@@ -100,7 +100,7 @@ fn separate_offline(separator: &mut Separator, mixture: &Stereo) -> Result<Stems
     let info = separator.info().clone();
     let song = Planar::from_equal(mixture.clone().into());
     let options = DemixOptions {
-        plan: ChunkPlan::new(info.chunk, 2),
+        plan: ChunkPlan::new(info.chunk, 2.0),
         batch: 1,
         rule: MaskRule::Complete,
         tta: false,
