@@ -154,7 +154,7 @@ impl AttentionHead {
                     m: rows,
                     n: n.next_multiple_of(nr),
                     k: self.dim_head,
-                    a: self.q.from_row(q0),
+                    a: self.q.at_row(q0),
                     b: Panels::plain(keys.data.add(k0 / nr * keys.stride), keys.stride),
                     c: Output { data: tile.scores, stride: tile.width, panel: nr },
                     addend: Addend::Zero,

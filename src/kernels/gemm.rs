@@ -216,13 +216,13 @@ impl Tile {
                     for (j, v) in bv.iter_mut().enumerate() {
                         *v = S::load(line.add(j * S::LANES));
                     }
-                    for i in 0..MR {
-                        let av = S::splat(*self.a[i].add(at));
+                    for (a, acc) in self.a.iter().zip(acc.iter_mut()) {
+                        let av = S::splat(*a.add(at));
                         for j in 0..NV {
-                            acc[i][j] = match KIND {
-                                BF16 => S::dot_bf16(av, bv[j], acc[i][j]),
-                                INT8 => S::dot_i8(av, bv[j], acc[i][j]),
-                                _ => S::fma(av, bv[j], acc[i][j]),
+                            acc[j] = match KIND {
+                                BF16 => S::dot_bf16(av, bv[j], acc[j]),
+                                INT8 => S::dot_i8(av, bv[j], acc[j]),
+                                _ => S::fma(av, bv[j], acc[j]),
                             };
                         }
                     }

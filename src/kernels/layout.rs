@@ -86,7 +86,7 @@ impl Activations {
     }
 
     /// The operand from `row` on, in a tiled one a multiple of 16.
-    pub fn from_row(self, row: usize) -> Self {
+    pub fn at_row(self, row: usize) -> Self {
         Self {
             data: self.data.wrapping_add(row * self.stride),
             stride: self.stride,

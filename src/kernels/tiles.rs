@@ -54,7 +54,7 @@ pub(super) unsafe fn gemm<S: Simd, T: Tiles, const INT8: bool>(g: &Gemm) {
         let mut i = 0;
         while i < g.m {
             let rows = (g.m - i).min(2 * TILE_ROWS);
-            let a = g.a.from_row(i);
+            let a = g.a.at_row(i);
             // SAFETY: offsets lie within the matrices the caller vouches for.
             unsafe {
                 let block = Block {
@@ -178,7 +178,7 @@ impl Block {
                 self.start::<T, 3, INT8>(1, 1);
             }
             let (mut a, mut b) = (self.a.data, self.b);
-            let below = self.a.from_row(TILE_ROWS).data.offset_from(self.a.data);
+            let below = self.a.at_row(TILE_ROWS).data.offset_from(self.a.data);
             for step in 0..self.steps {
                 T::load::<4>(a.cast(), ROW_BYTES);
                 T::load::<6>(b.cast(), ROW_BYTES);

@@ -404,8 +404,7 @@ impl TransformerBlock {
             let m = tile.min(head.count - r);
             let project = |part: usize, c: Output| {
                 let b = self.qkv.panels_from((3 * index + part) * padded);
-                let product =
-                    Gemm { m, n: padded, k: self.dim, a: xn.from_row(r), b, c, addend: Addend::Zero };
+                let product = Gemm { m, n: padded, k: self.dim, a: xn.at_row(r), b, c, addend: Addend::Zero };
                 // SAFETY: rows r..r + m of the operand and of the output.
                 unsafe { (kn.linear.gemm)(&product) }
             };

@@ -255,11 +255,14 @@ fn by_deadline(due: impl Iterator<Item = Option<Instant>>) -> Vec<(Instant, usiz
     order
 }
 
+/// Identifier, flag of the audio thread, and what is called when the flag is set.
+type WatchedFlag = (u64, Arc<AtomicBool>, Box<dyn Fn() + Send>);
+
 /// The scheduler without its thread: everything happens at the times that it is told.
 struct Runner {
     streams: Vec<ScheduledStream>,
     executor: Box<dyn Executor>,
-    watched: Vec<(u64, Arc<AtomicBool>, Box<dyn Fn() + Send>)>,
+    watched: Vec<WatchedFlag>,
     loads: Arc<Mutex<Vec<(u64, f64)>>>,
 }
 

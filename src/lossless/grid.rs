@@ -59,13 +59,13 @@ impl ExactGrid {
             let scale = match self.integer_bits {
                 Some(bits) => {
                     let scale = f64::from(2u32.pow(bits));
-                    self.to_grid(m, stems, i, scale, &mut steps);
+                    self.round_to_grid(m, stems, i, scale, &mut steps);
                     let (moved, out) = redistribute_excess(&mut steps, 1i64 << bits);
                     report.redistributed += u64::from(moved);
                     report.out_of_range += u64::from(out);
                     scale
                 }
-                None => self.to_float_grid(m, stems, i, &mut steps),
+                None => self.round_to_float_grid(m, stems, i, &mut steps),
             };
             for (stem, &u) in stems.iter_mut().zip(&steps) {
                 stem[i] = (u as f64 / scale) as f32;
@@ -75,7 +75,7 @@ impl ExactGrid {
     }
 
     /// Rounds sample `i` of all stems to steps of 1 / `scale`; the remainder stem takes the difference.
-    fn to_grid(&self, m: f32, stems: &[&mut [f32]], i: usize, scale: f64, steps: &mut [i64]) {
+    fn round_to_grid(self, m: f32, stems: &[&mut [f32]], i: usize, scale: f64, steps: &mut [i64]) {
         let mut others = 0;
         for (n, stem) in stems.iter().enumerate() {
             steps[n] = to_steps(stem[i], scale);
@@ -89,7 +89,7 @@ impl ExactGrid {
     }
 
     /// The same for float output, with the best step for this sample. Returns the scale.
-    fn to_float_grid(&self, m: f32, stems: &[&mut [f32]], i: usize, steps: &mut [i64]) -> f64 {
+    fn round_to_float_grid(self, m: f32, stems: &[&mut [f32]], i: usize, steps: &mut [i64]) -> f64 {
         let m = if m.is_finite() { m } else { 0.0 };
         let loud = |stem: &f32| if stem.is_finite() { f64::from(stem.abs()) } else { 0.0 };
         let others = stems.iter().enumerate().filter(|(n, _)| *n != self.remainder_stem);
@@ -100,13 +100,13 @@ impl ExactGrid {
         let needed = fraction_bits(m);
         if needed > finest && needed <= MAX_FLOAT_BITS {
             let scale = 2f64.powi(needed);
-            self.to_grid(m, stems, i, scale, steps);
+            self.round_to_grid(m, stems, i, scale, steps);
             if steps.iter().all(|u| (*u as f64).abs() <= FLOAT_STEPS) {
                 return scale;
             }
         }
         let scale = 2f64.powi(finest);
-        self.to_grid(m, stems, i, scale, steps);
+        self.round_to_grid(m, stems, i, scale, steps);
         scale
     }
 }

@@ -185,7 +185,7 @@ impl BenchmarkScores {
     pub fn score(&self, stem: Option<&str>) -> Option<f32> {
         let of =
             |name: &str| self.stems.iter().find(|score| score.stem.eq_ignore_ascii_case(name)).map(|s| s.db);
-        stem.and_then(of).or(self.average_db).or_else(|| match self.stems.as_slice() {
+        stem.and_then(of).or(self.average_db).or(match self.stems.as_slice() {
             [only] => Some(only.db),
             _ => None,
         })

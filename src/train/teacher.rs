@@ -268,6 +268,7 @@ fn agreement(first: &[Vec<f32>], second: &[Vec<f32>], sample_rate: usize) -> Vec
 }
 
 /// Adds to the stems what they leave of the mixture.
+#[allow(clippy::needless_range_loop, reason = "one sample of several planes at a time")]
 fn complete(planes: &mut [Vec<f32>], mixture: &Planar, stems: &[String]) {
     let channels = mixture.channels();
     let carrier = stems.iter().position(|stem| stem == "other");
@@ -355,6 +356,7 @@ pub fn student_yaml(size: StudentSize, stems: &[String], sample_rate: u32, chann
 }
 
 #[cfg(test)]
+#[allow(clippy::needless_range_loop, reason = "one sample of several planes at a time")]
 mod tests {
     use super::*;
     use crate::model::config::Config;

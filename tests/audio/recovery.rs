@@ -1,5 +1,6 @@
 //! Files that state less than they hold, tags behind the samples, edit lists, and streams that change on the way: all
 //! that is there is decoded.
+#![allow(clippy::type_complexity, reason = "tables of cases")]
 
 use std::io::{Seek, SeekFrom, Write};
 

@@ -1,4 +1,5 @@
 //! The ways in which trainers and users save one network: files of PyTorch, written by `tests/fixtures/saved_checkpoints.py`.
+#![allow(clippy::type_complexity, reason = "tables of cases")]
 
 use std::path::PathBuf;
 

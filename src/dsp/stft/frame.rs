@@ -73,7 +73,7 @@ impl Stft {
         // A real signal has real first and last bins; masks don't keep them so, and torch drops the imaginary part.
         let last = bins.len() - 1;
         bins[0].im = 0.0;
-        if self.config.n_fft % 2 == 0 {
+        if self.config.n_fft.is_multiple_of(2) {
             bins[last].im = 0.0;
         }
         let done = self.inverse.process_with_scratch(bins, frame, scratch);

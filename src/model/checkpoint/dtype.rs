@@ -121,6 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[allow(clippy::unusual_byte_groupings, reason = "sign, exponent and mantissa")]
     fn float8_values_are_those_of_the_specification() {
         // Table 2 of the specification: largest, smallest normal, smallest subnormal numbers.
         for (bits, value) in [

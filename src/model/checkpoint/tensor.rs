@@ -133,10 +133,10 @@ impl<'a> TensorView<'a> {
         }
         self.refuse_unconvertible()?;
         match self.entry.dtype {
-            Dtype::F32 => return self.copy_f32(out),
+            Dtype::F32 => self.copy_f32(out),
             Dtype::F16 => self.fill(out, |b| f16::from_le_bytes(b).to_f32()),
             Dtype::Bf16 => self.fill(out, |b| bf16::from_le_bytes(b).to_f32()),
-            Dtype::F64 => return self.copy_f64(out),
+            Dtype::F64 => self.copy_f64(out),
             Dtype::F8E4M3 => self.fill(out, |[b]| f8_e4m3_to_f32(b)),
             Dtype::F8E5M2 => self.fill(out, |[b]| f8_e5m2_to_f32(b)),
             Dtype::I8 => self.fill(out, |b| f32::from(i8::from_le_bytes(b))),
@@ -147,7 +147,7 @@ impl<'a> TensorView<'a> {
             Dtype::U32 => self.fill(out, |b| u32::from_le_bytes(b) as f32),
             Dtype::I64 => self.fill(out, |b| i64::from_le_bytes(b) as f32),
             Dtype::U64 => self.fill(out, |b| u64::from_le_bytes(b) as f32),
-            Dtype::Complex64 | Dtype::Complex128 | Dtype::Other(_) => return self.refuse_unconvertible(),
+            Dtype::Complex64 | Dtype::Complex128 | Dtype::Other(_) => self.refuse_unconvertible(),
         }
     }
 
