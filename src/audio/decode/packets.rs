@@ -63,6 +63,8 @@ pub(super) struct PacketReader {
     /// Samples decoded so far, before any trimming.
     decoded: u64,
     decoded_any: bool,
+    /// Format of the last MP3 frame.
+    mpeg_format: Option<(u8, u8, bool)>,
     /// A block decoded on opening to find the format of the stream.
     peeked: Option<Planar>,
 
@@ -143,6 +145,7 @@ impl PacketReader {
             conformer: None,
             decoded: 0,
             decoded_any: false,
+            mpeg_format: None,
             peeked: None,
             timeline: None,
             inserted_silence: 0,
@@ -433,6 +436,16 @@ impl PacketReader {
                 super::opus::SAMPLE_RATE
             }
             Codec::Symphonia(decoder) => {
+                // Symphonia's MP3 decoder keeps the format of its first frame.
+                let params = decoder.codec_params();
+                let format = (params.codec == CODEC_ID_MP3).then(|| mpeg_format(&packet.data)).flatten();
+                if format.is_some() && self.mpeg_format.is_some_and(|before| Some(before) != format) {
+                    let params = params.clone();
+                    if let (Codec::Symphonia(fresh), _) = make_codec(&params)? {
+                        *decoder = fresh;
+                    }
+                }
+                self.mpeg_format = format.or(self.mpeg_format);
                 let decoded = decoder.decode(packet)?;
                 block.reset(decoded.num_planes());
                 append(&decoded, &mut block);
@@ -581,6 +594,16 @@ fn audio_track(reader: &dyn FormatReader, path: &Path) -> Result<(Track, AudioCo
             what: "the file has no audio track that can be read".to_owned(),
         }),
     }
+}
+
+/// Version, sample rate index and whether the frame is mono, of an MPEG audio frame.
+fn mpeg_format(frame: &[u8]) -> Option<(u8, u8, bool)> {
+    let header: &[u8; 4] = frame.first_chunk()?;
+    (header[0] == 0xFF && header[1] & 0xE0 == 0xE0).then_some((
+        header[1] >> 3 & 3,
+        header[2] >> 2 & 3,
+        header[3] >> 6 == 3,
+    ))
 }
 
 fn open_codec(params: &AudioCodecParameters, path: &Path) -> Result<(Codec, String), AudioError> {

@@ -28,6 +28,8 @@ pub struct ValueEntry {
     pub text: String,
     /// Whether the text field is new and must take the keyboard focus.
     pub needs_focus: bool,
+    /// Whether the user has typed nothing yet, so that typing replaces the whole text.
+    pub is_untouched: bool,
     /// Whether the user entered a text that is not a value.
     pub is_invalid: bool,
 }

@@ -102,8 +102,9 @@ fn handle_keys(
 }
 
 fn begin_value_entry(edits: &mut ParamEdits, key: ParamId) {
+    let text = edits.value_text(key);
     edits.value_entry =
-        Some(ValueEntry { key, text: edits.value_text(key), needs_focus: true, is_invalid: false });
+        Some(ValueEntry { key, text, needs_focus: true, is_untouched: true, is_invalid: false });
 }
 
 /// Draws the value field in `rect` while the user is typing a value for `key`, and returns whether it is open.
@@ -114,9 +115,19 @@ pub fn value_entry_field(ui: &mut Ui, rect: Rect, edits: &mut ParamEdits, key: P
     };
     let bad = Palette::of(ui.visuals()).bad;
     let id = ui.scope_id().with(("typing", key));
-    if value_entry.needs_focus {
+    let types = |event: &egui::Event| matches!(event, egui::Event::Text(_) | egui::Event::Paste(_));
+    let starts_typing = value_entry.is_untouched && ui.input(|input| input.events.iter().any(types));
+    if value_entry.needs_focus || starts_typing {
         select_all(ui, id, &value_entry.text);
     }
+    let edits_text = |event: &egui::Event| {
+        matches!(
+            event,
+            egui::Event::Key { pressed: true, .. } | egui::Event::PointerButton { pressed: true, .. }
+        )
+    };
+    value_entry.is_untouched &=
+        value_entry.needs_focus || !(starts_typing || ui.input(|input| input.events.iter().any(edits_text)));
     let edit = egui::TextEdit::singleline(&mut value_entry.text)
         .id(id)
         .font(font(12.0))
