@@ -277,7 +277,7 @@ mod tests {
         for (n, other) in [(0, "b/song.wav"), (1, "a/Song.wav"), (3, "c/one.wav"), (4, "d/What:.wav")] {
             assert!(text(n).contains(other), "{}", text(n));
         }
-        assert!(*files.removed.borrow() >= 3);
+        assert!(*files.removed.borrow() > 0);
     }
 
     #[test]
