@@ -1,7 +1,7 @@
 //! The worker's half of a stream: cuts hops out of the input, and publishes their stems.
 //!
-//! An [`Engine`] serves one stream and has no thread. A hop has three parts: [`begin`](Engine::begin) *cuts* its input from the rings and resamples
-//! it to the model's rate, the resulting [`Work`] *runs* anywhere, and [`finish`](Engine::finish) *publishes* its stems, resampled back. The
+//! An [`Engine`] serves one stream and has no thread. A hop has three parts: `begin` *cuts* its input from the rings and resamples
+//! it to the model's rate, the resulting `Work` *runs* anywhere, and `finish` *publishes* its stems, resampled back. The
 //! [`scheduler`](super::scheduler) does the first and the last on its thread and hands the work to an executor. [`step`](Engine::step) does all three in
 //! turn, for tests and offline programs.
 //!

@@ -4,7 +4,7 @@
 //! back. It never runs a model itself, so that it stays responsive: streams come and go, and light hops overtake heavy ones, while a
 //! window runs. Ten plugin instances must not run ten inferences at once, since one window already uses all cores.
 //!
-//! Streams that the machine is too slow for are suspended ([`admission`]): their output is the delayed input, and a probe every few seconds
+//! Streams that the machine is too slow for are suspended (`admission`): their output is the delayed input, and a probe every few seconds
 //! shows whether they can run again.
 
 mod admission;
