@@ -114,7 +114,7 @@ impl Panels {
     }
 }
 
-/// Where a product is written.
+/// The output matrix of a product.
 #[derive(Clone, Copy)]
 pub(super) struct Output {
     pub data: *mut f32,

@@ -62,7 +62,7 @@ impl LoadJob {
         Self { generation, selection, progress, thread: thread.ok() }
     }
 
-    /// What the job is doing now.
+    /// The current step of the job.
     pub fn step(&self) -> Option<LoadStep> {
         *self.progress.step.lock()
     }

@@ -199,7 +199,7 @@ impl Parameters {
         parameters.chain(self.constants.iter().map(|(name, value)| (name.as_str(), value.clone())))
     }
 
-    /// Where the tensors are.
+    /// The device of the tensors.
     pub fn device(&self) -> &Device {
         &self.device
     }

@@ -1,4 +1,4 @@
-//! What each band has for itself: norm and Linear at the input, a mask's MLP at the output, and their gradients.
+//! The layers of each band, with their gradients: norm and linear layer at the input, the mask's MLP at the output.
 
 use candle_core::Result;
 
