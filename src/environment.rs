@@ -33,7 +33,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "NULLSUM_THREADS",
-        meaning: "threads for live separation in the plugin; by default all logical processors but one, at least one",
+        meaning: "threads for live separation; the plugin does not read it yet",
     },
 ];
 
