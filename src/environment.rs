@@ -33,7 +33,7 @@ pub const VARIABLES: &[Variable] = &[
     },
     Variable {
         name: "NULLSUM_THREADS",
-        meaning: "threads for live separation; the plugin does not read it yet",
+        meaning: "threads for live separation; by default all logical processors but one, unless the editor sets a number",
     },
 ];
 

@@ -30,13 +30,13 @@ use std::sync::Arc;
 
 pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
 pub use engine::{Engine, Step, SwapError};
-pub use model::{SharedModel, WindowError, WindowSeparator, load_shared, measure};
+pub use model::{SharedModel, WindowError, WindowSeparator, load_shared, measure, measure_undisturbed};
 pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Tier, WindowSpec};
 pub use reference::offline_reference;
 pub use scheduler::{Forward, LOAD_BUDGET, Scheduler};
 pub use scope::Scope;
 pub use status::{State, Status};
-pub use threads::{THREADS_ENV, default_threads};
+pub use threads::{THREADS_ENV, default_threads, default_threads_with_reason};
 
 use crate::separator::MaskRule;
 use scheduler::Message;
@@ -101,6 +101,12 @@ impl Stream {
         self.shared.set_rule(rule);
     }
 
+    /// Tells the scheduler the load that this stream is expected to need, as a share of the worker's time, for
+    /// [`Scheduler::load_of_others`]. Without it, the load that is observed counts, which is 0 until a window has run.
+    pub fn set_expected_load(&self, load: f64) {
+        self.scheduler.set_expected_load(self.id, Some(load));
+    }
+
     pub(crate) fn id(&self) -> u64 {
         self.id
     }
@@ -118,6 +124,7 @@ impl Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
+        self.scheduler.set_expected_load(self.id, None);
         self.scheduler.send(Message::Remove(self.id));
     }
 }

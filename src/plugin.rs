@@ -38,6 +38,7 @@ mod stream_log;
 mod stream_state;
 #[cfg(test)]
 mod tests;
+mod thread_setting;
 mod view;
 
 use std::cell::RefCell;

@@ -1,5 +1,7 @@
 //! The model that the worker runs over each window, and how streams share it.
 
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -151,6 +153,8 @@ struct ModelCell {
     runs_on: String,
     pool: Option<Pool>,
     model: Mutex<Box<dyn WindowSeparator>>,
+    /// Set by whoever finds the model in use, so that a measurement gives way.
+    contended: AtomicBool,
 }
 
 impl SharedModel {
@@ -158,8 +162,8 @@ impl SharedModel {
     pub fn new(model: Box<dyn WindowSeparator>) -> Self {
         let (stems, channels, timing) = (model.stems(), model.channels().max(1), model.timing());
         let (names, runs_on, pool) = (model.stem_names(), model.runs_on(), model.pool());
-        let model = Mutex::new(model);
-        Self::of_cell(Arc::new(ModelCell { stems, channels, timing, names, runs_on, pool, model }))
+        let (model, contended) = (Mutex::new(model), AtomicBool::new(false));
+        Self::of_cell(Arc::new(ModelCell { stems, channels, timing, names, runs_on, pool, model, contended }))
     }
 
     fn of_cell(cell: Arc<ModelCell>) -> Self {
@@ -226,7 +230,12 @@ impl SharedModel {
 
     /// The model itself, for one caller at a time. None if another has it and the caller must not wait.
     pub(super) fn lock(&self, may_wait: bool) -> Option<MutexGuard<'_, Box<dyn WindowSeparator>>> {
-        if may_wait { Some(self.cell.model.lock()) } else { self.cell.model.try_lock() }
+        let free = self.cell.model.try_lock();
+        if free.is_some() {
+            return free;
+        }
+        self.cell.contended.store(true, Relaxed);
+        may_wait.then(|| self.cell.model.lock())
     }
 
     /// The pool that it runs on, if it is one of ours.
@@ -280,6 +289,39 @@ pub fn measure(
         seconds = seconds.min(run()?);
     }
     Ok(MeasuredCost { window, seconds })
+}
+
+/// As one run of [`measure`], beside streams that play. It gives way between two layers when another caller wants the model, or when
+/// `is_disturbed` returns true. Seconds of the run; none if the model was in use or the run gave way.
+///
+/// # Errors
+/// Those of the model.
+pub fn measure_undisturbed(
+    model: &SharedModel,
+    window: ModelSamples,
+    is_disturbed: &(dyn Fn() -> bool + Sync),
+) -> Result<Option<f64>, WindowError> {
+    let samples = window.len() * model.channels();
+    let noise = Random::new(1).noise(samples, 0.5);
+    let mut out = vec![0.0; samples * model.own_stems()];
+    let Some(mut separator) = model.cell.model.try_lock() else { return Ok(None) };
+    model.cell.contended.store(false, Relaxed);
+    let gave_way = AtomicBool::new(false);
+    let control = || {
+        if model.cell.contended.load(Relaxed) || is_disturbed() {
+            gave_way.store(true, Relaxed);
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    };
+    let started = Instant::now();
+    let outcome = separator.separate_controlled(&noise, MaskRule::Complete, &mut out, &control);
+    let seconds = started.elapsed().as_secs_f64();
+    // The last checkpoint may lie before the disturbance.
+    if control().is_break() || gave_way.load(Relaxed) {
+        return Ok(None);
+    }
+    outcome.map(|()| Some(seconds))
 }
 
 impl std::fmt::Debug for SharedModel {
@@ -377,6 +419,54 @@ mod tests {
             model.separate_window(&[1.0, -2.0], MaskRule::Plain, &mut out).unwrap();
             assert_eq!(out, [1.0, -2.0, 2.0, -4.0, 3.0, -6.0]);
         }
+    }
+
+    /// Runs `during` in the middle of each window.
+    struct Interrupted<F>(F);
+
+    impl<F: Fn() + Send> WindowSeparator for Interrupted<F> {
+        fn stems(&self) -> usize {
+            1
+        }
+
+        fn channels(&self) -> usize {
+            1
+        }
+
+        fn timing(&self) -> ModelTiming {
+            Multiples(1).timing()
+        }
+
+        fn separate_window(&mut self, _: &[f32], _: MaskRule, _: &mut [f32]) -> Result<(), WindowError> {
+            (self.0)();
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_measurement_gives_way_to_a_stream() {
+        let window = ModelSamples(64);
+        let model = SharedModel::new(Box::new(Multiples(2)));
+        assert!(measure_undisturbed(&model, window, &|| false).unwrap().is_some());
+        assert_eq!(measure_undisturbed(&model, window, &|| true).unwrap(), None, "disturbed");
+        let held = model.lock(true);
+        assert_eq!(measure_undisturbed(&model, window, &|| false).unwrap(), None, "in use");
+        drop(held);
+        assert!(measure_undisturbed(&model, window, &|| false).unwrap().is_some());
+        // A stream asks for the model while the measurement has it.
+        let asking = Arc::<Mutex<Option<SharedModel>>>::default();
+        let model = SharedModel::new(Box::new(Interrupted({
+            let asking = asking.clone();
+            move || {
+                if let Some(model) = asking.lock().as_ref() {
+                    assert!(model.lock(false).is_none());
+                }
+            }
+        })));
+        assert!(measure_undisturbed(&model, window, &|| false).unwrap().is_some());
+        *asking.lock() = Some(model.clone());
+        assert_eq!(measure_undisturbed(&model, window, &|| false).unwrap(), None, "wanted by a stream");
+        *asking.lock() = None;
     }
 
     #[test]

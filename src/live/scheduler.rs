@@ -64,6 +64,8 @@ struct Inner {
     /// Counts the layers that were run.
     progress: Arc<AtomicU64>,
     loads: Arc<Mutex<Vec<(u64, f64)>>>,
+    /// Loads that owners of streams expect; see [`Stream::set_expected_load`](super::Stream::set_expected_load).
+    expected_loads: Mutex<Vec<(u64, f64)>>,
 }
 
 static PROCESS: Mutex<Weak<Inner>> = Mutex::new(Weak::new());
@@ -117,13 +119,32 @@ impl Scheduler {
             run(&queue, &mut runner);
         })?;
         let thread = Mutex::new(Some(thread));
-        Ok(Self(Arc::new(Inner { messages, thread, ended, next_id: AtomicU64::new(0), progress, loads })))
+        let (next_id, expected_loads) = (AtomicU64::new(0), Mutex::default());
+        Ok(Self(Arc::new(Inner { messages, thread, ended, next_id, progress, loads, expected_loads })))
     }
 
     /// Share of the worker's time that all streams use, without `except`. 1 is all of it, [`LOAD_BUDGET`] the most that is admitted.
+    /// For a stream whose owner has told the load that it expects, that load counts, so that the sum does not depend on which streams
+    /// play just now.
     pub fn load_of_others(&self, except: Option<&super::Stream>) -> f64 {
         let except = except.map(super::Stream::id);
-        self.0.loads.lock().iter().filter(|(id, _)| Some(*id) != except).map(|(_, load)| load).sum()
+        let expected = self.0.expected_loads.lock();
+        let is_expected = |id: u64| expected.iter().any(|(known, _)| *known == id);
+        let observed = self.0.loads.lock();
+        let unexpected = observed.iter().filter(|(id, _)| !is_expected(*id));
+        expected.iter().chain(unexpected).filter(|(id, _)| Some(*id) != except).map(|(_, load)| load).sum()
+    }
+
+    /// Sets or forgets the expected load of a stream.
+    pub(super) fn set_expected_load(&self, id: u64, load: Option<f64>) {
+        let mut expected = self.0.expected_loads.lock();
+        expected.retain(|(known, _)| *known != id);
+        expected.extend(load.filter(|load| load.is_finite()).map(|load| (id, load.max(0.0))));
+    }
+
+    /// Number of layers that the worker has run, of any stream. It stands still while nothing plays.
+    pub fn progress(&self) -> u64 {
+        self.0.progress.load(Relaxed)
     }
 
     /// Calls `wake` on the scheduler's thread soon after `flag` was set, and clears it. So an audio thread, which must not make system calls,

@@ -18,19 +18,20 @@ use self::cost::CostEstimate;
 use self::decide::{Action, Actual, Facts, MeasureState, ModelState, Request, Transport, decide};
 pub(super) use self::planning::activate;
 use self::planning::{
-    TierPlan, attach_model, block_size, check_stem_count, mask_rule, model_spec, open_stream, ready_view,
-    record_identity, report_load_failure, wanted_plan,
+    TierPlan, adopt_cost, attach_model, check_stem_count, expect_load, latest_basis, mask_rule, open_stream,
+    plan_inputs, ready_view, record_identity, report_load_failure, wanted_plan,
 };
-use super::calibration;
+use super::calibration::{self, Calibration};
 use super::instance_shared::{
-    ActiveModel, ControlCommand, HostConfig, InstanceShared, ModelView, PendingPlan, PlanInputs, StreamState,
-    TierView, Wanted, changes_in_place,
+    ActiveModel, ControlCommand, HostConfig, InstanceShared, ModelView, PendingPlan, PlanBasis, PlanInputs,
+    StreamState, TierView, Wanted, changes_in_place,
 };
 use super::load_job::LoadJob;
 use super::model_loader::{LoadedModel, ModelLoadError};
 use super::owned_thread::{END_TIMEOUT, OwnedThread};
 use super::params::TierChoice;
 use super::stream_log::StreamLog;
+use super::thread_setting;
 use crate::live::plan::{MeasuredCost, WindowSpec};
 use crate::live::{Plan, State, Stream, Tier};
 use crate::registry;
@@ -221,6 +222,7 @@ impl Control {
         self.transport.update(self.shared.transport(), now);
         self.cancelled.retain(|thread| !thread.is_finished());
         self.finish_load(&wanted);
+        self.reload_for_threads();
         self.observe_cost();
         for _ in 0..MAX_ACTIONS {
             let Some(action) = self.next_action(&wanted, now) else { break };
@@ -250,16 +252,14 @@ impl Control {
             self.request.adopt_cost = true;
         }
         let state = self.shared.stream_state.lock();
-        let planned = |host: HostConfig, measured: Option<MeasuredCost>| {
-            wanted_plan(&self.shared, wanted, &state, host, measured)
-        };
-        let latest_cost = self.cost.current().or(state.measured);
+        let planned =
+            |host: HostConfig, basis: PlanBasis| wanted_plan(&self.shared, wanted, &state, host, basis);
         let facts = state.host.map(|host| Facts {
             transport: self.transport_state(host, now),
             before_first_block: self.shared.before_first_block.load(Relaxed),
             changes_in_place: changes_in_place(host.api),
-            planned: planned(host, state.measured),
-            planned_by_latest_cost: planned(host, latest_cost),
+            planned: planned(host, state.basis),
+            planned_by_latest_cost: planned(host, latest_basis(&state, self.cost.current())),
         });
         // The latency changes during playback if the user chose another model, and in the app, where nothing must stay in time.
         let may_change = state.host.is_some_and(|host| host.api == PluginApi::Standalone)
@@ -311,8 +311,7 @@ impl Control {
                 true
             }
             Action::AdoptCost => {
-                let mut state = self.shared.stream_state.lock();
-                state.measured = self.cost.current().or(state.measured);
+                adopt_cost(&self.shared, wanted, self.cost.current());
                 self.request.adopt_cost = false;
                 true
             }
@@ -391,7 +390,7 @@ impl Control {
         self.windows_before_model = state.stream.as_ref().map_or(0, |stream| stream.status().windows());
         // The cost of another model says nothing of this one.
         if state.planned_for != Some(generation) {
-            state.measured = stored;
+            state.basis.measured = stored;
         }
         shared.update_view(|shown| (shown.model, shown.stand_in) = (view, None));
         attach_model(shared, &mut state);
@@ -409,14 +408,44 @@ impl Control {
         self.shared.update_view(|view| view.model = ModelView::Measuring);
         let generation = self.shared.params.model.generation();
         let stop = || self.shared.is_stopping() || self.shared.params.model.generation() != generation;
-        let measured = calibration::calibrate(&model, channels, force, &stop).ok();
-        let now = Instant::now();
-        self.transport.update(self.shared.transport(), now);
-        let while_busy = self.transport.state(now) == Transport::Playing;
-        if measured.is_some() || !stop() {
-            self.cost.set_measured(measured, while_busy, now);
+        let (_, blocks_before) = self.shared.transport();
+        let result = calibration::calibrate(&model, channels, force, &stop);
+        let (now, (playing, blocks)) = (Instant::now(), self.shared.transport());
+        self.transport.update((playing, blocks), now);
+        // The host needs the processor too while it plays.
+        let while_busy = blocks != blocks_before && self.transport.state(now) == Transport::Playing;
+        match result {
+            Ok(Calibration::Measured(cost)) if while_busy => {
+                let cost = cost.for_channels(channels, model.model.channels());
+                self.cost.set_measured(Some(cost), true, now);
+            }
+            Ok(Calibration::Measured(cost)) => {
+                let cost = calibration::remember(&model, cost, channels);
+                self.cost.set_measured(Some(cost), false, now);
+            }
+            Ok(Calibration::Remembered(cost)) => self.cost.set_measured(Some(cost), false, now),
+            Ok(Calibration::Busy) => self.cost.postpone(now),
+            Err(_) if stop() => {}
+            Err(error) => {
+                log::warn!("the model cannot be measured: {error}");
+                self.cost.set_measured(None, while_busy, now);
+            }
         }
         self.shared.update_view(|view| view.model = before);
+    }
+
+    /// Loads the model again if the user has chosen another number of threads. Not during a render.
+    fn reload_for_threads(&mut self) {
+        let state = self.shared.stream_state.lock();
+        let Some(active) = &state.model else { return };
+        let is_current = active.loaded.threads == thread_setting::current();
+        if !is_current
+            && matches!(self.model, ModelState::Loaded { .. })
+            && !self.shared.offline.load(Relaxed)
+        {
+            self.request.reload = true;
+            self.shared.clear_ready();
+        }
     }
 
     /// Compares the measurement with what the windows of the stream take.
@@ -425,15 +454,20 @@ impl Control {
         let (Some(stream), Some(plan)) = (&state.stream, &state.plan) else { return };
         let status = stream.status();
         if status.state() == State::Running && state.before.is_none() {
-            let seconds = f64::from(status.window_seconds());
+            let of_window = |seconds| MeasuredCost { window: plan.window(), seconds };
+            let average = of_window(f64::from(status.window_seconds()));
+            let percentile = status.cost_percentile().map_or(average, of_window);
             let windows = status.windows().saturating_sub(self.windows_before_model);
-            self.cost.observe(MeasuredCost { window: plan.window(), seconds }, windows);
+            self.cost.observe(average, percentile, windows);
         }
     }
 
     fn keep_plan(&mut self, tier: Option<Tier>, pending: Option<PendingPlan>) {
         let mut state = self.shared.stream_state.lock();
         state.tier = tier;
+        if let Some(plan) = &state.plan {
+            expect_load(&state, plan, self.cost.current());
+        }
         self.note_planned(&mut state);
         drop(state);
         self.restart_requested = None;
@@ -505,12 +539,7 @@ impl Control {
             state.before = None;
         }
         let Some(host) = state.host else { return };
-        let plan_inputs = PlanInputs {
-            timing: model_spec(shared, &state).timing(),
-            host_rate: host.rate,
-            block: block_size(host),
-            measured: self.cost.current(),
-        };
+        let plan_inputs = plan_inputs(shared, &state, host, self.cost.current());
         if self.tiers.as_ref().is_none_or(|(made_from, _)| *made_from != plan_inputs) {
             self.tiers = Some((plan_inputs, plan_inputs.of_tiers()));
         }

@@ -56,6 +56,7 @@ use super::platform::window_threads::WindowThreads;
 use super::platform::x11;
 use super::routing::{Routing, STRIP_COUNT, STRIP_NAMES};
 use super::selection::{ModelSource, Selection};
+use super::thread_setting;
 use crate::live::Tier;
 use crate::live::plan::WindowSpec;
 
@@ -463,6 +464,10 @@ impl EditorApp {
             Some(HeaderAction::SetAutomationTiming(timing)) => {
                 self.shared.params.automation.set(timing);
                 self.shared.mark_dirty();
+            }
+            Some(HeaderAction::SetThreads(threads)) => {
+                thread_setting::choose(threads);
+                self.shared.send(ControlCommand::Reconcile);
             }
             Some(HeaderAction::CopyDiagnostics) => {
                 ui.ctx().copy_text(diagnostics::report(&self.shared, view));

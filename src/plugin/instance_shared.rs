@@ -21,7 +21,7 @@ use super::player::Player;
 use super::presets::Preset;
 use super::routing::Routing;
 use super::selection::Selection;
-pub(super) use super::stream_state::{ActiveModel, HostConfig, StreamClient, StreamState};
+pub(super) use super::stream_state::{ActiveModel, HostConfig, PlanBasis, StreamClient, StreamState};
 pub use super::view::{ModelView, PendingPlan, PlanInputs, RenderFailure, StandIn, TierView, View};
 #[cfg(test)]
 use crate::live::Scheduler;

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::cache_file;
 use super::hash_cache::{FileIdentity, store_hash, stored_hash};
 use super::selection::{ModelSource, SavedModelSpec, Selection};
-use super::serde_path;
+use super::{serde_path, thread_setting};
 use crate::embedded;
 use crate::hash::sha256_of_reader;
 use crate::live::{SharedModel, WindowSeparator, load_shared};
@@ -40,6 +40,8 @@ pub struct LoadedModel {
     pub config: Option<PathBuf>,
     /// Licence of the weights, if known.
     pub licence: Option<String>,
+    /// The number of threads that it was loaded for.
+    pub threads: usize,
 }
 
 /// Why a model could not be loaded.
@@ -229,9 +231,12 @@ fn load(
     let named = config;
     let config = registry::load_config(checkpoint, path, named, &mut registry::cached_config)
         .map_err(invalid_model)?;
-    let key = format!("{sha256} {}", config.text());
+    let threads = thread_setting::current();
+    thread_setting::log_once();
+    let key = format!("{sha256} {threads} threads {}", config.text());
+    let runtime = Runtime { threads, auto_may_use_int8: true, ..Runtime::default() };
     let model = load_shared(&key, || {
-        Separator::load(checkpoint, &config, None, Runtime { auto_may_use_int8: true, ..Runtime::default() })
+        Separator::load(checkpoint, &config, None, runtime)
             .map(|separator| Box::new(separator) as Box<dyn WindowSeparator>)
     })
     .map_err(|error| ModelLoadError::Broken {
@@ -240,7 +245,7 @@ fn load(
     })?;
     let spec = SavedModelSpec::new(model.timing(), model.stem_names().to_vec());
     let (path, config) = (path.map(Path::to_path_buf), named.map(Path::to_path_buf));
-    Ok(LoadedModel { model, spec, sha256, path, config, licence })
+    Ok(LoadedModel { model, spec, sha256, path, config, licence, threads })
 }
 
 /// Known locations of checkpoints, by SHA-256.

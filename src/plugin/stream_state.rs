@@ -3,7 +3,7 @@
 use nice_plug::prelude::PluginApi;
 
 use super::model_loader::LoadedModel;
-use crate::live::plan::MeasuredCost;
+use crate::live::plan::{MeasuredCost, SUSTAINABLE_LOAD};
 use crate::live::{Client, Plan, Stream, Tier};
 
 /// How the host runs an instance.
@@ -35,6 +35,21 @@ pub(super) struct ActiveModel {
     pub serves_generation: u64,
 }
 
+/// What plans are made from, besides the model and the host. It stays while the transport runs, so that the latency does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct PlanBasis {
+    /// Cost of the model, for all channels of the host. `None`: not known when the latency was last set.
+    pub measured: Option<MeasuredCost>,
+    /// Load that the other streams of the process leave for the Auto tier.
+    pub available: f64,
+}
+
+impl Default for PlanBasis {
+    fn default() -> Self {
+        Self { measured: None, available: SUSTAINABLE_LOAD }
+    }
+}
+
 /// The stream's state. Used by the main thread during activation, else by the control thread.
 #[derive(Default)]
 pub(super) struct StreamState {
@@ -45,8 +60,7 @@ pub(super) struct StreamState {
     pub plan: Option<Plan>,
     pub tier: Option<Tier>,
     pub model: Option<ActiveModel>,
-    /// Measurement that the Auto tier uses.
-    pub measured: Option<MeasuredCost>,
+    pub basis: PlanBasis,
     /// Generation of the selection at the last activation.
     pub planned_for: Option<u64>,
 }

@@ -138,6 +138,20 @@ pub struct PlanInputs {
 }
 
 impl PlanInputs {
+    /// The plan request of a tier. Its deadline follows from the measured cost; without one it is a whole hop.
+    pub(super) fn tier_request(&self, tier: Tier) -> PlanRequest {
+        self.with_deadline(tier.request(&self.timing, self.host_rate, self.block))
+    }
+
+    /// As [`tier_request`](Self::tier_request), for a custom window.
+    pub(super) fn window_request(&self, window: WindowSpec) -> PlanRequest {
+        self.with_deadline(window.request(&self.timing, self.host_rate, self.block))
+    }
+
+    fn with_deadline(&self, request: PlanRequest) -> PlanRequest {
+        self.measured.map_or(request, |cost| request.with_measured_deadline(cost))
+    }
+
     /// Latency in milliseconds, and load, of a request. `None` if no plan exists for it.
     fn weigh(&self, request: PlanRequest, load: impl Fn(MeasuredCost) -> f64) -> Option<(f64, Option<f64>)> {
         Some((Plan::new(request).ok()?.latency_ms(), self.measured.map(load)))
@@ -145,15 +159,14 @@ impl PlanInputs {
 
     /// Latency in milliseconds, and load, of a custom window.
     pub fn of_window(&self, shape: WindowSpec) -> Option<(f64, Option<f64>)> {
-        let request = shape.request(&self.timing, self.host_rate, self.block);
-        self.weigh(request, |measured| shape.load(&self.timing, measured))
+        self.weigh(self.window_request(shape), |measured| shape.load(&self.timing, measured))
     }
 
     /// Latency and load of all tiers.
     pub(super) fn of_tiers(&self) -> Vec<TierView> {
         let view = |tier: Tier| {
-            let request = tier.request(&self.timing, self.host_rate, self.block);
-            let (latency_ms, load) = self.weigh(request, |measured| tier.load(&self.timing, measured))?;
+            let (latency_ms, load) =
+                self.weigh(self.tier_request(tier), |measured| tier.load(&self.timing, measured))?;
             Some(TierView { tier, latency_ms, load })
         };
         Tier::ALL.into_iter().filter_map(view).collect()

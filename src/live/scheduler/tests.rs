@@ -6,7 +6,7 @@ use super::super::Client;
 use super::super::client::NoStems;
 use super::super::executor::{Running, may_interrupt};
 use super::super::model::{WindowError, WindowSeparator};
-use super::super::plan::{Deadline, HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest};
+use super::super::plan::{Deadline, HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, Tier};
 use super::super::shared::Shared;
 use super::super::status::State;
 use super::super::work::Outcome;
@@ -307,4 +307,27 @@ fn a_reset_cancels_the_window_that_runs() {
     simulation.clients[0].reset();
     simulation.play(begun + Duration::from_secs(1), 0.1);
     assert!(token.is_cancelled());
+}
+
+#[test]
+fn an_expected_load_counts_instead_of_the_observed_one() {
+    let scheduler = Scheduler::new().unwrap();
+    let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
+    let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame };
+    let plan = Plan::new(Tier::Low.request(&model, 48_000, HostSamples(512))).unwrap();
+    let open = || crate::live::Stream::open(&plan, 4, 2, &scheduler).1;
+    let (first, second) = (open(), open());
+    assert_eq!(scheduler.load_of_others(None), 0.0);
+    *scheduler.0.loads.lock() = vec![(first.id(), 0.5), (second.id(), 0.2)];
+    assert!((scheduler.load_of_others(Some(&first)) - 0.2).abs() < 1e-9);
+    second.set_expected_load(0.3);
+    assert!((scheduler.load_of_others(Some(&first)) - 0.3).abs() < 1e-9);
+    assert!((scheduler.load_of_others(None) - 0.8).abs() < 1e-9);
+    second.set_expected_load(f64::NAN);
+    assert!((scheduler.load_of_others(Some(&first)) - 0.2).abs() < 1e-9, "no number");
+    first.set_expected_load(0.4);
+    scheduler.0.loads.lock().clear();
+    assert_eq!(scheduler.load_of_others(Some(&second)), 0.4);
+    drop(first);
+    assert_eq!(scheduler.load_of_others(Some(&second)), 0.0, "it has gone");
 }

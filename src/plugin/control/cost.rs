@@ -7,6 +7,10 @@ use crate::live::plan::MeasuredCost;
 
 /// Factor by which observed and measured cost may differ.
 const TOLERANCE: f64 = 1.4;
+/// Factor by which the slowest of the observed windows may exceed the measured cost. Deadlines have this margin.
+const PERCENTILE_TOLERANCE: f64 = 2.0;
+/// Time until a measurement is tried again that found no room beside the streams that play.
+const POSTPONE: Duration = Duration::from_secs(10);
 /// Windows after which an observation counts.
 const MIN_WINDOWS: u64 = 12;
 /// Shortest time between two measurements made because of a doubt. It doubles with each that does not end the doubt.
@@ -23,6 +27,7 @@ pub(super) struct CostEstimate {
     observed: Option<MeasuredCost>,
     impossible: bool,
     retry: Option<(Instant, Duration)>,
+    postponed_until: Option<Instant>,
 }
 
 impl CostEstimate {
@@ -43,17 +48,26 @@ impl CostEstimate {
             self.retry = Some((now, wait));
         }
         self.impossible = measured.is_none();
+        self.postponed_until = None;
         self.measured = measured.or(self.measured);
         self.measured_while_busy = while_busy;
         self.observed = None;
     }
 
-    /// Takes what the windows of the running stream are observed to take, on average over `windows` of them.
-    pub fn observe(&mut self, observed: MeasuredCost, windows: u64) {
-        let valid = observed.seconds.is_finite() && observed.seconds > 0.0;
-        if windows < MIN_WINDOWS || !valid {
+    /// The streams that play left no room for a measurement. It is tried again later.
+    pub fn postpone(&mut self, now: Instant) {
+        self.postponed_until = Some(now + POSTPONE);
+    }
+
+    /// Takes what the windows of the running stream are observed to take: on average over `windows` of them, and what few of them exceed.
+    pub fn observe(&mut self, average: MeasuredCost, percentile: MeasuredCost, windows: u64) {
+        let valid = |cost: MeasuredCost| cost.seconds.is_finite() && cost.seconds > 0.0;
+        if windows < MIN_WINDOWS || !valid(average) || !valid(percentile) {
             return;
         }
+        let is_slow_at_times =
+            |measured| ratio(percentile, measured) > PERCENTILE_TOLERANCE && !differs(measured, average);
+        let observed = if self.measured.is_some_and(is_slow_at_times) { percentile } else { average };
         if self.measured.is_some_and(|measured| !differs(measured, observed)) {
             self.observed = None;
         } else if self.observed.is_none_or(|before| differs(before, observed)) {
@@ -65,8 +79,10 @@ impl CostEstimate {
     pub fn state(&self, now: Instant) -> MeasureState {
         let doubtful = self.measured_while_busy || self.observed.is_some();
         let may_retry = self.retry.is_none_or(|(at, wait)| now.duration_since(at) >= wait);
+        let postponed = self.postponed_until.is_some_and(|until| now < until);
         match self.measured {
-            None if self.impossible => MeasureState::Impossible,
+            None if self.impossible || postponed => MeasureState::Impossible,
+            Some(_) if postponed => MeasureState::Known,
             None => MeasureState::Unknown,
             Some(_) if doubtful && may_retry => MeasureState::Doubtful,
             Some(_) => MeasureState::Known,
@@ -74,10 +90,14 @@ impl CostEstimate {
     }
 }
 
-fn differs(a: MeasuredCost, b: MeasuredCost) -> bool {
+/// Ratio of two costs of a sample.
+fn ratio(a: MeasuredCost, b: MeasuredCost) -> f64 {
     let per_sample = |cost: MeasuredCost| cost.seconds / cost.window.0.max(1) as f64;
-    let ratio = per_sample(a) / per_sample(b).max(f64::MIN_POSITIVE);
-    !(1.0 / TOLERANCE..=TOLERANCE).contains(&ratio)
+    per_sample(a) / per_sample(b).max(f64::MIN_POSITIVE)
+}
+
+fn differs(a: MeasuredCost, b: MeasuredCost) -> bool {
+    !(1.0 / TOLERANCE..=TOLERANCE).contains(&ratio(a, b))
 }
 
 #[cfg(test)]
@@ -93,11 +113,11 @@ mod tests {
     fn an_observation_that_contradicts_the_measurement_replaces_it_until_the_next_one() {
         let now = Instant::now();
         let mut estimate = CostEstimate::new(Some(cost(1.85)));
-        estimate.observe(cost(0.61), MIN_WINDOWS - 1);
+        estimate.observe(cost(0.61), cost(0.61), MIN_WINDOWS - 1);
         assert_eq!(estimate.current(), Some(cost(1.85)), "too few windows");
-        estimate.observe(cost(0.61), MIN_WINDOWS);
+        estimate.observe(cost(0.61), cost(0.61), MIN_WINDOWS);
         assert_eq!((estimate.current(), estimate.state(now)), (Some(cost(0.61)), MeasureState::Doubtful));
-        estimate.observe(cost(0.63), 100);
+        estimate.observe(cost(0.63), cost(0.63), 100);
         assert_eq!(estimate.current(), Some(cost(0.61)), "a fluctuation");
         estimate.set_measured(Some(cost(0.6)), false, now);
         assert_eq!((estimate.current(), estimate.state(now)), (Some(cost(0.6)), MeasureState::Known));
@@ -107,13 +127,13 @@ mod tests {
     fn an_observation_that_agrees_changes_nothing() {
         let mut estimate = CostEstimate::new(Some(cost(1.0)));
         let half = MeasuredCost { window: ModelSamples(50_000), seconds: 0.55 };
-        estimate.observe(half, 1_000);
+        estimate.observe(half, half, 1_000);
         assert_eq!(
             (estimate.current(), estimate.state(Instant::now())),
             (Some(cost(1.0)), MeasureState::Known)
         );
-        estimate.observe(cost(3.0), 1_000);
-        estimate.observe(half, 2_000);
+        estimate.observe(cost(3.0), cost(3.0), 1_000);
+        estimate.observe(half, half, 2_000);
         assert_eq!(estimate.current(), Some(cost(1.0)), "the disagreement has ended");
     }
 
@@ -136,6 +156,30 @@ mod tests {
     }
 
     #[test]
+    fn windows_that_are_slow_at_times_contradict_beyond_the_margin_of_deadlines() {
+        let mut estimate = CostEstimate::new(Some(cost(1.0)));
+        estimate.observe(cost(1.2), cost(1.9), 1_000);
+        assert_eq!(estimate.current(), Some(cost(1.0)), "within the margin");
+        estimate.observe(cost(1.2), cost(2.2), 1_000);
+        assert_eq!(estimate.current(), Some(cost(2.2)));
+        estimate.observe(cost(1.2), cost(1.9), 1_000);
+        assert_eq!(estimate.current(), Some(cost(1.0)));
+    }
+
+    #[test]
+    fn a_measurement_that_finds_no_room_is_tried_again_later() {
+        let now = Instant::now();
+        let mut estimate = CostEstimate::new(None);
+        estimate.postpone(now);
+        assert_eq!(estimate.state(now), MeasureState::Impossible);
+        estimate.observe(cost(0.5), cost(0.6), 1_000);
+        assert_eq!(estimate.current(), Some(cost(0.5)), "the windows show the cost meanwhile");
+        assert_eq!(estimate.state(now + POSTPONE), MeasureState::Unknown);
+        estimate.set_measured(Some(cost(0.5)), false, now);
+        assert_eq!(estimate.state(now), MeasureState::Known);
+    }
+
+    #[test]
     fn a_model_that_cannot_be_measured_is_not_tried_again() {
         let now = Instant::now();
         let mut estimate = CostEstimate::new(None);
@@ -147,7 +191,8 @@ mod tests {
     fn nonsense_is_not_an_observation() {
         let mut estimate = CostEstimate::new(Some(cost(1.0)));
         for seconds in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            estimate.observe(cost(seconds), 1_000);
+            estimate.observe(cost(seconds), cost(3.0), 1_000);
+            estimate.observe(cost(3.0), cost(seconds), 1_000);
             assert_eq!(estimate.current(), Some(cost(1.0)));
         }
     }

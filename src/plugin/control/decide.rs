@@ -60,7 +60,7 @@ pub(super) enum MeasureState {
     Known,
     /// Known, but in doubt: another measurement is due once nothing else runs.
     Doubtful,
-    /// The model cannot be measured.
+    /// The model cannot be measured, or not now beside the streams that play.
     Impossible,
 }
 

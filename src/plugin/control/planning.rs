@@ -2,22 +2,27 @@
 
 use std::sync::{Arc, OnceLock};
 
+use parking_lot::Mutex;
+
 use super::super::calibration;
 use super::super::instance_shared::{
-    HostConfig, InstanceShared, ModelView, StandIn, StreamClient, StreamState, Wanted,
+    HostConfig, InstanceShared, ModelView, PlanBasis, PlanInputs, StandIn, StreamClient, StreamState, Wanted,
 };
 use super::super::model_loader::{LoadedModel, ModelLoadError};
 use super::super::params::{LosslessChoice, TierChoice};
 use super::super::routing::{Routing, STRIP_COUNT};
 use super::super::selection::{ModelSource, SavedModelSpec, Selection};
 use crate::embedded;
-use crate::live::plan::MeasuredCost;
+use crate::live::plan::{MeasuredCost, SUSTAINABLE_LOAD};
 use crate::live::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
 use crate::model::config::Config;
 use crate::separator::{MaskRule, ModelSpec};
 
 /// A plan with its tier. The tier is `None` for a custom window.
 pub(super) type TierPlan = (Option<Tier>, Plan);
+
+/// Held while an instance chooses by what the others leave, so that two of them do not take the same room. Locked before a stream state.
+static CHOOSING: Mutex<()> = Mutex::new(());
 
 /// Opens the stream of an instance that is being activated, from what is known now.
 ///
@@ -27,18 +32,20 @@ pub(in crate::plugin) fn activate(
     shared: &Arc<InstanceShared>,
     host: HostConfig,
 ) -> Result<Option<StreamClient>, PlanError> {
+    let _choosing = CHOOSING.lock();
     let mut state = shared.stream_state.lock();
     // Discard streams that the control thread opened before. It opens none while the lock is held.
     while shared.handoff.pop().is_some() {}
     // Keep the old streams until the new one is open: dropping the last stream ends the worker thread.
-    let _void = (state.stream.take(), state.before.take());
+    let (old, _before) = (state.stream.take(), state.before.take());
     state.host = Some(host);
     shared.request_restart(false);
     let runs_on = active_model(shared, &state).map(|loaded| loaded.model.runs_on().to_owned());
-    state.measured = known_sha256(shared, &state)
+    let measured = known_sha256(shared, &state)
         .and_then(|sha256| calibration::stored_measurement(&sha256, runs_on.as_deref(), host.channels));
+    state.basis = PlanBasis { measured, available: available_load(old.as_ref()) };
     state.planned_for = Some(shared.params.model.generation());
-    let (tier, plan) = match wanted_plan(shared, &shared.wanted(), &state, host, state.measured) {
+    let (tier, plan) = match wanted_plan(shared, &shared.wanted(), &state, host, state.basis) {
         Ok(found) => found,
         Err(error) => {
             state.plan = None;
@@ -46,6 +53,35 @@ pub(in crate::plugin) fn activate(
         }
     };
     Ok(open_stream(shared, &mut state, host, tier, plan))
+}
+
+/// Load that the Auto tier may use beside all streams of the process but `own`.
+pub(super) fn available_load(own: Option<&Stream>) -> f64 {
+    let others = Scheduler::of_process().map_or(0.0, |scheduler| scheduler.load_of_others(own));
+    (SUSTAINABLE_LOAD - others).max(0.0)
+}
+
+/// Plans with the latest cost from now on, and takes the load that this needs before another instance chooses.
+pub(super) fn adopt_cost(shared: &InstanceShared, wanted: &Wanted, latest: Option<MeasuredCost>) {
+    let _choosing = CHOOSING.lock();
+    let mut state = shared.stream_state.lock();
+    state.basis = latest_basis(&state, latest);
+    let Some(host) = state.host else { return };
+    if let Ok((_, plan)) = wanted_plan(shared, wanted, &state, host, state.basis) {
+        expect_load(&state, &plan, state.basis.measured);
+    }
+}
+
+/// What plans would be made from if the latency were set now. `latest`: the latest cost, if there is one.
+pub(super) fn latest_basis(state: &StreamState, latest: Option<MeasuredCost>) -> PlanBasis {
+    PlanBasis { measured: latest.or(state.basis.measured), available: available_load(state.stream.as_ref()) }
+}
+
+/// Tells the other instances the load of this one.
+pub(super) fn expect_load(state: &StreamState, plan: &Plan, cost: Option<MeasuredCost>) {
+    if let (Some(stream), Some(cost)) = (&state.stream, cost) {
+        stream.set_expected_load(cost.load(plan.request()));
+    }
 }
 
 /// Opens a stream. The previous one continues until the audio thread has taken the new one, which it may never do during a render.
@@ -61,6 +97,10 @@ pub(super) fn open_stream(
     stream.set_rule(mask_rule(shared));
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
     let last = state.stream.replace(stream);
+    if let Some(last) = &last {
+        last.set_expected_load(0.0);
+    }
+    expect_load(state, &plan, state.basis.measured);
     // Take an untaken stream back, so that the audio thread cannot take it later. Then the stream before it still plays.
     if shared.handoff.pop().is_none() {
         state.before = last;
@@ -129,28 +169,41 @@ pub(super) fn attach_model(shared: &InstanceShared, state: &mut StreamState) {
     shared.set_routing(routing);
 }
 
+/// Inputs of all plans for the wanted model.
+pub(super) fn plan_inputs(
+    shared: &InstanceShared,
+    state: &StreamState,
+    host: HostConfig,
+    measured: Option<MeasuredCost>,
+) -> PlanInputs {
+    let timing = model_spec(shared, state).timing();
+    PlanInputs { timing, host_rate: host.rate, block: block_size(host), measured }
+}
+
 /// The wanted plan with its tier. The tier is `None` for a custom window.
 pub(super) fn wanted_plan(
     shared: &InstanceShared,
     wanted: &Wanted,
     state: &StreamState,
     host: HostConfig,
-    measured: Option<MeasuredCost>,
+    basis: PlanBasis,
 ) -> Result<TierPlan, PlanError> {
-    let timing = model_spec(shared, state).timing();
+    let inputs = plan_inputs(shared, state, host, basis.measured);
     if let Some(window) = wanted.window {
-        return Ok((None, Plan::new(window.request(&timing, host.rate, block_size(host)))?));
+        return Ok((None, Plan::new(inputs.window_request(window))?));
     }
-    let tier = match (wanted.tier, measured) {
-        (TierChoice::Auto, Some(measured)) => Tier::auto(&timing, measured).tier,
+    let tier = match (wanted.tier, basis.measured) {
+        (TierChoice::Auto, Some(measured)) => {
+            Tier::auto_within(&inputs.timing, measured, basis.available).tier
+        }
         // The built-in model is small enough for every computer. Other models are unknown until measured.
         (TierChoice::Auto, None) if shared.params.model.get().source == ModelSource::Embedded => Tier::Low,
         (choice, _) => choice.named().unwrap_or(Tier::Balanced),
     };
-    Ok((Some(tier), Plan::new(tier.request(&timing, host.rate, block_size(host)))?))
+    Ok((Some(tier), Plan::new(inputs.tier_request(tier))?))
 }
 
-pub(super) fn block_size(host: HostConfig) -> HostSamples {
+fn block_size(host: HostConfig) -> HostSamples {
     HostSamples(u64::from(host.max_block).clamp(1, plan::MAX_BLOCK.0))
 }
 

@@ -6,8 +6,8 @@ use super::text;
 use crate::kernels::Isa;
 use crate::live::Status;
 use crate::plugin::instance_shared::{InstanceShared, ModelView, View};
-use crate::plugin::logger;
 use crate::plugin::selection::ModelSource;
+use crate::plugin::{logger, thread_setting};
 
 /// Describes the plugin, its host, the model, the stream and the latest warnings.
 pub fn report(shared: &InstanceShared, view: &View) -> String {
@@ -29,9 +29,10 @@ fn write_report(out: &mut String, shared: &InstanceShared, view: &View) -> std::
     let host = std::env::current_exe().ok();
     let host = host.as_ref().and_then(|path| path.file_name()).unwrap_or_default();
     writeln!(out, "Host: {}", host.to_string_lossy())?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = thread_setting::processors();
     let isas: Vec<String> = Isa::available().iter().map(ToString::to_string).collect();
     writeln!(out, "Processor: {threads} logical, {}", isas.join(", "))?;
+    writeln!(out, "Threads for live separation: {}", thread_setting::describe())?;
     match &view.plan_inputs {
         Some(inputs) => {
             writeln!(out, "Audio: {} Hz, blocks of up to {} samples", inputs.host_rate, inputs.block.0)?;

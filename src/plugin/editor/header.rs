@@ -30,6 +30,8 @@ pub enum HeaderAction {
     CopyDiagnostics,
     ApplyPreset(&'static Preset),
     SetAutomationTiming(AutomationTiming),
+    /// `None`: the default.
+    SetThreads(Option<usize>),
     ChangeWindow(WindowChange),
 }
 

@@ -1,12 +1,12 @@
-//! The header's menu: presets, automation, log file, diagnostics.
+//! The header's menu: presets, automation, threads, log file, diagnostics.
 
 use egui::Ui;
 use egui::containers::menu::MenuButton;
 
 use super::header::HeaderAction;
-use crate::plugin::logger;
 use crate::plugin::params::AutomationTiming;
 use crate::plugin::presets::{DEFAULTS, FACTORY};
+use crate::plugin::{logger, thread_setting};
 
 /// Draws the button and, while it is open, the menu.
 pub fn show(ui: &mut Ui, automation: AutomationTiming) -> Option<HeaderAction> {
@@ -35,6 +35,11 @@ pub fn show(ui: &mut Ui, automation: AutomationTiming) -> Option<HeaderAction> {
             }
         }
         ui.separator();
+        if let Some(threads) = show_threads(ui) {
+            action = Some(HeaderAction::SetThreads(threads));
+            ui.close();
+        }
+        ui.separator();
         if ui
             .button("Copy diagnostics")
             .on_hover_text("Copies versions, host, model, latency, load and the latest warnings, for a bug report. It contains no paths of your home folder.")
@@ -50,4 +55,42 @@ pub fn show(ui: &mut Ui, automation: AutomationTiming) -> Option<HeaderAction> {
         }
     });
     action
+}
+
+/// Draws the choice of threads. Returns the new choice, `None` inside for the default.
+fn show_threads(ui: &mut Ui) -> Option<Option<usize>> {
+    let (chosen, mut choice) = (thread_setting::chosen(), None);
+    let menu = ui.menu_button("Threads", |ui| {
+        if ui.radio(chosen.is_none(), "Default").on_hover_text(thread_setting::describe_default()).clicked() {
+            choice = Some(None);
+        }
+        for threads in thread_counts(thread_setting::processors()) {
+            if ui.radio(chosen == Some(threads), threads.to_string()).clicked() {
+                choice = Some(Some(threads));
+            }
+        }
+    });
+    menu.response.on_hover_text(
+        "Threads for live separation, for all instances on this computer. A change loads the model again.",
+    );
+    choice
+}
+
+/// Numbers of threads to offer: all up to eight, then steps, and always the number of processors.
+fn thread_counts(processors: usize) -> Vec<usize> {
+    let steps = [12, 16, 24, 32, 48, 64, 96, 128];
+    (1..=8).chain(steps).filter(|threads| *threads < processors).chain([processors]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::thread_counts;
+
+    #[test]
+    fn every_computer_is_offered_one_thread_and_all() {
+        assert_eq!(thread_counts(1), [1]);
+        assert_eq!(thread_counts(2), [1, 2]);
+        assert_eq!(thread_counts(20), [1, 2, 3, 4, 5, 6, 7, 8, 12, 16, 20]);
+        assert_eq!(thread_counts(256).last(), Some(&256));
+    }
 }

@@ -6,8 +6,8 @@ use std::ffi::{CStr, c_char, c_void};
 use clap_sys::audio_buffer::clap_audio_buffer;
 use clap_sys::entry::clap_plugin_entry;
 use clap_sys::events::{
-    CLAP_CORE_EVENT_SPACE_ID, CLAP_EVENT_PARAM_VALUE, clap_event_header, clap_event_param_value,
-    clap_input_events,
+    CLAP_CORE_EVENT_SPACE_ID, CLAP_EVENT_PARAM_VALUE, CLAP_EVENT_TRANSPORT, CLAP_TRANSPORT_IS_PLAYING,
+    clap_event_header, clap_event_param_value, clap_event_transport, clap_input_events,
 };
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency, clap_plugin_latency};
 use clap_sys::ext::params::{CLAP_EXT_PARAMS, clap_param_info, clap_plugin_params};
@@ -207,8 +207,18 @@ fn parameters_out_of_range_are_refused_and_texts_parse_back() {
     }
 }
 
-/// Processes a block of a constant with so many of the output ports. Returns the left main output.
+/// As [`process_at`], with an event and a transport that stands still.
 fn process(instance: &Instance, ports: usize, event: Option<&clap_event_param_value>) -> Vec<f32> {
+    process_at(instance, ports, event, false)
+}
+
+/// Processes a block of a constant with so many of the output ports. Returns the left main output.
+fn process_at(
+    instance: &Instance,
+    ports: usize,
+    event: Option<&clap_event_param_value>,
+    is_playing: bool,
+) -> Vec<f32> {
     const BLOCK: usize = 256;
     unsafe extern "C" fn size(events: *const clap_input_events) -> u32 {
         u32::from(!unsafe { (*events).ctx }.is_null())
@@ -231,10 +241,15 @@ fn process(instance: &Instance, ports: usize, event: Option<&clap_event_param_va
     // Exactly as many as there are: a read past the end is a read of other memory.
     let mut outputs: Box<[clap_audio_buffer]> = pointers.iter_mut().map(port).collect();
     let inputs = [outputs[0]];
+    // Without a position, so that no block is a jump.
+    let mut transport: clap_event_transport = unsafe { std::mem::zeroed() };
+    transport.header.size = size_of::<clap_event_transport>() as u32;
+    transport.header.type_ = CLAP_EVENT_TRANSPORT;
+    transport.flags = if is_playing { CLAP_TRANSPORT_IS_PLAYING } else { 0 };
     let block = clap_process {
         steady_time: -1,
         frames_count: BLOCK as u32,
-        transport: std::ptr::null(),
+        transport: &raw const transport,
         audio_inputs: inputs.as_ptr(),
         audio_outputs: outputs.as_mut_ptr(),
         audio_inputs_count: 1,
@@ -289,39 +304,54 @@ fn too_few_output_ports_leave_the_main_output_exact() {
     instance.deactivate();
 }
 
+/// A parameter event at a sample of the next block.
+fn event(instance: &Instance, name: &str, time: u32, value: f64) -> clap_event_param_value {
+    clap_event_param_value {
+        header: clap_event_header {
+            size: size_of::<clap_event_param_value>() as u32,
+            time,
+            space_id: CLAP_CORE_EVENT_SPACE_ID,
+            type_: CLAP_EVENT_PARAM_VALUE,
+            flags: 0,
+        },
+        param_id: param_id(instance, name),
+        cookie: std::ptr::null_mut(),
+        note_id: -1,
+        port_index: -1,
+        channel: -1,
+        key: -1,
+        value,
+    }
+}
+
 #[test]
-#[ignore = "open: an event at the first sample of a block acts later"]
 fn automation_is_exact_to_the_sample() {
-    for offset in [0u32, 1, 100, 255] {
-        let instance = Instance::new(c"org.nullsum.nullsum");
-        instance.activate(48_000.0, 256);
-        assert!(unsafe { (*instance.plugin).start_processing.unwrap()(instance.plugin) });
-        for _ in 0..instance.latency() / 256 + 2 {
-            process(&instance, 1, None);
+    const BLOCK: usize = 256;
+    for is_playing in [false, true] {
+        for offset in [0u32, 1, 100, 255] {
+            let instance = Instance::new(c"org.nullsum.nullsum");
+            instance.activate(48_000.0, BLOCK as u32);
+            assert!(unsafe { (*instance.plugin).start_processing.unwrap()(instance.plugin) });
+            // As fast as possible looks like a render, in which automation waits for its input although the transport stands still.
+            let realtime = event(&instance, "Render Mode", 0, 1.0);
+            process_at(&instance, 1, Some(&realtime), is_playing);
+            assert_eq!(param_value(&instance, "Render Mode"), 1.0);
+            let latency = instance.latency() as usize;
+            for _ in 0..latency / BLOCK + 2 {
+                process_at(&instance, 1, None, is_playing);
+            }
+            let silence = event(&instance, "Output", offset, 0.0);
+            let mut output = process_at(&instance, 1, Some(&silence), is_playing);
+            while output.len() < latency + 2 * BLOCK {
+                output.extend(process_at(&instance, 1, None, is_playing));
+            }
+            // While the transport runs, a value applies to the input that it came with.
+            let due = offset as usize + if is_playing { latency } else { 0 };
+            assert!(output[..due].iter().all(|x| *x == 0.5), "{is_playing}, offset {offset}: too early");
+            assert!(output[due..].iter().all(|x| *x < 0.5), "{is_playing}, offset {offset}: too late");
+            unsafe { (*instance.plugin).stop_processing.unwrap()(instance.plugin) };
+            instance.deactivate();
         }
-        let event = clap_event_param_value {
-            header: clap_event_header {
-                size: size_of::<clap_event_param_value>() as u32,
-                time: offset,
-                space_id: CLAP_CORE_EVENT_SPACE_ID,
-                type_: CLAP_EVENT_PARAM_VALUE,
-                flags: 0,
-            },
-            param_id: param_id(&instance, "Output"),
-            cookie: std::ptr::null_mut(),
-            note_id: -1,
-            port_index: -1,
-            channel: -1,
-            key: -1,
-            // CLAP's parameters are normalised in the wrapper.
-            value: 0.0,
-        };
-        let output = process(&instance, 1, Some(&event));
-        let offset = offset as usize;
-        assert!(output[..offset].iter().all(|x| *x == 0.5), "offset {offset}: too early");
-        assert!(output[offset..].iter().all(|x| *x < 0.5), "offset {offset}: too late");
-        unsafe { (*instance.plugin).stop_processing.unwrap()(instance.plugin) };
-        instance.deactivate();
     }
 }
 
