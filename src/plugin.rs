@@ -18,6 +18,7 @@ mod editor;
 mod hash_cache;
 mod host_call;
 mod instance_shared;
+mod instances;
 mod jump_detector;
 mod load_job;
 mod logger;
@@ -39,7 +40,9 @@ mod stream_state;
 #[cfg(test)]
 mod tests;
 mod thread_setting;
+mod transition;
 mod view;
+mod wake_flag;
 
 use std::cell::RefCell;
 use std::sync::Arc;

@@ -200,12 +200,13 @@ impl Client {
     }
 
     /// Takes over the past input of another client of the same host, when this one replaces it and before its first block. The output then continues
-    /// with the input of L samples ago instead of silence, and the model has context from the start.
+    /// with the input of L samples ago instead of silence, and the model has context from the start. Returns how many of these L samples
+    /// the other client does not have: for so long the output is silent.
     ///
     /// Realtime-safe: copies up to L samples of each channel.
-    pub fn carry_over(&mut self, old: &Self) {
+    pub fn carry_over(&mut self, old: &Self) -> u64 {
         if self.written != self.latency || self.shared.channels != old.shared.channels {
-            return;
+            return self.latency;
         }
         // Without the oldest block, which the old client may be overwriting in another call; and no older than its last reset.
         let kept = (old.shared.input_capacity() - old.max_block.min(old.shared.input_capacity())) as u64;
@@ -222,6 +223,7 @@ impl Client {
         self.origin = self.written - history;
         self.shared.mark_reset(self.origin);
         self.shared.publish_input(self.written);
+        self.latency - history
     }
 
     /// Marks a discontinuity of the input, as at the end of a loop. Earlier input is still output with its stems; neither side is context

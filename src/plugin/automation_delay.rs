@@ -87,6 +87,14 @@ impl AutomationDelay {
         }
     }
 
+    /// The latency changes: waiting values are due that much earlier or later, so that they stay with their input.
+    pub fn change_latency(&mut self, before: u32, after: u32) {
+        for i in 0..self.count {
+            let due = &mut self.waiting[(self.first + i) % CAPACITY].due;
+            *due = (*due + u64::from(after)).saturating_sub(u64::from(before)).max(self.position);
+        }
+    }
+
     /// The gains from here on, and how many of the next `samples` they apply to: at least one.
     pub fn next_segment(&mut self, samples: usize) -> (Gains, usize) {
         while self.count > 0 && self.waiting[self.first].due <= self.position {
@@ -182,6 +190,28 @@ mod tests {
         let late = latency as usize;
         assert!(applied[..late].iter().all(|gains| gains[0] == 1.0));
         assert!(applied[late..].iter().zip(&input).all(|(applied, input)| applied[0] == *input));
+    }
+
+    #[test]
+    fn waiting_values_follow_a_change_of_the_latency() {
+        for (after, expected) in [
+            // What would be due already applies at once.
+            (300, [(599, 1.0), (600, 0.5), (699, 0.5), (700, 0.75)]),
+            (2_500, [(2_499, 1.0), (2_500, 0.25), (2_700, 0.5), (2_900, 0.75)]),
+        ] {
+            let mut automation = AutomationDelay::new(48_000.0);
+            let mut applied = Vec::new();
+            automation.begin_block(of(1.0), 1_000, false, 0);
+            for gain in [0.25, 0.5, 0.75] {
+                automation.begin_block(of(gain), 1_000, true, 0);
+                play(&mut automation, 200, &mut applied);
+            }
+            automation.change_latency(1_000, after);
+            play(&mut automation, 4_000, &mut applied);
+            for (sample, gain) in expected {
+                assert_eq!(applied[sample][0], gain, "latency {after}, sample {sample}");
+            }
+        }
     }
 
     #[test]

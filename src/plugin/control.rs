@@ -2,10 +2,14 @@
 //!
 //! [`decide`] says what to do next, from what is wanted, what exists and what is possible. This file collects that, carries actions out, and shows
 //! the result. Files are read by a thread of their own ([`LoadJob`]), so that a hanging drive blocks neither this thread nor the host.
+//!
+//! The thread sleeps until it is notified: by a command, by the flag that the audio thread, parameters and restored states set, or by the end
+//! of a step of loading. [`Control::next_look`] lists what nobody can notify it of.
 
 mod cost;
 mod decide;
 mod planning;
+mod transport;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,11 +25,13 @@ use self::planning::{
     TierPlan, adopt_cost, attach_model, check_stem_count, expect_load, latest_basis, mask_rule, open_stream,
     plan_inputs, ready_view, record_identity, report_load_failure, wanted_plan,
 };
+use self::transport::TransportWatch;
 use super::calibration::{self, Calibration};
 use super::instance_shared::{
     ActiveModel, ControlCommand, HostConfig, InstanceShared, ModelView, PendingPlan, PlanBasis, PlanInputs,
-    StreamState, TierView, Wanted, changes_in_place,
+    StreamState, TierView, WakingBlocks, Wanted, changes_in_place,
 };
+use super::instances;
 use super::load_job::LoadJob;
 use super::model_loader::{LoadedModel, ModelLoadError};
 use super::owned_thread::{END_TIMEOUT, OwnedThread};
@@ -33,18 +39,11 @@ use super::params::TierChoice;
 use super::stream_log::StreamLog;
 use super::thread_setting;
 use crate::live::plan::{MeasuredCost, WindowSpec};
-use crate::live::{Plan, State, Stream, Tier};
+use crate::live::{Forward, Plan, Scheduler, State, Stream, Tier};
 use crate::registry;
 
-/// Interval at which parameters are checked while something goes on: the audio thread cannot notify this thread.
-const POLL: Duration = Duration::from_millis(100);
-/// The same while nothing does.
-const POLL_AT_REST: Duration = Duration::from_millis(500);
-/// Blocks must come at least this often while the transport runs.
-const PLAYING_TIMEOUT: Duration = Duration::from_secs(1);
-/// The transport counts as stopped after this time, and as idle after the longer one.
-const STOPPED_AFTER: Duration = Duration::from_millis(300);
-const IDLE_AFTER: Duration = Duration::from_secs(5);
+/// Interval at which it is checked whether another process has downloaded the model.
+const DOWNLOAD_INTERVAL: Duration = Duration::from_secs(5);
 /// Actions in one pass. More would be a defect of [`decide`].
 const MAX_ACTIONS: usize = 16;
 
@@ -53,6 +52,8 @@ struct Control {
     shared: Arc<InstanceShared>,
     model: ModelState,
     job: Option<LoadJob>,
+    /// The job may download.
+    fetches: bool,
     /// Cancelled loader threads that have not ended yet.
     cancelled: Vec<OwnedThread>,
     cost: CostEstimate,
@@ -69,6 +70,10 @@ struct Control {
     view_before_plan_error: Option<ModelView>,
     /// The tiers as shown, with the inputs they were computed from.
     tiers: Option<(PlanInputs, Vec<TierView>)>,
+    /// Forwards the flag of the audio thread. Before the scheduler, which it needs.
+    forward: Option<Forward>,
+    /// Held so that dropping the last stream on the host's main thread does not end the scheduler there.
+    scheduler: Option<Scheduler>,
 }
 
 /// Requests that have not been carried out yet.
@@ -80,50 +85,18 @@ struct PendingRequest {
     adopt_cost: bool,
 }
 
-/// Whether the host plays, from the blocks that it sends.
-#[derive(Clone, Copy, Debug)]
-struct TransportWatch {
-    blocks: u64,
-    last_block: Instant,
-    last_playing: Instant,
-    /// The host has reported a running transport. One that never does may play at any time.
-    reports_transport: bool,
-}
-
-impl TransportWatch {
-    fn update(&mut self, (playing, blocks): (bool, u64), now: Instant) {
-        if blocks != self.blocks {
-            (self.blocks, self.last_block) = (blocks, now);
-            self.reports_transport |= playing;
-            if playing || !self.reports_transport {
-                self.last_playing = now;
-            }
-        } else if playing && now.duration_since(self.last_block) < PLAYING_TIMEOUT {
-            self.last_playing = now;
-        }
-    }
-
-    fn state(&self, now: Instant) -> Transport {
-        match now.duration_since(self.last_playing) {
-            stopped if stopped >= IDLE_AFTER => Transport::Idle,
-            stopped if stopped >= STOPPED_AFTER => Transport::Stopped,
-            _ => Transport::Playing,
-        }
-    }
-}
-
 /// Runs the control thread.
 pub(super) fn run(shared: &Arc<InstanceShared>) {
+    let _registration = instances::Registration::new(shared.command_sender());
     let mut control = Control::new(shared.clone());
     let mut stream_log = StreamLog::default();
     while !shared.is_stopping() {
-        let command = shared.commands().recv_timeout(control.poll_interval());
+        control.sleep();
         while shared.retired.pop().is_some() {}
         shared.notify_latency();
-        let step = catch_unwind(AssertUnwindSafe(|| {
-            control.accept(command.ok());
-            control.reconcile();
-        }));
+        #[cfg(test)]
+        shared.control_passes.fetch_add(1, Relaxed);
+        let step = catch_unwind(AssertUnwindSafe(|| control.reconcile()));
         if step.is_err() {
             // A bug of ours. Audio continues, and the user may choose another model.
             let generation = shared.params.model.generation();
@@ -143,35 +116,73 @@ pub(super) fn run(shared: &Arc<InstanceShared>) {
 
 impl Control {
     fn new(shared: Arc<InstanceShared>) -> Self {
-        let now = Instant::now();
+        let scheduler = Scheduler::of_process();
+        let forward = scheduler.as_ref().ok().map(|scheduler| {
+            let commands = shared.command_sender();
+            scheduler.forward(shared.params.wake.flag(), move || _ = commands.send(ControlCommand::Reconcile))
+        });
+        if let Err(error) = &scheduler {
+            log::error!("the live engine cannot start: {error}");
+        }
         Self {
             shared,
+            forward,
+            scheduler: scheduler.ok(),
             model: ModelState::Absent,
             job: None,
+            fetches: false,
             cancelled: Vec::new(),
             cost: CostEstimate::default(),
             windows_before_model: 0,
             request: PendingRequest::default(),
             size: None,
             restart_requested: None,
-            transport: TransportWatch {
-                blocks: 0,
-                last_block: now,
-                last_playing: now,
-                reports_transport: false,
-            },
+            transport: TransportWatch::new(Instant::now()),
             panic_logged: false,
             view_before_plan_error: None,
             tiers: None,
         }
     }
 
-    fn poll_interval(&self) -> Duration {
-        let at_rest = self.job.is_none()
-            && self.transport.state(Instant::now()) == Transport::Idle
-            && self.shared.handoff.is_empty()
-            && !self.shared.has_editor();
-        if at_rest { POLL_AT_REST } else { POLL }
+    /// Sleeps until there is something to do, and accepts all commands.
+    fn sleep(&mut self) {
+        let commands = self.shared.commands();
+        let mut command = match self.next_look(Instant::now()) {
+            Some(next) => commands.recv_deadline(next).ok(),
+            None if self.has_missed_block() => commands.try_recv().ok(),
+            // This instance holds a sender, so the channel stays open.
+            None => commands.recv().ok(),
+        };
+        self.shared.wake_at_blocks(WakingBlocks::None);
+        while let Some(next) = command {
+            self.accept(next);
+            command = self.shared.commands().try_recv().ok();
+        }
+    }
+
+    /// When to look without being notified. Nobody can notify this thread of:
+    /// - the end of a host's calls while its transport runs, and what the windows of the stream cost meanwhile;
+    /// - the time after which a stopped transport counts as idle;
+    /// - a download by another process;
+    /// - the time from which a doubtful measurement may be repeated.
+    ///
+    /// An idle instance has none of these and sleeps until it is notified.
+    fn next_look(&self, now: Instant) -> Option<Instant> {
+        let is_active = self.tiers.is_some();
+        let transport = self.transport.next_change(now).filter(|_| is_active);
+        let measurement = self.cost.next_retry(now).filter(|_| is_active);
+        let is_missing =
+            matches!(self.shared.view().model, ModelView::Failed(ModelLoadError::NotFetched { .. }));
+        let download = is_missing.then(|| now + DOWNLOAD_INTERVAL);
+        [transport, measurement, download].into_iter().flatten().min()
+    }
+
+    /// Asks to be woken by the next block of a host that plays. Returns whether such a block has come since the last look.
+    fn has_missed_block(&self) -> bool {
+        let any = !self.transport.reports_transport();
+        self.shared.wake_at_blocks(if any { WakingBlocks::Any } else { WakingBlocks::Playing });
+        let (playing, blocks) = self.shared.transport();
+        blocks != self.transport.blocks() && (any || playing)
     }
 
     /// Ends loading, waits a moment for its threads, and releases what the host's main thread left because this thread used it.
@@ -182,26 +193,28 @@ impl Control {
             thread.end_by(deadline);
         }
         self.shared.release_stream(deadline);
+        // Last: this may wait for the worker.
+        drop((self.forward.take(), self.scheduler.take()));
     }
 
-    fn accept(&mut self, command: Option<ControlCommand>) {
+    fn accept(&mut self, command: ControlCommand) {
         match command {
-            Some(ControlCommand::Fetch) => {
+            ControlCommand::Fetch => {
                 (self.request.fetch, self.request.reload) = (true, true);
                 self.shared.clear_ready();
             }
-            Some(ControlCommand::Retry) => {
+            ControlCommand::Retry => {
                 self.request.reload = true;
                 self.shared.clear_ready();
             }
-            Some(ControlCommand::Calibrate) => {
+            ControlCommand::Calibrate => {
                 (self.request.measure, self.request.adopt_cost) = (true, true);
             }
-            Some(ControlCommand::ApplyPending) => self.request.adopt_cost = true,
-            Some(ControlCommand::DismissRenderFailure) => {
+            ControlCommand::ApplyPending => self.request.adopt_cost = true,
+            ControlCommand::DismissRenderFailure => {
                 self.shared.update_view(|view| view.render_failure = None);
             }
-            Some(ControlCommand::Reconcile) | None => self.recheck_download(),
+            ControlCommand::Reconcile => {}
         }
     }
 
@@ -222,6 +235,7 @@ impl Control {
         self.transport.update(self.shared.transport(), now);
         self.cancelled.retain(|thread| !thread.is_finished());
         self.finish_load(&wanted);
+        self.recheck_download();
         self.reload_for_threads();
         self.observe_cost();
         for _ in 0..MAX_ACTIONS {
@@ -348,6 +362,7 @@ impl Control {
         let commands = self.shared.command_sender();
         let wake = move || _ = commands.send(ControlCommand::Reconcile);
         let selection = self.shared.params.model.get();
+        self.fetches = self.request.fetch;
         self.job = Some(LoadJob::start(selection, generation, self.request.fetch, wake));
         self.model = ModelState::Loading { generation };
         (self.request.fetch, self.request.reload) = (false, false);
@@ -364,7 +379,13 @@ impl Control {
             return;
         }
         match result.and_then(check_stem_count) {
-            Ok(loaded) => self.use_model(loaded, &job),
+            Ok(loaded) => {
+                self.use_model(loaded, &job);
+                if std::mem::take(&mut self.fetches) {
+                    // Other instances may wait for the same download.
+                    instances::notify_all();
+                }
+            }
             Err(error) => {
                 self.model = ModelState::Failed { generation };
                 report_load_failure(&self.shared, generation, error);
@@ -535,7 +556,7 @@ impl Control {
             shared.update_view(|view| view.model = ModelView::Loading(job.step()));
         }
         let mut state = shared.stream_state.lock();
-        if shared.handoff.is_empty() {
+        if shared.handoff.is_empty() && !shared.is_in_transition() {
             state.before = None;
         }
         let Some(host) = state.host else { return };
@@ -557,35 +578,5 @@ impl Control {
             view.routing = Some(shared.routing());
             view.status = state.before.as_ref().or(state.stream.as_ref()).map(Stream::status);
         });
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_transport_stops_when_the_host_says_so_or_sends_no_blocks() {
-        let start = Instant::now();
-        let watch =
-            TransportWatch { blocks: 0, last_block: start, last_playing: start, reports_transport: false };
-        let after = |seconds: f64| start + Duration::from_secs_f64(seconds);
-        let run = |blocks: &[(f64, bool, u64)]| {
-            let mut watch = watch;
-            for (at, playing, count) in blocks {
-                watch.update((*playing, *count), after(*at));
-            }
-            watch
-        };
-        let playing = run(&[(1.0, true, 10), (2.0, true, 20), (3.0, true, 30)]);
-        assert_eq!(playing.state(after(3.1)), Transport::Playing);
-        let stopped = run(&[(1.0, true, 10), (2.0, false, 20), (2.9, false, 30)]);
-        assert_eq!(stopped.state(after(2.9)), Transport::Stopped);
-        assert_eq!(stopped.state(after(6.5)), Transport::Idle);
-        let starved = run(&[(1.0, true, 10), (1.5, true, 10), (2.5, true, 10)]);
-        assert_eq!(starved.state(after(2.5)), Transport::Stopped, "no blocks");
-        let silent = run(&[(1.0, false, 10), (2.0, false, 20)]);
-        assert_eq!(silent.state(after(2.1)), Transport::Playing, "a host without a transport");
-        assert_eq!(silent.state(after(8.0)), Transport::Idle);
     }
 }

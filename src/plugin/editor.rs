@@ -51,6 +51,7 @@ use self::strip::Strip;
 use self::theme::Palette;
 use self::waveform::WaveformRow;
 use super::instance_shared::{ControlCommand, InstanceShared, ModelView, View};
+use super::instances;
 use super::model_loader::ModelLoadError;
 use super::platform::window_threads::WindowThreads;
 use super::platform::x11;
@@ -467,7 +468,7 @@ impl EditorApp {
             }
             Some(HeaderAction::SetThreads(threads)) => {
                 thread_setting::choose(threads);
-                self.shared.send(ControlCommand::Reconcile);
+                instances::notify_all();
             }
             Some(HeaderAction::CopyDiagnostics) => {
                 ui.ctx().copy_text(diagnostics::report(&self.shared, view));

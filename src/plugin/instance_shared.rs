@@ -46,6 +46,17 @@ pub enum ControlCommand {
     DismissRenderFailure,
 }
 
+/// The blocks that wake the control thread.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum WakingBlocks {
+    None = 0,
+    /// One while the transport runs.
+    Playing = 1,
+    /// Any, for a host that has never reported a running transport.
+    Any = 2,
+}
+
 /// What the user and the host want.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Wanted {
@@ -112,8 +123,13 @@ pub struct InstanceShared {
     host_announces_offline: AtomicBool,
     /// Written by the audio thread: it has panicked.
     audio_panicked: AtomicBool,
-    /// Set by the audio thread to have the control thread look soon.
-    wake_requested: AtomicBool,
+    /// Which blocks wake the control thread, a [`WakingBlocks`]. Written by both threads.
+    waking_blocks: AtomicU8,
+    /// Written by the audio thread: whether a replaced stream is still heard.
+    in_transition: AtomicBool,
+    /// How often the control thread has looked.
+    #[cfg(test)]
+    pub(super) control_passes: AtomicU64,
     /// Name of the track, if the host provides it.
     track_name: Mutex<Option<String>>,
     /// Peak of each channel of the main output since the editor's last frame. Written by the audio thread.
@@ -159,7 +175,10 @@ impl InstanceShared {
             render_failure: AtomicU8::new(0),
             host_announces_offline: AtomicBool::new(false),
             audio_panicked: AtomicBool::new(false),
-            wake_requested: AtomicBool::new(false),
+            waking_blocks: AtomicU8::new(0),
+            in_transition: AtomicBool::new(false),
+            #[cfg(test)]
+            control_passes: AtomicU64::new(0),
             track_name: Mutex::default(),
             output_peaks: Default::default(),
             ready_for: (Mutex::new(None), Condvar::new()),
@@ -250,12 +269,47 @@ impl InstanceShared {
         self.routing.store(routing.pack(), Relaxed);
     }
 
-    /// Realtime-safe: records that a block is processed. Wakes the control thread when the transport starts or stops.
+    /// Realtime-safe: records that a block is processed. Wakes the control thread when the transport starts or stops, or when it waits for
+    /// this block.
     pub(super) fn note_block(&self, playing: bool) {
         self.blocks.fetch_add(1, Relaxed);
-        if self.transport_playing.swap(playing, Relaxed) != playing {
+        let waking = self.waking_blocks.load(Relaxed);
+        let is_awaited =
+            waking == WakingBlocks::Any as u8 || playing && waking == WakingBlocks::Playing as u8;
+        if is_awaited {
+            self.waking_blocks.store(WakingBlocks::None as u8, Relaxed);
+        }
+        if self.transport_playing.swap(playing, Relaxed) != playing || is_awaited {
             self.wake_control();
         }
+    }
+
+    /// Sets which blocks wake the control thread, once.
+    pub(super) fn wake_at_blocks(&self, waking: WakingBlocks) {
+        self.waking_blocks.store(waking as u8, Relaxed);
+    }
+
+    /// Realtime-safe: records that the host has reset the plugin.
+    pub(super) fn note_reset(&self) {
+        if !self.before_first_block.swap(true, Relaxed) {
+            self.wake_control();
+        }
+    }
+
+    /// Realtime-safe: records whether the audio thread waits for the model.
+    pub(super) fn note_offline(&self, offline: bool) {
+        if self.offline.swap(offline, Relaxed) != offline {
+            self.wake_control();
+        }
+    }
+
+    /// Realtime-safe: records whether a replaced stream is still heard. Its worker's half must not end before.
+    pub(super) fn set_in_transition(&self, in_transition: bool) {
+        self.in_transition.store(in_transition, Release);
+    }
+
+    pub(super) fn is_in_transition(&self) -> bool {
+        self.in_transition.load(Acquire)
     }
 
     /// Whether the transport runs in the latest block, and the number of blocks so far.
@@ -265,7 +319,7 @@ impl InstanceShared {
 
     /// Realtime-safe: has the control thread look soon.
     pub(super) fn wake_control(&self) {
-        self.wake_requested.store(true, Release);
+        self.params.wake.set();
     }
 
     /// Realtime-safe: remembers that this host announces offline rendering. From then on only its announcements count.
@@ -366,6 +420,7 @@ impl InstanceShared {
     /// Realtime-safe: asks the control thread to notify the host of the latency.
     pub(super) fn request_latency_notify(&self) {
         self.latency_notify_pending.store(true, Release);
+        self.wake_control();
     }
 
     /// Sets how to notify the host of a new latency.
@@ -400,11 +455,6 @@ impl InstanceShared {
         &self.window
     }
 
-    /// Whether an editor was opened and not waited for yet.
-    pub(super) fn has_editor(&self) -> bool {
-        !self.editor_threads.lock().is_empty()
-    }
-
     /// Registers an editor that opens on this thread.
     pub(super) fn register_editor(&self, threads: WindowThreads, listener: FileDropListener) {
         self.editor_threads.lock().push((threads, listener));
@@ -417,11 +467,12 @@ impl InstanceShared {
         }
     }
 
-    /// Waits until closed editors are gone. Main thread.
+    /// Waits a moment until closed editors are gone. Main thread.
     pub(super) fn wait_for_editors(&self) {
+        let deadline = Instant::now() + END_TIMEOUT;
         let closed = std::mem::take(&mut *self.editor_threads.lock());
         for (threads, _listener) in closed {
-            threads.wait_until_gone();
+            threads.wait_until_gone(deadline);
         }
     }
 

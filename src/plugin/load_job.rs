@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
@@ -15,6 +15,8 @@ use super::selection::Selection;
 
 /// Name of the thread.
 pub(super) const THREAD_NAME: &str = "nullsum-loader";
+/// Shortest time between two reports of progress.
+const REPORT_INTERVAL: Duration = Duration::from_millis(100);
 
 /// A model being loaded. Dropping it cancels.
 pub(super) struct LoadJob {
@@ -33,7 +35,7 @@ struct Progress {
 }
 
 impl LoadJob {
-    /// Starts loading. `wake` is called at the end, on the loader's thread.
+    /// Starts loading. `wake` is called with progress and at the end, on the loader's thread.
     pub fn start(
         selection: Selection,
         generation: u64,
@@ -43,8 +45,13 @@ impl LoadJob {
         let progress = Arc::<Progress>::default();
         let (job, chosen) = (progress.clone(), selection.clone());
         let body = move || {
+            let mut reported: Option<Instant> = None;
             let mut on_step = |step| {
                 *job.step.lock() = Some(step);
+                if reported.is_none_or(|reported| reported.elapsed() >= REPORT_INTERVAL) {
+                    reported = Some(Instant::now());
+                    wake();
+                }
                 if job.cancelled.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
             let result =

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use crate::kernels::os::pin_library;
 
-/// How long the host's main thread waits for one of our threads. A thread that needs longer is left to end by itself.
-pub(super) const END_TIMEOUT: Duration = Duration::from_millis(50);
+/// How long the host's main thread waits for our threads when it closes an instance, and again when it closes an editor. A thread that needs
+/// longer is left to end by itself. Both together stay below 100 ms.
+pub(super) const END_TIMEOUT: Duration = Duration::from_millis(40);
 
 /// Interval at which the end of a thread is checked.
 const POLL: Duration = Duration::from_millis(1);

@@ -5,12 +5,13 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 use nice_plug::params::persist::PersistentField;
 use nice_plug::prelude::*;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::automation_delay::{MAIN, SOLO};
 use super::routing::{STRIP_COUNT, STRIP_NAMES};
 use super::selection::SharedSelection;
+use super::wake_flag::WakeFlag;
 use crate::live::Tier;
 use crate::live::plan::WindowSpec;
 
@@ -122,6 +123,34 @@ impl<'a> PersistentField<'a, AutomationTiming> for SharedAutomationTiming {
         F: Fn(&AutomationTiming) -> R,
     {
         f(&self.get())
+    }
+}
+
+/// A custom window that replaces the tier's, shared by the host's state, the editor and the control thread.
+#[derive(Debug, Default)]
+pub struct SharedWindow {
+    window: Mutex<Option<WindowSpec>>,
+    /// Set when a host restores a state.
+    wake: WakeFlag,
+}
+
+impl SharedWindow {
+    pub fn lock(&self) -> MutexGuard<'_, Option<WindowSpec>> {
+        self.window.lock()
+    }
+}
+
+impl<'a> PersistentField<'a, Option<WindowSpec>> for SharedWindow {
+    fn set(&self, window: Option<WindowSpec>) {
+        *self.lock() = window;
+        self.wake.set();
+    }
+
+    fn map<F, R>(&self, f: F) -> R
+    where
+        F: Fn(&Option<WindowSpec>) -> R,
+    {
+        f(&self.lock())
     }
 }
 
@@ -287,19 +316,23 @@ pub struct NullsumParams {
     pub model: SharedSelection,
     /// A custom window that replaces the tier's.
     #[persist = "window"]
-    pub window: Arc<Mutex<Option<WindowSpec>>>,
+    pub window: SharedWindow,
     #[persist = "automation"]
     pub automation: SharedAutomationTiming,
     #[persist = "editor"]
     pub editor: Arc<Mutex<EditorMemory>>,
     /// Groups of gains that the user changed in the editor since the last block, one bit each.
     user_edits: AtomicU32,
+    /// Set by any thread that changes what the control thread looks at.
+    pub(super) wake: WakeFlag,
 }
 
 impl NullsumParams {
     /// Defaults: all gains at unity, the built-in model.
     pub fn new() -> Self {
         let [vocals, drums, bass, other, guitar, piano] = STRIP_NAMES.map(StripParams::new);
+        let wake = WakeFlag::default();
+        let (tier_wake, lossless_wake) = (wake.clone(), wake.clone());
         Self {
             vocals,
             drums,
@@ -317,14 +350,20 @@ impl NullsumParams {
                 })),
             output: gain_param("Output".into()),
             // It takes effect at the next window, so it could not be automated in time.
-            lossless: EnumParam::new("Lossless", LosslessChoice::Spectral).non_automatable(),
-            tier: EnumParam::new("Latency Tier", TierChoice::Auto).non_automatable(),
+            // Hosts set values on any thread, also the audio thread.
+            lossless: EnumParam::new("Lossless", LosslessChoice::Spectral)
+                .with_callback(Arc::new(move |_| lossless_wake.set()))
+                .non_automatable(),
+            tier: EnumParam::new("Latency Tier", TierChoice::Auto)
+                .with_callback(Arc::new(move |_| tier_wake.set()))
+                .non_automatable(),
             render: EnumParam::new("Render Mode", RenderMode::Auto).non_automatable(),
-            model: SharedSelection::default(),
-            window: Arc::default(),
+            model: SharedSelection::new(wake.clone()),
+            window: SharedWindow { window: Mutex::default(), wake: wake.clone() },
             automation: SharedAutomationTiming::default(),
             editor: Arc::default(),
             user_edits: AtomicU32::new(0),
+            wake,
         }
     }
 

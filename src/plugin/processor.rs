@@ -16,6 +16,7 @@ use super::offline_detector::OfflineRenderDetector;
 use super::params::{AutomationTiming, LosslessChoice, NullsumParams, RenderMode, decibels_to_gain};
 use super::player::Feed;
 use super::routing::{Routing, STRIP_COUNT};
+use super::transition::{Transition, TransitionBuffers};
 use crate::live::smooth::Ramp;
 use crate::live::{BlockingError, Client, NoStems, StemOutputs};
 
@@ -38,6 +39,9 @@ const BYPASSED: [f32; 2] = [0.0, 1.0];
 pub(super) struct Processor {
     shared: Arc<InstanceShared>,
     stream: Option<Box<StreamClient>>,
+    /// The stream before it, until it is faded out.
+    transition: Option<Transition>,
+    buffers: Box<TransitionBuffers>,
     rate: f32,
     /// Whether the host announced offline rendering at activation.
     announced: bool,
@@ -72,6 +76,8 @@ impl Processor {
         Self {
             shared,
             stream: stream.map(Box::new),
+            transition: None,
+            buffers: TransitionBuffers::new(),
             rate,
             announced,
             offline_detector: OfflineRenderDetector::default(),
@@ -89,13 +95,17 @@ impl Processor {
         }
     }
 
-    /// Latency in samples at the host's rate. 0 without a stream: the input passes through.
+    /// Latency in samples at the host's rate, of the stream that is heard. 0 without a stream: the input passes through.
     pub fn latency(&self) -> u32 {
-        self.stream.as_ref().map_or(0, |stream| stream.latency)
+        match &self.transition {
+            Some(transition) if !transition.has_begun() => transition.old.latency,
+            _ => self.stream.as_ref().map_or(0, |stream| stream.latency),
+        }
     }
 
     /// Realtime-safe: forgets what was played.
     pub fn reset(&mut self) {
+        self.end_transition();
         if let Some(stream) = &mut self.stream {
             stream.client.reset();
         }
@@ -103,7 +113,7 @@ impl Processor {
         (self.waited, self.timed_out_at_window) = (Duration::ZERO, None);
         self.jump_detector = TransportJumpDetector::default();
         self.snap_gains = true;
-        self.shared.before_first_block.store(true, Relaxed);
+        self.shared.note_reset();
     }
 
     /// Processes one block in place, in the order that its parts need: detect offline rendering, wait for the model if so, take a new stream,
@@ -152,40 +162,75 @@ impl Processor {
         if offline {
             self.wait_until_ready();
         }
-        let latency_changed = self.adopt_stream(offline);
-        if latency_changed {
-            self.shared.set_latency(self.latency());
+        let latency = self.latency();
+        if offline {
+            self.end_transition();
         }
+        let is_heard = transport.playing || main.iter().any(|plane| plane.iter().any(|x| *x != 0.0));
+        self.adopt_stream(offline, is_heard);
         if let Some(feed) = feed {
             feed.fill(main);
         }
         self.shared.note_block(transport.playing);
         self.process(params, main, buses, transport, offline);
+        let latency_changed = latency != self.latency();
+        if latency_changed {
+            self.shared.set_latency(self.latency());
+        }
         latency_changed
     }
 
-    /// Realtime-safe: takes a new stream, if there is one and the old one can be retired. Returns whether the latency changed. Never during a
-    /// render, nor before the host is known to play.
-    fn adopt_stream(&mut self, offline: bool) -> bool {
+    /// Realtime-safe: takes a new stream, if there is one and the old one can be retired. Never during a render, nor before the host is known
+    /// to play. `is_heard`: whether something plays, which continues on the old stream until the new one is ready.
+    fn adopt_stream(&mut self, offline: bool, is_heard: bool) {
         let may = if offline {
             self.shared.before_first_block.load(Relaxed)
         } else {
-            self.offline_detector.has_verdict()
+            self.offline_detector.has_verdict() && self.transition.is_none()
         };
         if !may || self.shared.handoff.is_empty() || self.shared.retired.is_full() {
-            return false;
+            return;
         }
-        let Some(next) = self.shared.handoff.pop() else { return false };
-        let before = self.latency();
-        if let Some(old) = self.stream.replace(next)
+        // Set first, so that the control thread keeps the worker's half of the old stream.
+        self.shared.set_in_transition(true);
+        let next = self.shared.handoff.pop();
+        match (next, self.stream.take()) {
+            (Some(mut next), Some(old)) if !self.snap_gains && !offline => {
+                let missing = next.client.carry_over(&old.client);
+                self.transition = Some(Transition::new(old, missing, is_heard, self.rate));
+                self.stream = Some(next);
+            }
+            (Some(next), old) => {
+                self.stream = Some(next);
+                self.snap_gains = true;
+                self.retire(old);
+            }
+            (None, old) => {
+                self.stream = old;
+                self.shared.set_in_transition(false);
+            }
+        }
+        self.shared.wake_control();
+    }
+
+    /// Realtime-safe: from now on only the new stream is heard.
+    fn end_transition(&mut self) {
+        if let Some(transition) = self.transition.take() {
+            self.retire(Some(transition.old));
+        }
+    }
+
+    /// Realtime-safe: leaves a stream to the control thread.
+    fn retire(&mut self, old: Option<Box<StreamClient>>) {
+        if let Some(old) = old
             && let Err(old) = self.shared.retired.push(old)
         {
-            // There was space a moment ago and nobody else fills the queue. A leak would still be better than freeing memory here.
+            // There was space when the stream was replaced, and nobody else fills the queue. A leak would still be better than freeing
+            // memory here.
             std::mem::forget(old);
         }
-        self.snap_gains = true;
+        self.shared.set_in_transition(false);
         self.shared.wake_control();
-        before != self.latency()
     }
 
     /// Realtime-safe: whether this call may wait for the model.
@@ -210,7 +255,7 @@ impl Processor {
             self.shared.report_render_failure(RenderFailure::Unannounced);
         }
         self.announced_or_chosen = announced_or_chosen;
-        self.shared.offline.store(offline, Relaxed);
+        self.shared.note_offline(offline);
         offline
     }
 
@@ -245,14 +290,16 @@ impl Processor {
             && params.automation.get() == AutomationTiming::InTime;
         let wanted = gains(params, main.len());
         self.automation.begin_block(wanted, self.latency(), delayed, params.take_user_edits());
-        if let Some(stream) = &mut self.stream {
-            stream.client.set_carrier(match params.lossless.value() {
-                LosslessChoice::Spectral => routing.carrier(),
-                LosslessChoice::Off => None,
-            });
+        let carrier = match params.lossless.value() {
+            LosslessChoice::Spectral => routing.carrier(),
+            LosslessChoice::Off => None,
+        };
+        for client in self.clients() {
+            client.set_carrier(carrier);
         }
         while self.done < samples {
-            let (mut gains, length) = self.automation.next_segment(samples - self.done);
+            let longest = self.advance_transition().min(samples - self.done);
+            let (mut gains, length) = self.automation.next_segment(longest);
             // At once: the dry signal is aligned, so the switch is seamless.
             if params.bypass.value() {
                 gains[MAIN] = BYPASSED;
@@ -285,24 +332,50 @@ impl Processor {
             *part = plane.get_mut(range.clone()).unwrap_or_default();
         }
         let main = planes.get_mut(..channels).unwrap_or_default();
-        if let Some(stream) = &mut self.stream {
-            let client = &mut stream.client;
+        let snaps = self.snap_gains;
+        for client in self.clients() {
             set_gains(client, gains, routing);
-            if self.snap_gains {
+            if snaps {
                 client.snap_gains();
             }
-            let mut outputs = Buses { buses, range };
-            let stems: &mut dyn StemOutputs =
-                if outputs.buses.is_empty() { &mut NoStems } else { &mut outputs };
-            if offline {
-                self.process_offline(main, stems);
-            } else {
-                client.process(main, stems);
+        }
+        let mut outputs = Buses { buses, range };
+        let stems: &mut dyn StemOutputs = if outputs.buses.is_empty() { &mut NoStems } else { &mut outputs };
+        match (&mut self.stream, &mut self.transition) {
+            _ if offline => self.process_offline(main, stems),
+            (Some(stream), Some(transition)) => {
+                // Nothing of the new stream was heard yet, so its gains need no ramp.
+                if !transition.has_begun() {
+                    stream.client.snap_gains();
+                }
+                transition.process(&mut stream.client, main, stems, &mut self.buffers);
             }
+            (Some(stream), None) => stream.client.process(main, stems),
+            (None, _) => {}
         }
         #[cfg(test)]
         self.panic_if_asked(main, &(0..0), true);
         self.apply_output_gain(gains[MAIN][1], main);
+    }
+
+    /// Realtime-safe: the streams that process the input.
+    fn clients(&mut self) -> impl Iterator<Item = &mut Client> {
+        let old = self.transition.as_mut().map(|transition| &mut transition.old);
+        self.stream.iter_mut().chain(old).map(|stream| &mut stream.client)
+    }
+
+    /// Realtime-safe: begins or ends the crossfade when it is time. Returns the samples until that may be the case again.
+    fn advance_transition(&mut self) -> usize {
+        if self.transition.as_ref().is_some_and(Transition::is_over) {
+            self.end_transition();
+        }
+        let (Some(transition), Some(stream)) = (&mut self.transition, &self.stream) else {
+            return usize::MAX;
+        };
+        if transition.begin_if_ready(&stream.client) {
+            self.automation.change_latency(transition.old.latency, stream.latency);
+        }
+        transition.next_check()
     }
 
     /// Waits for the model. Not realtime-safe.
@@ -361,10 +434,10 @@ impl Processor {
     /// Detects jumps of the host's position.
     fn detect_jump(&mut self, transport: &Transport, samples: usize) {
         let position = transport.pos_samples().filter(|_| transport.playing);
-        if self.jump_detector.detect_jump(position, samples)
-            && let Some(stream) = &mut self.stream
-        {
-            stream.client.jump();
+        if self.jump_detector.detect_jump(position, samples) {
+            for client in self.clients() {
+                client.jump();
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::{Map, Value};
 
 use super::serde_path;
+use super::wake_flag::WakeFlag;
 use crate::embedded;
 use crate::live::{ModelSamples, ModelTiming};
 
@@ -207,9 +208,15 @@ pub struct SharedSelection {
     selection: Mutex<Selection>,
     /// Incremented whenever another model is chosen.
     generation: AtomicU64,
+    /// Set when a host restores a state.
+    wake: WakeFlag,
 }
 
 impl SharedSelection {
+    pub fn new(wake: WakeFlag) -> Self {
+        Self { wake, ..Self::default() }
+    }
+
     /// Chooses a model. Returns whether it is another one; the same one keeps what loading found out, and its generation.
     pub fn choose(&self, selection: Selection) -> bool {
         let mut selection = selection.checked();
@@ -255,6 +262,7 @@ impl<'a> PersistentField<'a, Selection> for SharedSelection {
     /// Called when a host restores a state: on any thread, also while playing, without a new activation.
     fn set(&self, selection: Selection) {
         self.choose(selection);
+        self.wake.set();
     }
 
     fn map<F, R>(&self, f: F) -> R

@@ -3,6 +3,7 @@
 mod closing;
 mod processing;
 mod saved_states;
+mod waking;
 
 use std::ops::Deref;
 use std::path::{Path, PathBuf};

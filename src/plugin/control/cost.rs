@@ -76,8 +76,18 @@ impl CostEstimate {
         }
     }
 
+    /// When a measurement that is due may be made, if that is later.
+    pub fn next_retry(&self, now: Instant) -> Option<Instant> {
+        let retry = self.retry.map(|(at, wait)| at + wait).filter(|_| self.is_doubtful());
+        self.postponed_until.max(retry).filter(|at| *at > now)
+    }
+
+    fn is_doubtful(&self) -> bool {
+        self.measured_while_busy || self.observed.is_some()
+    }
+
     pub fn state(&self, now: Instant) -> MeasureState {
-        let doubtful = self.measured_while_busy || self.observed.is_some();
+        let doubtful = self.is_doubtful();
         let may_retry = self.retry.is_none_or(|(at, wait)| now.duration_since(at) >= wait);
         let postponed = self.postponed_until.is_some_and(|until| now < until);
         match self.measured {
@@ -175,6 +185,8 @@ mod tests {
         estimate.observe(cost(0.5), cost(0.6), 1_000);
         assert_eq!(estimate.current(), Some(cost(0.5)), "the windows show the cost meanwhile");
         assert_eq!(estimate.state(now + POSTPONE), MeasureState::Unknown);
+        assert_eq!(estimate.next_retry(now), Some(now + POSTPONE));
+        assert_eq!(estimate.next_retry(now + POSTPONE), None, "it may be made now");
         estimate.set_measured(Some(cost(0.5)), false, now);
         assert_eq!(estimate.state(now), MeasureState::Known);
     }

@@ -36,6 +36,7 @@ pub(in crate::plugin) fn activate(
     let mut state = shared.stream_state.lock();
     // Discard streams that the control thread opened before. It opens none while the lock is held.
     while shared.handoff.pop().is_some() {}
+    shared.set_in_transition(false);
     // Keep the old streams until the new one is open: dropping the last stream ends the worker thread.
     let (old, _before) = (state.stream.take(), state.before.take());
     state.host = Some(host);

@@ -1,17 +1,20 @@
 //! A thread that lists folders for the editor. A sleeping disk or a hanging network drive must not block the window.
 
 use std::path::PathBuf;
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::files::{Listing, nearest_folder};
 use crate::model::sidecar_config;
 use crate::plugin::model_loader::ModelLocations;
+use crate::plugin::owned_thread::OwnedThread;
 use crate::plugin::selection::Selection;
 use crate::registry;
 
 pub const THREAD_NAME: &str = "nullsum-io";
+/// How long closing the editor waits for the thread. A sleeping disk may need longer.
+const END_TIMEOUT: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum IoRequest {
@@ -34,7 +37,11 @@ pub enum IoResponse {
 
 fn handle_request(request: IoRequest) -> IoResponse {
     match request {
-        IoRequest::ListFolder(folder) => IoResponse::Listing(Listing::read(folder)),
+        IoRequest::ListFolder(folder) => {
+            #[cfg(test)]
+            crate::plugin::model_loader::hung_files::wait_if_hung(&folder);
+            IoResponse::Listing(Listing::read(folder))
+        }
         IoRequest::ListNearestFolder(near) => {
             IoResponse::Listing(Listing::read(nearest_folder(near.as_deref())))
         }
@@ -61,7 +68,7 @@ pub struct IoThread {
 struct Running {
     request_sender: Sender<IoRequest>,
     responses: Receiver<IoResponse>,
-    thread: JoinHandle<()>,
+    thread: OwnedThread,
 }
 
 impl IoThread {
@@ -96,7 +103,7 @@ impl Running {
                 let _ = response_sender.send(handle_request(request));
             }
         };
-        let thread = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(run)?;
+        let thread = OwnedThread::spawn(THREAD_NAME, run)?;
         Ok(Self { request_sender, responses, thread })
     }
 }
@@ -105,16 +112,32 @@ impl Drop for IoThread {
     fn drop(&mut self) {
         let Some(Running { request_sender, thread, .. }) = self.running.take() else { return };
         drop(request_sender);
-        // The host may unload the plugin next, and no thread may outlive its code. So this waits even for a sleeping disk.
-        let _ = thread.join();
+        thread.end_by(Instant::now() + END_TIMEOUT);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
-
     use super::*;
+    use crate::plugin::model_loader::hung_files;
+
+    #[test]
+    fn closing_does_not_wait_for_a_hanging_drive() {
+        let root = tempfile::tempdir().unwrap();
+        hung_files::hang(root.path());
+        // Repeated, because a busy computer may suspend this thread at any time.
+        let fastest = (0..5).map(|_| {
+            let mut io_thread = IoThread::default();
+            io_thread.send(IoRequest::ListFolder(root.path().into()));
+            std::thread::sleep(Duration::from_millis(20));
+            let start = Instant::now();
+            drop(io_thread);
+            start.elapsed()
+        });
+        let fastest = fastest.min().unwrap();
+        hung_files::release(root.path());
+        assert!(fastest < Duration::from_millis(100), "{fastest:?}");
+    }
 
     #[test]
     fn requests_are_answered_in_order_and_drop_ends_the_thread() {

@@ -1,8 +1,8 @@
 //! Waiting for the threads of a closed editor window, on Linux.
 //!
 //! `baseview` runs each window and its clipboard on threads of their own. Closing a window asks these threads to end but may return before they do.
-//! The next window, or unloading the plugin, would then race with a thread that is still destroying OpenGL objects. So the code that closes
-//! a window waits here.
+//! Unloading the plugin would then take their code away. So the code that closes a window waits here, but not for long, since it is the host's
+//! main thread. After that the threads end by themselves, and the library stays loaded.
 
 #[cfg(target_os = "linux")]
 pub use linux::WindowThreads;
@@ -21,7 +21,7 @@ impl WindowThreads {
 
     pub fn record(&mut self) {}
 
-    pub fn wait_until_gone(self) {}
+    pub fn wait_until_gone(self, _deadline: std::time::Instant) {}
 }
 
 #[cfg(target_os = "linux")]
@@ -30,8 +30,7 @@ mod linux {
     use std::sync::atomic::Ordering::Relaxed;
     use std::time::{Duration, Instant};
 
-    /// Maximum time to wait. A graphics driver that hangs must not hang the host.
-    const TIMEOUT: Duration = Duration::from_secs(5);
+    use crate::kernels::os::pin_library;
 
     static COUNT: AtomicU32 = AtomicU32::new(0);
 
@@ -76,12 +75,13 @@ mod linux {
             name.is_ok_and(|name| name.trim_end() == self.name)
         }
 
-        pub fn wait_until_gone(mut self) {
+        /// Waits until the threads have ended, but not beyond `deadline`. If they have not, the library stays loaded for ever.
+        pub fn wait_until_gone(mut self, deadline: Instant) {
             self.record();
-            let start = Instant::now();
             while self.recorded.iter().any(|task| self.is_running(*task)) {
-                if start.elapsed() > TIMEOUT {
-                    log::error!("the editor window's threads did not end in time");
+                if Instant::now() >= deadline {
+                    log::info!("threads of the editor's window are still ending");
+                    pin_library();
                     return;
                 }
                 std::thread::sleep(Duration::from_millis(1));
@@ -92,6 +92,8 @@ mod linux {
     #[cfg(test)]
     mod tests {
         use super::*;
+
+        const PATIENCE: Duration = Duration::from_secs(5);
 
         #[test]
         fn waiting_outlasts_the_window_and_what_it_has_started_before_its_picture() {
@@ -118,18 +120,36 @@ mod linux {
             let threads = ready.recv().unwrap();
             let name = threads.name.clone();
             let start = Instant::now();
-            threads.wait_until_gone();
-            assert!(start.elapsed() < TIMEOUT, "{name}");
+            threads.wait_until_gone(start + PATIENCE);
+            assert!(start.elapsed() < PATIENCE, "{name}");
             let (early, late) = window.join().unwrap();
             assert!(early.is_finished() && !late.is_finished());
+        }
+
+        #[test]
+        fn a_window_that_hangs_is_left_after_the_deadline() {
+            let (release, wait) = std::sync::mpsc::channel::<()>();
+            let (sender, receiver) = std::sync::mpsc::channel();
+            let window = std::thread::spawn(move || {
+                let mut threads = WindowThreads::name_current_thread();
+                threads.record();
+                sender.send(threads).unwrap();
+                let _ = wait.recv();
+            });
+            let threads = receiver.recv().unwrap();
+            let start = Instant::now();
+            threads.wait_until_gone(start + Duration::from_millis(20));
+            assert!(start.elapsed() >= Duration::from_millis(20) && !window.is_finished());
+            drop(release);
+            window.join().unwrap();
         }
 
         #[test]
         fn a_window_that_has_gone_is_not_waited_for() {
             let threads = std::thread::spawn(WindowThreads::name_current_thread).join().unwrap();
             let start = Instant::now();
-            threads.wait_until_gone();
-            assert!(start.elapsed() < TIMEOUT);
+            threads.wait_until_gone(start + PATIENCE);
+            assert!(start.elapsed() < PATIENCE);
         }
     }
 }

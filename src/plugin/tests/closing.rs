@@ -1,7 +1,12 @@
 //! Removing an instance, as when a project closes: the host's main thread must not wait.
 
+use std::sync::atomic::AtomicUsize;
+
 use super::*;
+use crate::kernels::JobControl;
+use crate::live::{ModelSamples, ModelTiming, SharedModel, WindowError, WindowSeparator};
 use crate::plugin::model_loader::hung_files;
+use crate::separator::MaskRule;
 
 /// What the host's main thread may wait for one instance.
 const LIMIT: Duration = Duration::from_millis(100);
@@ -26,17 +31,133 @@ fn play_until_loaded(bench: &mut Bench) {
     bench.play_until(|view| matches!(view.model, ModelView::Ready { .. }));
 }
 
-/// Ends an instance, and checks how long the main thread waited. Repeated, because a busy computer may suspend it at any time.
-fn fastest_removal(make: impl Fn() -> Bench) -> Duration {
-    (0..5)
-        .map(|_| {
-            let bench = make();
-            let start = Instant::now();
-            bench.shared.0.stop();
-            start.elapsed()
-        })
-        .min()
-        .unwrap()
+/// Drops what a host's main thread drops, and returns how long that took. Repeated, because a busy computer may suspend it at any time.
+fn fastest_drop<T>(make: impl Fn() -> T) -> Duration {
+    let time = |_| {
+        let made = make();
+        let start = Instant::now();
+        drop(made);
+        start.elapsed()
+    };
+    (0..5).map(time).min().unwrap()
+}
+
+/// An instance as nice-plug's wrappers own it.
+fn activated_instance() -> Instance {
+    let mut instance = Instance::default();
+    set(&instance.shared().params.tier, TierChoice::Low);
+    set(&instance.shared().params.render, RenderMode::Realtime);
+    let config = BufferConfig {
+        sample_rate: 44_100.0,
+        min_buffer_size: None,
+        max_buffer_size: 512,
+        process_mode: ProcessMode::Realtime,
+    };
+    assert!(instance.activate(&STEREO_LAYOUTS[0], &config, PluginApi::Vst3) > 0);
+    instance
+}
+
+/// A slow model: it hears of a cancellation only between layers, each of which takes a second. Counts the layers.
+struct Slow(Arc<AtomicUsize>);
+
+impl WindowSeparator for Slow {
+    fn stems(&self) -> usize {
+        4
+    }
+
+    fn channels(&self) -> usize {
+        2
+    }
+
+    fn timing(&self) -> ModelTiming {
+        let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
+        ModelTiming { rate: 44_100, chunk, frame_hop, frame }
+    }
+
+    fn separate_window(
+        &mut self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+    ) -> Result<(), WindowError> {
+        self.separate_controlled(window, rule, out, &())
+    }
+
+    fn separate_controlled(
+        &mut self,
+        _: &[f32],
+        _: MaskRule,
+        _: &mut [f32],
+        control: &dyn JobControl,
+    ) -> Result<(), WindowError> {
+        for _ in 0..60 {
+            if control.checkpoint().is_break() {
+                return Err(WindowError("cancelled".into()));
+            }
+            self.0.fetch_add(1, Relaxed);
+            std::thread::sleep(Duration::from_secs(1));
+        }
+        Ok(())
+    }
+}
+
+/// An instance whose worker is in the middle of a layer of a slow model.
+fn instance_with_a_slow_model() -> Instance {
+    let mut instance = activated_instance();
+    let shared = instance.shared().clone();
+    let layers = Arc::new(AtomicUsize::new(0));
+    let slow = SharedModel::new(Box::new(Slow(layers.clone()))).with_stems_at(&[0, 1, 2, 3], 6);
+    let start = Instant::now();
+    while !matches!(shared.view().model, ModelView::Ready { .. }) {
+        assert!(start.elapsed() < LOAD_TIMEOUT, "{:?}", shared.view());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let mut slowed = None;
+    while layers.load(Relaxed) == 0 {
+        assert!(start.elapsed() < LOAD_TIMEOUT);
+        {
+            // The control thread may open another stream meanwhile.
+            let state = shared.stream_state.lock();
+            let stream = state.stream.as_ref().unwrap();
+            if slowed.as_ref().is_none_or(|status| !Arc::ptr_eq(status, &stream.status())) {
+                slowed = Some(stream.status());
+                stream.swap(Some(slow.clone())).unwrap();
+            }
+        }
+        let mut planes = [[0.5f32; 512]; 2];
+        let mut main = planes.each_mut().map(|plane| plane.as_mut_slice());
+        let transport = Transport::new(44_100.0);
+        let processor = instance.processor.as_mut().unwrap();
+        processor.process_block(&shared.params, &mut main, &mut [], &transport, None);
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    instance
+}
+
+#[test]
+fn dropping_an_instance_does_not_wait_for_a_slow_model() {
+    let removal = fastest_drop(instance_with_a_slow_model);
+    assert!(removal < LIMIT, "{removal:?}");
+}
+
+#[test]
+fn dropping_an_instance_waits_neither_for_a_slow_model_nor_for_a_hanging_drive() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = checkpoint(folder.path(), "on-another-dead-share.safetensors", usize::MAX, 11);
+    hung_files::hang(&path);
+    let removal = fastest_drop(|| {
+        let instance = instance_with_a_slow_model();
+        instance.shared().select(Selection::file(path.clone(), None));
+        let start = Instant::now();
+        while !matches!(instance.shared().view().model, ModelView::Loading(_)) {
+            assert!(start.elapsed() < LOAD_TIMEOUT);
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+        instance
+    });
+    hung_files::release(&path);
+    assert!(removal < LIMIT, "{removal:?}");
 }
 
 #[test]
@@ -44,7 +165,7 @@ fn removing_an_instance_does_not_wait_for_a_hanging_drive() {
     let folder = tempfile::tempdir().unwrap();
     let path = checkpoint(folder.path(), "on-a-dead-share.safetensors", usize::MAX, 7);
     hung_files::hang(&path);
-    let removal = fastest_removal(|| {
+    let removal = fastest_drop(|| {
         let bench = Bench::new();
         bench.choose(&path);
         wait_for(&bench, "not loading", |view| matches!(view.model, ModelView::Loading(_)));

@@ -110,6 +110,43 @@ fn after_a_panic_the_output_is_the_delayed_input() {
     }
 }
 
+#[test]
+fn changing_the_tier_while_playing_neither_clicks_nor_mutes() {
+    let mut bench = Bench::new();
+    bench.play_until_ready();
+    let tone = |at: usize| 0.4 * (at as f32 * 0.03).sin();
+    for tier in [TierChoice::High, TierChoice::Low] {
+        // Past what was not played before the last change.
+        for _ in 0..bench.latency() / 512 + 2 {
+            bench.block();
+        }
+        let before = bench.latency();
+        set(&bench.params.tier, tier);
+        let (mut output, mut after) = (Vec::new(), 0);
+        while after < 2 * bench.latency() / 512 + 20 {
+            assert!(output.len() < 60 * 44_100, "{:?}", bench.view());
+            let mut planes =
+                [(); 2].map(|()| (bench.position..bench.position + 512).map(tone).collect::<Vec<_>>());
+            bench.position += 512;
+            let mut main = planes.each_mut().map(Vec::as_mut_slice);
+            let mut transport = Transport::new(44_100.0);
+            transport.playing = true;
+            bench.processor.process_block(&bench.shared.0.params, &mut main, &mut [], &transport, None);
+            output.extend_from_slice(&planes[0]);
+            after += usize::from(bench.latency() != before);
+            std::thread::sleep(Duration::from_millis(11));
+        }
+        // The tone, and the crossfade of 20 ms between two of its phases.
+        let largest = 0.4 * 0.03 + 0.8 / 882.0 + 1e-4;
+        let step = output.windows(2).map(|pair| (pair[1] - pair[0]).abs()).fold(0.0, f32::max);
+        assert!(step <= largest, "{tier:?}: a step of {step}");
+        let is_loud = |window: &[f32]| window.iter().any(|x| x.abs() > 0.39);
+        // The two phases may cancel for a moment.
+        let quiet = output.chunks_exact(1024).filter(|window| !is_loud(window)).count();
+        assert!(quiet <= 2, "{tier:?}: quiet for {quiet} times 23 ms");
+    }
+}
+
 /// A model that always fails.
 struct Failing;
 
