@@ -17,6 +17,7 @@ mod control;
 mod editor;
 mod hash_cache;
 mod host_call;
+mod indications;
 mod instance_shared;
 mod instances;
 mod jump_detector;

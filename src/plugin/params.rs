@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::automation_delay::{MAIN, SOLO};
+use super::indications::ParamIndications;
 use super::routing::{STRIP_COUNT, STRIP_NAMES};
 use super::selection::SharedSelection;
 use super::wake_flag::WakeFlag;
@@ -323,6 +324,8 @@ pub struct NullsumParams {
     pub editor: Arc<Mutex<EditorMemory>>,
     /// Groups of gains that the user changed in the editor since the last block, one bit each.
     user_edits: AtomicU32,
+    /// What the host tells about parameters, for the editor.
+    pub indications: ParamIndications,
     /// Set by any thread that changes what the control thread looks at.
     pub(super) wake: WakeFlag,
 }
@@ -363,6 +366,7 @@ impl NullsumParams {
             automation: SharedAutomationTiming::default(),
             editor: Arc::default(),
             user_edits: AtomicU32::new(0),
+            indications: ParamIndications::default(),
             wake,
         }
     }

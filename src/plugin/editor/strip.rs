@@ -161,9 +161,8 @@ fn draw_fader(ui: &mut Ui, rect: Rect, edits: &mut ParamEdits, key: ParamId, tra
     painter.rect(cap, 3.0, fill, Stroke::new(1.0, palette.weak), StrokeKind::Inside);
     painter.hline(cap.x_range().shrink(3.0), y, Stroke::new(2.0, color));
     widgets::focus_ring(ui, &response, cap);
-    response.on_hover_text(
-        "Drag, turn the wheel or use the arrow keys; hold Shift for fine control. Double-click or press Enter to type a value. Alt-click or Ctrl-click to reset.",
-    );
+    let hint = "Drag, turn the wheel or use the arrow keys; hold Shift for fine control. Double-click or press Enter to type a value. Alt-click or Ctrl-click to reset.";
+    response.on_hover_text(widgets::draw_indication(ui, rect, edits, key, hint));
 }
 
 fn meter_bar(ui: &Ui, rect: Rect, travel: Rangef, meter: &Meter, color: Color32, y: &dyn Fn(f32) -> f32) {

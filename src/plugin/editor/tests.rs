@@ -397,6 +397,23 @@ fn invalid_window_sizes_in_the_state_are_corrected() {
 }
 
 #[test]
+fn what_the_host_tells_of_a_parameter_is_shown() {
+    let mut harness = EditorHarness::new(played());
+    let (_, at) = harness.find("Vocals Gain");
+    let hovers = |harness: &mut EditorHarness| {
+        harness.frame(vec![Event::PointerMoved(at)]);
+        harness.frames(60);
+        harness.visible_text().contains("Mapped to Knob 1.")
+    };
+    assert!(!hovers(&mut harness));
+    let gain = nice_plug::prelude::Param::as_ptr(&harness.params().vocals.gain);
+    harness.params().indications.update(gain, |indication| {
+        indication.mapping = Some(("Knob 1".into(), Some([200, 100, 0])));
+    });
+    assert!(hovers(&mut harness));
+}
+
+#[test]
 fn a_fader_drag_is_one_host_gesture_and_one_undo_step() {
     let mut harness = EditorHarness::new(played());
     let (_, at) = harness.find("Vocals Gain");

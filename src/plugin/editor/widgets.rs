@@ -1,5 +1,7 @@
 //! Widgets that edit a parameter: faders, sliders, toggles, value fields. All share the same pointer and keyboard handling.
 
+use std::borrow::Cow;
+
 use egui::{
     Color32, EventFilter, Key, Modifiers, Pos2, Rect, Response, Role, Sense, Stroke, StrokeKind, Ui,
     WidgetInfo,
@@ -8,8 +10,9 @@ use egui::{
 use egui::text::{CCursor, CCursorRange};
 
 use super::param_edits::{ParamEdits, ValueEntry};
-use super::param_id::{ParamId, StripParam};
+use super::param_id::{ParamId, ParamRef, StripParam};
 use super::theme::{Palette, font};
+use crate::plugin::indications::AutomationState;
 
 /// Speed of a drag with Shift held, relative to normal.
 const FINE: f32 = 0.1;
@@ -212,6 +215,33 @@ pub fn focus_ring(ui: &Ui, response: &Response, rect: Rect) {
     }
 }
 
+/// Marks a parameter that the host has mapped to a controller or automates, with a dot in the host's colour in the top right corner. Returns
+/// the hint with what the host tells.
+pub fn draw_indication<'a>(
+    ui: &Ui,
+    rect: Rect,
+    edits: &ParamEdits,
+    key: ParamId,
+    hint: &'a str,
+) -> Cow<'a, str> {
+    let indication =
+        ParamRef::of(&edits.params, key).and_then(|param| edits.params.indications.get(param.as_ptr()));
+    let Some(indication) = indication else { return Cow::Borrowed(hint) };
+    let palette = Palette::of(ui.visuals());
+    let mapping = indication.mapping.as_ref().map(|(_, color)| (*color, palette.accent));
+    let automation = indication.automation.map(|(state, color)| {
+        let usual = if state == AutomationState::Recording { palette.bad } else { palette.good };
+        (color, usual)
+    });
+    let mut at = rect.right_top() + egui::vec2(-3.0, 3.0);
+    for (color, usual) in [automation, mapping].into_iter().flatten() {
+        let color = color.map_or(usual, |[red, green, blue]| Color32::from_rgb(red, green, blue));
+        ui.painter().circle_filled(at, 2.5, color);
+        at.x -= 7.0;
+    }
+    Cow::Owned(format!("{hint}\n{}", indication.text()))
+}
+
 /// A horizontal slider, filled in `color` from `origin` (normalised) to the value.
 pub fn slider(
     ui: &mut Ui,
@@ -243,7 +273,7 @@ pub fn slider(
     let cap = if response.hovered() || response.dragged() { palette.text } else { palette.weak };
     painter.circle(Pos2::new(x(value), groove.center().y), 5.0, cap, Stroke::new(1.0, palette.panel));
     focus_ring(ui, &response, rect);
-    response.on_hover_text(hint);
+    response.on_hover_text(draw_indication(ui, rect, edits, key, hint));
 }
 
 /// Describes a slider to assistive technology.
@@ -283,7 +313,7 @@ pub fn toggle(
     let ink = if on { Palette::on(color) } else { palette.text };
     ui.painter().text(rect.center(), egui::Align2::CENTER_CENTER, text, font(12.0), ink);
     focus_ring(ui, &response, rect);
-    response.on_hover_text(hint);
+    response.on_hover_text(draw_indication(ui, rect, edits, key, hint));
 }
 
 /// One button of a group. Returns true when the user chose it in this frame.

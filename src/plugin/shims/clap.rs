@@ -12,6 +12,8 @@
 //!
 //! **Live edits.** Values that the user moves in the host right now (`CLAP_EVENT_IS_LIVE`) apply at once; automation applies in time with the music.
 //!
+//! **Indications.** Hosts tell which parameters are mapped to a controller or automated ([`param_indication`]).
+//!
 //! **Presets.** Hosts list and load factory presets ([`preset_discovery`]).
 //!
 //! **Editor.** Destroying the editor waits until its threads have ended ([`window_threads`](crate::plugin::platform::window_threads)).
@@ -20,6 +22,7 @@
 
 mod block;
 mod entry;
+mod param_indication;
 mod params;
 mod preset_discovery;
 
@@ -32,6 +35,7 @@ use std::sync::{Arc, OnceLock};
 use clap_sys::ext::audio_ports::{CLAP_EXT_AUDIO_PORTS, clap_audio_port_info, clap_plugin_audio_ports};
 use clap_sys::ext::gui::{CLAP_EXT_GUI, clap_plugin_gui};
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency};
+use clap_sys::ext::param_indication::{CLAP_EXT_PARAM_INDICATION, CLAP_EXT_PARAM_INDICATION_COMPAT};
 use clap_sys::ext::params::{CLAP_EXT_PARAMS, clap_param_info, clap_plugin_params};
 use clap_sys::ext::preset_load::{CLAP_EXT_PRESET_LOAD, CLAP_EXT_PRESET_LOAD_COMPAT};
 use clap_sys::ext::render::{
@@ -352,6 +356,9 @@ unsafe extern "C" fn get_extension(plugin: *const clap_plugin, id: *const c_char
                 .render
                 .get_or_init(|| [*render, clap_plugin_render { set: Some(set_render_mode), ..*render }]);
             return (&raw const *ours).cast();
+        }
+        if id == CLAP_EXT_PARAM_INDICATION || id == CLAP_EXT_PARAM_INDICATION_COMPAT {
+            return (&raw const param_indication::PARAM_INDICATION).cast();
         }
         if id == CLAP_EXT_PRESET_LOAD || id == CLAP_EXT_PRESET_LOAD_COMPAT {
             return (&raw const preset_discovery::PRESET_LOAD).cast();

@@ -4,12 +4,16 @@ use std::cell::RefCell;
 use std::ffi::{CStr, c_char, c_void};
 
 use clap_sys::audio_buffer::clap_audio_buffer;
+use clap_sys::color::clap_color;
 use clap_sys::entry::clap_plugin_entry;
 use clap_sys::events::{
     CLAP_CORE_EVENT_SPACE_ID, CLAP_EVENT_PARAM_VALUE, CLAP_EVENT_TRANSPORT, CLAP_TRANSPORT_IS_PLAYING,
     clap_event_header, clap_event_param_value, clap_event_transport, clap_input_events,
 };
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency, clap_plugin_latency};
+use clap_sys::ext::param_indication::{
+    CLAP_EXT_PARAM_INDICATION, CLAP_EXT_PARAM_INDICATION_COMPAT, clap_plugin_param_indication,
+};
 use clap_sys::ext::params::{CLAP_EXT_PARAMS, clap_param_info, clap_plugin_params};
 use clap_sys::ext::preset_load::{CLAP_EXT_PRESET_LOAD, clap_plugin_preset_load};
 use clap_sys::ext::remote_controls::{
@@ -457,6 +461,29 @@ fn remote_control_pages_name_parameters() {
         assert_eq!(CStr::from_ptr(page.page_name.as_ptr()), c"Faders");
         assert_eq!(page.param_ids[0], param_id(&instance, "Vocals Gain"));
         assert_eq!(page.param_ids[7], param_id(&instance, "Output"));
+    }
+}
+
+#[test]
+fn indications_of_any_parameter_are_accepted() {
+    let instance = Instance::new(c"org.nullsum.nullsum");
+    let color = clap_color { alpha: 255, red: 250, green: 10, blue: 20 };
+    for id in [CLAP_EXT_PARAM_INDICATION, CLAP_EXT_PARAM_INDICATION_COMPAT] {
+        let indication: &clap_plugin_param_indication = unsafe { extension(instance.plugin, id) };
+        let (set_mapping, set_automation) =
+            (indication.set_mapping.unwrap(), indication.set_automation.unwrap());
+        for param in [param_id(&instance, "Output"), u32::MAX] {
+            unsafe {
+                let (label, none) = (c"Knob 1".as_ptr(), std::ptr::null());
+                set_mapping(instance.plugin, param, true, &raw const color, label, none);
+                set_mapping(instance.plugin, param, true, std::ptr::null(), none, none);
+                set_mapping(instance.plugin, param, false, std::ptr::null(), none, none);
+                for state in [0, 1, 2, 3, 4, 99] {
+                    set_automation(instance.plugin, param, state, &raw const color);
+                    set_automation(instance.plugin, param, state, std::ptr::null());
+                }
+            }
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The format's parameter ids.
 
 use clap_sys::ext::params::{clap_param_info, clap_plugin_params};
-use nice_plug::prelude::Params;
+use nice_plug::prelude::{ParamPtr, Params};
 use nice_plug::wrapper::clap::clap_plugin;
 
 use crate::plugin::params::{NullsumParams, edit_group};
@@ -12,6 +12,7 @@ pub(super) struct ParamIds(Box<[ParamEntry]>);
 
 struct ParamEntry {
     clap_id: u32,
+    param: ParamPtr,
     /// The bit of its group of gains; 0 if it has none.
     edit_group: u32,
 }
@@ -25,12 +26,12 @@ impl ParamIds {
         params: &NullsumParams,
     ) -> Self {
         let Some(get_info) = wrapped.get_info else { return Self::default() };
-        let entry = |(index, (id, ..)): (usize, (String, _, _))| {
+        let entry = |(index, (id, param, _)): (usize, (String, ParamPtr, String))| {
             // SAFETY: zero bytes are a valid description.
             let mut info: clap_param_info = unsafe { std::mem::zeroed() };
             // SAFETY: the plugin by this function's contract, and memory for the description.
             let known = unsafe { get_info(plugin, index as u32, &raw mut info) };
-            known.then(|| ParamEntry { clap_id: info.id, edit_group: edit_group(&id) })
+            known.then(|| ParamEntry { clap_id: info.id, param, edit_group: edit_group(&id) })
         };
         // The wrapper lists parameters in the order of our own list.
         let mut entries: Box<[_]> = params.param_map().into_iter().enumerate().filter_map(entry).collect();
@@ -40,6 +41,11 @@ impl ParamIds {
 
     fn find(&self, clap_id: u32) -> Option<&ParamEntry> {
         self.0.get(self.0.binary_search_by_key(&clap_id, |entry| entry.clap_id).ok()?)
+    }
+
+    /// The parameter of an id.
+    pub fn param(&self, clap_id: u32) -> Option<ParamPtr> {
+        self.find(clap_id).map(|entry| entry.param)
     }
 
     /// Realtime-safe: the bit of a parameter's group of gains.
