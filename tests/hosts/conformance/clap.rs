@@ -7,8 +7,9 @@ use clap_sys::audio_buffer::clap_audio_buffer;
 use clap_sys::color::clap_color;
 use clap_sys::entry::clap_plugin_entry;
 use clap_sys::events::{
-    CLAP_CORE_EVENT_SPACE_ID, CLAP_EVENT_PARAM_VALUE, CLAP_EVENT_TRANSPORT, CLAP_TRANSPORT_IS_PLAYING,
-    clap_event_header, clap_event_param_value, clap_event_transport, clap_input_events,
+    CLAP_CORE_EVENT_SPACE_ID, CLAP_EVENT_IS_LIVE, CLAP_EVENT_PARAM_VALUE, CLAP_EVENT_TRANSPORT,
+    CLAP_TRANSPORT_IS_PLAYING, clap_event_header, clap_event_param_value, clap_event_transport,
+    clap_input_events,
 };
 use clap_sys::ext::latency::{CLAP_EXT_LATENCY, clap_host_latency, clap_plugin_latency};
 use clap_sys::ext::param_indication::{
@@ -331,7 +332,7 @@ fn event(instance: &Instance, name: &str, time: u32, value: f64) -> clap_event_p
 #[test]
 fn automation_is_exact_to_the_sample() {
     const BLOCK: usize = 256;
-    for is_playing in [false, true] {
+    for (is_playing, is_live) in [(false, false), (true, false), (true, true)] {
         for offset in [0u32, 1, 100, 255] {
             let instance = Instance::new(c"org.nullsum.nullsum");
             instance.activate(48_000.0, BLOCK as u32);
@@ -344,15 +345,17 @@ fn automation_is_exact_to_the_sample() {
             for _ in 0..latency / BLOCK + 2 {
                 process_at(&instance, 1, None, is_playing);
             }
-            let silence = event(&instance, "Output", offset, 0.0);
+            let mut silence = event(&instance, "Output", offset, 0.0);
+            silence.header.flags = if is_live { CLAP_EVENT_IS_LIVE } else { 0 };
             let mut output = process_at(&instance, 1, Some(&silence), is_playing);
             while output.len() < latency + 2 * BLOCK {
                 output.extend(process_at(&instance, 1, None, is_playing));
             }
-            // While the transport runs, a value applies to the input that it came with.
-            let due = offset as usize + if is_playing { latency } else { 0 };
-            assert!(output[..due].iter().all(|x| *x == 0.5), "{is_playing}, offset {offset}: too early");
-            assert!(output[due..].iter().all(|x| *x < 0.5), "{is_playing}, offset {offset}: too late");
+            // While the transport runs, automation applies to the input that it came with, and a fader that the user moves at once.
+            let due = offset as usize + if is_playing && !is_live { latency } else { 0 };
+            let case = format!("playing {is_playing}, live {is_live}, offset {offset}");
+            assert!(output[..due].iter().all(|x| *x == 0.5), "{case}: too early");
+            assert!(output[due..].iter().all(|x| *x < 0.5), "{case}: too late");
             unsafe { (*instance.plugin).stop_processing.unwrap()(instance.plugin) };
             instance.deactivate();
         }

@@ -115,3 +115,38 @@ fn the_tail_is_the_latency_from_activation_on() {
     assert!(instance.latency() > 0);
     assert_eq!(unsafe { instance.processor.getTailSamples() } as usize, instance.latency());
 }
+
+#[test]
+fn a_block_that_says_offline_waits_for_the_model() {
+    let instance = Instance::new(STEREO);
+    instance.set("Latency Tier", 1.0 / 3.0);
+    for stem in ["Vocals", "Drums", "Bass", "Other"] {
+        instance.set(&format!("{stem} Mute"), 1.0);
+    }
+    // The activation announces real time.
+    assert_eq!(instance.set_up(), kResultOk);
+    unsafe {
+        assert_eq!(instance.component.setActive(1), kResultOk);
+        assert_eq!(instance.processor.setProcessing(1), kResultOk);
+    }
+    let latency = instance.latency();
+    let mut output = Vec::new();
+    while output.len() < latency + 40 * BLOCK {
+        let (mut left, mut right) = ([0.5f32; BLOCK], [0.25f32; BLOCK]);
+        let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
+        let (mut inputs, mut outputs) = ([bus(&mut pointers.clone())], [bus(&mut pointers)]);
+        unsafe {
+            let mut data: ProcessData = std::mem::zeroed();
+            data.processMode = ProcessModes_::kOffline as i32;
+            data.numSamples = BLOCK as i32;
+            (data.numInputs, data.inputs) = (1, inputs.as_mut_ptr());
+            (data.numOutputs, data.outputs) = (1, outputs.as_mut_ptr());
+            assert_eq!(instance.processor.process(&mut data), kResultOk);
+        }
+        output.extend(left);
+    }
+    assert_eq!(instance.latency(), latency);
+    // With all stems muted, a sample whose stems did not come in time is the input.
+    let loudest = output.iter().fold(0f32, |loudest, x| loudest.max(x.abs()));
+    assert!(loudest < 1e-3, "{loudest}");
+}
