@@ -21,6 +21,8 @@ use nice_plug::prelude::PluginApi;
 use self::cost::CostEstimate;
 use self::decide::{Action, Actual, Facts, MeasureState, ModelState, Request, Transport, decide};
 pub(super) use self::planning::activate;
+#[cfg(test)]
+pub(super) use self::planning::fade_in;
 use self::planning::{
     TierPlan, adopt_cost, attach_model, check_stem_count, expect_load, latest_basis, mask_rule, open_stream,
     plan_inputs, ready_view, record_identity, report_load_failure, wanted_plan,
@@ -146,10 +148,11 @@ impl Control {
 
     /// Sleeps until there is something to do, and accepts all commands.
     fn sleep(&mut self) {
-        let commands = self.shared.commands();
-        let mut command = match self.next_look(Instant::now()) {
+        let (now, commands) = (Instant::now(), self.shared.commands());
+        let is_idle = self.transport.next_change(now).is_none();
+        let mut command = match self.next_look(now) {
+            _ if is_idle && self.has_missed_block() => commands.try_recv().ok(),
             Some(next) => commands.recv_deadline(next).ok(),
-            None if self.has_missed_block() => commands.try_recv().ok(),
             // This instance holds a sender, so the channel stays open.
             None => commands.recv().ok(),
         };

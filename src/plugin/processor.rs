@@ -196,8 +196,7 @@ impl Processor {
         let next = self.shared.handoff.pop();
         match (next, self.stream.take()) {
             (Some(mut next), Some(old)) if !self.snap_gains && !offline => {
-                let missing = next.client.carry_over(&old.client);
-                self.transition = Some(Transition::new(old, missing, is_heard, self.rate));
+                self.transition = Some(Transition::new(old, &mut next, is_heard, self.rate));
                 self.stream = Some(next);
             }
             (Some(next), old) => {

@@ -24,6 +24,8 @@ pub struct StreamClient {
     pub client: Client,
     /// Latency in samples at the host's rate.
     pub latency: u32,
+    /// Samples at the host's rate in which the first stems fade in.
+    pub fade_in: u32,
 }
 
 /// The loaded model.

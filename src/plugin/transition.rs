@@ -1,7 +1,7 @@
 //! Replacing the stream that plays by another one, without a click and without a gap.
 //!
 //! The new stream takes over the past input of the old one. Both then process the same input. The old one is heard until the new one has input
-//! for its whole latency and its first stems; then the outputs are crossfaded. The latency changes when the crossfade begins.
+//! for its whole latency and its first stems have faded in; then the outputs are crossfaded. The latency changes when the crossfade begins.
 
 use super::instance_shared::StreamClient;
 use super::routing::STRIP_COUNT;
@@ -64,6 +64,8 @@ pub(super) struct Transition {
     missing: u64,
     /// Samples that the stems of the new stream are still waited for.
     patience: u64,
+    /// Samples until the first stems of the new stream have faded in, once they are there.
+    fade_in: u64,
     fade: usize,
     /// Samples of the crossfade that are done.
     faded: usize,
@@ -71,15 +73,16 @@ pub(super) struct Transition {
 }
 
 impl Transition {
-    /// Realtime-safe. `missing`: samples of past input that the new stream lacks. `waits`: whether something is heard, so that the crossfade
-    /// waits for the new stream.
-    pub fn new(old: Box<StreamClient>, missing: u64, waits: bool, rate: f32) -> Self {
+    /// Realtime-safe: takes over the past input of `old`. `waits`: whether something is heard, so that the crossfade waits for the new stream.
+    pub fn new(old: Box<StreamClient>, new: &mut StreamClient, waits: bool, rate: f32) -> Self {
+        let missing = new.client.carry_over(&old.client);
         let (missing, patience) =
             if waits { (missing, (STEMS_TIMEOUT_SECONDS * rate) as u64) } else { (0, 0) };
         Self {
             old,
             missing,
             patience,
+            fade_in: u64::from(new.fade_in) + CHUNK as u64,
             fade: ((FADE_SECONDS * rate) as usize).max(1),
             faded: 0,
             has_begun: false,
@@ -100,7 +103,7 @@ impl Transition {
     pub fn begin_if_ready(&mut self, new: &Client) -> bool {
         // Stems are to come from a model that has not failed.
         let is_starting = matches!(new.status().state(), State::Starting | State::Running);
-        let has_stems = new.status().windows() > 0 || !is_starting || self.patience == 0;
+        let has_stems = self.fade_in == 0 || !is_starting || self.patience == 0;
         let begins = !self.has_begun && self.missing == 0 && has_stems;
         self.has_begun |= begins;
         begins
@@ -144,6 +147,9 @@ impl Transition {
             if self.has_begun {
                 self.mix(old_planes, new_planes, &mut outputs, &mut stems);
                 self.faded = self.faded.saturating_add(samples);
+            }
+            if new.status().windows() > 0 {
+                self.fade_in = self.fade_in.saturating_sub(samples as u64);
             }
             self.missing = self.missing.saturating_sub(samples as u64);
             self.patience = self.patience.saturating_sub(samples as u64);
@@ -234,7 +240,8 @@ mod tests {
             client.set_gain(0, 0, 0.5);
             client.set_gain(1, 0, 0.5);
             client.snap_gains();
-            (StreamClient { latency: plan.latency().0 as u32, client }, engine)
+            let (latency, fade_in) = (plan.latency().0 as u32, crate::plugin::control::fade_in(&plan));
+            (StreamClient { client, latency, fade_in }, engine)
         };
         let (mut old, mut old_engine) = open(from);
         let (mut new, mut new_engine) = open(to);
@@ -248,8 +255,7 @@ mod tests {
             old.client.process(&mut [&mut input()], &mut NoStems);
             old_engine.run_until_idle();
         }
-        let missing = new.client.carry_over(&old.client);
-        let mut transition = Transition::new(Box::new(old), missing, true, RATE as f32);
+        let mut transition = Transition::new(Box::new(old), &mut new, true, RATE as f32);
         let mut buffers = TransitionBuffers::new();
         let (mut output, mut begun, mut block) = (Vec::new(), None, 0);
         while !transition.is_over() {

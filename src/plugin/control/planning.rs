@@ -97,6 +97,7 @@ pub(super) fn open_stream(
     let (client, stream) = Stream::open(&plan, STRIP_COUNT, host.channels, &scheduler);
     stream.set_rule(mask_rule(shared));
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
+    let fade_in = fade_in(&plan);
     let last = state.stream.replace(stream);
     if let Some(last) = &last {
         last.set_expected_load(0.0);
@@ -109,7 +110,12 @@ pub(super) fn open_stream(
     state.plan = Some(plan);
     state.tier = tier;
     attach_model(shared, state);
-    Some(StreamClient { client, latency })
+    Some(StreamClient { client, latency, fade_in })
+}
+
+/// Samples at the host's rate in which the first stems of a stream fade in.
+pub(in crate::plugin) fn fade_in(plan: &Plan) -> u32 {
+    (plan.fade().seconds(plan.model_rate()) * f64::from(plan.host_rate())).ceil() as u32
 }
 
 pub(super) fn ready_view(loaded: &LoadedModel) -> ModelView {
