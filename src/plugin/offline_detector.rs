@@ -14,7 +14,7 @@ const SPAN_SECONDS: f64 = 0.3;
 /// Seconds of audio per second of host time from which calls count as fast.
 const FAST_RATIO: f64 = 2.0;
 /// Minimum lead of the audio over host time for offline rendering, in seconds plus one block. Hosts that play prefetch about 0.2 s in one burst.
-/// The value is below the latency of every tier, so that a fast render is detected before its first window is needed.
+/// A fast render of a tier with a longer latency is detected before its first window is needed.
 const MIN_LEAD_SECONDS: f64 = 0.25;
 /// Waiting that a host may cost without any proof that it renders, in seconds.
 const WAIT_BUDGET_SECONDS: f64 = 5.0;

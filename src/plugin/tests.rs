@@ -253,6 +253,17 @@ fn an_unannounced_render_keeps_its_stems_when_a_state_changes_the_tier() {
 }
 
 #[test]
+fn an_empty_name_of_the_track_is_none() {
+    let bench = Bench::new();
+    for (name, expected) in
+        [(" Lead vox ", Some("Lead vox")), ("", None), ("Bass", Some("Bass")), ("  ", None)]
+    {
+        bench.set_track_name(name);
+        assert_eq!(bench.track_name().as_deref(), expected);
+    }
+}
+
+#[test]
 fn an_activation_discards_streams_opened_before_it() {
     let bench = Bench::new();
     let stream_client = control::activate(&bench, Bench::host()).unwrap().unwrap();

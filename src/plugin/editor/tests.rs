@@ -397,14 +397,6 @@ fn invalid_window_sizes_in_the_state_are_corrected() {
 }
 
 #[test]
-fn the_name_of_the_track_is_shown() {
-    let mut harness = EditorHarness::new(played());
-    harness.shared.0.set_track_name(" Lead vox ");
-    harness.frames(2);
-    assert!(harness.visible_text().contains("Lead vox"), "{}", harness.visible_text());
-}
-
-#[test]
 fn what_the_host_tells_of_a_parameter_is_shown() {
     let mut harness = EditorHarness::new(played());
     let (_, at) = harness.find("Vocals Gain");
