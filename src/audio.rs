@@ -15,7 +15,7 @@ pub mod resample;
 
 pub use buffer::Planar;
 pub use decode::{Damage, Decoder, SourceFormat, SourceInfo};
-pub use encode::{AudioWriter, Container, SampleFormat, WriterSpec};
+pub use encode::{AudioWriter, Container, STEM_FILE_CHANNELS, SampleFormat, WriterSpec};
 pub use error::AudioError;
 pub use metadata::{Metadata, Origin};
 pub use resample::Resampler;

@@ -3,6 +3,12 @@
 
 #[path = "cli/files.rs"]
 mod files;
+#[path = "cli/memory.rs"]
+mod memory;
+#[path = "cli/reference.rs"]
+mod reference;
+#[path = "cli/stem_file.rs"]
+mod stem_file;
 #[path = "cli/support.rs"]
 mod support;
 

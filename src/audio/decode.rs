@@ -8,16 +8,22 @@
 //! undecodable packet becomes silence of the same length, so that the rest stays in time; [`Decoder::warnings`]
 //! records it.
 
+mod adts;
 mod aiff;
+mod caf;
 mod codec;
 mod conform;
 mod extent;
 mod flac;
-mod mp4;
+mod frames;
+mod gapless;
+pub(super) mod mp4;
 mod mpeg;
 mod opus;
 mod packets;
+mod part_source;
 mod pcm;
+mod probe;
 mod timeline;
 mod trailing_tags;
 mod wav;
@@ -28,7 +34,8 @@ use std::path::{Path, PathBuf};
 
 pub use symphonia::core::io::MediaSource;
 
-use self::trailing_tags::CutSource;
+use self::part_source::PartSource;
+use self::wav::WavContent;
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
 
 /// Sample format of an input. It determines the format of a bit-exact output.
@@ -183,7 +190,7 @@ impl Decoder {
     /// As [`open`](Self::open).
     pub fn from_source(mut source: Box<dyn MediaSource>, path: &Path) -> Result<Self, AudioError> {
         let read = |source| AudioError::Read { path: path.to_path_buf(), source };
-        let length = source.seek(SeekFrom::End(0)).map_err(read)?;
+        let mut length = source.seek(SeekFrom::End(0)).map_err(read)?;
         if length == 0 {
             return Err(AudioError::Empty { path: path.to_path_buf() });
         }
@@ -192,11 +199,18 @@ impl Decoder {
         source.by_ref().take(12).read_to_end(&mut magic).map_err(read)?;
 
         let mut warnings = Warnings::default();
-        let audio_end =
+        let mut audio_end =
             trailing_tags::audio_end(source.as_mut(), length, magic.starts_with(b"fLaC")).map_err(read)?;
         let header = match (magic.get(..4), magic.get(8..12)) {
             (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => {
-                wav::parse(source.as_mut(), length, audio_end, path, &mut warnings)?
+                match wav::parse(source.as_mut(), length, audio_end, path, &mut warnings)? {
+                    WavContent::Pcm(layout) => Some(layout),
+                    WavContent::Compressed(wav) => {
+                        (length, audio_end) = (wav.length(), wav.length());
+                        source = Box::new(wav.source(source).map_err(read)?);
+                        None
+                    }
+                }
             }
             (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => {
                 aiff::parse(source.as_mut(), length, audio_end, path, &mut warnings)?
@@ -207,10 +221,24 @@ impl Decoder {
         let blocks: Box<dyn BlockReader> = match header {
             Some(layout) => Box::new(pcm::PcmReader::new(source, layout, path)?),
             None => {
+                let frames_end = match magic.starts_with(b"fLaC") {
+                    true => flac::frames_end(source.as_mut(), audio_end).map_err(read)?,
+                    false => None,
+                };
+                if let Some(end) = frames_end {
+                    warnings.push(format!(
+                        "{} bytes behind the last frame are no audio and were left out",
+                        audio_end - end
+                    ));
+                    audio_end = end;
+                }
+                source.seek(SeekFrom::Start(0)).map_err(read)?;
                 // Demuxers take tags behind the last frame for damage.
                 let (source, length) = match audio_end {
                     0 => (source, length),
-                    end if end < length => (Box::new(CutSource::new(source, end).map_err(read)?) as _, end),
+                    end if end < length => {
+                        (Box::new(PartSource::new(source, 0, end).map_err(read)?) as _, end)
+                    }
                     _ => (source, length),
                 };
                 Box::new(packets::PacketReader::open(source, length, path, &magic, &mut warnings)?)

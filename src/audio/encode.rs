@@ -1,9 +1,11 @@
-//! Streaming WAV and FLAC writers. Samples that lie on the integer grid of the format are stored exactly.
+//! Streaming writers of WAV, FLAC and stem files. Samples that lie on the integer grid of the format are stored exactly.
 //!
 //! Samples go to a hidden temporary file in the destination folder. [`AudioWriter::finish`] renames it atomically, so
 //! that no reader ever sees half a file. A writer dropped before that (an error, a cancelled run) removes it.
 
+mod alac;
 mod flac;
+pub(super) mod stem_file;
 mod wav;
 
 use std::fs;
@@ -47,6 +49,8 @@ pub enum Container {
     Wav,
     /// Native FLAC.
     Flac,
+    /// Native Instruments' stem file: the song and four stems as five stereo tracks of one MP4 file, in ALAC.
+    StemM4a,
 }
 
 impl Container {
@@ -55,6 +59,7 @@ impl Container {
         match self {
             Self::Wav => "wav",
             Self::Flac => "flac",
+            Self::StemM4a => "stem.m4a",
         }
     }
 }
@@ -66,7 +71,7 @@ pub struct WriterSpec {
     pub container: Container,
     /// Sample format.
     pub format: SampleFormat,
-    /// Channels, 1 to [`MAX_CHANNELS`] (FLAC: 8).
+    /// Channels, 1 to [`MAX_CHANNELS`] (FLAC: up to 8; a stem file: [`STEM_FILE_CHANNELS`]).
     pub channels: usize,
     /// Sample rate in Hz.
     pub sample_rate: u32,
@@ -83,10 +88,14 @@ impl WriterSpec {
                 "a sample rate of {rate} Hz, but {MIN_SAMPLE_RATE} to {MAX_SAMPLE_RATE} Hz are possible"
             ));
         }
+        if self.format == SampleFormat::Float32 && self.container != Container::Wav {
+            let name = if self.container == Container::Flac { "FLAC stores" } else { "A stem file holds" };
+            return Err(format!("{name} integers only; choose 16 or 24 bits, or WAV for float"));
+        }
+        if self.container == Container::StemM4a && channels != STEM_FILE_CHANNELS {
+            return Err(format!("{channels} channels, but a stem file has {STEM_FILE_CHANNELS}"));
+        }
         if self.container == Container::Flac {
-            if self.format == SampleFormat::Float32 {
-                return Err("FLAC stores integers only; choose 16 or 24 bits, or WAV for float".to_owned());
-            }
             if channels > flac::MAX_CHANNELS {
                 return Err(format!(
                     "{channels} channels, but FLAC has at most {}; use WAV",
@@ -100,6 +109,9 @@ impl WriterSpec {
         Ok(())
     }
 }
+
+/// Channels of a stem file: the song and four stems in stereo, one after the other.
+pub const STEM_FILE_CHANNELS: usize = stem_file::CHANNELS;
 
 /// Buffered temporary file that the containers write to.
 type TempFile = BufWriter<AtomicFile>;
@@ -180,6 +192,8 @@ impl AudioWriter {
             Container::Wav => wav::WavContainer::start(&mut out, spec, metadata)
                 .map(|encoder| Box::new(encoder) as Box<dyn ContainerWriter>),
             Container::Flac => flac::FlacContainer::start(&mut out, spec, metadata)
+                .map(|encoder| Box::new(encoder) as Box<dyn ContainerWriter>),
+            Container::StemM4a => stem_file::StemFileContainer::start(&mut out, spec, metadata)
                 .map(|encoder| Box::new(encoder) as Box<dyn ContainerWriter>),
         };
         match encoder {

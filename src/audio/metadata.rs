@@ -16,10 +16,15 @@ use lofty::config::{ParseOptions, WriteOptions};
 use lofty::file::TaggedFileExt;
 use lofty::id3::v2::Id3v2Tag;
 use lofty::iff::wav::RiffInfoList;
+use lofty::mp4::{Atom, AtomData, AtomIdent, Ilst};
 use lofty::ogg::tag::VorbisComments;
 use lofty::picture::PictureInformation;
 use lofty::probe::Probe;
 use lofty::tag::{ItemKey, Tag, TagExt, TagType};
+use serde_json::json;
+
+use super::decode::mp4::find_box;
+use super::encode::stem_file::boxed;
 
 /// Name of the tag that says how a file was made.
 const ORIGIN_KEY: &str = "NULLSUM";
@@ -71,9 +76,12 @@ impl Origin {
                 wav_chunk(&mut file, |id, _| id == *b"id3 ").ok()??
             }
             [_, _, _, _, b'f', b't', b'y', b'p', ..] => {
+                let length = file.seek(SeekFrom::End(0)).ok()?;
+                let movie = find_box(&mut file, 0..length, b"moov")?;
+                let tags = find_box(&mut file, movie, b"udta")?;
                 let mut bytes = Vec::new();
-                file.seek(SeekFrom::Start(0)).ok()?;
-                file.take(MAX_ORIGIN_BYTES).read_to_end(&mut bytes).ok()?;
+                file.seek(SeekFrom::Start(tags.start)).ok()?;
+                file.take((tags.end - tags.start).min(MAX_ORIGIN_BYTES)).read_to_end(&mut bytes).ok()?;
                 bytes
             }
             _ => return None,
@@ -95,11 +103,18 @@ pub struct Metadata {
     /// WAV chunks with their ids.
     chunks: Vec<([u8; 4], Vec<u8>)>,
     origin: Option<Origin>,
+    /// Names of the stems of a stem file.
+    stem_names: Vec<String>,
 }
 
 impl Default for Metadata {
     fn default() -> Self {
-        Self { tag: Tag::new(TagType::VorbisComments), chunks: Vec::new(), origin: None }
+        Self {
+            tag: Tag::new(TagType::VorbisComments),
+            chunks: Vec::new(),
+            origin: None,
+            stem_names: Vec::new(),
+        }
     }
 }
 
@@ -136,6 +151,12 @@ impl Metadata {
     #[must_use]
     pub fn with_origin(self, origin: Origin) -> Self {
         Self { origin: Some(origin), ..self }
+    }
+
+    /// Names the stems of a stem file, of which there are four.
+    #[must_use]
+    pub fn with_stem_names(self, stem_names: Vec<String>) -> Self {
+        Self { stem_names, ..self }
     }
 
     /// Metadata of a part of the input that starts at `sample`, counted at the sample rate of the input: the time reference
@@ -189,6 +210,38 @@ impl Metadata {
         let options = WriteOptions::new().preferred_padding(0);
         if !TagExt::is_empty(&id3) && id3.dump_to(&mut tag, options).is_ok() {
             push_chunk(&mut bytes, *b"id3 ", &tag);
+        }
+        bytes
+    }
+
+    /// The content of the `udta` box of a stem file: the names of the stems, and the tags.
+    pub(super) fn mp4_user_data(&self) -> Vec<u8> {
+        const COLORS: [&str; 4] = ["#009E73", "#D55E00", "#CC79A7", "#56B4E9"];
+        let stems =
+            self.stem_names.iter().zip(COLORS).map(|(name, color)| json!({"name": name, "color": color}));
+        // Players may run the sum of the stems through these two. Both are off, so the sum stays the song.
+        let description = json!({
+            "mastering_dsp": {
+                "compressor": {
+                    "enabled": false, "input_gain": 0.5, "output_gain": 0.5, "threshold": 0, "ratio": 3,
+                    "attack": 0.003, "release": 0.3, "hp_cutoff": 300, "dry_wet": 50
+                },
+                "limiter": {"enabled": false, "threshold": 0, "ceiling": -0.35, "release": 0.05}
+            },
+            "version": 1,
+            "stems": stems.collect::<Vec<_>>()
+        });
+        let mut bytes = boxed(b"stem", description.to_string().as_bytes());
+        let mut tags: Ilst = self.tag.clone().into();
+        if let Some(origin) = &self.origin {
+            let ident = AtomIdent::Freeform { mean: "com.apple.iTunes".into(), name: ORIGIN_KEY.into() };
+            tags.insert(Atom::new(ident, AtomData::UTF8(origin.to_string())));
+        }
+        let mut list = Vec::new();
+        let options = WriteOptions::new().preferred_padding(0);
+        if !TagExt::is_empty(&tags) && tags.dump_to(&mut list, options).is_ok() {
+            let handler = boxed(b"hdlr", b"\0\0\0\0\0\0\0\0mdirappl\0\0\0\0\0\0\0\0\0");
+            bytes.extend(boxed(b"meta", &[&[0; 4], &handler[..], &list].concat()));
         }
         bytes
     }

@@ -1,9 +1,11 @@
 //! From a song in memory to stems in memory.
 
+use std::borrow::Cow;
 use std::ops::ControlFlow;
 
 use super::error::OfflineError;
 use super::exact_stems::ExactStems;
+use super::level::network_gain;
 use super::options::RenderOptions;
 use super::passes::SongPasses;
 use super::reader::{MemoryReader, clean};
@@ -61,9 +63,14 @@ fn separate_once(
 ) -> Result<Planar, OfflineError> {
     let info = separator.info().clone();
     let channels = mixture.channels();
+    let gain = network_gain(mixture.iter().flatten().fold(0f32, |peak, x| peak.max(x.abs())));
+    let mut heard = Cow::Borrowed(mixture);
+    if gain != 1.0 {
+        heard.to_mut().iter_mut().flatten().for_each(|x| *x *= gain);
+    }
     let mut at_model_rate = Planar::new(channels);
     let mut to_model = Resampler::new(sample_rate, info.sample_rate, channels)?;
-    to_model.push(mixture, &mut at_model_rate)?;
+    to_model.push(&heard, &mut at_model_rate)?;
     to_model.finish(&mut at_model_rate)?;
 
     let num_stems = info.architecture.num_stems;
@@ -85,6 +92,7 @@ fn separate_once(
     for (resampler, mut stem) in resamplers.into_iter().zip(stems) {
         let mut resampler = resampler;
         resampler.finish(&mut stem)?;
+        stem.iter_mut().flatten().for_each(|x| *x *= gain.recip());
         // Conversion there and back may change the length by a sample.
         stem.resize(mixture.samples());
         planes.extend(stem.into_planes());

@@ -7,10 +7,11 @@ use super::exact_stems::{ExactStems, stem_names};
 use super::mix::remix;
 use super::options::RenderOptions;
 use super::reader::{clean, skip_samples};
-use super::template::TemplateValues;
+use super::stem_file::stem_tracks;
+use super::template::{OutputTemplate, TemplateValues};
 use crate::audio::{
-    AudioError, AudioWriter, Container, Damage, Decoder, Metadata, Origin, Planar, Resampler, SampleFormat,
-    SourceFormat, SourceInfo, WriterSpec,
+    AudioError, AudioWriter, Container, Damage, Decoder, Metadata, Origin, Planar, Resampler,
+    STEM_FILE_CHANNELS, SampleFormat, SourceFormat, SourceInfo, WriterSpec,
 };
 use crate::lossless::grid::NullMeter;
 use crate::separator::{ModelSpec, stem_position};
@@ -23,7 +24,12 @@ enum OutputContent {
     Without(usize),
     /// The mixture with a gain for each stem.
     Remix(Vec<f32>),
+    /// The mixture and four stems in stereo, each with its index; none for silence.
+    StemFile(Vec<(String, Option<usize>)>),
 }
+
+/// What stands for `{stem}` in the name of a stem file.
+const STEM_FILE_NAME: &str = "stems";
 
 /// The output files of one song, at the source's rate.
 pub(super) struct StemFiles {
@@ -67,8 +73,16 @@ impl StemFiles {
         let source = decoder.info().clone();
         let container = options.container.unwrap_or(Container::Wav);
         let format = options.format.unwrap_or_else(|| default_format(source.sample_format, container));
-        let spec =
-            WriterSpec { container, format, channels: source.channels, sample_rate: source.sample_rate };
+        let channels = match container {
+            Container::StemM4a if source.channels > 2 => {
+                return Err(OfflineError::Options {
+                    what: format!("a stem file is stereo, the song has {} channels", source.channels),
+                });
+            }
+            Container::StemM4a => STEM_FILE_CHANNELS,
+            Container::Wav | Container::Flac => source.channels,
+        };
+        let spec = WriterSpec { container, format, channels, sample_rate: source.sample_rate };
 
         let (exact, names) = ExactStems::new(model, options, format, source.channels);
         let complement = names.len() > model.stems.len();
@@ -85,6 +99,13 @@ impl StemFiles {
                     std::fs::create_dir_all(parent)
                         .map_err(|source| AudioError::Create { path: path.clone(), source })?;
                 }
+                let metadata = match &content {
+                    OutputContent::StemFile(tracks) => {
+                        let names = tracks.iter().map(|(name, _)| name.clone()).collect();
+                        metadata.clone().with_stem_names(names)
+                    }
+                    _ => metadata.clone(),
+                };
                 Ok((content, AudioWriter::create_with(path, spec, &metadata)?))
             })
             .collect::<Result<_, OfflineError>>()?;
@@ -126,18 +147,28 @@ impl StemFiles {
         let planes = self.exact.complete(&self.mixture, stems);
         let stem = |n: usize, c: usize| planes[n * channels + c].as_slice();
         for (content, writer) in &mut self.files {
-            let block: Vec<Vec<f32>> = (0..channels)
-                .map(|c| match content {
-                    OutputContent::Stem(n) => stem(*n, c).to_vec(),
-                    OutputContent::Without(n) => {
-                        self.mixture.channel(c).iter().zip(stem(*n, c)).map(|(m, s)| m - s).collect()
-                    }
-                    OutputContent::Remix(gains) => {
+            let mixture = &self.mixture;
+            let block: Vec<Vec<f32>> = match content {
+                OutputContent::Stem(n) => (0..channels).map(|c| stem(*n, c).to_vec()).collect(),
+                OutputContent::Without(n) => (0..channels)
+                    .map(|c| mixture.channel(c).iter().zip(stem(*n, c)).map(|(m, s)| m - s).collect())
+                    .collect(),
+                OutputContent::Remix(gains) => (0..channels)
+                    .map(|c| {
                         let stems = gains.iter().enumerate().map(|(n, gain)| (*gain, stem(n, c)));
-                        remix(self.mixture.channel(c), stems)
-                    }
-                })
-                .collect();
+                        remix(mixture.channel(c), stems)
+                    })
+                    .collect(),
+                OutputContent::StemFile(tracks) => {
+                    // Mono is the same on both sides.
+                    let sides = [0, channels - 1];
+                    let song = sides.map(|c| mixture.channel(c).to_vec());
+                    let stems = tracks.iter().flat_map(|(_, index)| {
+                        sides.map(|c| index.map_or(vec![0.0; samples], |n| stem(n, c).to_vec()))
+                    });
+                    song.into_iter().chain(stems).collect()
+                }
+            };
             writer.write(&Planar::from_equal(block))?;
         }
         self.samples += samples as u64;
@@ -163,7 +194,7 @@ impl StemFiles {
         if !damage.is_none() {
             let seconds = damage.samples as f64 / f64::from(self.decoder.info().sample_rate);
             warnings.push(format!(
-                "the file is damaged: {} packets, {seconds:.2} s in all, are lost and silence stands for them",
+                "the file is damaged: {} packets, {seconds:.2} s in all, are lost",
                 damage.packets
             ));
         }
@@ -234,6 +265,16 @@ pub fn output_names(model: &ModelSpec, options: &RenderOptions) -> Result<Vec<St
 
 /// The output files to write, each with its value of `{stem}`.
 fn contents(names: &[String], options: &RenderOptions) -> Result<Vec<(String, OutputContent)>, OfflineError> {
+    if options.container == Some(Container::StemM4a) {
+        if options.stems.is_some() || options.mix.is_some() || options.extract_instrumental {
+            return Err(OfflineError::Options {
+                what: "a stem file always has the song and all stems; a choice of stems, a remix or the instrumental \
+                       need WAV or FLAC"
+                    .into(),
+            });
+        }
+        return Ok(vec![(STEM_FILE_NAME.into(), OutputContent::StemFile(stem_tracks(names)?))]);
+    }
     let mut contents: Vec<(String, OutputContent)> = Vec::new();
     let wanted = options.stems.clone().unwrap_or_else(|| names.to_vec());
     for name in &wanted {
@@ -288,8 +329,12 @@ fn file_path(input: &Path, folder: &Path, stem: &str, options: &RenderOptions) -
         stem,
         model: &options.model_name,
     };
-    let extension = options.container.unwrap_or(Container::Wav).extension();
-    folder.join(options.template.path(&values, extension, options.portable_names))
+    let container = options.container.unwrap_or(Container::Wav);
+    // A stem file is the only output of its song, and is named after it.
+    let whole_song = (container == Container::StemM4a && options.template == OutputTemplate::default())
+        .then(OutputTemplate::name_only);
+    let template = whole_song.as_ref().unwrap_or(&options.template);
+    folder.join(template.path(&values, container.extension(), options.portable_names))
 }
 
 /// What the outputs keep of the input, which starts at sample `start`.

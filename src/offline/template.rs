@@ -100,6 +100,11 @@ impl FromStr for OutputTemplate {
 }
 
 impl OutputTemplate {
+    /// The name of the song alone.
+    pub(super) fn name_only() -> Self {
+        Self { text: "{name}".into(), parts: vec![Part::Name] }
+    }
+
     /// Whether every stem has a name of its own.
     pub fn has_stem(&self) -> bool {
         self.parts.contains(&Part::Stem)

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+mod containers;
 mod decode;
 mod encode;
 mod errors;
 mod lossy;
 mod make;
 mod recovery;
+mod reference;
 mod resample;

@@ -3,8 +3,9 @@
 #![allow(clippy::type_complexity, reason = "tables of cases")]
 
 use std::io::{Seek, SeekFrom, Write};
+use std::path::Path;
 
-use nullsum::audio::{Damage, Decoder, Planar};
+use nullsum::audio::{AudioWriter, Container, Damage, Decoder, Planar, SampleFormat, WriterSpec};
 use nullsum::dsp::snr_db;
 
 use crate::make::{Noise, Wav, aiff, decode, file, fixture, read_all};
@@ -142,24 +143,29 @@ fn id3v2_footer() -> Vec<u8> {
     [b"ID3\x04\0\x10".as_slice(), &size, &[0; 20], b"3DI\x04\0\x10", &size].concat()
 }
 
-#[test]
-fn flac_files_with_tags_behind_the_last_frame_are_whole() {
-    use nullsum::audio::{AudioWriter, Container, SampleFormat, WriterSpec};
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("x.flac");
+/// The bytes of a FLAC file of noise.
+fn flac_noise(path: &Path, samples: usize, seed: u64) -> Vec<u8> {
     let spec = WriterSpec {
         container: Container::Flac,
         format: SampleFormat::Pcm16,
         channels: 2,
         sample_rate: 44_100,
     };
-    let mut noise = Noise(11);
-    let plane: Vec<f32> = (0..20_000).map(|_| (noise.uniform() * 9000.0).round() as f32 / 32_768.0).collect();
+    let mut noise = Noise(seed);
+    let plane: Vec<f32> =
+        (0..samples).map(|_| (noise.uniform() * 9000.0).round() as f32 / 32_768.0).collect();
     let song = Planar::from_planes(vec![plane.clone(), plane]).unwrap();
-    let mut writer = AudioWriter::create(&path, spec).unwrap();
+    let mut writer = AudioWriter::create(path, spec).unwrap();
     writer.write(&song).unwrap();
     writer.finish().unwrap();
-    let whole = std::fs::read(&path).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+#[test]
+fn flac_files_with_tags_behind_the_last_frame_are_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = flac_noise(&folder.path().join("x.flac"), 20_000, 11);
+    let song = decode(whole.clone()).unwrap();
     let table: Vec<(&str, Vec<u8>)> = vec![
         ("nothing", vec![]),
         ("ID3v1", id3v1()),
@@ -295,7 +301,6 @@ fn silent_frame(rate: u8, mono: bool) -> Vec<u8> {
 }
 
 #[test]
-#[ignore = "open: a stream of two formats is not yet read without reported damage"]
 fn mp3_streams_that_change_channels_or_rate_are_decoded_to_their_end() {
     let tone = std::fs::read(fixture("tone.mp3")).unwrap();
     let length = decode(tone.clone()).unwrap().samples();
@@ -356,5 +361,96 @@ fn chained_ogg_streams_are_decoded_one_after_the_other() {
         assert_eq!(all.samples(), 2 * length, "{name}: {:?}", decoder.warnings());
         let loud = |from: usize| all.channel(0)[from..from + 2000].iter().any(|sample| sample.abs() > 0.2);
         assert!(loud(4000) && loud(length + 4000), "{name}");
+    }
+}
+
+#[test]
+fn adts_streams_that_change_channels_or_rate_are_decoded_to_their_end() {
+    let tone = std::fs::read(fixture("tone.aac")).unwrap();
+    let length = decode(tone.clone()).unwrap().samples();
+    // A frame of silence: one channel element without bands, then the end.
+    let mono = |rate: u8| {
+        let payload = [0, 0, 0, 7];
+        let bytes = 7 + payload.len();
+        let header = [
+            0xFF,
+            0xF1,
+            1 << 6 | rate << 2,
+            1 << 6 | (bytes >> 11) as u8,
+            (bytes >> 3) as u8,
+            (bytes << 5) as u8 | 0x1F,
+            0xFC,
+        ];
+        [&header[..], &payload].concat()
+    };
+    // 44.1 and 48 kHz have the codes 4 and 3.
+    for (name, frames, samples) in
+        [("mono", mono(4).repeat(40), 40 * 1024), ("48 kHz", mono(3).repeat(40), 40 * 1024 * 441 / 480)]
+    {
+        let mut decoder = open([tone.clone(), frames, tone.clone()].concat());
+        let all = read_all(&mut decoder, 4096).unwrap();
+        assert_eq!((all.channels(), decoder.info().sample_rate), (2, 44_100), "{name}");
+        assert_eq!(decoder.damage(), Damage::default(), "{name}: {:?}", decoder.warnings());
+        let expected = 2 * length + samples;
+        assert!((expected - 2..expected + 2).contains(&all.samples()), "{name}: {} samples", all.samples());
+        let second = length + samples + 4000;
+        assert!(all.channel(1)[second..second + 2000].iter().any(|sample| sample.abs() > 0.2), "{name}");
+    }
+}
+
+#[test]
+fn samples_after_missing_mp3_frames_stay_in_time_and_the_loss_is_counted() {
+    let frame = || silent_frame(0, false);
+    let tone = std::fs::read(fixture("tone.mp3")).unwrap();
+    let length = decode(tone.clone()).unwrap().samples();
+    let bytes = frame().len();
+    // Bytes in the place of ten frames.
+    for lost in [vec![0x55; 10 * bytes], vec![b'x'; 10 * bytes + 7]] {
+        let mut decoder = open([frame().repeat(20), lost, frame().repeat(20), tone.clone()].concat());
+        let all = read_all(&mut decoder, 4096).unwrap();
+        let damage = decoder.damage();
+        assert_eq!((damage.packets, damage.samples), (10, 11_520), "{:?}", decoder.warnings());
+        let tone_at = 50 * 1152 + 1105 + 529;
+        assert!(
+            (tone_at + length - 1152..tone_at + length + 3 * 1152).contains(&all.samples()),
+            "{}",
+            all.samples()
+        );
+        let loud = |from: usize| all.channel(0)[from..from + 2000].iter().any(|sample| sample.abs() > 0.2);
+        assert!(!loud(tone_at - 4000) && loud(tone_at + 2000));
+    }
+    // A file that ends within a frame.
+    let mut decoder = open([frame().repeat(20), frame()[..200].to_vec()].concat());
+    let samples = read_all(&mut decoder, 4096).unwrap().samples();
+    assert_eq!((samples, decoder.damage().packets), (21 * 1152, 1));
+}
+
+#[test]
+fn flac_files_with_garbage_behind_the_last_frame_are_whole_and_it_is_mentioned() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = flac_noise(&folder.path().join("x.flac"), 20_000, 3);
+    let song = decode(whole.clone()).unwrap();
+    let garbage = noise_bytes(70_000);
+    for (name, rest) in [("noise", garbage), ("text", b"not audio\n".repeat(300)), ("a byte", vec![1])] {
+        let mut decoder = open([whole.clone(), rest].concat());
+        let all = read_all(&mut decoder, 3000).unwrap();
+        assert!(all == song, "{name}: {} samples", all.samples());
+        assert!(decoder.warnings()[0].contains("left out"), "{name}: {:?}", decoder.warnings());
+    }
+}
+
+#[test]
+fn flac_files_that_state_less_than_they_hold_are_read_to_their_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = flac_noise(&folder.path().join("x.flac"), 20_480, 4);
+    let song = decode(whole.clone()).unwrap();
+    // The lowest 32 bits of the number of samples stand behind rate, channels and depth.
+    for stated in [0_u32, 4096, 8192, 10_000] {
+        let mut bytes = whole.clone();
+        bytes[22..26].copy_from_slice(&stated.to_be_bytes());
+        let mut decoder = open(bytes);
+        let all = read_all(&mut decoder, 3000).unwrap();
+        assert!(all == song, "{stated}: {} samples", all.samples());
+        assert_eq!(decoder.warnings().is_empty(), stated == 0, "{stated}: {:?}", decoder.warnings());
     }
 }

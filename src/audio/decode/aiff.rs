@@ -78,7 +78,7 @@ pub(super) fn parse(
     }
     Ok(Some(PcmLayout {
         container: "AIFF",
-        codec: "PCM",
+        codec: common.encoding.codec(),
         encoding: common.encoding,
         big_endian: common.big_endian,
         channels: common.channels,
@@ -156,6 +156,8 @@ fn read_common(
         b"in32" => (Some(Encoding::Signed { bytes: 4, valid_bits: 32 }), true),
         b"fl32" | b"FL32" => (Some(Encoding::Float32), true),
         b"fl64" | b"FL64" => (Some(Encoding::Float64), true),
+        b"alaw" | b"ALAW" => (Some(Encoding::ALaw), true),
+        b"ulaw" | b"ULAW" => (Some(Encoding::MuLaw), true),
         _ => return Ok(None),
     };
     let Some(encoding) = encoding else {

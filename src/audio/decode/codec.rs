@@ -5,8 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use symphonia::core::audio::{Audio, AudioBuffer, GenericAudioBufferRef};
 use symphonia::core::codecs::audio::well_known::{
-    CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP3, CODEC_ID_OPUS, CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE,
-    CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64BE_PLANAR, CODEC_ID_PCM_F64LE, CODEC_ID_PCM_S32LE,
+    CODEC_ID_ALAC, CODEC_ID_FLAC, CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3, CODEC_ID_OPUS,
+    CODEC_ID_PCM_F32BE, CODEC_ID_PCM_F32LE, CODEC_ID_PCM_F64BE, CODEC_ID_PCM_F64BE_PLANAR,
+    CODEC_ID_PCM_F64LE, CODEC_ID_PCM_S32LE,
 };
 use symphonia::core::codecs::audio::{AudioCodecId, AudioCodecParameters, AudioDecoder, AudioDecoderOptions};
 use symphonia::core::errors::Error as Symphonia;
@@ -149,6 +150,11 @@ pub(super) fn append(decoded: &GenericAudioBufferRef<'_>, out: &mut Planar) {
         Buffer::F32(buffer) => planes(buffer, out, |s| s),
         Buffer::F64(buffer) => planes(buffer, out, |s| s as f32),
     }
+}
+
+/// Whether the codec is MPEG audio, layers I to III.
+pub(super) fn is_mpeg(codec: AudioCodecId) -> bool {
+    [CODEC_ID_MP1, CODEC_ID_MP2, CODEC_ID_MP3].contains(&codec)
 }
 
 /// Whether the codec reproduces its input exactly.

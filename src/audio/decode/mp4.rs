@@ -34,7 +34,7 @@ pub(super) enum Playback {
 
 /// Reads what is played, or `None` where the file says nothing. The demuxer reports errors.
 pub(super) fn read_playback(source: &mut dyn MediaSource, length: u64) -> Option<Playback> {
-    let moov = find(source, 0..length, b"moov")?;
+    let moov = find_box(source, 0..length, b"moov")?;
     let gapless = read_gapless(source, moov.clone());
     let edits = read_edits(source, moov);
     match (edits, gapless) {
@@ -50,22 +50,22 @@ pub(super) fn read_playback(source: &mut dyn MediaSource, length: u64) -> Option
 }
 
 fn read_edits(source: &mut dyn MediaSource, moov: Range<u64>) -> Option<Playback> {
-    let mvhd = find(source, moov.clone(), b"mvhd")?;
+    let mvhd = find_box(source, moov.clone(), b"mvhd")?;
     let movie_scale = timescale(source, mvhd)?;
     let mut at = moov.start;
     for _ in 0..MAX_BOXES {
-        let trak = find(source, at..moov.end, b"trak")?;
+        let trak = find_box(source, at..moov.end, b"trak")?;
         at = trak.end;
-        let mdia = find(source, trak.clone(), b"mdia")?;
-        let hdlr = find(source, mdia.clone(), b"hdlr")?;
+        let mdia = find_box(source, trak.clone(), b"mdia")?;
+        let hdlr = find_box(source, mdia.clone(), b"hdlr")?;
         source.seek(SeekFrom::Start(hdlr.start + 8)).ok()?;
         if read_array::<4>(source).ok()? != *b"soun" {
             continue;
         }
-        let mdhd = find(source, mdia, b"mdhd")?;
+        let mdhd = find_box(source, mdia, b"mdhd")?;
         let media_scale = timescale(source, mdhd)?;
-        let edts = find(source, trak, b"edts")?;
-        let elst = find(source, edts, b"elst")?;
+        let edts = find_box(source, trak, b"edts")?;
+        let elst = find_box(source, edts, b"elst")?;
         let edits = read_edit_list(source, elst)?;
         return Some(Playback::Edits { edits, movie_scale, media_scale });
     }
@@ -74,7 +74,7 @@ fn read_edits(source: &mut dyn MediaSource, moov: Range<u64>) -> Option<Playback
 
 /// Whether the samples are in fragments behind the header, which then does not state their number.
 pub(super) fn is_fragmented(source: &mut dyn MediaSource, length: u64) -> bool {
-    find(source, 0..length, b"moov").is_some_and(|moov| find(source, moov, b"mvex").is_some())
+    find_box(source, 0..length, b"moov").is_some_and(|moov| find_box(source, moov, b"mvex").is_some())
 }
 
 fn read_edit_list(source: &mut dyn MediaSource, elst: Range<u64>) -> Option<Vec<Edit>> {
@@ -100,19 +100,20 @@ fn read_edit_list(source: &mut dyn MediaSource, elst: Range<u64>) -> Option<Vec<
 /// The `iTunSMPB` tag of iTunes: hexadecimal numbers, of which the second is the delay, the third the padding and the
 /// fourth the number of samples between them.
 fn read_gapless(source: &mut dyn MediaSource, moov: Range<u64>) -> Option<Playback> {
-    let udta = find(source, moov, b"udta")?;
-    let meta = find(source, udta, b"meta")?;
+    let udta = find_box(source, moov, b"udta")?;
+    let meta = find_box(source, udta, b"meta")?;
     // A full box in MP4, a plain one in QuickTime.
-    let ilst = find(source, meta.start + 4..meta.end, b"ilst").or_else(|| find(source, meta, b"ilst"))?;
+    let ilst =
+        find_box(source, meta.start + 4..meta.end, b"ilst").or_else(|| find_box(source, meta, b"ilst"))?;
     let mut at = ilst.start;
     for _ in 0..MAX_BOXES {
-        let item = find(source, at..ilst.end, b"----")?;
+        let item = find_box(source, at..ilst.end, b"----")?;
         at = item.end;
-        let name = find(source, item.clone(), b"name")?;
+        let name = find_box(source, item.clone(), b"name")?;
         if text(source, name.start + 4..name.end)? != "iTunSMPB" {
             continue;
         }
-        let data = find(source, item, b"data")?;
+        let data = find_box(source, item, b"data")?;
         let value = text(source, data.start + 8..data.end)?;
         let numbers: Vec<u64> =
             value.split_whitespace().map_while(|word| u64::from_str_radix(word, 16).ok()).collect();
@@ -140,7 +141,11 @@ fn timescale(source: &mut dyn MediaSource, header: Range<u64>) -> Option<u32> {
 }
 
 /// The content of the first box of a kind among those that fill a range.
-fn find(source: &mut dyn MediaSource, range: Range<u64>, kind: &[u8; 4]) -> Option<Range<u64>> {
+pub(in crate::audio) fn find_box(
+    source: &mut dyn MediaSource,
+    range: Range<u64>,
+    kind: &[u8; 4],
+) -> Option<Range<u64>> {
     let mut at = range.start;
     for _ in 0..MAX_BOXES {
         if at.checked_add(8)? > range.end {

@@ -19,12 +19,16 @@ pub(super) enum Encoding {
     Float32,
     /// IEEE float of 8 bytes.
     Float64,
+    /// G.711 A-law, which stands for integers of 13 bits.
+    ALaw,
+    /// G.711 µ-law, which stands for integers of 14 bits.
+    MuLaw,
 }
 
 impl Encoding {
     pub(super) fn bytes(self) -> u64 {
         match self {
-            Self::Unsigned8 => 1,
+            Self::Unsigned8 | Self::ALaw | Self::MuLaw => 1,
             Self::Signed { bytes, .. } => u64::from(bytes),
             Self::Float32 => 4,
             Self::Float64 => 8,
@@ -37,6 +41,16 @@ impl Encoding {
             Self::Signed { valid_bits, .. } => SourceFormat::from_int_bits(u32::from(valid_bits)),
             Self::Float32 => SourceFormat::Float32,
             Self::Float64 => SourceFormat::Float64,
+            Self::ALaw | Self::MuLaw => SourceFormat::Int16,
+        }
+    }
+
+    /// Short name of the codec.
+    pub(super) fn codec(self) -> &'static str {
+        match self {
+            Self::ALaw => "A-law",
+            Self::MuLaw => "µ-law",
+            _ => "PCM",
         }
     }
 }
@@ -129,6 +143,8 @@ impl BlockReader for PcmReader {
                     word.copy_from_slice(bytes);
                     f64::from_le_bytes(word) as f32
                 })),
+                Encoding::ALaw => plane.extend(stored.map(|byte| f32::from(a_law(byte[0])) / 32_768.0)),
+                Encoding::MuLaw => plane.extend(stored.map(|byte| f32::from(mu_law(byte[0])) / 32_768.0)),
             }
         }
         self.done += samples;
@@ -139,6 +155,25 @@ impl BlockReader for PcmReader {
 /// Full scale 2³¹ to ±1: exact when the lowest 8 bits are 0, else the nearest `f32`.
 pub(super) fn sample_from_i32(sample: i32) -> f32 {
     sample as f32 / 2_147_483_648.0
+}
+
+/// The 16-bit sample that an A-law byte stands for (ITU-T G.711).
+fn a_law(byte: u8) -> i16 {
+    let byte = byte ^ 0x55;
+    let (mantissa, segment) = (i16::from(byte & 0x0F) << 4, (byte & 0x70) >> 4);
+    let magnitude = match segment {
+        0 => mantissa + 8,
+        segment => (mantissa + 0x108) << (segment - 1),
+    };
+    if byte & 0x80 != 0 { magnitude } else { -magnitude }
+}
+
+/// The 16-bit sample that a µ-law byte stands for (ITU-T G.711).
+fn mu_law(byte: u8) -> i16 {
+    const BIAS: i16 = 0x84;
+    let byte = !byte;
+    let magnitude = (((i16::from(byte & 0x0F) << 3) + BIAS) << ((byte & 0x70) >> 4)) - BIAS;
+    if byte & 0x80 != 0 { -magnitude } else { magnitude }
 }
 
 /// Why a header cannot be read.

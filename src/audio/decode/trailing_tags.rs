@@ -1,6 +1,6 @@
 //! Tags that players of MP3 files append to files of any type: ID3v1, APEv2, Lyrics3 and ID3v2 with a footer.
 
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io::{self, Read, SeekFrom};
 
 use super::MediaSource;
 
@@ -82,52 +82,4 @@ fn tail<const N: usize>(source: &mut dyn MediaSource, end: u64) -> io::Result<Op
     source.seek(SeekFrom::Start(at))?;
     source.read_exact(&mut bytes)?;
     Ok(Some(bytes))
-}
-
-/// A source cut off at a position, so that demuxers do not meet what follows.
-pub(super) struct CutSource {
-    inner: Box<dyn MediaSource>,
-    length: u64,
-    at: u64,
-}
-
-impl CutSource {
-    /// Cuts `inner`, whose position is then its start, to `length` bytes.
-    pub(super) fn new(mut inner: Box<dyn MediaSource>, length: u64) -> io::Result<Self> {
-        inner.seek(SeekFrom::Start(0))?;
-        Ok(Self { inner, length, at: 0 })
-    }
-}
-
-impl Read for CutSource {
-    fn read(&mut self, out: &mut [u8]) -> io::Result<usize> {
-        let left = usize::try_from(self.length.saturating_sub(self.at)).unwrap_or(usize::MAX);
-        let count = out.len().min(left);
-        let read = self.inner.read(&mut out[..count])?;
-        self.at += read as u64;
-        Ok(read)
-    }
-}
-
-impl Seek for CutSource {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        let position = match to {
-            SeekFrom::Start(at) => Some(at),
-            SeekFrom::End(offset) => self.length.checked_add_signed(offset),
-            SeekFrom::Current(offset) => self.at.checked_add_signed(offset),
-        };
-        let position = position.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
-        self.at = self.inner.seek(SeekFrom::Start(position))?;
-        Ok(self.at)
-    }
-}
-
-impl MediaSource for CutSource {
-    fn is_seekable(&self) -> bool {
-        true
-    }
-
-    fn byte_len(&self) -> Option<u64> {
-        Some(self.length)
-    }
 }

@@ -4,6 +4,7 @@ use std::io::SeekFrom;
 use std::path::Path;
 
 use super::extent::{ByteOrder, sample_bytes};
+use super::part_source::PartSource;
 use super::pcm::{Encoding, HeaderError, PcmLayout, read_array};
 use super::{AudioError, MediaSource, Warnings, check_shape};
 
@@ -12,6 +13,10 @@ const MAX_CHUNKS: usize = 4096;
 
 const TAG_PCM: u16 = 1;
 const TAG_FLOAT: u16 = 3;
+const TAG_A_LAW: u16 = 6;
+const TAG_MU_LAW: u16 = 7;
+/// Layers I and II, and layer III.
+const TAGS_MPEG: [u16; 2] = [0x50, 0x55];
 const TAG_EXTENSIBLE: u16 = 0xFFFE;
 
 /// Whether a size is one that writers leave if they cannot go back to the header: 2³² − 1 (ffmpeg) or slightly below 2³¹
@@ -21,9 +26,48 @@ fn is_placeholder(size: u64) -> bool {
 }
 
 struct Format {
-    encoding: Encoding,
+    /// How samples are stored; for compressed ones, the tag of the codec.
+    encoding: Result<Encoding, u16>,
     channels: usize,
     sample_rate: u32,
+}
+
+/// What a WAV file holds.
+pub(super) enum WavContent {
+    Pcm(PcmLayout),
+    Compressed(CompressedWav),
+}
+
+/// Samples of another codec, which symphonia may know.
+pub(super) struct CompressedWav {
+    data_at: u64,
+    bytes: u64,
+    is_mpeg: bool,
+    /// The header is wrong about the samples, and so may be a `fact` chunk at this position.
+    wrong_fact_at: Option<u64>,
+}
+
+impl CompressedWav {
+    /// The source as a demuxer can read it: MPEG frames without the container, everything else with the true sizes.
+    pub(super) fn source(&self, source: Box<dyn MediaSource>) -> std::io::Result<PartSource> {
+        let end = self.data_at + self.bytes;
+        if self.is_mpeg {
+            return PartSource::new(source, self.data_at, end);
+        }
+        let size = |bytes: u64| u32::try_from(bytes).unwrap_or(u32::MAX).to_le_bytes();
+        let mut part = PartSource::new(source, 0, end)?
+            .with_patch(0, *b"RIFF")
+            .with_patch(4, size(end - 8))
+            .with_patch(self.data_at - 4, size(self.bytes));
+        if let Some(at) = self.wrong_fact_at {
+            part = part.with_patch(at, *b"JUNK");
+        }
+        Ok(part)
+    }
+
+    pub(super) fn length(&self) -> u64 {
+        if self.is_mpeg { self.bytes } else { self.data_at + self.bytes }
+    }
 }
 
 /// The `data` chunk and the format of its samples.
@@ -32,23 +76,20 @@ struct Header {
     data_at: u64,
     /// Bytes that the header states; `None` if it does not know.
     stated: Option<u64>,
+    fact_at: Option<u64>,
 }
 
-/// Reads the header of a file of `length` bytes, whose audio ends at `audio_end`. Returns `None` for codecs other than
-/// plain PCM and float, which symphonia may know.
+/// Reads the header of a file of `length` bytes, whose audio ends at `audio_end`.
 pub(super) fn parse(
     source: &mut dyn MediaSource,
     length: u64,
     audio_end: u64,
     path: &Path,
     warnings: &mut Warnings,
-) -> Result<Option<PcmLayout>, AudioError> {
-    let Some(header) = read_header(source, length).map_err(|error| error.into_audio_error(path))? else {
-        return Ok(None);
-    };
-    let Header { format, data_at, stated } = header;
+) -> Result<WavContent, AudioError> {
+    let header = read_header(source, length).map_err(|error| error.into_audio_error(path))?;
+    let Header { format, data_at, stated, fact_at } = header;
     check_shape(path, format.channels, format.sample_rate)?;
-    let frame = format.encoding.bytes() * format.channels as u64;
     let available = length.saturating_sub(data_at);
     if let Some(bytes) = stated.filter(|bytes| *bytes > available) {
         return Err(AudioError::Truncated { path: path.to_path_buf(), expected: bytes, found: available });
@@ -64,13 +105,25 @@ pub(super) fn parse(
             "the header states {stated} bytes of samples, the file holds {bytes}; all of them were read"
         ));
     }
+    let encoding = match format.encoding {
+        Ok(encoding) => encoding,
+        Err(tag) => {
+            return Ok(WavContent::Compressed(CompressedWav {
+                data_at,
+                bytes,
+                is_mpeg: TAGS_MPEG.contains(&tag),
+                wrong_fact_at: fact_at.filter(|_| stated != Some(bytes)),
+            }));
+        }
+    };
+    let frame = encoding.bytes() * format.channels as u64;
     if bytes % frame != 0 {
         warnings.push(format!("the last {} bytes are not a whole sample and were left out", bytes % frame));
     }
-    Ok(Some(PcmLayout {
+    Ok(WavContent::Pcm(PcmLayout {
         container: "WAV",
-        codec: "PCM",
-        encoding: format.encoding,
+        codec: encoding.codec(),
+        encoding,
         big_endian: false,
         channels: format.channels,
         sample_rate: format.sample_rate,
@@ -80,11 +133,11 @@ pub(super) fn parse(
 }
 
 /// Walks the chunks to the samples.
-fn read_header(source: &mut dyn MediaSource, length: u64) -> Result<Option<Header>, HeaderError> {
+fn read_header(source: &mut dyn MediaSource, length: u64) -> Result<Header, HeaderError> {
     source.seek(SeekFrom::Start(0))?;
     let is_64_bit = read_array::<4>(source)? != *b"RIFF";
     let mut format = None;
-    let mut data_size_64 = None;
+    let (mut data_size_64, mut fact_at) = (None, None);
     let mut at = 12_u64;
     // A limit, since a hostile file could consist of empty chunks.
     for _ in 0..MAX_CHUNKS {
@@ -97,10 +150,8 @@ fn read_header(source: &mut dyn MediaSource, length: u64) -> Result<Option<Heade
         let size = u64::from(u32::from_le_bytes(read_array(source)?));
         at += 8;
         match &id {
-            b"fmt " => match read_format(source, size)? {
-                Some(read) => format = Some(read),
-                None => return Ok(None),
-            },
+            b"fmt " => format = Some(read_format(source, size)?),
+            b"fact" => fact_at = Some(at - 8),
             b"ds64" if is_64_bit && size >= 16 => {
                 let _riff_size = read_array::<8>(source)?;
                 data_size_64 = Some(u64::from_le_bytes(read_array(source)?));
@@ -119,7 +170,7 @@ fn read_header(source: &mut dyn MediaSource, length: u64) -> Result<Option<Heade
                     (size, _) if is_placeholder(size) && size > length - at => None,
                     (size, _) => Some(size),
                 };
-                return Ok(Some(Header { format, data_at: at, stated }));
+                return Ok(Header { format, data_at: at, stated, fact_at });
             }
             _ => {}
         }
@@ -129,7 +180,7 @@ fn read_header(source: &mut dyn MediaSource, length: u64) -> Result<Option<Heade
     Err(HeaderError::Header(format!("no samples within the first {MAX_CHUNKS} chunks")))
 }
 
-fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>, HeaderError> {
+fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Format, HeaderError> {
     if size < 16 {
         return Err(HeaderError::Header(format!("a `fmt` chunk of {size} bytes, expected 16 or more")));
     }
@@ -155,13 +206,18 @@ fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>
         (TAG_PCM, 9..=32) => Encoding::Signed { bytes: bits.div_ceil(8), valid_bits },
         (TAG_FLOAT, 32) => Encoding::Float32,
         (TAG_FLOAT, 64) => Encoding::Float64,
+        (TAG_A_LAW, 8) => Encoding::ALaw,
+        (TAG_MU_LAW, 8) => Encoding::MuLaw,
         (TAG_PCM | TAG_FLOAT, _) => {
             let kind = if tag == TAG_PCM { "integer" } else { "float" };
             return Err(HeaderError::Header(format!(
                 "{bits}-bit {kind} samples, expected integers of 1 to 32 bits or floats of 32 or 64"
             )));
         }
-        _ => return Ok(None),
+        _ => {
+            let encoding = Err(tag);
+            return Ok(Format { encoding, channels: usize::from(channels), sample_rate });
+        }
     };
     let expected = u64::from(channels) * encoding.bytes();
     if channels > 0 && u64::from(block_align) != expected {
@@ -169,5 +225,5 @@ fn read_format(source: &mut dyn MediaSource, size: u64) -> Result<Option<Format>
             "{block_align} bytes for {channels} channels of {bits} bits, expected {expected}"
         )));
     }
-    Ok(Some(Format { encoding, channels: usize::from(channels), sample_rate }))
+    Ok(Format { encoding: Ok(encoding), channels: usize::from(channels), sample_rate })
 }

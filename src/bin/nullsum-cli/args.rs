@@ -270,7 +270,7 @@ pub struct FileArgs {
     /// Also write a remix, as in "vocals=-6dB,drums=mute"
     #[arg(long, value_name = "STEM=GAIN,…", allow_hyphen_values = true)]
     pub mix: Option<Mix>,
-    /// File type
+    /// File type: wav, flac, or stem.m4a (one file with the song and four stems, for DJ software)
     #[arg(long, default_value = "wav", value_name = "TYPE")]
     pub format: FileType,
     /// The same as --format flac

@@ -455,6 +455,11 @@ mod tests {
         let bands = "model: {num_bands: 65536, stft_n_fft: 1048576, num_stems: 256}";
         let message = resolve(128, bands).unwrap_err().to_string();
         assert!(message.contains("freqs_per_bands") && message.contains("524289 bins"), "{message}");
+        // The same as a Mel model: its filters would take many gigabytes.
+        let config = Config::from_yaml(bands, "small.yaml").unwrap();
+        let mel = Architecture::resolve(&config, &small(128), Some(Family::MelBandRoformer));
+        let message = mel.unwrap_err().to_string();
+        assert!(message.contains("num_bands") && message.contains("at most"), "{message}");
     }
 
     #[test]

@@ -93,6 +93,9 @@ pub enum FileType {
     Wav,
     /// FLAC
     Flac,
+    /// One stem file for DJ software: the song and four stems, ALAC
+    #[value(name = "stem.m4a")]
+    StemM4a,
 }
 
 impl From<FileType> for Container {
@@ -100,6 +103,7 @@ impl From<FileType> for Container {
         match arg {
             FileType::Wav => Self::Wav,
             FileType::Flac => Self::Flac,
+            FileType::StemM4a => Self::StemM4a,
         }
     }
 }

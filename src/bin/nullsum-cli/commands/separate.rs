@@ -234,6 +234,7 @@ fn check_files(args: &SeparateArgs) -> CliResult {
             "FLAC holds integers only: choose 16 or 24 bits, or --format wav for float",
         ));
     }
+    check_stem_file(args, float)?;
     if args.output == Path::new("-") {
         return Err(Failure::new(
             ExitStatus::Usage,
@@ -261,6 +262,35 @@ fn check_files(args: &SeparateArgs) -> CliResult {
         ));
     }
     Ok(())
+}
+
+/// Refuses options that contradict `--format stem.m4a`.
+fn check_stem_file(args: &SeparateArgs, float: bool) -> CliResult {
+    if args.files.flac_file || args.files.format != FileType::StemM4a {
+        return Ok(());
+    }
+    if float {
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            "a stem file holds integers only: choose 16 or 24 bits, or --format wav for float",
+        ));
+    }
+    let parts = [
+        ("--stems", args.files.stems.is_some()),
+        ("--mix", args.files.mix.is_some()),
+        ("--extract-instrumental", args.files.extract_instrumental),
+        ("--instrumental-only", args.files.instrumental_only),
+        ("--then", !args.then.is_empty()),
+    ];
+    match parts.iter().find(|(_, is_given)| *is_given) {
+        Some((option, _)) => Err(Failure::new(
+            ExitStatus::Usage,
+            format!(
+                "--format stem.m4a writes one file with the song and all stems; {option} needs wav or flac"
+            ),
+        )),
+        None => Ok(()),
+    }
 }
 
 fn render_options(args: &SeparateArgs, info: &ModelSpec, model: &str) -> RenderOptions {
