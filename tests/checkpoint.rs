@@ -6,6 +6,8 @@
 mod build;
 #[path = "checkpoint/convert.rs"]
 mod convert;
+#[path = "checkpoint/gguf.rs"]
+mod gguf;
 #[path = "checkpoint/refused.rs"]
 mod refused;
 #[path = "checkpoint/saved.rs"]

@@ -2,8 +2,8 @@
 //!
 //! Most checkpoints are PyTorch archives: zip files whose index is a Python pickle, which is a program that may call
 //! any function. The reader here recognises the few functions that build tensors and *executes nothing*. Every other
-//! object becomes an opaque value, which is an error only where a weight is expected. `.safetensors` files are read as
-//! well; [`convert`](crate::model::convert) writes them.
+//! object becomes an opaque value, which is an error only where a weight is expected. `.safetensors` files and the GGUF files
+//! of BSRoformer.cpp are read as well; [`convert`](crate::model::convert) writes safetensors.
 //!
 //! The content of a file decides its format, because extensions are often wrong. A tensor is read from the file when it is
 //! converted, so that a truncated file or a lost network drive is an error and not a crash.
@@ -23,6 +23,7 @@ mod bytes;
 mod container;
 mod dtype;
 mod error;
+mod gguf;
 mod layout;
 mod legacy;
 mod networks;
@@ -60,6 +61,8 @@ pub enum Format {
     LegacyTorch,
     /// A safetensors file.
     SafeTensors,
+    /// A GGUF file of BSRoformer.cpp.
+    Gguf,
 }
 
 impl std::fmt::Display for Format {
@@ -68,6 +71,7 @@ impl std::fmt::Display for Format {
             Self::Torch => "PyTorch archive",
             Self::LegacyTorch => "PyTorch file from before 1.6",
             Self::SafeTensors => "safetensors",
+            Self::Gguf => "GGUF",
         })
     }
 }
@@ -87,6 +91,7 @@ pub struct Checkpoint {
     wrapper: Option<String>,
     prefix: String,
     metadata: BTreeMap<String, String>,
+    derived_config: Option<String>,
     skipped: Vec<String>,
     leftovers: Vec<String>,
     alternatives: Vec<String>,
@@ -95,7 +100,7 @@ pub struct Checkpoint {
 }
 
 impl Checkpoint {
-    /// Opens a `.ckpt`, `.pt`, `.pth` or `.safetensors` file; the content decides which. The file must not be modified while it
+    /// Opens a `.ckpt`, `.pt`, `.pth`, `.safetensors` or `.gguf` file; the content decides which. The file must not be modified while it
     /// is open; one that becomes shorter is an error when a tensor is read.
     ///
     /// # Errors
@@ -139,6 +144,7 @@ impl Checkpoint {
             ContainerKind::Zip => (Format::Torch, torch::read(&bytes, wanted)?),
             ContainerKind::Legacy => (Format::LegacyTorch, legacy::read(&bytes, wanted)?),
             ContainerKind::SafeTensors => (Format::SafeTensors, safetensors::read(&bytes, wanted)?),
+            ContainerKind::Gguf => (Format::Gguf, gguf::read(&bytes, wanted)?),
         };
         let origin = bytes.origin().to_owned();
         if let Some(name) = contents.tensors.keys().find(|name| !is_printable_name(name)) {
@@ -157,6 +163,7 @@ impl Checkpoint {
             wrapper: contents.wrapper,
             prefix: contents.prefix,
             metadata: contents.metadata,
+            derived_config: contents.derived_config,
             skipped: contents.skipped,
             leftovers: shortened(contents.leftovers),
             alternatives: contents.alternatives,
@@ -198,6 +205,12 @@ impl Checkpoint {
     #[must_use]
     pub fn config_yaml(&self) -> Option<&str> {
         self.metadata("config")
+    }
+
+    /// A YAML made of the hyperparameters of a GGUF file. It lacks the names of the stems, so any other YAML is better.
+    #[must_use]
+    pub fn derived_config_yaml(&self) -> Option<&str> {
+        self.derived_config.as_deref()
     }
 
     /// A text of the safetensors metadata; PyTorch archives have none.
@@ -289,6 +302,7 @@ struct ContainerContents {
     wrapper: Option<String>,
     prefix: String,
     metadata: BTreeMap<String, String>,
+    derived_config: Option<String>,
     skipped: Vec<String>,
     leftovers: Vec<String>,
     alternatives: Vec<String>,

@@ -27,7 +27,7 @@ pub enum SidecarConfigError {
 }
 
 /// Loads the configuration of `checkpoint`: `given`, else the one inside the file, else the one that [`find_beside`] finds
-/// for `path`.
+/// for `path`, else one made of the hyperparameters in the file (GGUF).
 ///
 /// # Errors
 /// [`SidecarConfigError`].
@@ -41,9 +41,20 @@ pub fn load(
         (None, Some(yaml), _) => {
             Ok(Config::from_yaml(yaml, &format!("{} (embedded configuration)", checkpoint.origin()))?)
         }
-        (None, None, Some(path)) => Ok(Config::from_file(&find_beside(path)?)?),
-        (None, None, None) => Err(missing(Path::new(checkpoint.origin()), "it is not a file on disk".into())),
+        (None, None, Some(path)) => match (find_beside(path), checkpoint.derived_config_yaml()) {
+            (Ok(beside), _) => Ok(Config::from_file(&beside)?),
+            (Err(_), Some(yaml)) => Ok(derived(checkpoint, yaml)?),
+            (Err(error), None) => Err(error),
+        },
+        (None, None, None) => match checkpoint.derived_config_yaml() {
+            Some(yaml) => Ok(derived(checkpoint, yaml)?),
+            None => Err(missing(Path::new(checkpoint.origin()), "it is not a file on disk".into())),
+        },
     }
+}
+
+fn derived(checkpoint: &Checkpoint, yaml: &str) -> Result<Config, ConfigError> {
+    Config::from_yaml(yaml, &format!("{} (hyperparameters of the file)", checkpoint.origin()))
 }
 
 /// The YAML of a checkpoint file: the one with the same name beside it, or the only one in its folder.

@@ -1,8 +1,7 @@
 //! Detection of a checkpoint's format from its content.
 
-use super::CheckpointError;
 use super::bytes::CheckpointBytes;
-use super::legacy;
+use super::{CheckpointError, gguf, legacy};
 
 /// The supported containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -11,6 +10,7 @@ pub(super) enum ContainerKind {
     SafeTensors,
     /// PyTorch before 1.6.
     Legacy,
+    Gguf,
 }
 
 /// Bytes that are read for the detection.
@@ -32,6 +32,9 @@ fn detect(bytes: &[u8], origin: &str) -> Result<ContainerKind, CheckpointError> 
     }
     if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(b"PK\x05\x06") {
         return Ok(ContainerKind::Zip);
+    }
+    if bytes.starts_with(gguf::MAGIC) {
+        return Ok(ContainerKind::Gguf);
     }
     if bytes.len() >= 9 && bytes[8] == b'{' {
         return Ok(ContainerKind::SafeTensors);
@@ -58,8 +61,7 @@ fn detect(bytes: &[u8], origin: &str) -> Result<ContainerKind, CheckpointError> 
 fn describe(bytes: &[u8]) -> String {
     let head = &bytes[..bytes.len().min(512)];
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
-    let known: [(bool, &str); 15] = [
-        (head.starts_with(b"GGUF"), "a GGUF file"),
+    let known: [(bool, &str); 14] = [
         (
             text.starts_with("version https://git-lfs"),
             "a Git LFS pointer (fetch the file itself: git lfs pull)",

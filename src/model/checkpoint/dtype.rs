@@ -1,5 +1,10 @@
 //! Number types of tensors.
 
+/// Elements of a block of [`Dtype::Q8_0`].
+pub(super) const Q8_BLOCK: usize = 32;
+/// Bytes of such a block: the scale, then one for each element.
+pub(super) const Q8_BLOCK_BYTES: usize = 2 + Q8_BLOCK;
+
 /// Number type of a tensor in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -38,6 +43,8 @@ pub enum Dtype {
     U64,
     /// One byte, 0 or 1.
     Bool,
+    /// GGUF's 8-bit integers in blocks of 32, each block with a scale in half precision.
+    Q8_0,
     /// A type that is recognised but cannot be converted, such as a quantised one.
     Other(&'static str),
 }
@@ -47,7 +54,10 @@ impl Dtype {
     /// [`TensorView::to_complex`](super::TensorView::to_complex).
     #[must_use]
     pub fn is_float(self) -> bool {
-        matches!(self, Self::F32 | Self::F16 | Self::Bf16 | Self::F64 | Self::F8E4M3 | Self::F8E5M2)
+        matches!(
+            self,
+            Self::F32 | Self::F16 | Self::Bf16 | Self::F64 | Self::F8E4M3 | Self::F8E5M2 | Self::Q8_0
+        )
     }
 
     /// Whether elements are complex.
@@ -56,7 +66,7 @@ impl Dtype {
         matches!(self, Self::Complex64 | Self::Complex128)
     }
 
-    /// Bytes of an element; `None` for [`Dtype::Other`].
+    /// Bytes of an element; `None` for types in blocks and [`Dtype::Other`].
     #[must_use]
     pub fn bytes(self) -> Option<usize> {
         match self {
@@ -65,7 +75,7 @@ impl Dtype {
             Self::F32 | Self::I32 | Self::U32 => Some(4),
             Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => Some(2),
             Self::I8 | Self::U8 | Self::Bool | Self::F8E4M3 | Self::F8E5M2 => Some(1),
-            Self::Other(_) => None,
+            Self::Q8_0 | Self::Other(_) => None,
         }
     }
 
@@ -95,6 +105,7 @@ impl std::fmt::Display for Dtype {
             Self::I64 => "i64",
             Self::U64 => "u64",
             Self::Bool => "bool",
+            Self::Q8_0 => "q8_0",
             Self::Other(name) => name,
         })
     }

@@ -31,7 +31,7 @@ pub enum CheckpointError {
     },
     /// The file has another format.
     #[error(
-        "{file}: not a checkpoint but {found}; expected a PyTorch archive (.ckpt, .pt, .pth) or .safetensors"
+        "{file}: not a checkpoint but {found}; expected a PyTorch archive (.ckpt, .pt, .pth), .safetensors or .gguf"
     )]
     NotACheckpoint {
         /// Path of the file.

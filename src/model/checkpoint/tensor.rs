@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::bytes::PIECE;
-use super::dtype::{f8_e4m3_to_f32, f8_e5m2_to_f32};
+use super::dtype::{Q8_BLOCK, Q8_BLOCK_BYTES, f8_e4m3_to_f32, f8_e5m2_to_f32};
 use super::storage::Storages;
 use super::{CheckpointError, Dtype};
 
@@ -147,8 +147,21 @@ impl<'a> TensorView<'a> {
             Dtype::U32 => self.fill(out, |b| u32::from_le_bytes(b) as f32),
             Dtype::I64 => self.fill(out, |b| i64::from_le_bytes(b) as f32),
             Dtype::U64 => self.fill(out, |b| u64::from_le_bytes(b) as f32),
+            Dtype::Q8_0 => self.fill_from_blocks(out),
             Dtype::Complex64 | Dtype::Complex128 | Dtype::Other(_) => self.refuse_unconvertible(),
         }
+    }
+
+    /// Elements in blocks of 8-bit integers with a scale.
+    fn fill_from_blocks(&self, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let raw = self.raw()?;
+        let (blocks, _) = raw.as_chunks::<Q8_BLOCK_BYTES>();
+        for (to, block) in out.chunks_mut(Q8_BLOCK).zip(blocks) {
+            let [low, high, steps @ ..] = block;
+            let scale = f16::from_le_bytes([*low, *high]).to_f32();
+            to.iter_mut().zip(steps).for_each(|(to, step)| *to = scale * f32::from(*step as i8));
+        }
+        Ok(())
     }
 
     /// Contiguous f32 is read straight into `out`.
