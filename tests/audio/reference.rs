@@ -105,7 +105,14 @@ fn decoded_samples_are_those_of_ffmpeg() {
                 "{name:8} {channels} {options:36} {snr:6.1} dB, {length:+} samples, {:?}",
                 decoder.warnings()
             );
-            let is_right = snr >= wanted && length == 0 && decoder.warnings().is_empty();
+            // ffmpeg plays the padding of the last AAC packet, which the edit list leaves out; and symphonia plays that of the
+            // last packet in Matroska.
+            let is_length_right = match name.rsplit_once('.') {
+                Some((_, "m4a")) => length == 0 || found.samples() == 44_100,
+                Some((_, "mkv" | "webm")) if wanted < exact => (0..1152).contains(&length),
+                _ => length == 0,
+            };
+            let is_right = snr >= wanted && is_length_right && decoder.warnings().is_empty();
             if !is_right {
                 wrong.push(format!("{name} {channels}: {snr:.1} dB, {length:+} samples"));
             }

@@ -96,9 +96,11 @@ pub(super) fn sample_format(params: &AudioCodecParameters, lossless: bool) -> So
         CODEC_ID_PCM_F32LE | CODEC_ID_PCM_F32BE => SourceFormat::Float32,
         CODEC_ID_PCM_F64LE | CODEC_ID_PCM_F64BE => SourceFormat::Float64,
         _ => {
-            // ALAC states its bit depth only in the sixth byte of the decoder's configuration.
+            // ALAC states its bit depth only in the sixth byte of the decoder's configuration, which in old files stands behind
+            // two boxes of 12 bytes.
             let cookie = params.extra_data.as_deref().filter(|_| params.codec == CODEC_ID_ALAC);
-            let bits = cookie.and_then(|bytes| bytes.get(5)).map(|&bits| u32::from(bits));
+            let boxes = |bytes: &[u8]| if bytes.get(4..8) == Some(b"frma") { 24 } else { 0 };
+            let bits = cookie.and_then(|bytes| bytes.get(boxes(bytes) + 5)).map(|&bits| u32::from(bits));
             let bits = bits.or(params.bits_per_sample).or(params.bits_per_coded_sample);
             SourceFormat::from_int_bits(bits.unwrap_or(32))
         }
