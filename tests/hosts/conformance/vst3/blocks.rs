@@ -134,7 +134,8 @@ fn a_block_that_says_offline_waits_for_the_model() {
     while output.len() < latency + 40 * BLOCK {
         let (mut left, mut right) = ([0.5f32; BLOCK], [0.25f32; BLOCK]);
         let mut pointers = [left.as_mut_ptr(), right.as_mut_ptr()];
-        let (mut inputs, mut outputs) = ([bus(&mut pointers.clone())], [bus(&mut pointers)]);
+        let mut input_pointers = pointers;
+        let (mut inputs, mut outputs) = ([bus(&mut input_pointers)], [bus(&mut pointers)]);
         unsafe {
             let mut data: ProcessData = std::mem::zeroed();
             data.processMode = ProcessModes_::kOffline as i32;
