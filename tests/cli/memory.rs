@@ -51,6 +51,7 @@ fn peak_kib(studio: &Studio, model: &str, line: &[&str]) -> u64 {
 }
 
 #[test]
+#[ignore = "takes minutes on a busy machine: cargo test --release --test cli a_longer_song -- --ignored --nocapture"]
 fn a_longer_song_takes_no_more_memory() {
     let studio = Studio::new();
     write_noise(&studio, "short.wav", 10);
