@@ -36,7 +36,7 @@ impl WindowSeparator for Half {
 
     fn timing(&self) -> ModelTiming {
         let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
-        ModelTiming { rate: 44_100, chunk, frame_hop, frame }
+        ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None }
     }
 
     fn separate_window(&mut self, window: &[f32], _: MaskRule, out: &mut [f32]) -> Result<(), WindowError> {
@@ -67,6 +67,7 @@ fn cost(block: usize, usage: Use) -> Result<f64, Box<dyn std::error::Error>> {
         fade: ModelSamples(1_024),
         deadline: Deadline::WholeHop,
         max_block: HostSamples(block as u64),
+        context: None,
     })?;
     let (mut client, mut engine) = Stream::manual(&plan, STEMS, CHANNELS);
     engine.swap(Some(SharedModel::new(Box::new(Half))))?;

@@ -49,6 +49,7 @@ mod api;
 pub mod atomic_file;
 #[doc(hidden)]
 pub mod audio;
+mod cache_file;
 #[doc(hidden)]
 pub mod demo;
 #[doc(hidden)]
@@ -62,6 +63,8 @@ mod hash;
 pub mod kernels;
 #[doc(hidden)]
 pub mod live;
+#[doc(hidden)]
+pub mod live_cost;
 #[doc(hidden)]
 pub mod lossless;
 #[doc(hidden)]

@@ -12,6 +12,7 @@ pub mod client;
 mod cost;
 pub mod engine;
 mod executor;
+mod measure;
 pub mod model;
 pub mod plan;
 pub mod reference;
@@ -21,6 +22,7 @@ pub mod scope;
 mod shared;
 mod sinc;
 pub mod smooth;
+mod speed;
 pub mod status;
 mod threads;
 mod units;
@@ -30,11 +32,16 @@ use std::sync::Arc;
 
 pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
 pub use engine::{Engine, Step, SwapError};
-pub use model::{SharedModel, WindowError, WindowSeparator, load_shared, measure, measure_undisturbed};
-pub use plan::{HostSamples, ModelSamples, ModelTiming, Plan, PlanError, PlanRequest, Tier, WindowSpec};
+pub use measure::{measure, measure_hop, measure_hop_undisturbed, measure_undisturbed};
+pub use model::{SharedModel, WindowError, WindowSeparator, load_shared};
+pub use plan::{
+    HostSamples, KeptContext, LiveForecast, MeasuredCost, ModelSamples, ModelTiming, Plan, PlanError,
+    PlanRequest, Tier, WindowSpec,
+};
 pub use reference::offline_reference;
 pub use scheduler::{Forward, LOAD_BUDGET, Scheduler};
 pub use scope::Scope;
+pub use speed::measure_speed;
 pub use status::{State, Status};
 pub use threads::{THREADS_ENV, default_threads, default_threads_with_reason};
 

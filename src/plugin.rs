@@ -11,7 +11,6 @@
 //! thread, loads no model and opens no file.
 
 mod automation_delay;
-mod cache_file;
 mod calibration;
 mod control;
 mod editor;

@@ -27,6 +27,7 @@ use crate::model::precision::Precision;
 use crate::model::weights;
 use network::Network;
 
+pub use crate::model::context::kept_context_unsupported;
 pub use context::{ContextError, ContextPlan, FrameTiming, Hop, HopOutput, StreamState};
 pub use mask::MaskRule;
 pub use precision::ResolvedPrecision;

@@ -20,12 +20,25 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("registry", &["hash", "model", "atomic_file"]),
     ("separator", &["dsp", "kernels", "model"]),
     ("offline", &["audio", "dsp", "lossless", "separator"]),
-    ("live", &["dsp", "kernels", "separator"]),
+    ("live", &["dsp", "kernels", "model", "separator"]),
+    ("cache_file", &["atomic_file", "registry"]),
+    ("live_cost", &["cache_file", "dsp", "embedded", "live", "model", "registry", "separator"]),
     ("api", &["audio", "embedded", "live", "model", "offline", "separator"]),
     ("train", &["atomic_file", "audio", "dsp", "hash", "kernels", "model", "offline", "separator"]),
     (
         "plugin",
-        &["audio", "embedded", "hash", "kernels", "live", "model", "atomic_file", "registry", "separator"],
+        &[
+            "audio",
+            "cache_file",
+            "embedded",
+            "hash",
+            "kernels",
+            "live",
+            "live_cost",
+            "model",
+            "registry",
+            "separator",
+        ],
     ),
 ];
 

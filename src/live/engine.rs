@@ -9,15 +9,22 @@
 //! k·H, with zeros before the segment's start. At a jump the old segment gets one more window, padded with zeros, so that its remaining
 //! samples still have stems.
 //!
-//! In real time a window may make several hops final at once: those that have arrived since the last one. So a stream that was late, or whose
-//! host delivers blocks of several hops, catches up at the cost of one window. A render runs one window for every hop.
+//! With kept context ([`frames`]) a hop runs its new frames only. With repeated windows ([`windows`]) it runs the whole last window.
+//!
+//! In real time several hops may become final at once: those that have arrived since the last one. So a stream that was late, or whose
+//! host delivers blocks of several hops, catches up with one window, or one larger hop. A render runs one hop at a time.
 
+mod context_states;
+mod frames;
 mod input_window;
 mod overlap;
+mod publish;
+mod windows;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
+use context_states::ContextStates;
 use input_window::InputWindow;
 use overlap::StemOverlapBuffer;
 pub(in crate::live) use overlap::{fade_in, mix};
@@ -30,6 +37,9 @@ use super::sinc::Sinc;
 use super::status::{State, Status};
 use super::work::{Group, Outcome, Work};
 use crate::kernels::JobControl;
+
+/// Seconds that filling a context may wait for other work.
+const PRIMING_SLACK: f64 = 1.0;
 
 /// Result of [`Engine::step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +70,8 @@ enum NextAction {
     Hops(u64),
     /// End the segment at this position.
     Flush(u64),
+    /// Fill a context from past input, when nothing else is to be done.
+    Prime,
 }
 
 /// Work that was begun and not finished.
@@ -70,6 +82,8 @@ struct Flight {
     /// Its stems end at this model position.
     end: i64,
     kind: FlightKind,
+    /// The [`ContextStates`] that travel with it.
+    states: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -80,6 +94,8 @@ enum FlightKind {
     Flush(u64),
     /// Only measures the cost.
     Probe,
+    /// Fills a context.
+    Prime,
 }
 
 /// Why a model cannot be used in a stream.
@@ -121,12 +137,12 @@ pub enum SwapError {
 /// Checks that `model` fits the plan and the stream.
 pub(super) fn check(plan: &Plan, room: usize, model: &SharedModel) -> Result<(), SwapError> {
     let timing = model.timing();
-    let (planned, window) = (plan.model_rate(), plan.window().0);
+    let (planned, window) = (plan.model_rate(), plan.input_window() as u64);
     if timing.rate != planned {
         Err(SwapError::Rate { planned, found: timing.rate })
     } else if model.stems() > room {
         Err(SwapError::Stems { room, found: model.stems() })
-    } else if window <= timing.frame.0 / 2 {
+    } else if plan.kept_context_of(&timing).is_none() && window <= timing.frame.0 / 2 {
         Err(SwapError::Window { window, frame: timing.frame.0 })
     } else {
         Ok(())
@@ -150,6 +166,12 @@ pub struct Engine {
     hop: u64,
     available: Availability,
     flight: Option<Flight>,
+    /// The context that the model keeps, in a plan with kept context.
+    states: Option<ContextStates>,
+    /// A model that replaces the present one when its context is filled.
+    incoming: Option<ContextStates>,
+    /// Identifies the next states.
+    next_states: u64,
     cost: CostTracker,
     /// Whether the stream is too slow: hops are read, and no window is run but probes.
     suspended: bool,
@@ -167,7 +189,7 @@ impl Engine {
         let up = (host != model).then(|| Sinc::new(model, host));
         let up_reach = if up.is_some() { Sinc::reach(model, host) as usize } else { 0 };
         let mut engine = Self {
-            input: InputWindow::new(shared.channels, plan.window().len(), (host, model)),
+            input: InputWindow::new(shared.channels, plan.input_window(), (host, model)),
             overlap: StemOverlapBuffer::new(shared.stems * shared.channels, plan.fade().len()),
             up,
             up_reach,
@@ -176,6 +198,9 @@ impl Engine {
             hop: 1,
             available: Availability::default(),
             flight: None,
+            states: None,
+            incoming: None,
+            next_states: 0,
             cost: CostTracker::default(),
             suspended: false,
             probe: false,
@@ -195,8 +220,8 @@ impl Engine {
         self.shared.status.clone()
     }
 
-    /// Replaces the model, or removes it. The next window uses the new model and fades in over the lookahead of the last one, as always. The
-    /// old model is dropped here.
+    /// Replaces the model, or removes it. The new model fades in over the lookahead of the old one: with the next window, or, with kept
+    /// context, when its context is filled from past input. The old model is dropped on this thread.
     ///
     /// # Errors
     /// [`SwapError`]; the old model then stays.
@@ -211,16 +236,27 @@ impl Engine {
                 }
             }
         }
+        self.incoming = None;
+        if let Some(model) = model.as_ref().filter(|model| self.can_prime(model)) {
+            self.prime_incoming(model.clone());
+            return Ok(());
+        }
         let state = match &model {
             None => State::NoModel,
             Some(_) if self.shared.status.state() == State::Running => State::Running,
             Some(_) => State::Starting,
         };
+        self.take_model(model, state);
+        Ok(())
+    }
+
+    /// Goes on with another model from the next hop on.
+    fn take_model(&mut self, model: Option<SharedModel>, state: State) {
         self.replace_model(model, state);
+        self.states = None;
         self.cost.clear();
         self.suspended = false;
         self.shared.status.set_message(None);
-        Ok(())
     }
 
     fn replace_model(&mut self, model: Option<SharedModel>, state: State) {
@@ -261,6 +297,19 @@ impl Engine {
         self.model.as_ref()
     }
 
+    /// The model that the next piece of work runs.
+    pub(super) fn next_model(&self) -> Option<&SharedModel> {
+        match &self.incoming {
+            Some(incoming) if self.next_is_background() => Some(&incoming.model),
+            _ => self.model(),
+        }
+    }
+
+    /// Whether the next piece of work only fills a context, which has time.
+    pub(super) fn next_is_background(&self) -> bool {
+        self.next(self.shared.written()) == NextAction::Prime
+    }
+
     pub(super) fn cost(&self) -> &CostTracker {
         &self.cost
     }
@@ -291,6 +340,7 @@ impl Engine {
         match self.next(written) {
             NextAction::Idle => None,
             NextAction::Restart(_) => Some(0.0),
+            NextAction::Prime => Some(PRIMING_SLACK),
             NextAction::Hops(_) | NextAction::Flush(_) => {
                 let due = self.final_at(self.hop - 1) + self.plan.latency().0;
                 Some((due as f64 - written as f64) / f64::from(self.plan.host_rate()))
@@ -304,6 +354,7 @@ impl Engine {
         match self.next(self.shared.written()) {
             NextAction::Hops(last) => runs && last >= self.plan.first_hop(),
             NextAction::Flush(_) => runs,
+            NextAction::Prime => true,
             NextAction::Idle | NextAction::Restart(_) => false,
         }
     }
@@ -318,6 +369,9 @@ impl Engine {
 
     /// Suspends the stream because it is too slow, or lets it run again.
     pub(super) fn set_suspended(&mut self, suspended: bool) {
+        if suspended {
+            self.states = None;
+        }
         if self.suspended != suspended && self.model.is_some() {
             self.shared.status.set_state(if suspended { State::TooSlow } else { State::Starting });
         }
@@ -361,7 +415,13 @@ impl Engine {
             return NextAction::Flush(segment_end);
         }
         let last = self.plan.last_hop(written.min(segment_end).saturating_sub(self.start));
-        if last >= self.hop { NextAction::Hops(last) } else { NextAction::Idle }
+        if last >= self.hop {
+            NextAction::Hops(last)
+        } else if self.wants_priming() {
+            NextAction::Prime
+        } else {
+            NextAction::Idle
+        }
     }
 
     fn begin_segment(&mut self, at: u64) {
@@ -369,6 +429,11 @@ impl Engine {
         self.hop = 1;
         self.input.restart();
         self.overlap.restart(self.up_reach);
+        self.states = None;
+        // A new segment has no past input to wait for.
+        if let Some(incoming) = self.incoming.take() {
+            self.take_model(Some(incoming.model), self.shared.status.state());
+        }
     }
 
     /// Reads the input of the next piece of work, and does what needs no model.
@@ -386,6 +451,7 @@ impl Engine {
             }
             NextAction::Hops(last) => self.begin_hops(last),
             NextAction::Flush(at) => self.begin_flush(at),
+            NextAction::Prime => self.begin_priming(),
         }
     }
 
@@ -419,54 +485,52 @@ impl Engine {
             (true, true) => FlightKind::Probe,
             (true, false) => return Begun::Step(self.pass_hops(last, Step::Skipped)),
         };
-        let Some(model) = self.model.clone() else {
-            return Begun::Step(self.pass_hops(last, Step::Skipped));
+        self.let_incoming_take_over(last + 1 - first);
+        let work = match self.kept_context() {
+            Some(context) => self.cut_hops(context, (first, last), kind),
+            None => self.model.clone().map(|model| (self.cut_window(model), None)),
         };
+        let Some((work, states)) = work else { return Begun::Step(self.pass_hops(last, Step::Skipped)) };
         self.shared.status.count_skipped(skipped);
-        self.flight = Some(Flight { first, end, kind });
-        Begun::Work(self.cut(model))
+        self.flight = Some(Flight { first, end, kind, states });
+        Begun::Work(work)
     }
 
-    /// Gives the rest of the segment a window of its own.
+    /// Gives the rest of the segment a window of its own, or a last hop.
     fn begin_flush(&mut self, at: u64) -> Begun {
         let length = at - self.start;
-        let end = self.plan.model_needed(length) as i64;
-        let model = self.model.clone().filter(|_| !self.suspended || self.shared.is_blocking());
-        if let Some(model) = model
-            && self.input.advance(end, &self.shared, self.start, Some(length))
-        {
-            self.flight = Some(Flight { first: self.hop, end, kind: FlightKind::Flush(at) });
-            return Begun::Work(self.cut(model));
+        let end = self.plan.model_needed_for_end(length) as i64;
+        let runs = !self.suspended || self.shared.is_blocking();
+        if runs && self.model.is_some() && self.input.advance(end, &self.shared, self.start, Some(length)) {
+            let work = match self.kept_context() {
+                Some(context) => self.cut_end(context, self.plan.model_needed(length)),
+                None => self.model.clone().map(|model| (self.cut_window(model), None)),
+            };
+            if let Some((work, states)) = work {
+                self.flight = Some(Flight { first: self.hop, end, kind: FlightKind::Flush(at), states });
+                return Begun::Work(work);
+            }
         }
         self.begin_segment(at);
         Begun::Step(Step::Skipped)
     }
 
-    /// The window as it is now, to be run.
-    fn cut(&mut self, model: SharedModel) -> Work {
-        let (group, channels) = (model.channels(), self.shared.channels);
-        let mut groups = std::mem::take(&mut self.spare);
-        groups.resize_with(channels.div_ceil(group), Group::default);
-        for (g, Group { input, .. }) in groups.iter_mut().enumerate() {
-            input.clear();
-            for m in 0..group {
-                // An odd last channel is used for both.
-                input.extend_from_slice(self.input.channel((g * group + m).min(channels - 1)));
-            }
-        }
-        Work { model, rule: self.shared.rule(), groups, cleaned: 0 }
-    }
-
     /// Publishes the stems of work that has run.
     pub(super) fn finish(&mut self, work: Work, outcome: Outcome) -> Step {
         let Some(flight) = self.flight.take() else { return Step::Skipped };
-        let succeeded = self.note_outcome(&work, outcome);
+        let succeeded = self.note_outcome(&work, outcome, flight.kind);
         let is_void = self.shared.reset() != self.reset;
         let publish = succeeded && !is_void;
-        if publish && !matches!(flight.kind, FlightKind::Probe) {
-            self.accept(&work, flight);
+        if publish && matches!(flight.kind, FlightKind::Hops(_) | FlightKind::Flush(_)) {
+            match flight.states {
+                Some(_) => self.accept_frames(&work, flight),
+                None => self.accept_window(&work, flight),
+            }
         }
-        self.spare = work.groups;
+        match flight.states {
+            Some(id) => self.give_back(id, work.groups),
+            None => self.spare = work.groups,
+        }
         let step = if publish { Step::Ran } else { Step::Skipped };
         match flight.kind {
             FlightKind::Flush(at) => {
@@ -488,24 +552,17 @@ impl Engine {
                 self.pass_hops(last, step)
             }
             FlightKind::Probe => self.pass_hops(self.hop - 1, Step::Skipped),
+            FlightKind::Prime => Step::Ran,
         }
     }
 
-    /// Drops what no hop after `last` needs.
-    fn pass_hops(&mut self, last: u64, step: Step) -> Step {
-        self.overlap.extend(self.plan.model_needed_for(last) as i64);
-        let (host, model) = self.plan.ratio();
-        let first_host = self.plan.final_host(last) as i64;
-        self.overlap.forget(first_host * model as i64 / host as i64 - self.up_reach as i64 - 1);
-        step
-    }
-
     /// Records cost and state. False if there are no stems.
-    fn note_outcome(&mut self, work: &Work, outcome: Outcome) -> bool {
+    fn note_outcome(&mut self, work: &Work, outcome: Outcome, kind: FlightKind) -> bool {
         let status = self.shared.status.clone();
+        let primes = matches!(kind, FlightKind::Prime);
         let message = match outcome {
             Outcome::Cancelled { seconds } => {
-                if self.shared.reset() == self.reset {
+                if self.shared.reset() == self.reset && !primes {
                     self.note_cost(work, Some(seconds));
                 }
                 return false;
@@ -516,6 +573,7 @@ impl Engine {
                 message
             }
             Outcome::Panicked(message) => {
+                self.incoming = self.incoming.take().filter(|incoming| !incoming.model.is(&work.model));
                 if self.model.as_ref().is_some_and(|model| model.is(&work.model)) {
                     self.replace_model(None, State::Panicked);
                 }
@@ -523,7 +581,9 @@ impl Engine {
             }
             Outcome::Done { seconds } => {
                 status.count_cleaned(work.cleaned);
-                self.note_cost(work, seconds);
+                if !primes {
+                    self.note_cost(work, seconds);
+                }
                 return true;
             }
         };
@@ -534,7 +594,8 @@ impl Engine {
     fn note_cost(&mut self, work: &Work, seconds: Option<f64>) {
         let is_current = self.model.as_ref().is_some_and(|model| model.is(&work.model));
         if let Some(seconds) = seconds.filter(|_| is_current) {
-            self.cost.record(seconds);
+            // The cost of a usual hop.
+            self.cost.record(seconds / work.frames.map_or(1.0, |frames| frames.size));
         }
         let status = &self.shared.status;
         let average = self.cost.average().unwrap_or(0.0);
@@ -542,78 +603,6 @@ impl Engine {
         if !self.suspended && status.state() != State::Running {
             status.set_state(State::Running);
             status.set_message(None);
-        }
-    }
-
-    /// Replaces the stems from the first hop's region on by those of the work.
-    fn accept(&mut self, work: &Work, flight: Flight) {
-        let (channels, group, samples) =
-            (self.shared.channels, work.model.channels(), self.plan.window().len());
-        let from = self.plan.final_model(flight.first - 1).max(0).max(flight.end - samples as i64);
-        self.overlap.replace(from, flight.end, &mut self.estimate, |stem_channel, out| {
-            let (position, channel) = (stem_channel / channels, stem_channel % channels);
-            let Some(stem) = work.model.stem_at(position) else { return false };
-            let Some(Group { stems, .. }) = work.groups.get(channel / group) else { return false };
-            let begin = samples.saturating_sub(out.len());
-            let plane = |m: usize| {
-                let first = (stem * group + m) * samples;
-                stems.get(first + begin..first + samples).unwrap_or(&[])
-            };
-            let m = channel % group;
-            out.iter_mut().zip(plane(m)).for_each(|(y, x)| *y = *x);
-            if group == 2 && m == 0 && channel + 1 == channels {
-                out.iter_mut().zip(plane(1)).for_each(|(y, x)| *y = 0.5 * (*y + *x));
-            }
-            true
-        });
-    }
-
-    /// Writes final stems from stream position `from` to `until`, without publishing them.
-    fn write_final(&mut self, from: u64, until: u64) {
-        for stem_channel in 0..self.shared.stems * self.shared.channels {
-            if self.shared.is_allocated(stem_channel) {
-                self.at_host_rate(stem_channel, from, until);
-                self.shared.write_final(stem_channel, from, &self.output);
-            }
-        }
-        if from != self.available.until {
-            self.available.from = from;
-        }
-        self.available.until = until;
-    }
-
-    /// Writes the lookahead, provisional stems from stream position `from` on, and publishes what is available.
-    fn write_provisional(&mut self, from: u64) {
-        let until = self.start + self.plan.host_available(self.overlap.known());
-        let slot = self.shared.provisional.claim(self.available.slot).filter(|_| from < until);
-        if let Some(slot) = slot {
-            for stem_channel in 0..self.shared.stems * self.shared.channels {
-                if self.shared.is_allocated(stem_channel) {
-                    self.at_host_rate(stem_channel, from, until);
-                    self.shared.provisional.write(slot, stem_channel, from, &self.output);
-                }
-            }
-            self.shared.provisional.release(slot, from, until);
-        }
-        self.available.slot = slot;
-        self.shared.publish(self.available);
-    }
-
-    /// Fills `output` with samples of a stem channel at the host's rate.
-    fn at_host_rate(&mut self, stem_channel: usize, from: u64, until: u64) {
-        let at = from as i64 - self.start as i64;
-        let samples = self.overlap.samples(stem_channel);
-        self.output.clear();
-        self.output.resize(until.saturating_sub(from) as usize, 0.0);
-        match &self.up {
-            Some(up) => up.resample(samples, self.overlap.first(), at, &mut self.output),
-            None => {
-                let begin = usize::try_from(at - self.overlap.first()).unwrap_or(0);
-                let source = samples.get(begin..).unwrap_or(&[]);
-                for (x, y) in self.output.iter_mut().zip(source) {
-                    *x = *y;
-                }
-            }
         }
     }
 }

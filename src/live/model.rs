@@ -3,14 +3,12 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::plan::{MeasuredCost, ModelSamples, ModelTiming};
-use crate::dsp::Random;
+use super::plan::ModelTiming;
 use crate::kernels::{JobControl, Pool};
-use crate::separator::{MaskRule, SeparateError, Separator};
+use crate::separator::{ContextPlan, Hop, MaskRule, SeparateError, Separator, StreamState};
 
 /// Why a window could not be separated.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +64,28 @@ pub trait WindowSeparator: Send {
             return Err(WindowError("the window was cancelled".into()));
         }
         self.separate_window(window, rule, out)
+    }
+
+    /// Opens a stream that keeps context between hops, for models whose [`timing`](Self::timing) has one.
+    ///
+    /// # Errors
+    /// [`WindowError`] if the model needs whole windows, or the context is too large.
+    fn new_stream(&self, _plan: &ContextPlan) -> Result<StreamState, WindowError> {
+        Err(WindowError("this model keeps no context; run whole windows".into()))
+    }
+
+    /// Makes the next `frames` frames of a stream final. Its input must have been pushed.
+    ///
+    /// # Errors
+    /// [`WindowError`], also when `control` cancels the run.
+    fn separate_hop(
+        &mut self,
+        _state: &mut StreamState,
+        _frames: usize,
+        _rule: MaskRule,
+        _control: &dyn JobControl,
+    ) -> Result<(), WindowError> {
+        Err(WindowError("this model keeps no context; run whole windows".into()))
     }
 
     /// The pool that it runs on, if it is one of ours.
@@ -126,6 +146,20 @@ impl WindowSeparator for Separator {
             *rest = mixture - stem;
         }
         Ok(())
+    }
+
+    fn new_stream(&self, plan: &ContextPlan) -> Result<StreamState, WindowError> {
+        Separator::new_stream(self, plan).map_err(|error| WindowError(error.to_string()))
+    }
+
+    fn separate_hop(
+        &mut self,
+        state: &mut StreamState,
+        frames: usize,
+        rule: MaskRule,
+        control: &dyn JobControl,
+    ) -> Result<(), WindowError> {
+        Ok(self.separate_hops(&mut [Hop { state, frames, rule }], control)?)
     }
 
     fn pool(&self) -> Option<Pool> {
@@ -238,6 +272,53 @@ impl SharedModel {
         may_wait.then(|| self.cell.model.lock())
     }
 
+    /// Lets `run` have the model beside streams that play, if nobody has it. The control that it gets cancels as soon as another caller wants
+    /// the model, or when `is_disturbed` returns true. None if the model was in use or the run was disturbed.
+    pub(super) fn run_undisturbed<T>(
+        &self,
+        is_disturbed: &(dyn Fn() -> bool + Sync),
+        run: impl FnOnce(&mut dyn WindowSeparator, &dyn JobControl) -> Result<T, WindowError>,
+    ) -> Result<Option<T>, WindowError> {
+        let Some(mut separator) = self.cell.model.try_lock() else { return Ok(None) };
+        self.cell.contended.store(false, Relaxed);
+        let gave_way = AtomicBool::new(false);
+        let control = || {
+            if self.cell.contended.load(Relaxed) || is_disturbed() {
+                gave_way.store(true, Relaxed);
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        };
+        let outcome = run(&mut **separator, &control);
+        // The last checkpoint may lie before the disturbance.
+        if control().is_break() || gave_way.load(Relaxed) {
+            return Ok(None);
+        }
+        outcome.map(Some)
+    }
+
+    /// Opens a stream that keeps context. Waits while the model runs.
+    ///
+    /// # Errors
+    /// [`WindowError`].
+    pub fn new_stream(&self, plan: &ContextPlan) -> Result<StreamState, WindowError> {
+        self.cell.model.lock().new_stream(plan)
+    }
+
+    /// Makes the next frames of a stream final; waits while another stream runs the model.
+    ///
+    /// # Errors
+    /// [`WindowError`].
+    pub fn separate_hop(
+        &self,
+        state: &mut StreamState,
+        frames: usize,
+        rule: MaskRule,
+        control: &dyn JobControl,
+    ) -> Result<(), WindowError> {
+        self.cell.model.lock().separate_hop(state, frames, rule, control)
+    }
+
     /// The pool that it runs on, if it is one of ours.
     pub(super) fn pool(&self) -> Option<&Pool> {
         self.cell.pool.as_ref()
@@ -257,71 +338,6 @@ impl SharedModel {
     pub(super) fn stem_at(&self, position: usize) -> Option<usize> {
         self.positions.iter().position(|at| *at == position)
     }
-}
-
-/// Times a window of `window` samples of noise on this device: the shortest of `rounds` runs after a warm-up run. For
-/// [`Tier::auto`](super::plan::Tier::auto).
-///
-/// # Errors
-/// Those of the model, and an error if `stop`, called before each run, returns true.
-pub fn measure(
-    model: &SharedModel,
-    window: ModelSamples,
-    rounds: usize,
-    stop: &dyn Fn() -> bool,
-) -> Result<MeasuredCost, WindowError> {
-    let samples = window.len() * model.channels();
-    let noise = Random::new(1).noise(samples, 0.5);
-    let mut out = vec![0.0; samples * model.own_stems()];
-    let mut run = || {
-        if stop() {
-            return Err(WindowError("the measurement was stopped".into()));
-        }
-        // Waiting for another stream that runs the model is not part of its cost.
-        let mut model = model.cell.model.lock();
-        let started = Instant::now();
-        model.separate_window(&noise, MaskRule::Complete, &mut out)?;
-        Ok(started.elapsed().as_secs_f64())
-    };
-    run()?;
-    let mut seconds = f64::INFINITY;
-    for _ in 0..rounds.max(1) {
-        seconds = seconds.min(run()?);
-    }
-    Ok(MeasuredCost { window, seconds })
-}
-
-/// As one run of [`measure`], beside streams that play. It gives way between two layers when another caller wants the model, or when
-/// `is_disturbed` returns true. Seconds of the run; none if the model was in use or the run gave way.
-///
-/// # Errors
-/// Those of the model.
-pub fn measure_undisturbed(
-    model: &SharedModel,
-    window: ModelSamples,
-    is_disturbed: &(dyn Fn() -> bool + Sync),
-) -> Result<Option<f64>, WindowError> {
-    let samples = window.len() * model.channels();
-    let noise = Random::new(1).noise(samples, 0.5);
-    let mut out = vec![0.0; samples * model.own_stems()];
-    let Some(mut separator) = model.cell.model.try_lock() else { return Ok(None) };
-    model.cell.contended.store(false, Relaxed);
-    let gave_way = AtomicBool::new(false);
-    let control = || {
-        if model.cell.contended.load(Relaxed) || is_disturbed() {
-            gave_way.store(true, Relaxed);
-            return ControlFlow::Break(());
-        }
-        ControlFlow::Continue(())
-    };
-    let started = Instant::now();
-    let outcome = separator.separate_controlled(&noise, MaskRule::Complete, &mut out, &control);
-    let seconds = started.elapsed().as_secs_f64();
-    // The last checkpoint may lie before the disturbance.
-    if control().is_break() || gave_way.load(Relaxed) {
-        return Ok(None);
-    }
-    outcome.map(|()| Some(seconds))
 }
 
 impl std::fmt::Debug for SharedModel {
@@ -373,6 +389,8 @@ pub fn load_shared<E>(
 
 #[cfg(test)]
 mod tests {
+    use super::super::measure::measure_undisturbed;
+    use super::super::plan::ModelSamples;
     use super::*;
 
     /// Stem n is the window times n + 1.
@@ -389,7 +407,7 @@ mod tests {
 
         fn timing(&self) -> ModelTiming {
             let some = ModelSamples(64);
-            ModelTiming { rate: 44_100, chunk: some, frame_hop: some, frame: some }
+            ModelTiming { rate: 44_100, chunk: some, frame_hop: some, frame: some, context: None }
         }
 
         fn separate_window(

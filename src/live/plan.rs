@@ -9,6 +9,8 @@
 //! samples, and Z for the resampling filters in both directions, with the rounding of positions between the two rates.
 
 mod deadline;
+mod forecast;
+mod kept_context;
 mod tier;
 mod window_spec;
 
@@ -16,6 +18,8 @@ use super::sinc::Sinc;
 pub use super::units::{HostSamples, ModelSamples};
 use crate::dsp::lowest_terms;
 pub use deadline::Deadline;
+pub use forecast::LiveForecast;
+pub use kept_context::KeptContext;
 pub use tier::{AutoChoice, MeasuredCost, ModelTiming, SUSTAINABLE_LOAD, Tier};
 pub use window_spec::WindowSpec;
 
@@ -47,6 +51,15 @@ pub struct PlanRequest {
     pub deadline: Deadline,
     /// N: the host's largest block.
     pub max_block: HostSamples,
+    /// Hops with kept context instead of repeated windows; `window`, `hop` and `lookahead` then only describe it. None for repeated windows.
+    pub context: Option<KeptContext>,
+}
+
+impl PlanRequest {
+    /// With the lengths of its kept context, if it has one.
+    fn described(self) -> Self {
+        self.context.map_or(self, |context| context.describe(self))
+    }
 }
 
 /// Why a [`PlanRequest`] is invalid.
@@ -104,6 +117,8 @@ pub struct LatencyParts {
     pub deadline: HostSamples,
     /// N.
     pub block: HostSamples,
+    /// What the frames of the transform add with kept context: a frame is final when all frames that overlap it are.
+    pub transform: HostSamples,
     /// Z, both directions.
     pub resampler: HostSamples,
 }
@@ -111,7 +126,7 @@ pub struct LatencyParts {
 impl LatencyParts {
     /// L.
     pub fn total(&self) -> HostSamples {
-        self.lookahead + self.hop + self.deadline + self.block + self.resampler
+        self.lookahead + self.hop + self.transform + self.deadline + self.block + self.resampler
     }
 }
 
@@ -134,6 +149,7 @@ impl Plan {
     /// # Errors
     /// [`PlanError`].
     pub fn new(request: PlanRequest) -> Result<Self, PlanError> {
+        let request = request.described();
         let PlanRequest { host_rate: host, model_rate: model, hop, lookahead, .. } = request;
         let ratio = ratio(host, model).ok_or(PlanError::Rates { host, model })?;
         if hop.is_empty() {
@@ -161,16 +177,20 @@ impl Plan {
         let resampled = host != model;
         let reach = |from, to| if resampled { Sinc::reach(from, to) } else { 0 };
         let (down_reach, up_reach) = (reach(ratio.0, ratio.1), reach(ratio.1, ratio.0));
-        // Hop k needs `host_needed(k·H)` samples, and makes those from `host_available((k−1)·H − A)` on final. This is the largest
-        // difference of the two over all k.
-        let wait =
-            if resampled { to_host(hop.0 + lookahead.0 - 1 + up_reach) + down_reach + 1 } else { least };
+        // Hop k needs `needed_for(k)` samples, and makes those from `final_host(k − 1)` on final. This is the largest difference of the
+        // two over all k.
+        let longest = request.context.map_or(least, |context| context.longest_wait());
+        let wait = if resampled { to_host(longest - 1 + up_reach) + down_reach + 1 } else { longest };
         let parts = LatencyParts {
             lookahead: HostSamples(to_host(lookahead.0)),
             hop: HostSamples(to_host(hop.0)),
             deadline: HostSamples(deadline + (WAKE_SECONDS * f64::from(host)).ceil() as u64),
             block: request.max_block,
-            resampler: HostSamples(wait.saturating_sub(to_host(lookahead.0) + to_host(hop.0))),
+            transform: HostSamples(to_host(longest) - to_host(least)),
+            resampler: HostSamples(
+                (wait + to_host(least))
+                    .saturating_sub(to_host(longest) + to_host(lookahead.0) + to_host(hop.0)),
+            ),
         };
         Ok(Self { request, ratio, parts, down_reach, up_reach })
     }
@@ -250,7 +270,7 @@ impl Plan {
 
     /// Model samples that hop `k` needs.
     pub(super) fn model_needed_for(&self, k: u64) -> u64 {
-        self.hop().0 * k
+        self.request.context.map_or(self.hop().0 * k, |context| context.needed_for(k))
     }
 
     /// Host samples that hop `k` needs.
@@ -269,9 +289,12 @@ impl Plan {
         k
     }
 
-    /// End of the region at the model's rate that is final after hop `k`: k·H − A.
+    /// End of the region at the model's rate that is final after hop `k`.
     pub(super) fn final_model(&self, k: u64) -> i64 {
-        (self.hop().0 * k) as i64 - self.lookahead().0 as i64
+        match self.request.context {
+            Some(context) => context.final_after(k) as i64,
+            None => (self.hop().0 * k) as i64 - self.lookahead().0 as i64,
+        }
     }
 
     /// End of the region at the host's rate that is final after hop `k`.
@@ -281,12 +304,28 @@ impl Plan {
 
     /// Most provisional stems after a hop, in host samples.
     pub(super) fn most_provisional(&self) -> HostSamples {
-        self.parts.lookahead + HostSamples(1)
+        let model = self.request.context.map_or(self.lookahead().0, |context| context.provisional());
+        HostSamples((model * self.ratio.0).div_ceil(self.ratio.1) + 1)
     }
 
-    /// Index of the first hop that makes samples final. Earlier ones are not run.
+    /// Samples of past input that the worker keeps at the model's rate.
+    pub(super) fn input_window(&self) -> usize {
+        self.request.context.map_or(self.window().len(), |context| context.input_window())
+    }
+
+    /// Kept context, if the plan is for hops instead of windows.
+    pub fn context(&self) -> Option<KeptContext> {
+        self.request.context
+    }
+
+    /// The kept context of a model in this plan. A model that keeps none, or has another transform, repeats whole windows over the same hops.
+    pub fn kept_context_of(&self, model: &ModelTiming) -> Option<KeptContext> {
+        self.request.context.filter(|context| model.context == Some(context.timing))
+    }
+
+    /// Index of the first hop that is run. With windows, earlier ones make no sample final; with kept context they begin the context.
     pub(super) fn first_hop(&self) -> u64 {
-        self.lookahead().0 / self.hop().0 + 1
+        if self.request.context.is_some() { 1 } else { self.lookahead().0 / self.hop().0 + 1 }
     }
 
     /// Host and model rate, reduced to lowest terms.
@@ -309,6 +348,13 @@ impl Plan {
         (within * self.ratio.0).div_ceil(self.ratio.1)
     }
 
+    /// Model samples that the last hop of a segment of `host` samples needs: with kept context also silence after the end, for the frames
+    /// that reach over it.
+    pub(super) fn model_needed_for_end(&self, host: u64) -> u64 {
+        let needed = self.model_needed(host);
+        self.request.context.map_or(needed, |context| context.needed_for_frames(context.frames_until(needed)))
+    }
+
     /// Model samples from which the first `host` samples can be computed.
     pub(super) fn model_needed(&self, host: u64) -> u64 {
         (host.max(1) - 1) * self.ratio.1 / self.ratio.0 + self.up_reach + 1
@@ -327,6 +373,8 @@ fn ratio(host: u32, model: u32) -> Option<(u64, u64)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dsp::stft::StftConfig;
+    use crate::separator::{ContextPlan, FrameTiming};
 
     fn request(host_rate: u32) -> PlanRequest {
         PlanRequest {
@@ -338,6 +386,7 @@ mod tests {
             fade: ModelSamples(2_205),
             deadline: Deadline::WholeHop,
             max_block: HostSamples(512),
+            context: None,
         }
     }
 
@@ -379,6 +428,32 @@ mod tests {
                     let host = plan.host_available(model);
                     assert!(host == 0 || plan.model_needed(host) <= model as u64, "{rate}");
                     assert!(plan.model_needed(host + 1) > model as u64, "{rate}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hops_with_kept_context_are_final_within_the_latency_at_every_rate() {
+        for rate in [22_050, 44_100, 47_999, 48_000, 96_000, 192_000] {
+            for (hop_frames, lookahead_frames) in [(1, 1), (1, 2), (4, 4), (6, 16)] {
+                let plan = ContextPlan { hop_frames, lookahead_frames, ..ContextPlan::default() };
+                let timing = FrameTiming::new(StftConfig {
+                    n_fft: 2048,
+                    hop_length: 1024,
+                    win_length: 2048,
+                    normalized: false,
+                });
+                let context = Some(KeptContext { plan, timing });
+                let plan =
+                    Plan::new(PlanRequest { context, fade: ModelSamples(256), ..request(rate) }).unwrap();
+                assert_eq!(plan.hop().0, 1024 * hop_frames as u64);
+                let wait = plan.latency() - plan.parts().deadline - plan.parts().block;
+                let longest = (3..5_000).map(|k| plan.needed_for(k) - plan.final_host(k - 1)).max().unwrap();
+                assert!(longest <= wait.0 && wait.0 - longest <= 2, "{rate}: {longest} of {wait:?}");
+                for k in (3..3_000).step_by(7) {
+                    let needed = plan.needed_for(k);
+                    assert_eq!((plan.last_hop(needed), plan.last_hop(needed - 1)), (k, k - 1), "{rate}");
                 }
             }
         }

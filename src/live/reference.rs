@@ -2,11 +2,11 @@
 
 use super::engine::{fade_in, mix};
 use super::model::{WindowError, WindowSeparator};
-use super::plan::Plan;
+use super::plan::{KeptContext, Plan};
 use super::sinc::Sinc;
 use crate::separator::MaskRule;
 
-/// The sliding-window stems of a song, `[stems][channels][samples]` at the host's rate, aligned with it. `song`: `[channels][samples]` at the
+/// The live stems of a song, `[stems][channels][samples]` at the host's rate, aligned with it. `song`: `[channels][samples]` at the
 /// host's rate. Silence precedes and follows the song, as around a region in a host.
 ///
 /// # Errors
@@ -17,17 +17,21 @@ pub fn offline_reference(
     rule: MaskRule,
     song: &[Vec<f32>],
 ) -> Result<Vec<Vec<Vec<f32>>>, WindowError> {
+    if let Some(context) = plan.kept_context_of(&model.timing()) {
+        return kept_context_reference(plan, context, model, rule, song);
+    }
     let length = song.iter().map(Vec::len).min().unwrap_or(0);
     let (channels, group, stems) = (song.len(), model.channels().max(1), model.stems());
-    let (window, hop) = (plan.window().len(), plan.hop().len());
-    let windows = plan.model_needed(length as u64).div_ceil(hop as u64) + 1 + plan.first_hop();
-    let end = windows as usize * hop;
+    let window = plan.input_window();
+    let needed = plan.model_needed(length as u64) as i64;
+    let windows = (plan.first_hop()..).find(|k| plan.final_model(*k) >= needed).unwrap_or(1);
+    let end = plan.model_needed_for(windows) as usize;
     let input: Vec<Vec<f32>> = song.iter().map(|plane| to_model(plan, &plane[..length], end)).collect();
 
     let mut stem_samples = vec![vec![0f32; end]; stems * channels];
     let mut known = 0i64;
     for k in plan.first_hop()..=windows {
-        let (from, until) = (plan.final_model(k - 1).max(0), (k as usize * hop) as i64);
+        let (from, until) = (plan.final_model(k - 1).max(0), plan.model_needed_for(k) as i64);
         let overlap = known > 0 && known >= from + plan.fade().0 as i64;
         for first in (0..channels).step_by(group) {
             let mut chunk = Vec::with_capacity(group * window);
@@ -58,6 +62,46 @@ pub fn offline_reference(
             }
         }
         known = until;
+    }
+    Ok((0..stems)
+        .map(|s| (0..channels).map(|c| to_host(plan, &stem_samples[s * channels + c], length)).collect())
+        .collect())
+}
+
+/// As [`offline_reference`], with kept context: an empty state at the start, and hops of one length.
+fn kept_context_reference(
+    plan: &Plan,
+    context: KeptContext,
+    model: &mut dyn WindowSeparator,
+    rule: MaskRule,
+    song: &[Vec<f32>],
+) -> Result<Vec<Vec<Vec<f32>>>, WindowError> {
+    let length = song.iter().map(Vec::len).min().unwrap_or(0);
+    let (channels, group, stems) = (song.len(), model.channels().max(1), model.stems());
+    let needed = plan.model_needed(length as u64) as i64;
+    let hops = (1..).find(|k| plan.final_model(*k) >= needed).unwrap_or(1);
+    let end = plan.model_needed_for(hops) as usize;
+    let input: Vec<Vec<f32>> = song.iter().map(|plane| to_model(plan, &plane[..length], end)).collect();
+    let mut stem_samples = vec![Vec::new(); stems * channels];
+    for first in (0..channels).step_by(group) {
+        let mut state = model.new_stream(&context.plan)?;
+        for k in 1..=hops {
+            let new = state.received_samples() as usize..plan.model_needed_for(k) as usize;
+            let planes = (first..first + group).map(|channel| &input[channel.min(channels - 1)][new.clone()]);
+            state.push(&planes.collect::<Vec<_>>().concat())?;
+            model.separate_hop(&mut state, context.plan.hop_frames, rule, &())?;
+            let output = state.output();
+            for (s, m) in (0..stems).flat_map(|s| (0..group.min(channels - first)).map(move |m| (s, m))) {
+                let own = output.final_samples(s, m);
+                let line = &mut stem_samples[s * channels + first + m];
+                if group == 2 && first + 1 == channels {
+                    let both = own.iter().zip(output.final_samples(s, 1));
+                    line.extend(both.map(|(left, right)| 0.5 * (left + right)));
+                } else {
+                    line.extend_from_slice(own);
+                }
+            }
+        }
     }
     Ok((0..stems)
         .map(|s| (0..channels).map(|c| to_host(plan, &stem_samples[s * channels + c], length)).collect())

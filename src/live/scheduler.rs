@@ -27,6 +27,7 @@ use super::client::WorkerHandle;
 use super::engine::{Begun, Engine};
 use super::executor::{CpuExecutor, Executor, Finished, Job, JobToken, Urgency};
 use super::model::SharedModel;
+use super::work::Work;
 use crate::kernels::os::{self, Priority};
 
 /// Name of the scheduler's thread.
@@ -207,6 +208,8 @@ struct ScheduledStream {
     clock: HopClock,
     /// When its next hop is due; fixed when the work is first seen.
     due: Option<Instant>,
+    /// Whether `due` is of work in the background, which a hop replaces.
+    is_background: bool,
     /// The job that runs.
     running: Option<Arc<JobToken>>,
     /// When a suspended stream is probed next.
@@ -221,6 +224,10 @@ impl ScheduledStream {
             && let Some(token) = &self.running
         {
             token.cancel();
+        }
+        let is_background = self.engine.next_is_background();
+        if is_background != self.is_background {
+            (self.due, self.is_background) = (None, is_background);
         }
         match self.engine.slack() {
             None => {
@@ -247,15 +254,18 @@ impl ScheduledStream {
     }
 
     /// Longest useful run of a hop in real time. A model that takes longer is too slow, and is not waited for.
-    fn run_limit(&self) -> Option<Duration> {
+    fn run_limit(&self, work: &Work) -> Option<Duration> {
         let plan = self.engine.plan();
-        let limit = COLD_FACTOR * (plan.deadline_seconds() + plan.hop_seconds());
+        // A hop that catches up takes as many times as long.
+        let size = work.frames.map_or(1.0, |frames| frames.size.max(1.0));
+        let limit = COLD_FACTOR * size * (plan.deadline_seconds() + plan.hop_seconds());
         if self.engine.is_blocking() { None } else { Duration::try_from_secs_f64(limit).ok() }
     }
 
     fn urgency(&self, due: Instant) -> Urgency {
         let cost = self.engine.cost().percentile(0.9).and_then(|cost| Duration::try_from_secs_f64(cost).ok());
-        let priority = match (self.engine.is_blocking(), self.engine.is_suspended()) {
+        let in_background = self.engine.is_suspended() || self.is_background;
+        let priority = match (self.engine.is_blocking(), in_background) {
             (true, _) => Priority::Normal,
             (false, false) => Priority::Live,
             (false, true) => Priority::Background,
@@ -310,7 +320,10 @@ impl Runner {
             }
         }
         // A stream whose job runs, or waits for another to end, is looked at when that has ended.
-        let waiting = self.streams.iter().filter(|stream| stream.running.is_none() && stream.due.is_none());
+        let waiting = self
+            .streams
+            .iter()
+            .filter(|stream| stream.running.is_none() && (stream.due.is_none() || stream.is_background));
         let polls = waiting.map(|stream| stream.clock.next_poll(stream.engine.missing(), now));
         // A reset must be noticed while a job runs.
         let resets =
@@ -328,7 +341,7 @@ impl Runner {
             }
             let urgency = stream.urgency(due);
             if stream.engine.needs_executor()
-                && let Some(model) = stream.engine.model()
+                && let Some(model) = stream.engine.next_model()
                 && !self.executor.accepts(urgency, model)
             {
                 continue;
@@ -337,7 +350,7 @@ impl Runner {
             match catch_unwind(AssertUnwindSafe(|| stream.engine.begin())) {
                 Ok(Begun::Step(_)) => {}
                 Ok(Begun::Work(work)) => {
-                    let token = Arc::new(JobToken::with_limit(stream.run_limit()));
+                    let token = Arc::new(JobToken::with_limit(stream.run_limit(&work)));
                     stream.running = Some(Arc::clone(&token));
                     self.executor.start(Job { stream: stream.id, work, urgency, token });
                 }
@@ -391,7 +404,15 @@ impl Runner {
             Message::Add(id, engine) => {
                 let plan = engine.plan();
                 let clock = HopClock::new(plan.host_rate(), plan.max_block().0, engine.written(), now);
-                let stream = ScheduledStream { id, engine, clock, due: None, running: None, next_probe: now };
+                let stream = ScheduledStream {
+                    id,
+                    engine,
+                    clock,
+                    due: None,
+                    is_background: false,
+                    running: None,
+                    next_probe: now,
+                };
                 self.streams.push(stream);
             }
             Message::Swap(id, model) => {

@@ -5,9 +5,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Instant;
 
-use super::model::SharedModel;
+use super::model::{SharedModel, WindowError, WindowSeparator};
 use crate::kernels::JobControl;
-use crate::separator::MaskRule;
+use crate::separator::{ContextPlan, MaskRule, StreamState};
 
 /// Stems are clamped to this magnitude: far above any music, and far below values that could overflow in a mix.
 const MAX_STEM_AMPLITUDE: f32 = (1u32 << 20) as f32;
@@ -20,15 +20,29 @@ pub(super) struct Work {
     pub(super) groups: Vec<Group>,
     /// Samples that were not finite and were replaced by 0.
     pub(super) cleaned: u64,
+    /// What to do with kept context; none for a whole window.
+    pub(super) frames: Option<FrameWork>,
+}
+
+/// Work on frames with kept context.
+#[derive(Clone, Copy)]
+pub(super) struct FrameWork {
+    pub(super) plan: ContextPlan,
+    /// Frames that are final after it, from the start of the groups' states on.
+    pub(super) target: u64,
+    /// Frames that it runs, as a multiple of those of a usual hop: more to catch up.
+    pub(super) size: f64,
 }
 
 /// A group of channels.
 #[derive(Default)]
 pub(super) struct Group {
-    /// [channels, window], flat.
+    /// The window, or the input since the last hop: [channels, samples], flat.
     pub(super) input: Vec<f32>,
-    /// [stems, channels, window], flat.
+    /// The stems of a window: [stems, channels, samples], flat.
     pub(super) stems: Vec<f32>,
+    /// The kept context; opened by the first hop.
+    pub(super) state: Option<Box<StreamState>>,
 }
 
 /// How a run ended.
@@ -57,30 +71,73 @@ impl Work {
         let started = Instant::now();
         let mut silent = true;
         self.cleaned = 0;
-        for Group { input, stems } in &mut self.groups {
-            let length = input.len() / self.model.channels() * self.model.channels() * self.model.own_stems();
-            stems.clear();
-            stems.resize(length, 0.0);
-            if input.iter().all(|x| *x == 0.0) {
-                continue;
-            }
-            silent = false;
-            let run = || model.separate_controlled(input, self.rule, stems, &control);
+        for group in &mut self.groups {
+            let run = || match self.frames {
+                Some(frames) => run_frames(&mut **model, group, self.rule, frames, &control),
+                None => run_window(&mut **model, group, self.rule, &control),
+            };
             match catch_unwind(AssertUnwindSafe(run)) {
                 Err(panic) => return Outcome::Panicked(panic_text(&*panic)),
                 Ok(Err(_)) if control.cancelled.load(Relaxed) => {
                     return Outcome::Cancelled { seconds: started.elapsed().as_secs_f64() };
                 }
                 Ok(Err(error)) => return Outcome::Failed(error.to_string()),
-                Ok(Ok(())) => {}
+                Ok(Ok(ran)) => silent &= !ran,
             }
-            for x in stems.iter_mut() {
+            for x in &mut group.stems {
                 self.cleaned += u64::from(!x.is_finite());
-                *x = if x.is_finite() { x.clamp(-MAX_STEM_AMPLITUDE, MAX_STEM_AMPLITUDE) } else { 0.0 };
+                *x = playable(*x);
             }
         }
         Outcome::Done { seconds: (!silent).then(|| started.elapsed().as_secs_f64()) }
     }
+}
+
+/// A stem sample that is finite and far from overflow.
+pub(super) fn playable(x: f32) -> f32 {
+    if x.is_finite() { x.clamp(-MAX_STEM_AMPLITUDE, MAX_STEM_AMPLITUDE) } else { 0.0 }
+}
+
+/// Separates a whole window. False for silence, for which no model is needed.
+fn run_window(
+    model: &mut dyn WindowSeparator,
+    Group { input, stems, .. }: &mut Group,
+    rule: MaskRule,
+    control: &dyn JobControl,
+) -> Result<bool, WindowError> {
+    let length = input.len() / model.channels() * model.channels() * model.stems();
+    stems.clear();
+    stems.resize(length, 0.0);
+    if input.iter().all(|x| *x == 0.0) {
+        return Ok(false);
+    }
+    model.separate_controlled(input, rule, stems, control)?;
+    Ok(true)
+}
+
+/// Pushes the new input into the group's state, and makes frames final. False for silence.
+fn run_frames(
+    model: &mut dyn WindowSeparator,
+    group: &mut Group,
+    rule: MaskRule,
+    work: FrameWork,
+    control: &dyn JobControl,
+) -> Result<bool, WindowError> {
+    // A state that fails is dropped here. The stream then fills a new one.
+    let mut state = match group.state.take() {
+        Some(state) => state,
+        None => Box::new(model.new_stream(&work.plan)?),
+    };
+    state.push(&group.input)?;
+    group.input.clear();
+    let frames = work.target.saturating_sub(state.final_frames()).min(state.ready_frames());
+    let mut ran = false;
+    if frames > 0 {
+        model.separate_hop(&mut state, frames as usize, rule, control)?;
+        ran = !state.output().is_silent();
+    }
+    group.state = Some(state);
+    Ok(ran)
 }
 
 /// Notes whether the work was cancelled.

@@ -7,9 +7,13 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::model_loader::LoadedModel;
-use super::{cache_file, thread_setting};
+use super::thread_setting;
+use crate::cache_file;
 use crate::live::plan::MeasuredCost;
-use crate::live::{ModelSamples, Scheduler, WindowError, measure_undisturbed};
+use crate::live::{
+    HostSamples, ModelSamples, Scheduler, Tier, WindowError, measure_hop_undisturbed, measure_undisturbed,
+};
+use crate::live_cost::processor_name;
 
 const CALIBRATION_FILE: &str = "calibration.json";
 /// Length of the measured window in seconds: long enough for a stable result, short enough for a slow computer.
@@ -40,6 +44,9 @@ struct CalibrationEntry {
     /// Samples of the measured window.
     window: u64,
     seconds: f64,
+    /// See [`MeasuredCost::per_hop`].
+    #[serde(default)]
+    per_hop: f64,
     /// Channels that the model separates jointly.
     channels: usize,
     /// The setting of the number of threads; 0 in files of older versions.
@@ -53,7 +60,11 @@ impl CalibrationEntry {
     /// The cost for a host with `channels`, if the entry is valid.
     fn cost(self, channels: usize) -> Option<MeasuredCost> {
         let valid = self.window > 0 && self.seconds.is_finite() && self.seconds > 0.0;
-        let measured = MeasuredCost { window: ModelSamples(self.window), seconds: self.seconds };
+        let measured = MeasuredCost {
+            window: ModelSamples(self.window),
+            seconds: self.seconds,
+            per_hop: if self.per_hop.is_finite() { self.per_hop.max(0.0) } else { 0.0 },
+        };
         valid.then(|| measured.for_channels(channels, self.channels))
     }
 }
@@ -120,14 +131,14 @@ pub fn remember(model: &LoadedModel, cost: MeasuredCost, host_channels: usize) -
 }
 
 fn is_same(a: MeasuredCost, b: MeasuredCost) -> bool {
-    let ratio = a.seconds / b.seconds;
-    a.window == b.window && (1.0 / SAME_WITHIN..=SAME_WITHIN).contains(&ratio)
+    let same = |a: f64, b: f64| (1.0 / SAME_WITHIN..=SAME_WITHIN).contains(&(a / b));
+    a.window == b.window && same(a.seconds, b.seconds) && same(a.seconds + a.per_hop, b.seconds + b.per_hop)
 }
 
 fn store(sha256: &str, runs_on: &str, cost: MeasuredCost, channels: usize) {
     let threads = thread_setting::current();
-    let entry =
-        CalibrationEntry { window: cost.window.0, seconds: cost.seconds, channels, threads, serial: 0 };
+    let MeasuredCost { window, seconds, per_hop } = cost;
+    let entry = CalibrationEntry { window: window.0, seconds, per_hop, channels, threads, serial: 0 };
     KNOWN.lock().insert(sha256, runs_on, entry);
     cache_file::update(CALIBRATION_FILE, |record: &mut CalibrationRecord| {
         record.insert(sha256, runs_on, entry);
@@ -157,7 +168,6 @@ pub fn calibrate(
     stop: &(dyn Fn() -> bool + Sync),
 ) -> Result<Calibration, WindowError> {
     static ONE: Mutex<()> = Mutex::new(());
-    let stopped = || WindowError("the measurement was stopped".into());
     let _one = loop {
         if stop() {
             return Err(stopped());
@@ -173,24 +183,50 @@ pub fn calibrate(
     let timing = model.model.timing();
     let longest = (WINDOW_SECONDS * u64::from(timing.rate)).min(timing.chunk.0);
     let window = ModelSamples(longest.max(2 * timing.frame.0));
+    let started = Instant::now();
+    let mut rounds = Rounds::default();
+    while !rounds.are_complete() {
+        let run = |disturbed: Disturbed<'_>| measure_undisturbed(&model.model, window, disturbed);
+        match with_patience(started, stop, run)? {
+            Some(seconds) => rounds.add(seconds),
+            None => break,
+        }
+    }
+    let Some(seconds) = rounds.shortest else { return Ok(Calibration::Busy) };
+    let cost = MeasuredCost { window, seconds, per_hop: 0.0 };
+    let request = Tier::Live.request(&timing, timing.rate, HostSamples(1));
+    let Some(context) = request.context else { return Ok(Calibration::Measured(cost)) };
+    let fill = cost.frames_to_fill(context);
+    let run = |disturbed: Disturbed<'_>| measure_hop_undisturbed(&model.model, context, fill, disturbed);
+    let hop = with_patience(started, stop, run)?;
+    Ok(hop.map_or(Calibration::Busy, |hop| Calibration::Measured(cost.with_hop(&request, hop))))
+}
+
+/// Tells whether something else runs.
+type Disturbed<'a> = &'a (dyn Fn() -> bool + Sync);
+
+/// Runs `attempt` until it succeeds undisturbed by streams; none if that takes longer than [`PATIENCE`] from `started` on.
+fn with_patience(
+    started: Instant,
+    stop: Disturbed<'_>,
+    attempt: impl Fn(Disturbed<'_>) -> Result<Option<f64>, WindowError>,
+) -> Result<Option<f64>, WindowError> {
     let scheduler = Scheduler::of_process().ok();
     let progress = || scheduler.as_ref().map_or(0, Scheduler::progress);
-    let mut rounds = Rounds::default();
-    let started = Instant::now();
-    while !rounds.are_complete() {
+    loop {
         if stop() {
             return Err(stopped());
         }
         let before = progress();
-        match measure_undisturbed(&model.model, window, &|| stop() || progress() != before)? {
-            Some(seconds) => rounds.add(seconds),
-            None if started.elapsed() >= PATIENCE => break,
-            None => std::thread::sleep(RETRY_PAUSE),
+        match attempt(&|| stop() || progress() != before)? {
+            None if started.elapsed() < PATIENCE => std::thread::sleep(RETRY_PAUSE),
+            outcome => return Ok(outcome),
         }
     }
-    Ok(rounds
-        .shortest
-        .map_or(Calibration::Busy, |seconds| Calibration::Measured(MeasuredCost { window, seconds })))
+}
+
+fn stopped() -> WindowError {
+    WindowError("the measurement was stopped".into())
 }
 
 /// The runs of a measurement: the first warms up, a slow model then runs once, and a fast one several times.
@@ -222,18 +258,6 @@ fn key(sha256: &str) -> String {
     format!("{}, {threads} threads | {} | {sha256}", processor_name(), env!("CARGO_PKG_VERSION"))
 }
 
-/// Name of the processor, if the system provides it. Computers may share a cache folder.
-fn processor_name() -> String {
-    let linux = || {
-        let text = std::fs::read_to_string("/proc/cpuinfo").ok()?;
-        let line = text.lines().find(|line| line.starts_with("model name"))?;
-        Some(line.split_once(':')?.1.trim().to_string())
-    };
-    linux()
-        .or_else(|| std::env::var("PROCESSOR_IDENTIFIER").ok())
-        .unwrap_or_else(|| std::env::consts::ARCH.to_string())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -241,7 +265,7 @@ mod tests {
     const THREADS: &str = "cpu, avx2, f32, 2 threads";
 
     fn cost(seconds: f64) -> MeasuredCost {
-        MeasuredCost { window: ModelSamples(88_200), seconds }
+        MeasuredCost { window: ModelSamples(88_200), seconds, per_hop: 0.0 }
     }
 
     #[test]
@@ -261,8 +285,14 @@ mod tests {
     #[test]
     fn before_loading_only_the_present_number_of_threads_counts() {
         let threads = thread_setting::current();
-        let entry =
-            |seconds, threads| CalibrationEntry { window: 88_200, seconds, channels: 2, threads, serial: 0 };
+        let entry = |seconds, threads| CalibrationEntry {
+            window: 88_200,
+            seconds,
+            per_hop: 0.0,
+            channels: 2,
+            threads,
+            serial: 0,
+        };
         let mut record = CalibrationRecord::default();
         record.insert("m", "a", entry(1.0, threads));
         record.insert("m", "b", entry(2.0, threads + 1));
@@ -296,7 +326,7 @@ mod tests {
         for (seconds, same) in [(1.0, true), (1.2, true), (0.81, true), (1.3, false), (0.7, false)] {
             assert_eq!(is_same(cost(1.0), cost(seconds)), same, "{seconds}");
         }
-        let other = MeasuredCost { window: ModelSamples(1), seconds: 1.0 };
+        let other = MeasuredCost { window: ModelSamples(1), seconds: 1.0, per_hop: 0.0 };
         assert!(!is_same(cost(1.0), other));
         assert!(!is_same(cost(1.0), cost(f64::NAN)));
     }
@@ -322,8 +352,14 @@ mod tests {
 
     #[test]
     fn nonsense_in_the_file_is_ignored() {
-        let entry =
-            |window, seconds, channels| CalibrationEntry { window, seconds, channels, threads: 1, serial: 1 };
+        let entry = |window, seconds, channels| CalibrationEntry {
+            window,
+            seconds,
+            per_hop: 0.0,
+            channels,
+            threads: 1,
+            serial: 1,
+        };
         for (window, seconds) in [(0, 1.0), (1, 0.0), (1, f64::NAN), (1, -1.0), (1, f64::INFINITY)] {
             assert_eq!(entry(window, seconds, 2).cost(2), None);
         }

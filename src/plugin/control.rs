@@ -478,9 +478,10 @@ impl Control {
         let (Some(stream), Some(plan)) = (&state.stream, &state.plan) else { return };
         let status = stream.status();
         if status.state() == State::Running && state.before.is_none() {
-            let of_window = |seconds| MeasuredCost { window: plan.window(), seconds };
-            let average = of_window(f64::from(status.window_seconds()));
-            let percentile = status.cost_percentile().map_or(average, of_window);
+            let measured = self.cost.measured();
+            let of_hop = |seconds| MeasuredCost::observed(plan.request(), seconds, measured);
+            let average = of_hop(f64::from(status.window_seconds()));
+            let percentile = status.cost_percentile().map_or(average, of_hop);
             let windows = status.windows().saturating_sub(self.windows_before_model);
             self.cost.observe(average, percentile, windows);
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use super::cache_file;
+use crate::cache_file;
 
 const HASHES_FILE: &str = "hashes.json";
 /// Largest number of files that are remembered.

@@ -14,7 +14,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::cache_file;
+use crate::cache_file;
 
 /// Name of the file with the user's choice.
 const SETTINGS: &str = "log.json";

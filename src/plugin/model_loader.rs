@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::cache_file;
 use super::hash_cache::{FileIdentity, store_hash, stored_hash};
 use super::selection::{ModelSource, SavedModelSpec, Selection};
 use super::{serde_path, thread_setting};
+use crate::cache_file;
 use crate::embedded;
 use crate::hash::sha256_of_reader;
 use crate::live::{SharedModel, WindowSeparator, load_shared};

@@ -27,7 +27,7 @@ pub enum TierChoice {
     /// The lowest latency that this computer sustains.
     #[id = "auto"]
     Auto,
-    /// Lowest latency, highest load.
+    /// Low latency.
     #[id = "low"]
     Low,
     /// Between Low and High.
@@ -36,6 +36,9 @@ pub enum TierChoice {
     /// Highest latency, lowest load.
     #[id = "high"]
     High,
+    /// Lowest latency of all, for models that keep context. Last, so that older automation and states keep their meaning.
+    #[id = "live"]
+    Live,
 }
 
 impl TierChoice {
@@ -46,6 +49,7 @@ impl TierChoice {
             Self::Low => Some(Tier::Low),
             Self::Balanced => Some(Tier::Balanced),
             Self::High => Some(Tier::High),
+            Self::Live => Some(Tier::Live),
         }
     }
 }

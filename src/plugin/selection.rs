@@ -12,6 +12,7 @@ use super::serde_path;
 use super::wake_flag::WakeFlag;
 use crate::embedded;
 use crate::live::{ModelSamples, ModelTiming};
+use crate::separator::FrameTiming;
 
 /// Version of the saved form. Later versions may add fields, which are kept.
 const FORMAT: u32 = 1;
@@ -51,6 +52,10 @@ pub struct SavedModelSpec {
     pub frame_hop: u64,
     /// STFT frame length in samples.
     pub frame: u64,
+    /// Length of the STFT's analysis window, if the model keeps context between hops. States saved by older versions have none: windows are repeated
+    /// until the model is loaded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context_window: Option<u64>,
     pub stems: Vec<String>,
 }
 
@@ -61,6 +66,9 @@ impl SavedModelSpec {
             chunk: ModelSamples(self.chunk),
             frame_hop: ModelSamples(self.frame_hop),
             frame: ModelSamples(self.frame),
+            context: self.context_window.map(|window| {
+                FrameTiming::of_lengths(self.frame as usize, self.frame_hop as usize, window as usize)
+            }),
         }
     }
 
@@ -70,6 +78,7 @@ impl SavedModelSpec {
             chunk: timing.chunk.0,
             frame_hop: timing.frame_hop.0,
             frame: timing.frame.0,
+            context_window: timing.context.map(|context| context.win_length() as u64),
             stems,
         }
     }
@@ -80,6 +89,7 @@ impl SavedModelSpec {
             && (1..=60 * u64::from(self.rate)).contains(&self.chunk)
             && (1..=1 << 16).contains(&self.frame_hop)
             && (1..=1 << 17).contains(&self.frame)
+            && self.context_window.is_none_or(|window| (1..=self.frame).contains(&window))
             && self.stems.len() <= 64
     }
 }
@@ -348,7 +358,14 @@ mod tests {
     #[test]
     fn out_of_range_specs_in_a_state_are_dropped() {
         let selected = SharedSelection::default();
-        let spec = SavedModelSpec { rate: 1, chunk: u64::MAX, frame_hop: 0, frame: 0, stems: vec![] };
+        let spec = SavedModelSpec {
+            rate: 1,
+            chunk: u64::MAX,
+            frame_hop: 0,
+            frame: 0,
+            context_window: None,
+            stems: vec![],
+        };
         let other = ModelSource::Registry { name: "x".into() };
         selected.set(Selection { spec: Some(spec), ..Selection::new(other, &"ä".repeat(9_999)) });
         assert_eq!(selected.get().spec, None);

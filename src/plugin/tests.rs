@@ -196,6 +196,7 @@ fn an_activation_plans_for_the_wanted_model() {
         chunk: 20_000,
         frame_hop: 441,
         frame: 2_048,
+        context_window: None,
         stems: vec!["vocals".into()],
     };
     let restored = Selection { spec: Some(spec.clone()), ..Selection::file("/gone/x.ckpt".into(), None) };

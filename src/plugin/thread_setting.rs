@@ -7,7 +7,7 @@ use std::sync::Once;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::cache_file;
+use crate::cache_file;
 use crate::live::default_threads_with_reason;
 
 /// Name of the file with the user's choice.

@@ -208,7 +208,7 @@ mod tests {
 
         fn timing(&self) -> ModelTiming {
             let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
-            ModelTiming { rate: 44_100, chunk, frame_hop, frame }
+            ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None }
         }
 
         fn separate_window(

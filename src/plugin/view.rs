@@ -169,6 +169,6 @@ impl PlanInputs {
                 self.weigh(self.tier_request(tier), |measured| tier.load(&self.timing, measured))?;
             Some(TierView { tier, latency_ms, load })
         };
-        Tier::ALL.into_iter().filter_map(view).collect()
+        Tier::all_for(&self.timing).filter_map(view).collect()
     }
 }

@@ -13,7 +13,7 @@ use nullsum::separator::{MaskRule, ModelSpec, Separator};
 use crate::support::*;
 use crate::threads::in_threads;
 
-fn network(stems: usize) -> Separator {
+pub fn network(stems: usize) -> Separator {
     network_on(stems, DeviceChoice::Cpu.into())
 }
 

@@ -20,6 +20,7 @@ pub fn plan(host_rate: u32, max_block: u64) -> Plan {
         fade: ModelSamples(220),
         deadline: Deadline::WholeHop,
         max_block: HostSamples(max_block),
+        context: None,
     })
     .unwrap()
 }
@@ -62,6 +63,7 @@ impl WindowSeparator for Fake {
             chunk: ModelSamples(88_200),
             frame_hop: ModelSamples(441),
             frame: ModelSamples(2_048),
+            context: None,
         }
     }
 

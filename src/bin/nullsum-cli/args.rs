@@ -474,6 +474,10 @@ pub struct TiersArgs {
     /// Lookaheads of the combinations
     #[arg(long, value_name = "SECONDS,...", value_delimiter = ',', value_parser = values::seconds)]
     pub lookaheads: Vec<f64>,
+    /// Only predict latency and load, from the speed of this machine, for a network that need not be here: `default`, `embedded`, or a
+    /// name of `models`
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["song", "model", "stems"])]
+    pub arch: Option<String>,
     /// The host's sample rate in Hz
     #[arg(long, default_value = "48000", value_name = "HZ", value_parser = clap::value_parser!(u32).range(8_000..=192_000))]
     pub rate: u32,

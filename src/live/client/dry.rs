@@ -42,7 +42,7 @@ mod tests {
     #[test]
     fn the_dry_signal_stays_aligned_with_what_was_processed_before() {
         let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
-        let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame };
+        let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None };
         let plan = Plan::new(Tier::Low.request(&model, 48_000, HostSamples(512))).unwrap();
         let latency = plan.latency().len();
         let (mut client, _engine) = Stream::manual(&plan, 2, 2);

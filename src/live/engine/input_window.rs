@@ -57,6 +57,11 @@ impl InputWindow {
         (self.first + self.host.first().map_or(0, Vec::len) as i64).max(0) as u64
     }
 
+    /// Position of the window's end.
+    pub(super) fn end(&self) -> i64 {
+        self.end
+    }
+
     /// Moves the window's end to `end`. The segment starts at position `start` of the ring. If `length` is given, zeros follow after that many
     /// samples. Returns false if the client has overwritten input that was needed.
     pub(super) fn advance(&mut self, end: i64, shared: &Shared, start: u64, length: Option<u64>) -> bool {

@@ -58,16 +58,18 @@ impl StemOverlapBuffer {
         self.stems.get(stem_channel).and_then(Option::as_deref).unwrap_or(&[])
     }
 
-    /// Replaces all stem channels in use from position `from` on, up to `end`, by an estimate that is faded in over an older one.
+    /// Replaces all stem channels in use from position `from` on, up to `end`, by an estimate. It is faded in over
+    /// an older one if `fade_in_over_old`.
     /// `estimate_of` fills the samples of a stem channel, or returns false if it is silent.
     pub(super) fn replace(
         &mut self,
         from: i64,
         end: i64,
+        fade_in_over_old: bool,
         scratch: &mut Vec<f32>,
         mut estimate_of: impl FnMut(usize, &mut [f32]) -> bool,
     ) {
-        let overlap = self.known > 0 && self.known >= from + self.fade as i64;
+        let overlap = fade_in_over_old && self.known > 0 && self.known >= from + self.fade as i64;
         let from = from.max(self.first);
         let target = usize::try_from(from - self.first).unwrap_or(0);
         let count = usize::try_from(end - from).unwrap_or(0);
@@ -120,11 +122,13 @@ mod tests {
             out.fill(1.0);
             true
         };
-        buffer.replace(0, 10, &mut scratch, ones);
+        buffer.replace(0, 10, true, &mut scratch, ones);
         buffer.activate(2);
         assert_eq!((buffer.samples(0), buffer.samples(2).len()), (&[][..], 12));
         buffer.forget(6);
-        buffer.replace(6, 14, &mut scratch, |stem_channel, out| stem_channel == 2 && ones(stem_channel, out));
+        buffer.replace(6, 14, true, &mut scratch, |stem_channel, out| {
+            stem_channel == 2 && ones(stem_channel, out)
+        });
         let [old, new] = [1, 2].map(|stem_channel| buffer.samples(stem_channel).to_vec());
         let expected = [0.8, 0.6, 0.4, 0.2, 0.0, 0.0, 0.0, 0.0];
         assert!(old.iter().zip(expected).all(|(x, y): (&f32, f32)| (x - y).abs() < 1e-6), "{old:?}");

@@ -35,7 +35,7 @@ impl WindowSeparator for Alternating {
 
 fn embedded() -> ModelTiming {
     let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
-    ModelTiming { rate: 44_100, chunk, frame_hop, frame }
+    ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None }
 }
 
 /// A worker that takes its time, in samples of the host.
@@ -134,6 +134,7 @@ fn short_plan() -> Plan {
         fade: ModelSamples(512),
         deadline: Deadline::WholeHop,
         max_block: HostSamples(256),
+        context: None,
     })
     .unwrap()
 }

@@ -41,7 +41,7 @@ impl PlanRequest {
     #[must_use]
     pub fn with_measured_deadline(self, cost: MeasuredCost) -> Self {
         let hop = self.hop.seconds(self.model_rate.max(1));
-        Self { deadline: Deadline::measured(cost.of_window(&self), hop), ..self }
+        Self { deadline: Deadline::measured(cost.of_hop(&self), hop), ..self }
     }
 }
 

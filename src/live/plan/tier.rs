@@ -1,8 +1,8 @@
 //! Named plans for any model, and the automatic choice among them from a measured cost.
 
-use super::window_spec::{WindowSpec, from_samples};
-use super::{HostSamples, ModelSamples, PlanRequest};
-use crate::separator::ModelSpec;
+use super::window_spec::{WindowSpec, from_frames, from_samples};
+use super::{HostSamples, KeptContext, ModelSamples, PlanRequest};
+use crate::separator::{FrameTiming, ModelSpec, kept_context_unsupported};
 
 /// The properties of a model that a plan depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct ModelTiming {
     pub frame_hop: ModelSamples,
     /// Samples of an STFT frame. Within half a frame of a window's end the STFT reads reflected samples instead of real ones.
     pub frame: ModelSamples,
+    /// Its frames, if it can keep context between hops. None: windows are repeated.
+    pub context: Option<FrameTiming>,
 }
 
 impl ModelTiming {
@@ -26,6 +28,9 @@ impl ModelTiming {
             chunk: ModelSamples(info.chunk as u64),
             frame_hop: ModelSamples(stft.hop_length as u64),
             frame: ModelSamples(stft.n_fft as u64),
+            context: kept_context_unsupported(&info.architecture)
+                .is_none()
+                .then(|| FrameTiming::of_lengths(stft.n_fft, stft.hop_length, stft.win_length)),
         }
     }
 }
@@ -33,7 +38,9 @@ impl ModelTiming {
 /// Presets that trade latency against load and quality.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Tier {
-    /// Short hops: lowest latency, sixteen passes over every sample. For a GPU or a small model.
+    /// The shortest hops and a short lookahead: lowest latency. Models without kept context use *Low* instead.
+    Live,
+    /// Short hops: low latency.
     Low,
     /// Ten passes, with a quarter of the window as lookahead.
     Balanced,
@@ -42,32 +49,69 @@ pub enum Tier {
 }
 
 /// A measured cost on this device.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct MeasuredCost {
     /// Samples of the timed window.
     pub window: ModelSamples,
     /// Its run time in seconds.
     pub seconds: f64,
+    /// Seconds that a hop with kept context costs beyond its frames' share of the window: weights are read for few frames, and
+    /// attention sees the whole context.
+    pub per_hop: f64,
 }
 
 impl MeasuredCost {
-    /// Predicted run time of a window of `request`, in seconds. Cost is assumed to be proportional to the window's length, so measure a long
-    /// window.
-    pub fn of_window(self, request: &PlanRequest) -> f64 {
-        self.seconds * request.window.0 as f64 / self.window.0.max(1) as f64
+    /// Predicted run time of a hop of `request`, in seconds: of its window, or, with kept context, of its frames and those of the lookahead.
+    /// Cost is assumed to be proportional to the length, so measure a long window.
+    pub fn of_hop(self, request: &PlanRequest) -> f64 {
+        let of_samples = |samples: u64| self.seconds * samples as f64 / self.window.0.max(1) as f64;
+        match request.context {
+            Some(context) => of_samples(context.samples_of_a_hop()) + self.per_hop,
+            None => of_samples(request.window.0),
+        }
+    }
+
+    /// Frames with which to fill a context before its hops are timed: a slow model need not fill all of it.
+    pub fn frames_to_fill(self, context: KeptContext) -> usize {
+        let of_frame = self.seconds * context.timing.hop_length() as f64 / self.window.0.max(1) as f64;
+        let fill = MAX_FILL_SECONDS / of_frame.max(1e-9);
+        context.plan.context_frames.min((fill as usize).max(MIN_FILL_FRAMES))
+    }
+
+    /// The cost that follows from hops of `request` that take `seconds`: `measured` in proportion.
+    #[must_use]
+    pub fn observed(request: &PlanRequest, seconds: f64, measured: Option<Self>) -> Self {
+        let window =
+            request.context.map_or(request.window, |context| ModelSamples(context.samples_of_a_hop()));
+        let plain = Self { window, seconds, per_hop: 0.0 };
+        let Some(measured) = measured.filter(|measured| measured.of_hop(request) > 0.0) else { return plain };
+        let ratio = seconds / measured.of_hop(request);
+        Self { seconds: measured.seconds * ratio, per_hop: measured.per_hop * ratio, ..measured }
+    }
+
+    /// The same cost with what hops of `request` cost beyond their share of the window, if one takes `seconds`.
+    #[must_use]
+    pub fn with_hop(self, request: &PlanRequest, seconds: f64) -> Self {
+        let share = Self { per_hop: 0.0, ..self }.of_hop(request);
+        Self { per_hop: (seconds - share).max(0.0), ..self }
     }
 
     /// Predicted load of `request`, as a share of real time.
     pub fn load(self, request: &PlanRequest) -> f64 {
-        self.of_window(request) / request.hop.seconds(request.model_rate.max(1))
+        self.of_hop(request) / request.hop.seconds(request.model_rate.max(1))
     }
 
     /// The cost in a host of `host` channels, if the model separates `model` channels jointly: it then runs once for each group of channels.
     #[must_use]
     pub fn for_channels(self, host: usize, model: usize) -> Self {
-        Self { seconds: self.seconds * host.div_ceil(model.max(1)).max(1) as f64, ..self }
+        let runs = host.div_ceil(model.max(1)).max(1) as f64;
+        Self { seconds: self.seconds * runs, per_hop: self.per_hop * runs, ..self }
     }
 }
+
+/// Longest time in which a context is filled for a measurement, and the fewest frames.
+const MAX_FILL_SECONDS: f64 = 1.0;
+const MIN_FILL_FRAMES: usize = 8;
 
 /// The result of [`Tier::auto`].
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -85,7 +129,7 @@ pub const SUSTAINABLE_LOAD: f64 = 0.7;
 
 impl Tier {
     /// All tiers, lowest latency first.
-    pub const ALL: [Self; 3] = [Self::Low, Self::Balanced, Self::High];
+    pub const ALL: [Self; 4] = [Self::Live, Self::Low, Self::Balanced, Self::High];
 
     /// Longest window in seconds, and the shares of the window that hop and lookahead take.
     ///
@@ -94,7 +138,8 @@ impl Tier {
     /// than the same latency spent on the hop, which matters for load. Longer windows keep the shares.
     fn parts(self) -> (f64, f64, f64) {
         match self {
-            Self::Low => (3.0, 1.0 / 16.0, 1.0 / 16.0),
+            // `for_model` never leaves *Live* here.
+            Self::Live | Self::Low => (3.0, 1.0 / 16.0, 1.0 / 16.0),
             Self::Balanced => (4.0, 1.0 / 10.0, 1.0 / 4.0),
             Self::High => (6.0, 1.0 / 2.0, 1.0 / 8.0),
         }
@@ -102,7 +147,35 @@ impl Tier {
 
     /// The plan request for a model.
     pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
-        from_samples(model, host_rate, max_block, self.samples(model))
+        match model.context {
+            Some(timing) => from_frames(model, host_rate, max_block, timing, self.kept_seconds(model)),
+            None => from_samples(model, host_rate, max_block, self.samples(model)),
+        }
+    }
+
+    /// Context, hop and lookahead in seconds, for models that keep context. The context is at most as long as the chunks that the model was
+    /// trained on.
+    fn kept_seconds(self, model: &ModelTiming) -> [f64; 3] {
+        let (context, hop, lookahead) = match self {
+            Self::Live => (4.0, 0.023, 0.046),
+            Self::Low => (4.0, 0.093, 0.093),
+            Self::Balanced => (4.0, 0.279, 0.186),
+            Self::High => (4.0, 0.743, 0.186),
+        };
+        let chunk = model.chunk.seconds(model.rate.max(1));
+        [f64::min(context, chunk), hop, lookahead]
+    }
+
+    /// This tier for a model: *Low* instead of *Live* where windows are repeated.
+    #[must_use]
+    pub fn for_model(self, model: &ModelTiming) -> Self {
+        if self == Self::Live && model.context.is_none() { Self::Low } else { self }
+    }
+
+    /// The tiers of a model, lowest latency first.
+    pub fn all_for(model: &ModelTiming) -> impl Iterator<Item = Self> + use<> {
+        let model = *model;
+        Self::ALL.into_iter().filter(move |tier| tier.for_model(&model) == *tier)
     }
 
     /// Window, hop and lookahead in samples of the model.
@@ -114,6 +187,10 @@ impl Tier {
 
     /// Its window, hop and lookahead for a model: the starting point for *Custom*.
     pub fn window_spec(self, model: &ModelTiming) -> WindowSpec {
+        if model.context.is_some() {
+            let [context, hop, lookahead] = self.kept_seconds(model);
+            return WindowSpec { window: context + hop + lookahead, hop, lookahead };
+        }
         let [window, hop, lookahead] =
             self.samples(model).map(|samples| samples / f64::from(model.rate.max(1)));
         WindowSpec { window, hop, lookahead }
@@ -131,8 +208,8 @@ impl Tier {
 
     /// The tier of lowest latency whose load is at most `available`: what other streams of the process leave.
     pub fn auto_within(model: &ModelTiming, measured: MeasuredCost, available: f64) -> AutoChoice {
-        let loads = Self::ALL.map(|tier| (tier, tier.load(model, measured)));
-        match loads.into_iter().find(|(_, load)| *load <= available) {
+        let mut loads = Self::all_for(model).map(|tier| (tier, tier.load(model, measured)));
+        match loads.find(|(_, load)| *load <= available) {
             Some((tier, load)) => AutoChoice { tier, load, sustainable: true },
             None => {
                 AutoChoice { tier: Self::High, load: Self::High.load(model, measured), sustainable: false }
@@ -144,6 +221,7 @@ impl Tier {
 impl std::fmt::Display for Tier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Self::Live => "live",
             Self::Low => "low",
             Self::Balanced => "balanced",
             Self::High => "high",
@@ -163,22 +241,53 @@ pub(super) mod tests {
             chunk: ModelSamples(chunk),
             frame_hop: ModelSamples(441),
             frame: ModelSamples(2048),
+            context: None,
         }
+    }
+
+    /// The same model, if it keeps context.
+    pub fn kept(chunk: u64) -> ModelTiming {
+        ModelTiming { context: Some(FrameTiming::of_lengths(2048, 441, 2048)), ..timing(chunk) }
+    }
+
+    /// The embedded model.
+    fn embedded() -> ModelTiming {
+        let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
+        let context = Some(FrameTiming::of_lengths(2048, 1024, 2048));
+        ModelTiming { rate: 44_100, chunk, frame_hop, frame, context }
     }
 
     #[test]
     fn every_tier_is_a_plan_for_every_model_and_rate() {
         for chunk in [1, 2_000, 44_100, 131_584, 352_800, 485_100, 2_000_000] {
             for rate in [44_100, 48_000, 88_200, 96_000, 176_400, 192_000] {
-                let latencies = Tier::ALL.map(|tier| {
-                    let request = tier.request(&timing(chunk), rate, HostSamples(1024));
-                    let plan = Plan::new(request).unwrap();
-                    // Whole frames survive the rounding to both rates.
-                    assert_eq!((plan.hop(), plan.lookahead()), (request.hop, request.lookahead));
-                    assert!(plan.lookahead().0 >= 1024);
-                    plan.latency()
-                });
-                assert!(latencies.is_sorted(), "{chunk} {rate}: {latencies:?}");
+                for model in [timing(chunk), kept(chunk)] {
+                    let latencies = Tier::ALL.map(|tier| {
+                        let request = tier.request(&model, rate, HostSamples(1024));
+                        let plan = Plan::new(request).unwrap();
+                        // Whole frames survive the rounding to both rates.
+                        assert_eq!((plan.hop(), plan.lookahead()), (request.hop, request.lookahead));
+                        assert!(model.context.is_some() || plan.lookahead().0 >= 1024);
+                        assert_eq!(plan.hop().0 % 441 + plan.lookahead().0 % 441, 0);
+                        plan.latency()
+                    });
+                    assert!(latencies.is_sorted(), "{chunk} {rate}: {latencies:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn hops_are_the_same_frames_at_every_rate() {
+        for tier in Tier::ALL {
+            for rate in [44_100, 48_000, 96_000, 192_000] {
+                let plan = Plan::new(tier.request(&embedded(), rate, HostSamples(512))).unwrap();
+                let at_model_rate = Plan::new(tier.request(&embedded(), 44_100, HostSamples(512))).unwrap();
+                assert_eq!((plan.hop(), plan.context()), (at_model_rate.hop(), at_model_rate.context()));
+                // The latency in seconds differs by the filters and the rounding only.
+                let difference = plan.latency_ms() - at_model_rate.latency_ms();
+                let block = 512e3 / 44_100.0 - 512e3 / f64::from(rate);
+                assert!((0.0..6.0).contains(&(difference + block)), "{tier} {rate}: {difference} ms");
             }
         }
     }
@@ -186,7 +295,7 @@ pub(super) mod tests {
     #[test]
     fn tiers_of_the_embedded_model_have_the_documented_latencies() {
         let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
-        let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame };
+        let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None };
         // docs/benchmarks.md has these figures.
         for (tier, latency_ms) in [(Tier::Low, 297.0), (Tier::Balanced, 669.0), (Tier::High, 1690.0)] {
             let plan = Plan::new(tier.request(&model, 48_000, HostSamples(512))).unwrap();
@@ -196,11 +305,11 @@ pub(super) mod tests {
 
     #[test]
     fn custom_spec_of_a_tier_gives_the_same_plan() {
-        for chunk in [44_100, 65_536, 131_584, 485_100] {
+        for model in [44_100, 65_536, 131_584, 485_100].into_iter().flat_map(|c| [timing(c), kept(c)]) {
             for tier in Tier::ALL {
-                let (model, block) = (timing(chunk), HostSamples(512));
+                let block = HostSamples(512);
                 let by_hand = tier.window_spec(&model).request(&model, 48_000, block);
-                assert_eq!(by_hand, tier.request(&model, 48_000, block), "{tier} {chunk}");
+                assert_eq!(by_hand, tier.request(&model, 48_000, block), "{tier} {model:?}");
             }
         }
     }
@@ -210,7 +319,7 @@ pub(super) mod tests {
         let model = timing(485_100);
         let choose = |rtf: f64| {
             let window = ModelSamples(4 * 44_100);
-            Tier::auto(&model, MeasuredCost { window, seconds: 4.0 * rtf })
+            Tier::auto(&model, MeasuredCost { window, seconds: 4.0 * rtf, per_hop: 0.0 })
         };
         assert_eq!(choose(0.01).tier, Tier::Low);
         assert_eq!(choose(0.05).tier, Tier::Balanced);

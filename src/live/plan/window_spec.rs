@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Deadline, HostSamples, MeasuredCost, ModelSamples, ModelTiming, PlanRequest};
+use super::{Deadline, HostSamples, KeptContext, MeasuredCost, ModelSamples, ModelTiming, PlanRequest};
+use crate::separator::{ContextPlan, FrameTiming};
 
 /// Window, hop and lookahead in seconds, so that they mean the same for every model.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -46,7 +47,12 @@ impl WindowSpec {
     pub fn request(self, model: &ModelTiming, host_rate: u32, max_block: HostSamples) -> PlanRequest {
         let Self { window, hop, lookahead } = self.clamped();
         let samples = |seconds: f64| seconds * f64::from(model.rate);
-        let longest = samples(window).min(model.chunk.0.max(1) as f64);
+        let chunk = model.chunk.0.max(1) as f64;
+        if let Some(timing) = model.context {
+            let seconds = [window - hop - lookahead, hop, lookahead];
+            return from_frames(model, host_rate, max_block, timing, seconds);
+        }
+        let longest = samples(window).min(chunk);
         // A model of shorter chunks has less room for both.
         let hop = samples(hop).min(0.5 * longest);
         let lookahead = samples(lookahead).min(longest - hop);
@@ -83,7 +89,40 @@ pub(super) fn from_samples(
         fade: ModelSamples(lookahead.0 / 2),
         deadline: Deadline::WholeHop,
         max_block,
+        context: None,
     }
+}
+
+/// Seconds over which hops with kept context take over from others.
+const CONTEXT_FADE: f64 = 0.006;
+
+/// A request for kept context, from context, hop and lookahead in seconds. All become whole STFT frames. The context is at most as long as
+/// the chunks that the model was trained on.
+pub(super) fn from_frames(
+    model: &ModelTiming,
+    host_rate: u32,
+    max_block: HostSamples,
+    timing: FrameTiming,
+    [context, hop, lookahead]: [f64; 3],
+) -> PlanRequest {
+    let frame_seconds = timing.hop_length() as f64 / f64::from(model.rate.max(1));
+    let frames = |seconds: f64| (seconds / frame_seconds).round().max(1.0) as usize;
+    let (hop_frames, lookahead_frames) = (frames(hop), frames(lookahead));
+    let context_frames = frames(context.min(model.chunk.seconds(model.rate.max(1))));
+    let plan = ContextPlan { hop_frames, lookahead_frames, context_frames, ..ContextPlan::default() };
+    PlanRequest {
+        host_rate,
+        model_rate: model.rate,
+        // Described by the context.
+        window: ModelSamples(0),
+        hop: ModelSamples(0),
+        lookahead: ModelSamples(0),
+        fade: ModelSamples((CONTEXT_FADE * f64::from(model.rate)) as u64),
+        deadline: Deadline::WholeHop,
+        max_block,
+        context: Some(KeptContext { plan, timing }),
+    }
+    .described()
 }
 
 #[cfg(test)]
@@ -116,7 +155,7 @@ mod tests {
         let plan = Plan::new(window_spec.request(&timing(352_800), 44_100, HostSamples(441))).unwrap();
         // Twice the hop, the lookahead, a block, and the polling interval.
         assert!((plan.latency_ms() - (500.0 + 100.0 + 10.0 + 2.0)).abs() < 11.0, "{}", plan.latency_ms());
-        let measured = MeasuredCost { window: ModelSamples(88_200), seconds: 0.1 };
+        let measured = MeasuredCost { window: ModelSamples(88_200), seconds: 0.1, per_hop: 0.0 };
         assert!((window_spec.load(&timing(352_800), measured) - 0.4).abs() < 0.01);
     }
 }

@@ -41,7 +41,7 @@ impl WindowSeparator for Simulated {
 
     fn timing(&self) -> ModelTiming {
         let some = ModelSamples(64);
-        ModelTiming { rate: 44_100, chunk: ModelSamples(88_200), frame_hop: some, frame: some }
+        ModelTiming { rate: 44_100, chunk: ModelSamples(88_200), frame_hop: some, frame: some, context: None }
     }
 
     fn separate_window(&mut self, _: &[f32], _: MaskRule, _: &mut [f32]) -> Result<(), WindowError> {
@@ -143,6 +143,7 @@ fn plan(hop: u64, block: u64) -> Plan {
         fade: ModelSamples(220),
         deadline: Deadline::WholeHop,
         max_block: HostSamples(block),
+        context: None,
     })
     .unwrap()
 }
@@ -313,7 +314,7 @@ fn a_reset_cancels_the_window_that_runs() {
 fn an_expected_load_counts_instead_of_the_observed_one() {
     let scheduler = Scheduler::new().unwrap();
     let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
-    let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame };
+    let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None };
     let plan = Plan::new(Tier::Low.request(&model, 48_000, HostSamples(512))).unwrap();
     let open = || crate::live::Stream::open(&plan, 4, 2, &scheduler).1;
     let (first, second) = (open(), open());

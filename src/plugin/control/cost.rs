@@ -36,6 +36,11 @@ impl CostEstimate {
         Self { measured: stored, ..Self::default() }
     }
 
+    /// The measurement.
+    pub fn measured(&self) -> Option<MeasuredCost> {
+        self.measured
+    }
+
     /// The best estimate.
     pub fn current(&self) -> Option<MeasuredCost> {
         self.observed.or(self.measured)
@@ -116,7 +121,7 @@ mod tests {
     use crate::live::ModelSamples;
 
     fn cost(seconds: f64) -> MeasuredCost {
-        MeasuredCost { window: ModelSamples(100_000), seconds }
+        MeasuredCost { window: ModelSamples(100_000), seconds, per_hop: 0.0 }
     }
 
     #[test]
@@ -136,7 +141,7 @@ mod tests {
     #[test]
     fn an_observation_that_agrees_changes_nothing() {
         let mut estimate = CostEstimate::new(Some(cost(1.0)));
-        let half = MeasuredCost { window: ModelSamples(50_000), seconds: 0.55 };
+        let half = MeasuredCost { window: ModelSamples(50_000), seconds: 0.55, per_hop: 0.0 };
         estimate.observe(half, half, 1_000);
         assert_eq!(
             (estimate.current(), estimate.state(Instant::now())),

@@ -206,7 +206,7 @@ mod tests {
 
     fn planned(tier: Tier) -> TierPlan {
         let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(ModelSamples);
-        let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame };
+        let model = ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None };
         (Some(tier), Plan::new(tier.request(&model, 48_000, HostSamples(512))).unwrap())
     }
 

@@ -15,8 +15,8 @@ use super::super::selection::{ModelSource, SavedModelSpec, Selection};
 use crate::embedded;
 use crate::live::plan::{MeasuredCost, SUSTAINABLE_LOAD};
 use crate::live::{HostSamples, ModelTiming, Plan, PlanError, Scheduler, Stream, Tier, plan};
-use crate::model::config::Config;
-use crate::separator::{MaskRule, ModelSpec};
+use crate::live_cost;
+use crate::separator::MaskRule;
 
 /// A plan with its tier. The tier is `None` for a custom window.
 pub(super) type TierPlan = (Option<Tier>, Plan);
@@ -205,7 +205,7 @@ pub(super) fn wanted_plan(
         }
         // The built-in model is small enough for every computer. Other models are unknown until measured.
         (TierChoice::Auto, None) if shared.params.model.get().source == ModelSource::Embedded => Tier::Low,
-        (choice, _) => choice.named().unwrap_or(Tier::Balanced),
+        (choice, _) => choice.named().unwrap_or(Tier::Balanced).for_model(&inputs.timing),
     };
     Ok((Some(tier), Plan::new(inputs.tier_request(tier))?))
 }
@@ -244,6 +244,7 @@ pub(super) fn model_spec(shared: &InstanceShared, state: &StreamState) -> SavedM
         chunk: 4 * 44_100,
         frame_hop: 441,
         frame: 2_048,
+        context_window: None,
         stems: Vec::new(),
     })
 }
@@ -255,9 +256,7 @@ fn built_in_spec() -> Option<SavedModelSpec> {
 }
 
 fn read_built_in_spec() -> Option<SavedModelSpec> {
-    let checkpoint = embedded::checkpoint()?;
-    let config = Config::from_yaml(checkpoint.config_yaml()?, embedded::NAME).ok()?;
-    let info = ModelSpec::resolve(&checkpoint, &config, None).ok()?;
+    let info = live_cost::embedded_spec()?;
     Some(SavedModelSpec::new(ModelTiming::of(&info), info.stem_names()))
 }
 

@@ -42,13 +42,13 @@ impl CustomWindowRow {
                     &mut shape.window,
                     (WindowSpec::WINDOW.0, longest),
                     "Window",
-                    "Audio that the model processes at once. Longer sounds better and costs more.",
+                    "Audio that the model uses for a hop, most of it past. Longer mostly sounds better. For models that repeat whole windows it also raises the load.",
                 ),
                 (
                     &mut shape.hop,
                     WindowSpec::HOP,
                     "Hop",
-                    "New audio per window. Adds twice its length to the latency; halving it doubles the load.",
+                    "New audio per hop. Shorter lowers the latency and raises the load.",
                 ),
                 (
                     &mut shape.lookahead,

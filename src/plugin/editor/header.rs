@@ -191,10 +191,10 @@ pub fn show_tiers(
     ui.horizontal(|ui| {
         ui.set_height(38.0);
         let full = ui.available_width();
-        let width = ((full - 190.0) / 5.0 - 2.0).clamp(46.0, 118.0);
+        let width = ((full - 190.0) / 6.0 - 2.0).clamp(46.0, 118.0);
         ui.spacing_mut().item_spacing.x = 2.0;
         let chosen = edits.params.tier.value();
-        for choice in [TierChoice::Auto, TierChoice::Low, TierChoice::Balanced, TierChoice::High] {
+        for choice in [TierChoice::Auto, TierChoice::Live, TierChoice::Low, TierChoice::Balanced, TierChoice::High] {
             let (name, _) = name_and_hint(choice);
             let chosen = choice == chosen && !custom_window;
             let known = choice.named().or(if chosen { view.tier } else { None });
@@ -299,7 +299,8 @@ fn name_and_hint(choice: TierChoice) -> (&'static str, &'static str) {
         TierChoice::Auto => {
             ("Auto", "The lowest latency at which the model runs in real time on this computer")
         }
-        TierChoice::Low => ("Low", "Lowest latency, highest load"),
+        TierChoice::Live => ("Live", "Lowest latency, highest load"),
+        TierChoice::Low => ("Low", "Low latency"),
         TierChoice::Balanced => ("Balanced", "Medium latency and load"),
         TierChoice::High => ("High", "Highest latency, lowest load, most context for the model"),
     }
@@ -351,6 +352,13 @@ fn tier_hint(choice: TierChoice, found: Option<&TierView>, view: &View, custom_w
             _ => "load not measured yet".into(),
         };
         hint = format!("{hint}\nLatency {}, {load}.", text::time(found.latency_ms));
+    }
+    let repeats = view.plan_inputs.as_ref().is_some_and(|inputs| inputs.timing.context.is_none());
+    if repeats && choice == TierChoice::Live {
+        hint.push_str("\nThis model repeats whole windows, so Live is the same as Low.");
+    }
+    if choice != TierChoice::High {
+        hint.push_str("\nA bounce sounds as this tier plays. For the best bounce choose High.");
     }
     if custom_window {
         hint.push_str(

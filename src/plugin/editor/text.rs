@@ -65,6 +65,7 @@ pub fn time(ms: f64) -> String {
 
 pub fn tier(tier: Tier) -> &'static str {
     match tier {
+        Tier::Live => "Live",
         Tier::Low => "Low",
         Tier::Balanced => "Balanced",
         Tier::High => "High",

@@ -161,7 +161,7 @@ impl crate::live::WindowSeparator for Failing {
 
     fn timing(&self) -> crate::live::ModelTiming {
         let [chunk, frame_hop, frame] = [65_536, 1024, 2048].map(crate::live::ModelSamples);
-        crate::live::ModelTiming { rate: 44_100, chunk, frame_hop, frame }
+        crate::live::ModelTiming { rate: 44_100, chunk, frame_hop, frame, context: None }
     }
 
     fn separate_window(

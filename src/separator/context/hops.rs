@@ -114,6 +114,7 @@ impl Separator {
                 if pass.frames > 0 {
                     hop.state.transform(&self.stft, pass.first + pass.frames as u64, &mut self.hops.buffers);
                     pass.silent = hop.state.is_silent(pass);
+                    hop.state.output.ran |= !pass.silent;
                     hop.state.interrupted = true;
                 }
             }

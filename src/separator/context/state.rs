@@ -50,6 +50,8 @@ pub(super) struct Output {
     pub samples: Vec<f32>,
     /// From one line to the next.
     pub stride: usize,
+    /// Whether the network was run.
+    pub ran: bool,
 }
 
 impl StreamState {
@@ -257,6 +259,7 @@ impl Output {
     /// Nothing, from sample `first` on.
     pub fn clear(&mut self, first: u64) {
         (self.first, self.final_len, self.provisional_len, self.stride) = (first, 0, 0, 0);
+        self.ran = false;
         self.samples.clear();
     }
 }
@@ -282,6 +285,11 @@ impl<'a> HopOutput<'a> {
     /// Provisional samples, which follow the final ones and which the next hop replaces.
     pub fn provisional_len(&self) -> usize {
         self.output.provisional_len
+    }
+
+    /// Whether all that the network would have seen was silent, so that it was not run.
+    pub fn is_silent(&self) -> bool {
+        !self.output.ran
     }
 
     /// Final samples of a channel of a stem; empty for one that there is not.

@@ -17,6 +17,16 @@ impl FrameTiming {
         Self { config }
     }
 
+    /// Of a transform of `n_fft` samples every `hop_length`, with windows of `win_length` samples, at most `n_fft`.
+    pub const fn of_lengths(n_fft: usize, hop_length: usize, win_length: usize) -> Self {
+        Self::new(StftConfig { n_fft, hop_length, win_length, normalized: false })
+    }
+
+    /// Samples of the analysis window.
+    pub const fn win_length(&self) -> usize {
+        self.config.win_length
+    }
+
     /// Samples between two frames.
     pub const fn hop_length(&self) -> usize {
         self.config.hop_length

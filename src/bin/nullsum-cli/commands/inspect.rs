@@ -1,10 +1,13 @@
 //! `inspect`: describes a checkpoint without running it.
 
+use nullsum::live_cost;
 use nullsum::model::inspect::Inspection;
 use nullsum::separator::ModelSpec;
 
+use super::tiers::verdict;
 use crate::args::InspectArgs;
 use crate::exit::{CliResult, ExitStatus, Failure};
+use crate::interrupt;
 use crate::model_source::{ModelSource, open_local};
 use crate::printer::print_line;
 
@@ -22,9 +25,17 @@ pub fn run(args: &InspectArgs) -> CliResult {
         return Err(Failure::already_reported(ExitStatus::Model));
     }
     // Problems beyond the tensors: stem names, chunk length.
-    if let Err(error) = ModelSpec::resolve(&checkpoint, &config, family) {
-        print_line(&format!("  does not load:\n    {error}"));
-        return Err(Failure::already_reported(ExitStatus::Model));
+    match ModelSpec::resolve(&checkpoint, &config, family) {
+        Err(error) => {
+            print_line(&format!("  does not load:\n    {error}"));
+            Err(Failure::already_reported(ExitStatus::Model))
+        }
+        Ok(spec) => {
+            if let Ok(speed) = live_cost::speed(&interrupt::stop_requested) {
+                let verdict = verdict(&live_cost::of_spec(&spec, speed), speed);
+                print_line(&format!("  {:<14}{verdict}", "this machine"));
+            }
+            Ok(())
+        }
     }
-    Ok(())
 }

@@ -1,10 +1,13 @@
 //! `models`: the known checkpoints.
 
+use nullsum::live::LiveForecast;
+use nullsum::live_cost;
 use nullsum::registry::{self, FetchError, FetchOptions, RegistryEntry, Task};
 use serde_json::json;
 
 use crate::args::{ModelsArgs, ModelsCommand};
 use crate::exit::{CliResult, ExitStatus, Failure, OrFail, format_error};
+use crate::interrupt;
 use crate::model_source::fetch;
 use crate::printer::{Printer, print_line};
 use crate::report::path_text;
@@ -25,11 +28,13 @@ fn list(json: bool, task: Option<Task>, benchmark: Option<&str>) {
     if let Some(benchmark) = benchmark {
         registry::sort_by_score(&mut entries, benchmark, task.map(Task::key));
     }
+    // Without it the cost of live use is unknown, and the list is still useful.
+    let speed = live_cost::speed(&interrupt::stop_requested).ok();
     if json {
-        entries.iter().for_each(|entry| print_line(&object(entry).to_string()));
+        entries.iter().for_each(|entry| print_line(&object(entry, speed).to_string()));
         return;
     }
-    let heads = ["NAME", "STEMS", "SDR", "SIZE", "LICENCE", "HERE"].map(String::from);
+    let heads = ["NAME", "STEMS", "SDR", "SIZE", "LICENCE", "LIVE", "HERE"].map(String::from);
     let mut rows = vec![heads];
     rows.extend(entries.iter().map(|entry| {
         let here = if registry::cached_files(entry).is_some() { "yes" } else { "" };
@@ -39,22 +44,28 @@ fn list(json: bool, task: Option<Task>, benchmark: Option<&str>) {
             score_text(entry, task, benchmark),
             entry.checkpoint.size.map_or_else(|| "?".into(), registry::human_size),
             entry.licence_text(),
+            forecast(entry, speed).map_or_else(|| "unknown".into(), |forecast| forecast.to_string()),
             here.into(),
         ]
     }));
     let widths: Vec<usize> =
-        (0..6).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
+        (0..7).map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0)).collect();
     for row in rows {
         let line: Vec<String> =
             row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
         print_line(line.join("  ").trim_end());
     }
     print_line(&format!(
-        "\nThe default is {0}. Weights belong to their authors; scores of different benchmarks are not comparable.\n\
+        "\nThe default is {0}. LIVE is the lowest tier that this machine sustains, as predicted. Weights belong to their authors; scores of different benchmarks are not comparable.\n\
          Benchmarks for --sort: {1}. Download a model with `nullsum-cli models download {0}`.",
         registry::default_entry().name,
         registry::benchmarks().join(", ")
     ));
+}
+
+/// What live use would cost on this machine.
+fn forecast(entry: &RegistryEntry, speed: Option<f64>) -> Option<LiveForecast> {
+    live_cost::of_entry(entry, speed?)
 }
 
 /// The score in `benchmark` where models are sorted by it, else the first published one.
@@ -67,7 +78,12 @@ fn score_text(entry: &RegistryEntry, task: Option<Task>, benchmark: Option<&str>
     }
 }
 
-fn object(entry: &RegistryEntry) -> serde_json::Value {
+fn object(entry: &RegistryEntry, speed: Option<f64>) -> serde_json::Value {
+    let live = forecast(entry, speed).map(|forecast| {
+        let loads: serde_json::Map<_, _> =
+            forecast.loads.iter().map(|(tier, load)| (tier.to_string(), json!(load))).collect();
+        json!({"lowest_tier": forecast.lowest_latency().map(|tier| tier.to_string()), "predicted_loads": loads})
+    });
     let sdr: Vec<_> = entry
         .sdr
         .iter()
@@ -86,6 +102,7 @@ fn object(entry: &RegistryEntry) -> serde_json::Value {
         "stems": entry.stems,
         "aliases": entry.aliases,
         "network": entry.network,
+        "live": live,
         "sdr": sdr,
         "bytes": entry.checkpoint.size,
         "sha256": entry.checkpoint.sha256,

@@ -1,35 +1,44 @@
 //! `tiers`: measures live use on this device: latency, load, and the SDR of the live stems against the offline stems and
 //! against true stems.
 
+mod borrowed;
+mod forecast;
+mod output;
 mod song;
 
+use borrowed::Borrowed;
+pub use forecast::verdict;
 use nullsum::audio::Planar;
 use nullsum::demo::{Stereo, baseline_sdr, sdr};
 use nullsum::embedded;
 use nullsum::live::{
-    HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, SharedModel, Tier, WindowSeparator,
-    WindowSpec, measure, offline_reference,
+    HostSamples, MeasuredCost, ModelSamples, ModelTiming, Plan, PlanRequest, SharedModel, Tier,
+    WindowSeparator, WindowSpec, default_threads, measure, measure_hop, offline_reference,
 };
 use nullsum::offline::demix::{DemixOptions, demix};
 use nullsum::offline::plan::ChunkPlan;
 use nullsum::offline::reader::MemoryReader;
-use nullsum::separator::{MaskRule, Separator};
-use serde_json::{Map, Value, json};
+use nullsum::separator::{MaskRule, Runtime, Separator};
 
 use crate::args::TiersArgs;
 use crate::exit::{CliResult, ExitStatus, OrFail};
 use crate::interrupt;
 use crate::model_source;
-use crate::printer::{Printer, print_line};
+use crate::printer::Printer;
 
+/// Hops that are timed.
+const TIMED_HOPS: usize = 40;
 /// Window that is timed, in seconds.
 const TIMED_SECONDS: f64 = 4.0;
 
 /// Measurements of a tier or of one point of a sweep.
-struct Row {
+pub struct Row {
     name: String,
     /// The plan at the host's rate.
     plan: Plan,
+    /// Seconds that a hop takes.
+    seconds: f64,
+    /// Share of all processors.
     load: f64,
     to_offline: Vec<f64>,
     /// Empty without true stems; `None` for a stem that the song does not have.
@@ -38,11 +47,14 @@ struct Row {
 
 /// Measures every tier, or every point of a sweep.
 pub fn run(args: &TiersArgs) -> CliResult {
+    if let Some(name) = &args.arch {
+        return forecast::run(name, args);
+    }
     let mut model = args.model.clone();
     model.model.get_or_insert_with(|| embedded::NAME.into());
     let source = model_source::open_model(&model, Printer::stderr_only())?;
     let family = model_source::family(&model);
-    let mut separator = Separator::load(&source.checkpoint, &source.config, family, args.run.runtime())
+    let mut separator = Separator::load(&source.checkpoint, &source.config, family, runtime(args))
         .or_fail(ExitStatus::Model)?;
     let info = separator.info().clone();
     let names = separator.stem_names();
@@ -50,80 +62,59 @@ pub fn run(args: &TiersArgs) -> CliResult {
     let song = &material.song;
     let rule = info.rule(MaskRule::Complete);
     let offline = whole(&mut separator, song, rule)?;
-    let timing = separator.timing();
-
+    let (timing, threads) = (separator.timing(), separator.threads());
     let shared = SharedModel::new(Box::new(separator));
-    let window = ModelSamples((TIMED_SECONDS * f64::from(info.sample_rate)) as u64);
-    let measured =
-        measure(&shared, ModelSamples(window.0.min(timing.chunk.0)), 3, &interrupt::stop_requested)
-            .or_fail(ExitStatus::Failed)?;
+    let window = ModelSamples((TIMED_SECONDS * f64::from(info.sample_rate)) as u64).min(timing.chunk);
+    let cost = measure(&shared, window, 3, &interrupt::stop_requested).or_fail(ExitStatus::Failed)?;
     let mut rows = Vec::new();
     for (name, request) in requests(args, &timing) {
         interrupt::check_stop()?;
-        // What a host sees; and the same at the model's rate, where resampling does not blur the comparison.
-        let plan = Plan::new(request).or_fail(ExitStatus::Usage)?;
-        let request =
-            PlanRequest { host_rate: info.sample_rate, max_block: HostSamples(1), ..*plan.request() };
-        let mut borrowed = Borrowed(&shared);
-        let at_rate = Plan::new(request).or_fail(ExitStatus::Usage)?;
-        let live =
-            offline_reference(&at_rate, &mut borrowed, rule, song.planes()).or_fail(ExitStatus::Failed)?;
-        let live: Vec<Stereo> = live.iter().map(|stem| pair(stem)).collect();
+        let plan = Plan::new(request.with_measured_deadline(cost)).or_fail(ExitStatus::Usage)?;
+        let live = live_stems(&shared, &plan, rule, song)?;
         let to_offline = live.iter().zip(&offline).map(|(live, offline)| sdr(offline, live)).collect();
-        let load = measured.load(plan.request());
-        rows.push(Row { name, plan, load, to_offline, to_truth: material.to_truth(&live) });
+        let seconds = seconds_a_hop(&shared, &plan, cost)?;
+        let load = plan.load(seconds) * share_of_processors(threads);
+        rows.push(Row { name, plan, seconds, load, to_offline, to_truth: material.to_truth(&live) });
     }
     let bounds = [
         ("offline", material.to_truth(&offline)),
         ("mixture", material.of_truth(|truth| baseline_sdr(truth, &pair(song.planes())))),
     ];
     if args.json {
-        for row in &rows {
-            print_line(&described(row, &names).to_string());
-        }
-        for (name, truth) in bounds.iter().filter(|(_, truth)| !truth.is_empty()) {
-            print_line(&json!({ "tier": name, "true_sdr_db": by_stem(&names, truth) }).to_string());
-        }
+        output::print_json(&rows, &bounds, &names);
         return Ok(());
     }
-    print_line(&format!(
-        "{}, {}; {} Hz, blocks of {}; {:.1} s of audio, live stems against offline ones",
-        source.name,
-        shared.runs_on(),
-        args.rate,
-        args.block,
-        song.samples() as f64 / f64::from(info.sample_rate)
-    ));
-    let width = rows.iter().map(|row| row.name.len()).max().unwrap_or(0).max(9) + 1;
-    print_line(&format!(
-        "{:<width$}{:>10}{:>9}{:>8}{:>11}{:>8}   SDR to offline, dB",
-        "tier", "latency", "window", "hop", "lookahead", "load"
-    ));
-    for row in &rows {
-        let rate = row.plan.model_rate();
-        let values: Vec<Option<f64>> = row.to_offline.iter().copied().map(Some).collect();
-        print_line(&format!(
-            "{:<width$}{:>7.0} ms{:>7.2} s{:>6.2} s{:>9.2} s{:>6.0} %   {}",
-            row.name,
-            row.plan.latency_ms(),
-            row.plan.window().seconds(rate),
-            row.plan.hop().seconds(rate),
-            row.plan.lookahead().seconds(rate),
-            100.0 * row.load,
-            listed(&names, &values)
-        ));
-    }
-    if material.has_truth() {
-        print_line(&format!(
-            "\n{:<width$}SDR to the true stems, dB (mixture: scaled, nothing separated)",
-            ""
-        ));
-        let live = rows.iter().map(|row| (row.name.as_str(), &row.to_truth));
-        for (name, truth) in live.chain(bounds.iter().map(|(name, truth)| (*name, truth))) {
-            print_line(&format!("{name:<width$}{}", listed(&names, truth)));
-        }
-    }
+    let seconds = song.samples() as f64 / f64::from(info.sample_rate);
+    output::print_heading(args, &source.name, shared.runs_on(), seconds, &timing);
+    output::print_table(&rows, &bounds, &names, &material);
     Ok(())
+}
+
+/// As live separation runs: it leaves a processor to the host, and may choose int8.
+fn runtime(args: &TiersArgs) -> Runtime {
+    let runtime = args.run.runtime();
+    let threads = if args.run.threads.is_some() { runtime.threads } else { default_threads() };
+    Runtime { threads, auto_may_use_int8: true, ..runtime }
+}
+
+/// Share of all processors that `threads` threads are.
+fn share_of_processors(threads: usize) -> f64 {
+    threads as f64 / std::thread::available_parallelism().map_or(threads, usize::from).max(threads) as f64
+}
+
+/// The stems that a render with this plan gives, at the model's rate, where resampling does not blur the comparison.
+fn live_stems(shared: &SharedModel, plan: &Plan, rule: MaskRule, song: &Planar) -> CliResult<Vec<Stereo>> {
+    let at_rate = PlanRequest { host_rate: plan.model_rate(), max_block: HostSamples(1), ..*plan.request() };
+    let plan = Plan::new(at_rate).or_fail(ExitStatus::Usage)?;
+    let stems = offline_reference(&plan, &mut Borrowed(shared), rule, song.planes());
+    Ok(stems.or_fail(ExitStatus::Failed)?.iter().map(|stem| pair(stem)).collect())
+}
+
+/// Seconds that a hop takes. Hops with kept context are timed, with a full context; windows follow from the measured one.
+fn seconds_a_hop(shared: &SharedModel, plan: &Plan, cost: MeasuredCost) -> CliResult<f64> {
+    let Some(context) = plan.context() else { return Ok(cost.of_hop(plan.request())) };
+    let rounds = (context.plan.context_frames, TIMED_HOPS);
+    measure_hop(shared, context, rounds, &interrupt::stop_requested).or_fail(ExitStatus::Failed)
 }
 
 /// The plans to measure, by name.
@@ -148,61 +139,6 @@ fn requests(args: &TiersArgs, timing: &ModelTiming) -> Vec<(String, PlanRequest)
         }
     }
     all
-}
-
-fn described(row: &Row, names: &[String]) -> Value {
-    let (plan, rate) = (&row.plan, row.plan.model_rate());
-    let to_offline: Vec<Option<f64>> = row.to_offline.iter().copied().map(Some).collect();
-    let mut value = json!({
-        "tier": row.name, "latency_samples": plan.latency().0, "latency_ms": plan.latency_ms(),
-        "window_seconds": plan.window().seconds(rate), "hop_seconds": plan.hop().seconds(rate),
-        "lookahead_seconds": plan.lookahead().seconds(rate), "load": row.load,
-        "sdr_to_offline_db": by_stem(names, &to_offline),
-    });
-    if !row.to_truth.is_empty() {
-        value["true_sdr_db"] = by_stem(names, &row.to_truth);
-    }
-    value
-}
-
-fn by_stem(names: &[String], values: &[Option<f64>]) -> Value {
-    Value::Object(
-        names.iter().zip(values).map(|(name, sdr)| (name.clone(), json!(sdr))).collect::<Map<_, _>>(),
-    )
-}
-
-fn listed(names: &[String], values: &[Option<f64>]) -> String {
-    let one = |(name, sdr): (&String, &Option<f64>)| match sdr {
-        Some(sdr) => format!("{name} {sdr:.1}"),
-        None => format!("{name} –"),
-    };
-    names.iter().zip(values).map(one).collect::<Vec<_>>().join(", ")
-}
-
-/// Adapter that gives a shared model to code that needs an owned one.
-struct Borrowed<'a>(&'a SharedModel);
-
-impl WindowSeparator for Borrowed<'_> {
-    fn stems(&self) -> usize {
-        self.0.stems()
-    }
-
-    fn channels(&self) -> usize {
-        self.0.channels()
-    }
-
-    fn timing(&self) -> nullsum::live::ModelTiming {
-        self.0.timing()
-    }
-
-    fn separate_window(
-        &mut self,
-        window: &[f32],
-        rule: MaskRule,
-        out: &mut [f32],
-    ) -> Result<(), nullsum::live::WindowError> {
-        self.0.separate_window(window, rule, out)
-    }
 }
 
 /// The offline stems, as the command line makes them by default: `[stems]`.
