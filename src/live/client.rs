@@ -231,7 +231,15 @@ impl Client {
     ///
     /// Realtime-safe: marks a position.
     pub fn jump(&mut self) {
-        self.shared.mark_jump(self.written);
+        self.shared.mark_jump(self.written, 0);
+    }
+
+    /// Marks a jump back by `samples` in the music, as at the end of a loop: the input goes on with what came `samples` ago. A model that keeps
+    /// context then hears again what came before that, so that the first bars of each pass have context.
+    ///
+    /// Realtime-safe: marks a position.
+    pub fn jump_back(&mut self, samples: u64) {
+        self.shared.mark_jump(self.written, samples);
     }
 
     /// Replaces a block of the input by the output. `main`: `[channels][samples]`, as many channels as the stream has. `stems` gets each

@@ -160,6 +160,10 @@ pub struct Engine {
     up_reach: usize,
     /// Position of the current segment's start in the stream.
     start: u64,
+    /// First position whose stems belong to the segment. After a jump back the segment starts earlier, with the history of a loop.
+    floor: u64,
+    /// The input from `start` to `floor`, [channels][samples].
+    history: Vec<Vec<f32>>,
     /// The last reset that was heeded.
     reset: u64,
     /// The next hop of the segment, from 1 on.
@@ -194,6 +198,8 @@ impl Engine {
             up,
             up_reach,
             start: 0,
+            floor: 0,
+            history: Vec::new(),
             reset: shared.reset(),
             hop: 1,
             available: Availability::default(),
@@ -393,7 +399,7 @@ impl Engine {
 
     /// First stream position that hop `k` + 1 makes final.
     fn final_at(&self, k: u64) -> u64 {
-        self.start + self.plan.final_host(k)
+        (self.start + self.plan.final_host(k)).max(self.floor)
     }
 
     fn next(&self, written: u64) -> NextAction {
@@ -409,7 +415,7 @@ impl Engine {
         }
         let parts = self.plan.parts();
         // A segment that is too short makes no sample final; it is joined to the next.
-        let ends = jump >= self.start + (parts.lookahead + parts.hop + parts.resampler).0;
+        let ends = jump >= self.floor + (parts.lookahead + parts.hop + parts.resampler).0;
         let segment_end = if ends { jump } else { u64::MAX };
         if self.start + self.plan.needed_for(self.hop) > segment_end && written >= segment_end {
             return NextAction::Flush(segment_end);
@@ -425,7 +431,8 @@ impl Engine {
     }
 
     fn begin_segment(&mut self, at: u64) {
-        self.start = at;
+        (self.start, self.floor) = (at, at);
+        self.history.clear();
         self.hop = 1;
         self.input.restart();
         self.overlap.restart(self.up_reach);
@@ -471,12 +478,12 @@ impl Engine {
         let last = last.min(first + most - 1);
         let end = self.plan.model_needed_for(last) as i64;
         if !self.input.advance(end, &self.shared, self.start, None) {
-            self.begin_segment(self.shared.written().saturating_sub(self.plan.latency().0).max(self.start));
+            self.begin_segment(self.shared.written().saturating_sub(self.plan.latency().0).max(self.floor));
             return Begun::Step(Step::Skipped);
         }
         let skipped = first - self.hop;
         self.hop = last + 1;
-        if last < self.plan.first_hop() {
+        if last < self.plan.first_hop() || self.start + self.plan.final_host(last) <= self.floor {
             return Begun::Step(self.pass_hops(last, Step::Ran));
         }
         let probe = std::mem::take(&mut self.probe);
@@ -511,7 +518,7 @@ impl Engine {
                 return Begun::Work(work);
             }
         }
-        self.begin_segment(at);
+        self.begin_after_jump(at);
         Begun::Step(Step::Skipped)
     }
 
@@ -540,7 +547,7 @@ impl Engine {
                     self.available.slot = None;
                     self.shared.publish(self.available);
                 }
-                self.begin_segment(at);
+                self.begin_after_jump(at);
                 step
             }
             FlightKind::Hops(last) => {

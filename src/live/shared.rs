@@ -19,6 +19,9 @@ use super::status::{State, Status};
 use crate::separator::MaskRule;
 pub(super) use provisional::{PROVISIONAL_SLOTS, ProvisionalSlots, SlotMask};
 
+/// Length of the longest loop whose beginning is still held when it ends, with the context before it.
+const LOOP_SECONDS: u64 = 16;
+
 /// Which stems are available: final ones from `from` to `until`, and provisional ones from `until` on in a slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Availability {
@@ -50,6 +53,8 @@ pub(super) struct Shared {
     written: CachePadded<AtomicU64>,
     /// Position of the last jump: input from there on is unrelated to earlier input. Written by the client.
     jump: AtomicU64,
+    /// How far the last jump went back in the music, in samples; 0 if that is not known. Written by the client, before `jump`.
+    jump_back: AtomicU64,
     /// Position of the last reset: earlier input is ignored. Written by the client.
     reset: AtomicU64,
     /// Final stems, [stems × channels]. Written by the worker.
@@ -78,7 +83,10 @@ impl Shared {
         let latency = plan.latency().0;
         let (block, parts) = (plan.max_block().0, plan.parts());
         // Twice the latency, so that a worker that was blocked that long still finds all the input it needs to continue seamlessly.
-        let input = Ring::new(channels, (2 * latency + 2 * block + 2 * parts.hop.0) as usize);
+        let seamless = 2 * latency + 2 * block + 2 * parts.hop.0;
+        // With kept context the worker also looks back to where a loop begins.
+        let loops = plan.context().map_or(0, |_| LOOP_SECONDS * u64::from(plan.host_rate()));
+        let input = Ring::new(channels, seamless.max(loops) as usize);
         (0..channels).for_each(|channel| input.allocate(channel));
         // The worker writes up to `written`; the client reads from `written` − latency − block on.
         let stems_final = Ring::new(stems * channels, (latency + 2 * block) as usize);
@@ -89,6 +97,7 @@ impl Shared {
             input,
             written: CachePadded::new(AtomicU64::new(latency)),
             jump: AtomicU64::new(0),
+            jump_back: AtomicU64::new(0),
             reset: AtomicU64::new(latency),
             stems_final,
             provisional: ProvisionalSlots::new(stems * channels, plan.most_provisional().len()),
@@ -130,7 +139,9 @@ impl Shared {
         self.input.capacity()
     }
 
-    pub(super) fn mark_jump(&self, position: u64) {
+    /// Marks a jump at `position`, `back` samples back in the music; 0 if that is not known.
+    pub(super) fn mark_jump(&self, position: u64, back: u64) {
+        self.jump_back.store(back, Release);
         self.jump.store(position, Release);
     }
 
@@ -177,6 +188,12 @@ impl Shared {
 
     pub(super) fn jump(&self) -> u64 {
         self.jump.load(Acquire)
+    }
+
+    /// How far the jump at `position` went back in the music; none if that is not known, or if it is not the last jump.
+    pub(super) fn jump_back(&self, position: u64) -> Option<u64> {
+        let back = self.jump_back.load(Acquire);
+        (self.jump.load(Acquire) == position && back > 0).then_some(back)
     }
 
     pub(super) fn reset(&self) -> u64 {

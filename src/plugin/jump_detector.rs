@@ -17,19 +17,20 @@ pub(super) struct TransportJumpDetector {
 }
 
 impl TransportJumpDetector {
-    /// Realtime-safe: registers a block of `samples` at `position` (`None` while stopped). Returns whether the position jumped.
-    pub fn detect_jump(&mut self, position: Option<i64>, samples: usize) -> bool {
+    /// Realtime-safe: registers a block of `samples` at `position` (`None` while stopped). Returns how far the position jumped, negative for
+    /// back.
+    pub fn detect_jump(&mut self, position: Option<i64>, samples: usize) -> Option<i64> {
         // While stopped, the expected position stays: playback usually continues from there.
-        let Some(position) = position.filter(|_| samples > 0) else { return false };
+        let position = position.filter(|_| samples > 0)?;
         if self.last.replace(position) == Some(position) {
             self.expected = self.expected.map(|expected| expected.saturating_add(samples as i64));
-            return false;
+            return None;
         }
         let expected = self.expected.replace(position.saturating_add(samples as i64));
-        let Some(expected) = expected else { return false };
-        let in_time = position.saturating_sub(expected).abs() <= TOLERANCE_SAMPLES;
+        let distance = position.saturating_sub(expected?);
+        let in_time = distance.abs() <= TOLERANCE_SAMPLES;
         let was_on_time = std::mem::replace(&mut self.on_time, in_time);
-        was_on_time && !in_time
+        (was_on_time && !in_time).then_some(distance)
     }
 }
 
@@ -43,7 +44,7 @@ mod tests {
         positions
             .into_iter()
             .enumerate()
-            .filter(|(_, at)| detector.detect_jump(*at, 100))
+            .filter(|(_, at)| detector.detect_jump(*at, 100).is_some())
             .map(|(n, _)| n)
             .collect()
     }
@@ -52,6 +53,16 @@ mod tests {
     fn each_loop_end_is_a_jump() {
         let looped = (0..12).map(|block| Some(block % 4 * 100));
         assert_eq!(jumps(looped), [4, 8]);
+    }
+
+    #[test]
+    fn the_distance_of_a_jump_is_told() {
+        let mut detector = TransportJumpDetector::default();
+        let mut found = |position| detector.detect_jump(Some(position), 100);
+        assert_eq!(
+            [0, 100, 200, 0, 100, 5_000].map(&mut found),
+            [None, None, None, Some(-300), None, Some(4_800)]
+        );
     }
 
     #[test]

@@ -433,9 +433,11 @@ impl Processor {
     /// Detects jumps of the host's position.
     fn detect_jump(&mut self, transport: &Transport, samples: usize) {
         let position = transport.pos_samples().filter(|_| transport.playing);
-        if self.jump_detector.detect_jump(position, samples) {
-            for client in self.clients() {
-                client.jump();
+        let Some(distance) = self.jump_detector.detect_jump(position, samples) else { return };
+        for client in self.clients() {
+            match distance {
+                ..0 => client.jump_back(distance.unsigned_abs()),
+                0.. => client.jump(),
             }
         }
     }

@@ -253,3 +253,52 @@ fn a_render_that_changes_its_model_loses_no_stem() {
         assert!((0.5..1.5).contains(&share), "at {begin}: {share}");
     }
 }
+
+#[test]
+fn every_pass_of_a_loop_begins_with_context() {
+    let plan = context_plan(44_100, [1, 2, 40], 229);
+    // So that the frames of all passes lie at the same places of the song.
+    let (begin, end) = (441 * 61 - 1_024, 441 * 61 - 1_024 + 229 * 70);
+    let song = [noise(1, end, 0.5), noise(2, end, 0.5)];
+    let passes = 4;
+    let input: Vec<Vec<f32>> = song
+        .iter()
+        .map(|plane| {
+            let again = std::iter::repeat_n(&plane[begin..], passes - 1);
+            [&plane[..]].into_iter().chain(again).collect::<Vec<_>>().concat()
+        })
+        .map(|plane| with_tail(&plane, plan.latency().0))
+        .collect();
+    let play = |says_back: bool| {
+        let (mut client, mut engine) = Stream::manual(&plan, 2, 2);
+        client.set_carrier(None);
+        engine.swap(Some(shared(2))).unwrap();
+        let mut fed = 0;
+        let out = feed(&input, 2, &mut || 229, &mut |main, buses| {
+            let since = (fed as usize).checked_sub(end).map(|past| past % (end - begin));
+            match (since, says_back) {
+                (Some(0), true) => client.jump_back((end - begin) as u64),
+                (Some(0), false) => client.jump(),
+                _ => {}
+            }
+            fed += 229;
+            client.process(main, buses);
+            engine.run_until_idle();
+        });
+        assert_eq!((client.status().late_windows(), client.status().skipped_windows()), (0, 0));
+        out.stems[0][0].clone()
+    };
+    assert_eq!(begin % 229 + end % 229, 0, "jumps are at the start of blocks");
+    let [with, without] = [true, false].map(play);
+    let latency = plan.latency().len();
+    // Of the music behind the first pass of the loop, whose context was the music before it.
+    let span = |pass: usize| {
+        let at = latency + begin + pass * (end - begin);
+        at + 1_000..at + 8_000
+    };
+    for pass in 1..passes {
+        let near = snr(&with[span(0)], &with[span(pass)]);
+        let far = snr(&without[span(0)], &without[span(pass)]);
+        assert!(near > far + 10.0 && near > 40.0, "pass {pass}: {near:.1} dB, without context {far:.1} dB");
+    }
+}

@@ -134,11 +134,17 @@ impl Engine {
             Some(states) if states.can_go_on_from(oldest) && (blocking || states.done + gap >= begin) => {
                 states
             }
-            Some(mut states) if !blocking && !states.has_waited_enough(context, self.plan.model_rate()) => {
+            Some(mut states)
+                if !blocking
+                    && self.history.is_empty()
+                    && !states.has_waited_enough(context, self.plan.model_rate()) =>
+            {
                 states.hops_waited += last + 1 - first;
                 self.states = Some(states);
                 return None;
             }
+            // After a jump back, stems without context are better than none.
+            _ if !self.history.is_empty() => self.new_states(model, context, begin),
             None if !blocking && begin > 0 => {
                 // `wants_priming` is true from now on.
                 return None;
@@ -206,6 +212,50 @@ impl Engine {
             }
         });
         (states, Work { model, rule: self.shared.rule(), groups, cleaned: 0, frames: Some(frames) })
+    }
+
+    /// Begins a segment after a jump. If the jump went back to music that is still held, the segment starts with what came before it, from which the
+    /// context is filled.
+    pub(super) fn begin_after_jump(&mut self, at: u64) {
+        let context = self.kept_context().filter(|_| !self.shared.is_blocking() && !self.suspended);
+        let history = context.and_then(|context| self.history_before(context, at));
+        self.begin_segment(at);
+        let Some(history) = history else { return };
+        let length = history.first().map_or(0, Vec::len) as u64;
+        self.start = at - length;
+        self.input.restart_with(&history);
+        self.history = history;
+        self.hop = self.plan.last_hop(length) + 1;
+        let end = self.plan.model_needed_for(self.hop - 1) as i64;
+        self.input.advance(end, &self.shared, self.start, None);
+    }
+
+    /// The input before the music to which the jump at `at` went back: as many whole hops as the context is long, or as are held. The part
+    /// from before the present segment is the history that this one began with.
+    fn history_before(&self, context: KeptContext, at: u64) -> Option<Vec<Vec<f32>>> {
+        let source = at.checked_sub(self.shared.jump_back(at)?).filter(|source| *source >= self.floor)?;
+        let own = self.history.first().map_or(0, Vec::len) as u64;
+        let hops = (context.plan.context_frames as u64).div_ceil(context.plan.hop_frames as u64);
+        let length =
+            (1..=hops).rev().map(|k| self.plan.final_host(k)).find(|n| *n <= source - self.floor + own)?;
+        let from = source.saturating_sub(length).max(self.floor);
+        let older = (length - (source - from)) as usize;
+        let written = self.shared.written();
+        if from < self.shared.oldest(written) || length == 0 {
+            return None;
+        }
+        let read = |channel: usize| {
+            let mut samples = vec![0.0; length as usize];
+            let (before, now) = samples.split_at_mut(older);
+            if let Some(history) = self.history.get(channel) {
+                before.copy_from_slice(&history[history.len() - older..]);
+            }
+            self.shared.read_input(channel, from, now);
+            now.iter_mut().filter(|x| !x.is_finite()).for_each(|x| *x = 0.0);
+            samples
+        };
+        let history = (0..self.shared.channels).map(read).collect();
+        (!self.shared.overrun(from)).then_some(history)
     }
 
     /// Takes states back from work that has ended. They are dropped if they belong to nothing any more, or if one was lost.

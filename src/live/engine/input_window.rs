@@ -47,6 +47,14 @@ impl InputWindow {
         self.end = 0;
     }
 
+    /// Starts a segment that begins with `history`, [channels][samples].
+    pub(super) fn restart_with(&mut self, history: &[Vec<f32>]) {
+        self.restart();
+        for (samples, history) in self.host.iter_mut().zip(history) {
+            samples.extend_from_slice(history);
+        }
+    }
+
     /// One channel of the window.
     pub(super) fn channel(&self, channel: usize) -> &[f32] {
         self.window.get(channel * self.samples..(channel + 1) * self.samples).unwrap_or(&[])
