@@ -483,7 +483,8 @@ impl Engine {
         }
         let skipped = first - self.hop;
         self.hop = last + 1;
-        if last < self.plan.first_hop() || self.start + self.plan.final_host(last) <= self.floor {
+        let is_history = self.start < self.floor && self.final_at(last) == self.floor;
+        if last < self.plan.first_hop() || is_history {
             return Begun::Step(self.pass_hops(last, Step::Ran));
         }
         let probe = std::mem::take(&mut self.probe);

@@ -124,6 +124,9 @@ pub struct AutoChoice {
     pub sustainable: bool,
 }
 
+/// Longest context and hop together, in seconds.
+const MAX_CONTEXT_SECONDS: f64 = 4.0;
+
 /// Highest load that leaves a margin on a busy machine.
 pub const SUSTAINABLE_LOAD: f64 = 0.7;
 
@@ -153,17 +156,21 @@ impl Tier {
         }
     }
 
-    /// Context, hop and lookahead in seconds, for models that keep context. The context is at most as long as the chunks that the model was
-    /// trained on.
+    /// Context, hop and lookahead in seconds, for models that keep context. Context and hop together are as long as the chunks that the model
+    /// was trained on, but at most 4 s.
+    ///
+    /// Chosen with the embedded model by the difference to offline separation, on songs that are not in the table of `docs/benchmarks.md`
+    /// (`docs/design/kept-context.md` has the figures). One frame of lookahead more than *Live* has gains 0.1 dB and costs a
+    /// frame of latency and half as much load again. A context longer than the trained chunk gains nothing.
     fn kept_seconds(self, model: &ModelTiming) -> [f64; 3] {
-        let (context, hop, lookahead) = match self {
-            Self::Live => (4.0, 0.023, 0.046),
-            Self::Low => (4.0, 0.093, 0.093),
-            Self::Balanced => (4.0, 0.279, 0.186),
-            Self::High => (4.0, 0.743, 0.186),
+        let (hop, lookahead) = match self {
+            Self::Live => (0.023, 0.023),
+            Self::Low => (0.093, 0.093),
+            Self::Balanced => (0.279, 0.186),
+            Self::High => (0.743, 0.186),
         };
-        let chunk = model.chunk.seconds(model.rate.max(1));
-        [f64::min(context, chunk), hop, lookahead]
+        let trained = model.chunk.seconds(model.rate.max(1)).min(MAX_CONTEXT_SECONDS);
+        [(trained - hop).max(0.0), hop, lookahead]
     }
 
     /// This tier for a model: *Low* instead of *Live* where windows are repeated.
