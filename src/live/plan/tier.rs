@@ -170,6 +170,7 @@ impl Tier {
             Self::High => (0.743, 0.186),
         };
         let trained = model.chunk.seconds(model.rate.max(1)).min(MAX_CONTEXT_SECONDS);
+        let hop = f64::min(hop, 0.5 * trained);
         [(trained - hop).max(0.0), hop, lookahead]
     }
 

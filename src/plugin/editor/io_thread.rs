@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 
 use super::files::{Listing, nearest_folder};
+use crate::live::{LiveForecast, Scheduler};
+use crate::live_cost;
 use crate::model::sidecar_config;
 use crate::plugin::model_loader::ModelLocations;
 use crate::plugin::owned_thread::OwnedThread;
@@ -15,6 +17,8 @@ use crate::registry;
 pub const THREAD_NAME: &str = "nullsum-io";
 /// How long closing the editor waits for the thread. A sleeping disk may need longer.
 const END_TIMEOUT: Duration = Duration::from_millis(20);
+/// Time without work of any stream before the computer's speed is measured.
+const IDLE_TIME: Duration = Duration::from_millis(200);
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum IoRequest {
@@ -25,6 +29,8 @@ pub enum IoRequest {
     FindSidecarConfig(PathBuf),
     /// Reads the recent files, and which registry entries are downloaded.
     ReadCatalog,
+    /// Predicts what live use of each registry entry would cost on this computer.
+    PredictLiveCosts,
 }
 
 #[derive(Clone, Debug)]
@@ -33,6 +39,8 @@ pub enum IoResponse {
     SidecarConfig(PathBuf, Option<PathBuf>),
     /// Recent files that still exist, and a "downloaded" flag per registry entry.
     Catalog(Vec<Selection>, Vec<bool>),
+    /// One forecast for each registry entry; none where the sizes of its network or the speed of the computer are not known.
+    LiveCosts(Vec<Option<LiveForecast>>),
 }
 
 fn handle_request(request: IoRequest) -> IoResponse {
@@ -54,7 +62,24 @@ fn handle_request(request: IoRequest) -> IoResponse {
                 registry::entries().iter().map(|entry| registry::cached_files(entry).is_some()).collect();
             IoResponse::Catalog(ModelLocations::read().recent(), cached)
         }
+        IoRequest::PredictLiveCosts => {
+            let speed = machine_speed();
+            let forecast = |entry| speed.and_then(|speed| live_cost::of_entry(entry, speed));
+            IoResponse::LiveCosts(registry::entries().iter().map(forecast).collect())
+        }
     }
+}
+
+/// The speed of this computer. It is measured if nothing plays: a stream that starts ends the measurement, and a later request tries again.
+fn machine_speed() -> Option<f64> {
+    let known = live_cost::known_speed();
+    if known.is_some() || cfg!(test) {
+        return known;
+    }
+    let scheduler = Scheduler::of_process().ok()?;
+    let before = scheduler.progress();
+    std::thread::sleep(IDLE_TIME);
+    live_cost::speed(&|| scheduler.progress() != before).ok()
 }
 
 /// Owns the thread, which starts with the first request and ends on drop.

@@ -10,6 +10,7 @@ use egui::{Align, Frame, Layout, Margin, RichText, ScrollArea, TextEdit, Ui, vec
 use super::io_thread::{IoRequest, IoResponse, IoThread};
 use super::theme::Palette;
 use super::{files, text};
+use crate::live::LiveForecast;
 use crate::plugin::instance_shared::{ModelView, View};
 use crate::plugin::model_loader::ModelLoadError;
 use crate::plugin::selection::{ModelSource, Selection};
@@ -44,6 +45,8 @@ pub struct Picker {
     recent: Vec<Selection>,
     /// Whether each registry entry is downloaded.
     cached: Vec<bool>,
+    /// What live use of each registry entry would cost.
+    live_costs: Vec<Option<LiveForecast>>,
     path: String,
     /// Error about the entered path or about dropped files.
     error: Option<String>,
@@ -77,6 +80,9 @@ impl Picker {
     /// Requests the current state of the disk. Not meant for every frame.
     pub fn refresh(&mut self) {
         self.io_thread.send(IoRequest::ReadCatalog);
+        if self.live_costs.iter().all(Option::is_none) {
+            self.io_thread.send(IoRequest::PredictLiveCosts);
+        }
     }
 
     pub fn is_waiting(&self) -> bool {
@@ -87,6 +93,7 @@ impl Picker {
         for found in self.io_thread.take_responses() {
             match found {
                 IoResponse::Catalog(recent, cached) => (self.recent, self.cached) = (recent, cached),
+                IoResponse::LiveCosts(costs) => self.live_costs = costs,
                 found => self.file_browser.receive(found),
             }
         }

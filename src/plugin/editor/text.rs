@@ -7,7 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use super::files::{is_checkpoint, is_yaml};
 use crate::embedded;
-use crate::live::Tier;
+use crate::live::{LiveForecast, Tier};
 use crate::plugin::params::SILENCE_DB;
 use crate::registry::{DownloadProgress, DownloadStage, FileKind, human_size};
 
@@ -61,6 +61,16 @@ pub fn percent(share: f64) -> String {
 /// A time in milliseconds, or in seconds from 10 s on.
 pub fn time(ms: f64) -> String {
     if ms >= 10_000.0 { format!("{:.1} s", ms / 1000.0) } else { format!("{ms:.0} ms") }
+}
+
+/// What live use of a model would cost on this computer, in a few words.
+pub fn live_cost(forecast: Option<&LiveForecast>) -> String {
+    match forecast.map(LiveForecast::lowest_latency) {
+        None => "live: not known".into(),
+        Some(None) => "too slow live: bounce".into(),
+        Some(Some(Tier::High)) => "live in High only".into(),
+        Some(Some(lowest)) => format!("live in {}", tier(lowest)),
+    }
 }
 
 pub fn tier(tier: Tier) -> &'static str {

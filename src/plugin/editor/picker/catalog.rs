@@ -71,11 +71,11 @@ pub fn library(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) 
         action =
             card(ui, &built_in, |ui| use_button(ui, built_in.chosen, view, Selection::default())).or(action);
     }
-    for (entry, cached) in
-        registry::entries().iter().zip(picker.cached.iter().chain(std::iter::repeat(&false)))
-    {
+    for (index, entry) in registry::entries().iter().enumerate() {
         if matches(entry, &needle) {
-            action = of_registry(ui, entry, *cached, selected, view).or(action);
+            let cached = picker.cached.get(index).copied().unwrap_or(false);
+            let live = text::live_cost(picker.live_costs.get(index).and_then(Option::as_ref));
+            action = of_registry(ui, entry, (cached, &live), selected, view).or(action);
         }
     }
     action
@@ -90,7 +90,7 @@ fn matches(entry: &RegistryEntry, needle: &str) -> bool {
 fn of_registry(
     ui: &mut Ui,
     entry: &RegistryEntry,
-    cached: bool,
+    (cached, live): (bool, &str),
     selected: &Selection,
     view: &View,
 ) -> Option<PickerAction> {
@@ -105,7 +105,7 @@ fn of_registry(
         title: &entry.title,
         lines: vec![
             format!("{} · {} · {sdr}", entry.stems_text(), entry.size_text()),
-            format!("{} · licence of the weights: {}", entry.author, entry.licence_text()),
+            format!("{live} · {} · licence of the weights: {}", entry.author, entry.licence_text()),
         ],
         hint,
         chosen,

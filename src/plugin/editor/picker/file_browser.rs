@@ -42,7 +42,7 @@ impl FileBrowser {
             {
                 self.found = config;
             }
-            IoResponse::SidecarConfig(..) | IoResponse::Catalog(..) => {}
+            IoResponse::SidecarConfig(..) | IoResponse::Catalog(..) | IoResponse::LiveCosts(..) => {}
         }
     }
 
