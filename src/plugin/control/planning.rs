@@ -204,7 +204,7 @@ pub(super) fn wanted_plan(
             Tier::auto_within(&inputs.timing, measured, basis.available).tier
         }
         // The built-in model is small enough for every computer. Other models are unknown until measured.
-        (TierChoice::Auto, None) if shared.params.model.get().source == ModelSource::Embedded => Tier::Low,
+        (TierChoice::Auto, None) if shared.params.model.get().source == ModelSource::Embedded => Tier::Live,
         (choice, _) => choice.named().unwrap_or(Tier::Balanced).for_model(&inputs.timing),
     };
     Ok((Some(tier), Plan::new(inputs.tier_request(tier))?))
