@@ -278,9 +278,10 @@ impl Control {
             planned: planned(host, state.basis),
             planned_by_latest_cost: planned(host, latest_basis(&state, self.cost.current())),
         });
-        // The latency changes during playback if the user chose another model, and in the app, where nothing must stay in time.
+        // The latency changes during playback if another model was chosen and has loaded, and in the app, where nothing must stay in time.
+        let is_loaded = matches!(self.model, ModelState::Loaded { .. });
         let may_change = state.host.is_some_and(|host| host.api == PluginApi::Standalone)
-            || (state.host.is_some() && state.planned_for != Some(wanted.model));
+            || (state.host.is_some() && is_loaded && state.planned_for != Some(wanted.model));
         let request = Request {
             generation: wanted.model,
             may_fetch: self.request.fetch,

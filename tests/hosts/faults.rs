@@ -119,10 +119,10 @@ both! {
         stems_are_heard(&mut host, &mut song, "the last model");
     }
 
-    /// Ten samples a hop need thousands of windows a second. No computer keeps up, so every window is late.
+    /// Frames of ten samples need thousands of hops a second, which hardly any computer keeps up with.
     fn a_worker_that_never_keeps_up_leaves_the_dry_signal_exact<H>() {
         let checkpoint = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/parity/bs_seed_stereo_four_stems/model.ckpt");
-        let known = json!({ "rate": 44100, "chunk": 70, "frame_hop": 10, "frame": 24, "stems": ["drums", "bass", "other", "vocals"] });
+        let known = json!({ "rate": 44100, "chunk": 70, "frame_hop": 10, "frame": 24, "context_window": 24, "stems": ["drums", "bass", "other", "vocals"] });
         let (mut host, mut song) = playing::<H>(|host| choose_known(host, &checkpoint, known));
         let heard = play_until(&mut host, &mut song, "the model", |host, _| is_loaded(host, &checkpoint));
         assert_eq!(heard.changed, 0, "{}: while it loads: {heard:?}", H::FORMAT);
