@@ -116,9 +116,9 @@ pub const REALTIME: f64 = 0.5;
 pub const OFFLINE: f64 = 1.0;
 
 /// Tier `Low`. In `Auto`, the plugin may change the tier and its latency after measuring the computer.
-pub const LOW: f64 = 1.0 / 3.0;
+pub const LOW: f64 = 0.25;
 /// Tier `High`: the lowest load.
-pub const HIGH: f64 = 1.0;
+pub const HIGH: f64 = 0.75;
 
 /// An instance that never waits and keeps its latency: `Realtime`, tier `Low`.
 pub fn steady<H: Host>(layout: Layout) -> H {

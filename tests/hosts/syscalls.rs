@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{Buses, Host, Layout, OFFLINE, REALTIME, RENDER, Run, TIER, both, on_new_thread, steady};
+use crate::host::{
+    Buses, HIGH, Host, Layout, OFFLINE, REALTIME, RENDER, Run, TIER, both, on_new_thread, steady,
+};
 use crate::models::{Kind, Models, choose};
 use crate::play::{Blocks, Song, assert_finite, play, play_with};
 use crate::signal::grid;
@@ -102,7 +104,7 @@ both! {
                 let mut told = false;
                 for block in 0..260u32 {
                     if block == 40 {
-                        host.set(TIER, 1.0);
+                        host.set(TIER, HIGH);
                     }
                     std::thread::sleep((start + Duration::from_millis(12) * block).saturating_duration_since(Instant::now()));
                     host.process(&[&silence, &silence]).unwrap();

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::host::{Host, Layout, OFFLINE, RENDER, Run, TIER, both, steady};
+use crate::host::{HIGH, Host, LOW, Layout, OFFLINE, RENDER, Run, TIER, both, steady};
 use crate::play::{Blocks, assert_delayed, assert_finite, assert_unity, play, play_until_restart, play_with};
 use crate::signal::{Random, floats, grid, impulse};
 
@@ -92,7 +92,7 @@ both! {
 
     fn unity_is_exact_whatever_the_tier_and_the_lossless_mode<H>() {
         let mut host: H = steady(Layout::Stereo);
-        for tier in [0.0, 1.0 / 3.0, 2.0 / 3.0, 1.0] {
+        for tier in [0.0, LOW, 0.5, HIGH, 1.0] {
             for lossless in [0.0, 1.0] {
                 // Set while inactive, so that the values count from the activation on.
                 host.deactivate();
@@ -119,7 +119,7 @@ both! {
         assert_delayed(H::FORMAT, &input, &output[0], low);
         // From now on it may request a restart. Until then the output must stay exact.
         host.activate(Run::live(44100, 300));
-        host.set(TIER, 1.0);
+        host.set(TIER, HIGH);
         let (output, _) = play_until_restart(&mut host, &input, Blocks::Fixed(300), |_| ());
         assert_delayed(H::FORMAT, &input, &output, low);
         host.activate(Run::live(44100, 300));

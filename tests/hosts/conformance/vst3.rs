@@ -14,6 +14,7 @@ use vst3::Steinberg::Vst::*;
 use vst3::Steinberg::*;
 use vst3::{ComPtr, Interface};
 
+use crate::host::LOW;
 use crate::library::PLUGIN;
 
 const BLOCK: usize = 256;
@@ -71,7 +72,7 @@ impl Instance {
     fn active(class: usize) -> Self {
         let instance = Self::new(class);
         instance.set("Render Mode", 0.5);
-        instance.set("Latency Tier", 1.0 / 3.0);
+        instance.set("Latency Tier", LOW);
         assert_eq!(instance.set_up(), kResultOk);
         unsafe {
             assert_eq!(instance.component.setActive(1), kResultOk);

@@ -119,7 +119,7 @@ fn the_tail_is_the_latency_from_activation_on() {
 #[test]
 fn a_block_that_says_offline_waits_for_the_model() {
     let instance = Instance::new(STEREO);
-    instance.set("Latency Tier", 1.0 / 3.0);
+    instance.set("Latency Tier", LOW);
     for stem in ["Vocals", "Drums", "Bass", "Other"] {
         instance.set(&format!("{stem} Mute"), 1.0);
     }

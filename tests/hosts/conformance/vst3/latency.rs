@@ -7,7 +7,7 @@ use vst3::{Class, ComWrapper};
 
 use super::*;
 #[cfg(target_os = "linux")]
-use crate::host::on_new_thread;
+use crate::host::{HIGH, on_new_thread};
 
 /// Time limit for loading and measuring a model on a busy computer.
 const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -48,8 +48,7 @@ fn a_host_may_restart_the_plugin_when_notified_of_a_latency() {
     let handler = handler.to_com_ptr::<IComponentHandler>().unwrap();
     unsafe { assert_eq!(instance.controller.setComponentHandler(handler.as_ptr()), kResultOk) };
     let before = instance.latency();
-    // Auto, Low, Balanced, High, Live.
-    instance.choose(0.75);
+    instance.choose(HIGH);
     instance.play_on_from(before);
     assert!(instance.latency() > before, "the higher tier has the same latency");
     assert_eq!(*results.lock().unwrap(), [kResultOk, kResultOk]);
@@ -84,7 +83,7 @@ impl Instance {
     #[cfg(target_os = "linux")]
     fn change_latency(&self) {
         let before = self.latency();
-        self.choose(if self.get("Latency Tier") < 0.5 { 1.0 } else { 1.0 / 3.0 });
+        self.choose(if self.get("Latency Tier") < 0.5 { HIGH } else { LOW });
         on_new_thread(&mut &*self, |instance| instance.play_on_from(before));
     }
 }
