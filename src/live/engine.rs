@@ -560,7 +560,12 @@ impl Engine {
                 self.pass_hops(last, step)
             }
             FlightKind::Probe => self.pass_hops(self.hop - 1, Step::Skipped),
-            FlightKind::Prime => Step::Ran,
+            FlightKind::Prime => {
+                if !succeeded && !is_void {
+                    self.give_up_priming();
+                }
+                step
+            }
         }
     }
 

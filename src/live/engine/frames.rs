@@ -192,6 +192,17 @@ impl Engine {
         self.states = Some(incoming);
     }
 
+    /// Goes on without a filled context, after a piece of priming has failed or took too long: a hop then tells what is wrong.
+    pub(super) fn give_up_priming(&mut self) {
+        if let Some(incoming) = self.incoming.take() {
+            self.take_model(Some(incoming.model), self.shared.status.state());
+        }
+        if let (Some(context), Some(model)) = (self.kept_context(), self.model.clone()) {
+            let states = self.new_states(model, context, self.frames_passed(context));
+            self.states = Some(states);
+        }
+    }
+
     /// Cuts the input that states lack, and makes the frames before `target` final.
     fn cut_frames(
         &mut self,
