@@ -29,6 +29,7 @@ mod legacy;
 mod networks;
 mod pickle;
 mod pickled;
+mod row_scales;
 mod safetensors;
 mod storage;
 mod tensor;
@@ -43,6 +44,7 @@ use container::ContainerKind;
 pub use dtype::Dtype;
 pub use error::CheckpointError;
 pub(in crate::model) use error::printable;
+pub(in crate::model) use row_scales::ROW_SCALES;
 use sha2::Digest as _;
 use storage::{Storages, StoredMember};
 use tensor::TensorEntry;
@@ -97,6 +99,8 @@ pub struct Checkpoint {
     alternatives: Vec<String>,
     storages: Storages,
     tensors: BTreeMap<String, TensorEntry>,
+    /// Scales of the rows of tensors of scaled integers, by the name of the tensor.
+    scales: BTreeMap<String, TensorEntry>,
 }
 
 impl Checkpoint {
@@ -156,6 +160,8 @@ impl Checkpoint {
                 ),
             });
         }
+        let mut tensors = contents.tensors;
+        let scales = row_scales::take(&mut tensors, &origin)?;
         let shortened = |names: Vec<String>| names.iter().map(|name| printable(name)).collect();
         Ok(Self {
             origin,
@@ -168,7 +174,8 @@ impl Checkpoint {
             leftovers: shortened(contents.leftovers),
             alternatives: contents.alternatives,
             storages: Storages::new(bytes, contents.buffers, contents.members),
-            tensors: contents.tensors,
+            tensors,
+            scales,
         })
     }
 
@@ -193,7 +200,7 @@ impl Checkpoint {
     #[must_use]
     pub fn get(&self, name: &str) -> Option<TensorView<'_>> {
         let (name, entry) = self.tensors.get_key_value(name)?;
-        Some(TensorView::new(name, entry, &self.storages))
+        Some(TensorView::new(name, entry, self.scales.get(name), &self.storages))
     }
 
     /// All tensors in the order of [`Checkpoint::names`].

@@ -180,3 +180,59 @@ fn cancellation_leaves_no_file() {
     assert!(matches!(error, ConvertError::Cancelled), "{error}");
     assert_eq!((left, entries(folder.path())), (0, Vec::new()));
 }
+
+#[test]
+fn int8_keeps_each_row_within_half_a_unit_and_loads_without_the_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("small.safetensors");
+    let source = source(&[]);
+    let report = convert(&source, &out, WeightFormat::Int8).unwrap();
+    assert_eq!(report.tensors, source.len());
+    let converted = Checkpoint::open(&out).unwrap();
+    assert!(converted.names().eq(source.names()), "scales are no tensors of the network");
+    assert_eq!(converted.config_yaml(), Some(CONFIG));
+    let mut matrices = 0;
+    for tensor in source.tensors() {
+        let found = converted.get(tensor.name()).unwrap();
+        let (want, got) = (tensor.to_f32().unwrap(), found.to_f32().unwrap());
+        if tensor.shape().len() < 2 {
+            assert_eq!((found.dtype(), want), (Dtype::F32, got), "{}", tensor.name());
+            continue;
+        }
+        matrices += 1;
+        assert_eq!(found.dtype(), Dtype::ScaledI8, "{}", tensor.name());
+        let row = want.len() / tensor.shape()[0];
+        for (want, got) in want.chunks_exact(row).zip(got.chunks_exact(row)) {
+            let unit = want.iter().fold(0.0f32, |most, value| most.max(value.abs())) / 127.0;
+            let near = want.iter().zip(got).all(|(want, got)| (want - got).abs() <= 0.5001 * unit);
+            assert!(near, "{}: {want:?}, not {got:?}", tensor.name());
+        }
+    }
+    assert!(matrices > 5);
+    // Converting back gives the integers times their scales, and converting again changes nothing.
+    let [wide, again] = ["wide.safetensors", "again.safetensors"].map(|name| folder.path().join(name));
+    convert(&converted, &wide, WeightFormat::F32).unwrap();
+    convert(&Checkpoint::open(&wide).unwrap(), &again, WeightFormat::Int8).unwrap();
+    let again = Checkpoint::open(&again).unwrap();
+    for tensor in converted.tensors() {
+        let (first, second) = (tensor.to_f32().unwrap(), again.get(tensor.name()).unwrap().to_f32().unwrap());
+        let near = first.iter().zip(&second).all(|(a, b)| (a - b).abs() <= 1e-6 * a.abs());
+        assert!(near, "{}", tensor.name());
+    }
+}
+
+#[test]
+fn scales_that_do_not_belong_to_their_integers_are_refused() {
+    let integers = |rows: usize| vec![1u8; 4 * rows];
+    let scales = |count: usize| [0.5f32.to_le_bytes(); 8][..count].concat();
+    for (dtype, name, shape, scales, expected) in [
+        ("I8", "extra.weight.row_scales", 3, scales(3), "expected 2 scales"),
+        ("I8", "other.weight.row_scales", 2, scales(2), "no tensor `other.weight`"),
+        ("U8", "extra.weight.row_scales", 2, scales(2), "8-bit integers, found u8"),
+    ] {
+        let further =
+            [("extra.weight", dtype, &[2, 4][..], integers(2)), (name, "F32", &[shape][..], scales)];
+        let error = Checkpoint::from_bytes(file(&[], &further), "bad.safetensors").unwrap_err().to_string();
+        assert!(error.contains(expected) && error.contains("bad.safetensors"), "{error}");
+    }
+}

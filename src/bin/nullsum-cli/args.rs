@@ -370,6 +370,8 @@ pub enum Dtype {
     F32,
     /// 16 bits: half the size
     F16,
+    /// 8 bits: a quarter of the size, 30 to 40 dB from the source
+    Int8,
 }
 
 /// Options of `models`.

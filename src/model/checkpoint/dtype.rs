@@ -25,6 +25,8 @@ pub enum Dtype {
     Complex64,
     /// Two 64-bit floats: real and imaginary part.
     Complex128,
+    /// Signed 8-bit with a scale for each row: weights that [`convert`](crate::model::convert) wrote.
+    ScaledI8,
     /// Signed 8-bit.
     I8,
     /// Unsigned 8-bit.
@@ -56,7 +58,14 @@ impl Dtype {
     pub fn is_float(self) -> bool {
         matches!(
             self,
-            Self::F32 | Self::F16 | Self::Bf16 | Self::F64 | Self::F8E4M3 | Self::F8E5M2 | Self::Q8_0
+            Self::F32
+                | Self::F16
+                | Self::Bf16
+                | Self::F64
+                | Self::F8E4M3
+                | Self::F8E5M2
+                | Self::Q8_0
+                | Self::ScaledI8
         )
     }
 
@@ -74,7 +83,7 @@ impl Dtype {
             Self::F64 | Self::I64 | Self::U64 | Self::Complex64 => Some(8),
             Self::F32 | Self::I32 | Self::U32 => Some(4),
             Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => Some(2),
-            Self::I8 | Self::U8 | Self::Bool | Self::F8E4M3 | Self::F8E5M2 => Some(1),
+            Self::I8 | Self::ScaledI8 | Self::U8 | Self::Bool | Self::F8E4M3 | Self::F8E5M2 => Some(1),
             Self::Q8_0 | Self::Other(_) => None,
         }
     }
@@ -97,6 +106,7 @@ impl std::fmt::Display for Dtype {
             Self::Complex64 => "complex64",
             Self::Complex128 => "complex128",
             Self::I8 => "i8",
+            Self::ScaledI8 => "i8 with scales",
             Self::U8 => "u8",
             Self::I16 => "i16",
             Self::U16 => "u16",

@@ -35,12 +35,19 @@ pub(super) struct TensorEntry {
 pub struct TensorView<'a> {
     name: &'a str,
     entry: &'a TensorEntry,
+    /// Scales of the rows, where the elements are scaled integers.
+    scales: Option<&'a TensorEntry>,
     storages: &'a Storages,
 }
 
 impl<'a> TensorView<'a> {
-    pub(super) fn new(name: &'a str, entry: &'a TensorEntry, storages: &'a Storages) -> Self {
-        Self { name, entry, storages }
+    pub(super) fn new(
+        name: &'a str,
+        entry: &'a TensorEntry,
+        scales: Option<&'a TensorEntry>,
+        storages: &'a Storages,
+    ) -> Self {
+        Self { name, entry, scales, storages }
     }
 
     /// Its name in the checkpoint.
@@ -52,7 +59,7 @@ impl<'a> TensorView<'a> {
     /// Number type in the file.
     #[must_use]
     pub fn dtype(&self) -> Dtype {
-        self.entry.dtype
+        if self.scales.is_some() { Dtype::ScaledI8 } else { self.entry.dtype }
     }
 
     /// Shape, outermost dimension first; empty for a scalar.
@@ -73,13 +80,13 @@ impl<'a> TensorView<'a> {
         self.entry.strides.is_none()
     }
 
-    /// The elements as stored in the file: little-endian, in order, not aligned. `None` for a strided tensor and for types
-    /// without a fixed number of bytes per element.
+    /// The elements as stored in the file: little-endian, in order, not aligned. `None` for a strided tensor, for scaled integers and
+    /// for types without a fixed number of bytes per element.
     ///
     /// # Errors
     /// When the file cannot be read, has become shorter, or the tensor fails its checksum.
     pub fn bytes(&self) -> Result<Option<Cow<'a, [u8]>>, CheckpointError> {
-        if self.entry.dtype.bytes().is_none() || !self.is_contiguous() {
+        if self.entry.dtype.bytes().is_none() || !self.is_contiguous() || self.scales.is_some() {
             return Ok(None);
         }
         self.raw().map(Some)
@@ -132,6 +139,9 @@ impl<'a> TensorView<'a> {
             )));
         }
         self.refuse_unconvertible()?;
+        if let Some(scales) = self.scales {
+            return self.copy_scaled(scales, out);
+        }
         match self.entry.dtype {
             Dtype::F32 => self.copy_f32(out),
             Dtype::F16 => self.fill(out, |b| f16::from_le_bytes(b).to_f32()),
@@ -139,7 +149,7 @@ impl<'a> TensorView<'a> {
             Dtype::F64 => self.copy_f64(out),
             Dtype::F8E4M3 => self.fill(out, |[b]| f8_e4m3_to_f32(b)),
             Dtype::F8E5M2 => self.fill(out, |[b]| f8_e5m2_to_f32(b)),
-            Dtype::I8 => self.fill(out, |b| f32::from(i8::from_le_bytes(b))),
+            Dtype::I8 | Dtype::ScaledI8 => self.fill(out, |b| f32::from(i8::from_le_bytes(b))),
             Dtype::U8 | Dtype::Bool => self.fill(out, |b| f32::from(u8::from_le_bytes(b))),
             Dtype::I16 => self.fill(out, |b| f32::from(i16::from_le_bytes(b))),
             Dtype::U16 => self.fill(out, |b| f32::from(u16::from_le_bytes(b))),
@@ -160,6 +170,17 @@ impl<'a> TensorView<'a> {
             let [low, high, steps @ ..] = block;
             let scale = f16::from_le_bytes([*low, *high]).to_f32();
             to.iter_mut().zip(steps).for_each(|(to, step)| *to = scale * f32::from(*step as i8));
+        }
+        Ok(())
+    }
+
+    /// Integers times the scale of their row. The reader has checked that there is a scale for each row.
+    fn copy_scaled(&self, scales: &TensorEntry, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let scales = TensorView::new(self.name, scales, None, self.storages).to_f32()?;
+        self.fill(out, |b| f32::from(i8::from_le_bytes(b)))?;
+        let row = self.elements() / scales.len().max(1);
+        for (values, scale) in out.chunks_exact_mut(row.max(1)).zip(&scales) {
+            values.iter_mut().for_each(|value| *value *= scale);
         }
         Ok(())
     }

@@ -33,6 +33,7 @@ pub fn run(args: &ConvertArgs) -> CliResult {
     let precision = match args.dtype {
         Dtype::F32 => WeightFormat::F32,
         Dtype::F16 => WeightFormat::F16,
+        Dtype::Int8 => WeightFormat::Int8,
     };
     let report = convert(&checkpoint, &config, family, &args.output, precision, &mut interrupt::stop_flow)
         .or_fail(ExitStatus::Io)?;
