@@ -68,6 +68,7 @@ impl Kernels {
                 gemm: linear,
                 convert_row: no_conversion,
                 gelu_row: no_conversion,
+                gemm_gelu: None,
             },
             attention: AttentionProduct {
                 element: Element::F32,
@@ -187,6 +188,7 @@ macro_rules! bf16_products {
             gemm: gemm_bf16,
             convert_row: row_to_bf16,
             gelu_row: gelu_to_bf16,
+            gemm_gelu: None,
         };
         pub(super) const BF16_ATTENTION: AttentionProduct = AttentionProduct {
             element: Element::Bf16,
@@ -220,6 +222,7 @@ macro_rules! int8_product {
             gemm: gemm_int8,
             convert_row: quantize_row,
             gelu_row: gelu_quantize_row,
+            gemm_gelu: None,
         };
         functions! { $attributes;
             quantize_row(row: *mut f32, n: usize, lines: *mut f32, scale: *mut f32)
@@ -269,6 +272,7 @@ mod emulated {
     int8_product!([], unsigned false);
     functions! { [];
         gemm_bf16(g: &Gemm) = tiles::gemm::<S, T, false>(g);
+        gemm_gelu(g: &Gemm, lines: *mut f32) = tiles::gemm_gelu::<S, T>(g, lines);
         gemm_int8(g: &Gemm) = tiles::gemm::<S, T, true>(g);
         peak(rounds: usize) -> (f64, f32) = tiles::peak::<T, false>(rounds);
         peak_int8(rounds: usize) -> (f64, f32) = tiles::peak::<T, true>(rounds);
@@ -277,7 +281,8 @@ mod emulated {
     }
 
     const OPS: &RowKernels = &portable::OPS;
-    pub(super) static BF16: Kernels = Kernels::tiles(OPS, BF16_LINEAR, BF16_ATTENTION, begin, end, peak);
+    const TILE_LINEAR: LinearProduct = LinearProduct { gemm_gelu: Some(gemm_gelu), ..BF16_LINEAR };
+    pub(super) static BF16: Kernels = Kernels::tiles(OPS, TILE_LINEAR, BF16_ATTENTION, begin, end, peak);
     pub(super) static INT8: Kernels = Kernels::tiles(OPS, INT8_LINEAR, BF16_ATTENTION, begin, end, peak_int8);
 }
 
@@ -378,6 +383,7 @@ mod amx {
     int8_product!([#[target_feature(enable = "avx512bf16,avx512f,avx2,fma")]], unsigned false);
     functions! { [#[target_feature(enable = "avx512bf16,avx512f,avx2,fma")]];
         gemm_bf16(g: &Gemm) = tiles::gemm::<S, T, false>(g);
+        gemm_gelu(g: &Gemm, lines: *mut f32) = tiles::gemm_gelu::<S, T>(g, lines);
         gemm_int8(g: &Gemm) = tiles::gemm::<S, T, true>(g);
         peak(rounds: usize) -> (f64, f32) = tiles::peak::<T, false>(rounds);
         peak_int8(rounds: usize) -> (f64, f32) = tiles::peak::<T, true>(rounds);
@@ -386,7 +392,8 @@ mod amx {
     }
 
     const OPS: &RowKernels = &avx512::OPS;
-    pub(super) static BF16: Kernels = Kernels::tiles(OPS, BF16_LINEAR, BF16_ATTENTION, begin, end, peak);
+    const TILE_LINEAR: LinearProduct = LinearProduct { gemm_gelu: Some(gemm_gelu), ..BF16_LINEAR };
+    pub(super) static BF16: Kernels = Kernels::tiles(OPS, TILE_LINEAR, BF16_ATTENTION, begin, end, peak);
     pub(super) static INT8: Kernels = Kernels::tiles(OPS, INT8_LINEAR, BF16_ATTENTION, begin, end, peak_int8);
 }
 

@@ -20,6 +20,8 @@ pub(super) struct LinearProduct {
     pub convert_row: ConvertRow,
     /// As `convert_row` of the row's GELU.
     pub gelu_row: ConvertRow,
+    /// A product whose GELU becomes an operand at once; its output is not used. None where the GELU follows the product.
+    pub gemm_gelu: Option<unsafe fn(&Gemm, *mut f32)>,
 }
 
 /// Products of activations with activations, and the softmax between them.

@@ -5,6 +5,17 @@
 
 use core::marker::PhantomData;
 
+/// Operations that are one intrinsic on whole vectors.
+macro_rules! intrinsics {
+    ($vector:ty; $($name:ident($($arg:ident),*) = $intrinsic:ident;)*) => {$(
+        #[inline(always)]
+        unsafe fn $name($($arg: $vector),*) -> $vector {
+            // SAFETY: the caller has the instruction set.
+            unsafe { $intrinsic($($arg),*) }
+        }
+    )*};
+}
+
 #[cfg(target_arch = "aarch64")]
 pub(super) mod neon;
 #[cfg(target_arch = "x86_64")]
@@ -34,6 +45,51 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn splat(x: f32) -> Self::V;
     unsafe fn load(p: *const f32) -> Self::V;
     unsafe fn store(p: *mut f32, v: Self::V);
+    /// Loads the first `n < LANES` lanes; the others hold `fill`. Only n values need to be readable.
+    #[inline(always)]
+    unsafe fn load_first(p: *const f32, n: usize, fill: f32) -> Self::V {
+        const { assert!(Self::LANES <= MAX_LANES) }
+        let mut lanes = [fill; MAX_LANES];
+        // SAFETY: the caller gives n readable values; the buffer holds MAX_LANES.
+        unsafe {
+            core::ptr::copy_nonoverlapping(p, lanes.as_mut_ptr(), n);
+            Self::load(lanes.as_ptr())
+        }
+    }
+    /// Stores the first `n < LANES` lanes. Only n values need to be writable.
+    #[inline(always)]
+    unsafe fn store_first(p: *mut f32, v: Self::V, n: usize) {
+        // SAFETY: the caller gives n writable values.
+        unsafe { core::ptr::copy_nonoverlapping(to_lanes::<Self>(v).as_ptr(), p, n) }
+    }
+    /// The sum of the lanes, halves first, so that no chain is longer than it must be.
+    #[inline(always)]
+    unsafe fn sum(v: Self::V) -> f32 {
+        // SAFETY: the caller's.
+        let mut lanes = unsafe { to_lanes::<Self>(v) };
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] += lanes[i + half];
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
+    /// The largest lane. A NaN may survive or not.
+    #[inline(always)]
+    unsafe fn largest(v: Self::V) -> f32 {
+        // SAFETY: the caller's.
+        let mut lanes = unsafe { to_lanes::<Self>(v) };
+        let mut half = Self::LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                lanes[i] = if lanes[i + half] > lanes[i] { lanes[i + half] } else { lanes[i] };
+            }
+            half /= 2;
+        }
+        lanes[0]
+    }
     unsafe fn add(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn sub(a: Self::V, b: Self::V) -> Self::V;
     unsafe fn mul(a: Self::V, b: Self::V) -> Self::V;
@@ -80,11 +136,9 @@ pub(super) trait Simd: Copy + 'static {
     /// Stores `LANES` bf16.
     #[inline(always)]
     unsafe fn store_bf16(p: *mut u16, v: Self::V) {
-        const { assert!(Self::LANES <= MAX_LANES) }
         // SAFETY: the caller gives LANES writable values.
         unsafe {
-            let mut lanes = [0.0; MAX_LANES];
-            Self::store(lanes.as_mut_ptr(), v);
+            let lanes = to_lanes::<Self>(v);
             for (i, &lane) in lanes[..Self::LANES].iter().enumerate() {
                 p.add(i).write_unaligned(to_bf16(lane));
             }
@@ -93,12 +147,9 @@ pub(super) trait Simd: Copy + 'static {
     /// Lanes of two bf16.
     #[inline(always)]
     unsafe fn pair_bf16(lower: Self::V, upper: Self::V) -> Self::V {
-        const { assert!(Self::LANES <= MAX_LANES) }
-        // SAFETY: the buffers hold MAX_LANES values.
+        // SAFETY: the buffer holds MAX_LANES values.
         unsafe {
-            let (mut a, mut b) = ([0.0; MAX_LANES], [0.0; MAX_LANES]);
-            Self::store(a.as_mut_ptr(), lower);
-            Self::store(b.as_mut_ptr(), upper);
+            let (mut a, b) = (to_lanes::<Self>(lower), to_lanes::<Self>(upper));
             for (a, &b) in a.iter_mut().zip(&b) {
                 *a = f32::from_bits(u32::from(to_bf16(b)) << 16 | u32::from(to_bf16(*a)));
             }
@@ -112,14 +163,9 @@ pub(super) trait Simd: Copy + 'static {
     /// Lanes of four i8 (the left ones possibly u8): `c`, the bits of an i32, + Σ a · b.
     #[inline(always)]
     unsafe fn dot_i8(a: Self::V, b: Self::V, c: Self::V) -> Self::V {
-        const { assert!(Self::LANES <= MAX_LANES) }
-        // SAFETY: the buffers hold MAX_LANES values.
+        // SAFETY: the buffer holds MAX_LANES values.
         unsafe {
-            let mut lanes = [[0.0f32; MAX_LANES]; 3];
-            Self::store(lanes[0].as_mut_ptr(), a);
-            Self::store(lanes[1].as_mut_ptr(), b);
-            Self::store(lanes[2].as_mut_ptr(), c);
-            let [a, b, mut c] = lanes;
+            let (a, b, mut c) = (to_lanes::<Self>(a), to_lanes::<Self>(b), to_lanes::<Self>(c));
             for ((c, a), b) in c.iter_mut().zip(a).zip(b) {
                 let products = a.to_bits().to_le_bytes().into_iter().zip(b.to_bits().to_le_bytes());
                 let sum: i32 = products.map(|(a, b)| i32::from(a as i8) * i32::from(b as i8)).sum();
@@ -133,8 +179,7 @@ pub(super) trait Simd: Copy + 'static {
     unsafe fn i32_to_f32(v: Self::V) -> Self::V {
         // SAFETY: the buffer holds MAX_LANES values.
         unsafe {
-            let mut lanes = [0.0f32; MAX_LANES];
-            Self::store(lanes.as_mut_ptr(), v);
+            let mut lanes = to_lanes::<Self>(v);
             lanes.iter_mut().for_each(|lane| *lane = lane.to_bits() as i32 as f32);
             Self::load(lanes.as_ptr())
         }
@@ -142,15 +187,27 @@ pub(super) trait Simd: Copy + 'static {
     /// Stores `LANES` values within ±127, rounded to the nearest, halves to even, as i8 or, `UNSIGNED`, 128 larger as u8.
     #[inline(always)]
     unsafe fn store_i8<const UNSIGNED: bool>(p: *mut u8, v: Self::V) {
-        // SAFETY: the caller gives LANES writable bytes; the buffer holds MAX_LANES values.
+        // SAFETY: the caller gives LANES writable bytes.
         unsafe {
-            let mut lanes = [0.0; MAX_LANES];
-            Self::store(lanes.as_mut_ptr(), Self::round(v));
+            let lanes = to_lanes::<Self>(Self::round(v));
             for (i, &lane) in lanes[..Self::LANES].iter().enumerate() {
                 p.add(i).write(lane as i8 as u8 ^ if UNSIGNED { 0x80 } else { 0 });
             }
         }
     }
+}
+
+/// The lanes of a vector, the unused ones zero.
+///
+/// # Safety
+/// The instruction set of `S` must be available.
+#[inline(always)]
+unsafe fn to_lanes<S: Simd>(v: S::V) -> [f32; MAX_LANES] {
+    const { assert!(S::LANES <= MAX_LANES) }
+    let mut lanes = [0.0; MAX_LANES];
+    // SAFETY: the caller's; the buffer holds MAX_LANES values.
+    unsafe { S::store(lanes.as_mut_ptr(), v) };
+    lanes
 }
 
 /// f32 to bf16, to the nearest, halves to even; NaN stays NaN.

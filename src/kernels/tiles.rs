@@ -2,7 +2,8 @@
 //!
 //! A is tiled and panels of B have [`NR`] columns (see [`layout`](super::layout)), so that 16 words of a panel are a tile as well.
 
-use super::layout::{Activations, Addend, Element, Gemm, LINE, TILE, TILE_ROWS};
+use super::layout::{Activations, Addend, Element, Gemm, LINE, TILE, TILE_ROWS, tiled_row};
+use super::math;
 use super::simd::Simd;
 
 #[cfg(target_arch = "x86_64")]
@@ -45,42 +46,133 @@ const fn element(int8: bool) -> Element {
 /// As [`Tiles`]' and [`Simd`]'s; the operands must be valid for the shape, C writable and not overlapping the others.
 #[inline(always)]
 pub(super) unsafe fn gemm<S: Simd, T: Tiles, const INT8: bool>(g: &Gemm) {
-    let steps = element(INT8).words(g.k) / LINE;
-    let mut panel = 0;
-    while panel * NR < g.n {
-        let columns = (g.n - panel * NR).min(2 * NR);
-        // The next two panels are fetched line by line while these are in use; after the last ones it is often the next matrix.
-        let next = g.b.data.wrapping_add((panel + 2) * g.b.stride);
-        let mut i = 0;
-        while i < g.m {
-            let rows = (g.m - i).min(2 * TILE_ROWS);
-            let a = g.a.at_row(i);
-            // SAFETY: offsets lie within the matrices the caller vouches for.
+    for block in Blocks::new(g, element(INT8)) {
+        // SAFETY: the caller's; a block lies within C.
+        unsafe { block.run_shape::<S, T, INT8>(None) }
+    }
+}
+
+/// GELU of A · B + bias, in bf16, to the lines of a tiled operand at `lines`. `g.c` is not used, and `g.n` must be whole panels. The GELU of
+/// a block runs between the products of the next one: vectors and tiles work at the same time.
+///
+/// # Safety
+/// As [`gemm`]'s; the operand must have room for g.m rows of g.n values.
+#[inline(always)]
+pub(super) unsafe fn gemm_gelu<S: Simd, T: Tiles>(g: &Gemm, lines: *mut f32) {
+    let words = element(false).words(g.n);
+    let mut sums = [const { Sums([0.0; 4 * TILE_ROWS * COLUMNS]) }; 2];
+    let [mut sums, mut earlier] = sums.each_mut().map(|sums| sums.0.as_mut_ptr());
+    let mut pending: Option<GeluRows> = None;
+    for block in Blocks::new(g, element(false)) {
+        let rows = block.rows.next_multiple_of(TILE_ROWS);
+        // SAFETY: the caller's; the block goes to `sums`, which holds one, and its GELU to its lines of the operand.
+        unsafe {
+            let whole = Block { c: sums, ldc: 2 * COLUMNS, c_panel: COLUMNS, rows, ..block };
+            whole.run_shape::<S, T, false>(pending.as_ref());
+            let to = lines.add(tiled_row(block.row, words) + block.column / (2 * NR) * TILE);
+            pending = Some(GeluRows { sums, rows, columns: block.columns, to, below: words * TILE_ROWS });
+        }
+        core::mem::swap(&mut sums, &mut earlier);
+    }
+    if let Some(pending) = &pending {
+        // SAFETY: as above.
+        unsafe { pending.convert::<S>(0, 2 * TILE_ROWS) }
+    }
+}
+
+/// The sums of a block, [32, 32], that wait for their GELU.
+struct GeluRows {
+    sums: *const f32,
+    rows: usize,
+    columns: usize,
+    /// Lines of the operand: a tile, and from its first value to that of the next 16 rows.
+    to: *mut f32,
+    below: usize,
+}
+
+impl GeluRows {
+    /// Rows from..from + count, as far as there are.
+    ///
+    /// # Safety
+    /// The sums must be readable and the lines writable.
+    #[inline(always)]
+    unsafe fn convert<S: Simd>(&self, from: usize, count: usize) {
+        for row in from..(from + count).min(self.rows) {
+            // SAFETY: a row of sums is 32 values, as is a line; LANES divides both.
             unsafe {
-                let block = Block {
-                    steps,
-                    a,
-                    b: g.b.data.add(panel * g.b.stride),
-                    b_panel: g.b.stride,
-                    c: g.c.data.add(i * g.c.stride + panel * g.c.panel),
-                    ldc: g.c.stride,
-                    c_panel: g.c.panel,
-                    addend: g.addend_of(panel, NR),
-                    column_scales: g.b.scales.wrapping_add(panel * NR),
-                    rows,
-                    columns,
-                    next: Prefetch::share(next, g.b.stride, steps, i, rows, g.m),
-                };
-                match (rows > TILE_ROWS, columns > COLUMNS) {
-                    (true, true) => block.run::<S, T, true, true, INT8>(),
-                    (true, false) => block.run::<S, T, true, false, INT8>(),
-                    (false, true) => block.run::<S, T, false, true, INT8>(),
-                    (false, false) => block.run::<S, T, false, false, INT8>(),
+                let sums = self.sums.add(row * 2 * COLUMNS);
+                let to = self.to.add(row / TILE_ROWS * self.below + row % TILE_ROWS * LINE).cast::<u16>();
+                for v in (0..2 * COLUMNS).step_by(S::LANES) {
+                    let value = if v < self.columns { S::load(sums.add(v)) } else { S::splat(0.0) };
+                    S::store_bf16(to.add(v), math::gelu_coarse::<S>(value));
                 }
             }
-            i += rows;
         }
-        panel += 2;
+    }
+}
+
+/// The blocks of a product, one pair of panels after the other. An iterator and not a function that takes a closure: closures do not
+/// inherit instruction sets.
+struct Blocks<'a> {
+    g: &'a Gemm,
+    steps: usize,
+    row: usize,
+    panel: usize,
+    lines_per_block: usize,
+    next: Prefetch,
+}
+
+impl<'a> Blocks<'a> {
+    #[inline(always)]
+    fn new(g: &'a Gemm, element: Element) -> Self {
+        let steps = element.words(g.k) / LINE;
+        // Lines of two panels that a block, and a step of it, fetches: divided once, for blocks are short.
+        let panel = steps * TILE_ROWS;
+        let lines_per_block = (2 * panel).div_ceil(g.m.div_ceil(2 * TILE_ROWS).max(1));
+        let per_step = lines_per_block.div_ceil(steps.max(1));
+        let next = Prefetch { data: g.b.data, stride: g.b.stride, from: 0, panel, per_step };
+        Self { g, steps, row: 0, panel: 0, lines_per_block, next }
+    }
+}
+
+impl Iterator for Blocks<'_> {
+    type Item = Block;
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Block> {
+        let g = self.g;
+        if self.row >= g.m {
+            self.row = 0;
+            self.panel += 2;
+        }
+        if self.panel * NR >= g.n || g.m == 0 {
+            return None;
+        }
+        if self.row == 0 {
+            // The next two panels are fetched line by line while these are in use; after the last ones it is often the next matrix.
+            self.next.data = g.b.data.wrapping_add((self.panel + 2) * g.b.stride);
+            self.next.from = 0;
+        }
+        let (row, panel) = (self.row, self.panel);
+        let block = Block {
+            steps: self.steps,
+            a: g.a.at_row(row),
+            b: g.b.data.wrapping_add(panel * g.b.stride),
+            b_panel: g.b.stride,
+            c: g.c.data.wrapping_add(row * g.c.stride + panel * g.c.panel),
+            ldc: g.c.stride,
+            c_panel: g.c.panel,
+            addend: g.addend_of(panel, NR),
+            column_scales: g.b.scales.wrapping_add(panel * NR),
+            row,
+            column: panel * NR,
+            rows: (g.m - row).min(2 * TILE_ROWS),
+            columns: (g.n - panel * NR).min(2 * NR),
+            next: self.next,
+        };
+        self.next.from += self.lines_per_block;
+        self.row += block.rows;
+        Some(block)
     }
 }
 
@@ -107,31 +199,25 @@ pub(super) unsafe fn peak<T: Tiles, const INT8: bool>(rounds: usize) -> (f64, f3
 }
 
 /// Lines of the next two panels that a block fetches, a few in each step of k.
+#[derive(Clone, Copy)]
 struct Prefetch {
     data: *const f32,
     /// Words from the first to the second panel.
     stride: usize,
-    /// Lines of both panels that this block begins with and ends before.
+    /// The line of both panels that this block begins with.
     from: usize,
-    to: usize,
     /// Lines of a panel.
     panel: usize,
+    per_step: usize,
 }
 
 impl Prefetch {
-    /// The share of rows i.. of m.
-    #[inline(always)]
-    fn share(data: *const f32, stride: usize, steps: usize, i: usize, rows: usize, m: usize) -> Self {
-        let panel = steps * TILE_ROWS;
-        Self { data, stride, from: 2 * panel * i / m, to: 2 * panel * (i + rows) / m, panel }
-    }
-
     /// # Safety
     /// The instruction set only: any address will do.
     #[inline(always)]
-    unsafe fn step<S: Simd>(&self, step: usize, steps: usize) {
-        let lines = self.to - self.from;
-        for line in self.from + lines * step / steps..self.from + lines * (step + 1) / steps {
+    unsafe fn step<S: Simd>(&self, step: usize) {
+        let from = self.from + step * self.per_step;
+        for line in from..(from + self.per_step).min(2 * self.panel) {
             let at = if line < self.panel { line * LINE } else { self.stride + (line - self.panel) * LINE };
             // SAFETY: a prefetch reads nothing.
             unsafe { S::prefetch(self.data.wrapping_add(at)) }
@@ -140,6 +226,7 @@ impl Prefetch {
 }
 
 /// Two by two tiles of C.
+#[derive(Clone, Copy)]
 struct Block {
     steps: usize,
     a: Activations,
@@ -151,6 +238,9 @@ struct Block {
     c_panel: usize,
     addend: Addend,
     column_scales: *const f32,
+    /// Its first row and column, and how many there are.
+    row: usize,
+    column: usize,
     rows: usize,
     columns: usize,
     next: Prefetch,
@@ -160,11 +250,38 @@ struct Block {
 #[repr(align(64))]
 struct Edge([f32; TILE_ROWS * COLUMNS]);
 
+/// The four tiles of a block of C.
+#[repr(align(64))]
+struct Sums([f32; 4 * TILE_ROWS * COLUMNS]);
+
 impl Block {
+    /// `pending` becomes an operand between the steps of k.
+    ///
     /// # Safety
-    /// As [`gemm`]'s. `TALL`: more than one tile of rows; `WIDE`: more than one of columns.
+    /// As [`gemm`]'s.
     #[inline(always)]
-    unsafe fn run<S: Simd, T: Tiles, const TALL: bool, const WIDE: bool, const INT8: bool>(&self) {
+    unsafe fn run_shape<S: Simd, T: Tiles, const INT8: bool>(&self, pending: Option<&GeluRows>) {
+        // SAFETY: the caller's.
+        unsafe {
+            match (self.rows > TILE_ROWS, self.columns > COLUMNS) {
+                (true, true) => self.run::<S, T, true, true, INT8>(pending),
+                (true, false) => self.run::<S, T, true, false, INT8>(pending),
+                (false, true) => self.run::<S, T, false, true, INT8>(pending),
+                (false, false) => self.run::<S, T, false, false, INT8>(pending),
+            }
+        }
+    }
+
+    /// `TALL`: more than one tile of rows; `WIDE`: more than one of columns.
+    ///
+    /// # Safety
+    /// As [`gemm`]'s.
+    #[inline(always)]
+    unsafe fn run<S: Simd, T: Tiles, const TALL: bool, const WIDE: bool, const INT8: bool>(
+        &self,
+        pending: Option<&GeluRows>,
+    ) {
+        let gelu_rows = (2 * TILE_ROWS).div_ceil(self.steps.max(1));
         // SAFETY: the tiles that `TALL` and `WIDE` name lie within the block.
         unsafe {
             self.start::<T, 0, INT8>(0, 0);
@@ -187,7 +304,10 @@ impl Block {
                     T::load::<7>(b.add(self.b_panel).cast(), ROW_BYTES);
                     T::dot::<1, 4, 7, INT8>();
                 }
-                self.next.step::<S>(step, self.steps);
+                self.next.step::<S>(step);
+                if let Some(pending) = pending {
+                    pending.convert::<S>(step * gelu_rows, gelu_rows);
+                }
                 if TALL {
                     T::load::<5>(a.offset(below).cast(), ROW_BYTES);
                     T::dot::<2, 5, 6, INT8>();

@@ -19,24 +19,31 @@ use super::target::Target;
 const TILE: usize = 96;
 /// How many rows ahead of their use rows are prefetched.
 pub(super) const PREFETCH_ROWS: usize = 3;
-/// Target rows per task; short sequences are grouped.
-const TASK_ROWS: usize = 288;
-
 /// Hidden features of the feed-forward per step: its weights of a step and the hidden rows stay in the second-level cache.
 const HIDDEN: usize = 384;
 
-/// Rows of the feed-forward per step.
-fn feed_forward_rows(kernels: &Kernels) -> usize {
-    // Products on narrow operands are so fast that they wait for a layer's weights, which exceed the second-level cache.
-    if kernels.linear.left == Element::F32 { TILE } else { 2 * TILE }
+/// Rows of a task; short sequences are grouped. Every task reads all weights of a layer, and products of bf16 tiles are so fast that they
+/// wait for these. Otherwise more rows gain nothing.
+fn task_rows(kernels: &Kernels) -> usize {
+    if kernels.linear.gemm_gelu.is_some() { 416 } else { 3 * TILE }
 }
 
-/// Sequences of `len` rows in a task: as many as make about [`TASK_ROWS`] rows, which reuse a layer's weights, unless fewer let the
-/// threads end clearly earlier. The results do not depend on it.
-fn sequences_per_task(count: usize, len: usize, threads: usize) -> usize {
+/// Rows of the feed-forward per step. Its weights exceed the second-level cache, so each step reads them anew. Where the hidden rows are not
+/// in memory as f32, a whole task fits.
+fn feed_forward_rows(kernels: &Kernels) -> usize {
+    match kernels.linear.left {
+        Element::F32 => TILE,
+        _ if kernels.linear.gemm_gelu.is_some() => 448,
+        _ => 2 * TILE,
+    }
+}
+
+/// Sequences of `len` rows in a task: as many as make about `rows` rows, which reuse a layer's weights, unless fewer let the threads end
+/// clearly earlier. The results do not depend on it.
+fn sequences_per_task(rows: usize, count: usize, len: usize, threads: usize) -> usize {
     // Sequences that the busiest thread computes.
     let longest = |group: usize| count.div_ceil(group).div_ceil(threads) * group;
-    let most = (TASK_ROWS / len.max(1)).clamp(1, count.max(1));
+    let most = (rows / len.max(1)).clamp(1, count.max(1));
     let best = (1..=most).map(longest).min().unwrap_or(1);
     (1..=most).rev().find(|&group| 100 * longest(group) <= 108 * best).unwrap_or(1)
 }
@@ -186,7 +193,7 @@ impl TransformerBlock {
         let table = self.rotary.as_ref().map(|rotary| rotary.table(len));
         let table = table.as_deref();
         let rows = SequenceRows::new(x, self.dim, sequences);
-        let group = sequences_per_task(count, len, pool.threads());
+        let group = sequences_per_task(task_rows(self.kernels), count, len, pool.threads());
         let tasks = count.div_ceil(group);
         let task = |i: usize, feed_forward: bool| {
             let (first, last) = (i * group * len, ((i + 1) * group).min(count) * len);
@@ -256,8 +263,11 @@ impl TransformerBlock {
             return Ok(());
         }
         let rows = SequenceRows::new(x, self.dim, Sequences::band(frames, bands));
-        // About TASK_ROWS rows a task, but a task for every thread.
-        let parts = (bands * longest).div_ceil(TASK_ROWS).max(pool.threads().div_ceil(hops.len())).min(bands);
+        // But a task for every thread.
+        let parts = (bands * longest)
+            .div_ceil(task_rows(self.kernels))
+            .max(pool.threads().div_ceil(hops.len()))
+            .min(bands);
         let (shared, positions) = (&*hops, self.rotary.is_some());
         pool.run(parts * shared.len(), |task| {
             let (index, part) = (task / parts, task % parts);
@@ -531,7 +541,7 @@ impl TransformerBlock {
         let sizes = [
             kn.linear.operand_words(tile, dim),
             dim,
-            tile * width,
+            if kn.linear.gemm_gelu.is_some() { 0 } else { tile * width },
             kn.linear.converted_words(tile, width),
             tile * dim,
         ];
@@ -576,18 +586,27 @@ impl TransformerBlock {
         let (kn, weight) = (self.kernels, &self.linear_out[index]);
         let (from, n) = (index * HIDDEN, weight.k);
         let width = n.next_multiple_of(kn.nr);
-        // SAFETY: `from` is the first of a panel, as HIDDEN is whole panels.
+        let product = Gemm {
+            m,
+            n: width,
+            k: self.dim,
+            a: xn,
+            b: self.linear_in.panels_from(from),
+            c: Output { data: hidden, stride: width, panel: kn.nr },
+            addend: Addend::Bias(self.linear_in_bias[from..].as_ptr()),
+        };
+        // SAFETY: `from` is the first of a panel, as HIDDEN is whole panels; the memory has the sizes in `feed_forward`.
         unsafe {
-            (kn.linear.gemm)(&Gemm {
-                m,
-                n: width,
-                k: self.dim,
-                a: xn,
-                b: self.linear_in.panels_from(from),
-                c: Output { data: hidden, stride: width, panel: kn.nr },
-                addend: Addend::Bias(self.linear_in_bias[from..].as_ptr()),
-            });
-            let a = kn.linear.convert_gelu(kn.ops.gelu, hidden, [m, n], width, converted);
+            let a = match kn.linear.gemm_gelu {
+                Some(gemm_gelu) => {
+                    gemm_gelu(&product, converted);
+                    kn.linear.buffer(converted, m, n).activations()
+                }
+                None => {
+                    (kn.linear.gemm)(&product);
+                    kn.linear.convert_gelu(kn.ops.gelu, hidden, [m, n], width, converted)
+                }
+            };
             (kn.linear.gemm)(&Gemm {
                 m,
                 n: self.dim,
@@ -674,10 +693,12 @@ mod tests {
     #[test]
     fn tasks_fill_any_number_of_threads() {
         // Sequences along bands of 8 s and of 2 s of the default architecture, and of the embedded model.
-        for (count, len) in [(801, 62), (201, 62), (345, 20), (65, 20)] {
+        for (rows, count, len) in
+            [(416, 801, 62), (288, 801, 62), (416, 201, 62), (288, 345, 20), (288, 65, 20)]
+        {
             for threads in [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64] {
-                let group = sequences_per_task(count, len, threads);
-                assert!((1..=TASK_ROWS / len).contains(&group));
+                let group = sequences_per_task(rows, count, len, threads);
+                assert!((1..=rows / len).contains(&group));
                 let longest = count.div_ceil(group).div_ceil(threads) * group;
                 // One sequence a task is the finest cut there is.
                 let finest = count.div_ceil(threads);
@@ -685,7 +706,7 @@ mod tests {
             }
         }
         // Large tasks where threads are few.
-        assert_eq!(sequences_per_task(801, 62, 2), TASK_ROWS / 62);
-        assert_eq!((sequences_per_task(1, 1000, 8), sequences_per_task(3, 1, 64)), (1, 1));
+        assert_eq!(sequences_per_task(288, 801, 62, 2), 288 / 62);
+        assert_eq!((sequences_per_task(288, 1, 1000, 8), sequences_per_task(288, 3, 1, 64)), (1, 1));
     }
 }

@@ -16,6 +16,18 @@ impl Simd for Neon {
     const LANES: usize = 4;
     const MR: usize = 6;
 
+    intrinsics! {
+        float32x4_t;
+        add(a, b) = vaddq_f32;
+        sub(a, b) = vsubq_f32;
+        mul(a, b) = vmulq_f32;
+        div(a, b) = vdivq_f32;
+        max(a, b) = vmaxq_f32;
+        min(a, b) = vminq_f32;
+        round(v) = vrndnq_f32;
+        abs(v) = vabsq_f32;
+        swap_pairs(v) = vrev64q_f32;
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> float32x4_t {
         unsafe { vdupq_n_f32(x) }
@@ -29,32 +41,8 @@ impl Simd for Neon {
         unsafe { vst1q_f32(p, v) }
     }
     #[inline(always)]
-    unsafe fn add(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vaddq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vsubq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vmulq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn div(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vdivq_f32(a, b) }
-    }
-    #[inline(always)]
     unsafe fn fma(a: float32x4_t, b: float32x4_t, c: float32x4_t) -> float32x4_t {
         unsafe { vfmaq_f32(c, a, b) }
-    }
-    #[inline(always)]
-    unsafe fn max(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vmaxq_f32(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn min(a: float32x4_t, b: float32x4_t) -> float32x4_t {
-        unsafe { vminq_f32(a, b) }
     }
     #[inline(always)]
     unsafe fn lt(a: float32x4_t, b: float32x4_t) -> uint32x4_t {
@@ -65,19 +53,11 @@ impl Simd for Neon {
         unsafe { vbslq_f32(m, a, b) }
     }
     #[inline(always)]
-    unsafe fn round(v: float32x4_t) -> float32x4_t {
-        unsafe { vrndnq_f32(v) }
-    }
-    #[inline(always)]
     unsafe fn exp2i(v: float32x4_t) -> float32x4_t {
         unsafe {
             let biased = vaddq_s32(vcvtnq_s32_f32(v), vdupq_n_s32(127));
             vreinterpretq_f32_s32(vshlq_n_s32::<23>(biased))
         }
-    }
-    #[inline(always)]
-    unsafe fn abs(v: float32x4_t) -> float32x4_t {
-        unsafe { vabsq_f32(v) }
     }
     #[inline(always)]
     unsafe fn copysign(v: float32x4_t, sign: float32x4_t) -> float32x4_t {
@@ -90,10 +70,6 @@ impl Simd for Neon {
     #[inline(always)]
     unsafe fn upper_bf16(v: float32x4_t) -> float32x4_t {
         unsafe { vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(v), vdupq_n_u32(0xffff_0000))) }
-    }
-    #[inline(always)]
-    unsafe fn swap_pairs(v: float32x4_t) -> float32x4_t {
-        unsafe { vrev64q_f32(v) }
     }
     /// Needs the dot-product extension, which only kernels for `Isa::NeonDot` use. Its intrinsic is not stable in Rust.
     #[inline(always)]

@@ -29,6 +29,16 @@ impl Simd for Sse2 {
     const LANES: usize = 4;
     const MR: usize = 4;
 
+    intrinsics! {
+        __m128;
+        add(a, b) = _mm_add_ps;
+        sub(a, b) = _mm_sub_ps;
+        mul(a, b) = _mm_mul_ps;
+        div(a, b) = _mm_div_ps;
+        max(a, b) = _mm_max_ps;
+        min(a, b) = _mm_min_ps;
+        lt(a, b) = _mm_cmplt_ps;
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m128 {
         unsafe { _mm_set1_ps(x) }
@@ -40,34 +50,6 @@ impl Simd for Sse2 {
     #[inline(always)]
     unsafe fn store(p: *mut f32, v: __m128) {
         unsafe { _mm_storeu_ps(p, v) }
-    }
-    #[inline(always)]
-    unsafe fn add(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn div(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_div_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn max(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_max_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn min(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_min_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn lt(a: __m128, b: __m128) -> __m128 {
-        unsafe { _mm_cmplt_ps(a, b) }
     }
     #[inline(always)]
     unsafe fn fma(a: __m128, b: __m128, c: __m128) -> __m128 {
@@ -145,6 +127,16 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
     const LANES: usize = 8;
     const MR: usize = 6;
 
+    intrinsics! {
+        __m256;
+        add(a, b) = _mm256_add_ps;
+        sub(a, b) = _mm256_sub_ps;
+        mul(a, b) = _mm256_mul_ps;
+        div(a, b) = _mm256_div_ps;
+        fma(a, b, c) = _mm256_fmadd_ps;
+        max(a, b) = _mm256_max_ps;
+        min(a, b) = _mm256_min_ps;
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m256 {
         unsafe { _mm256_set1_ps(x) }
@@ -158,32 +150,12 @@ impl<const VNNI: bool> Simd for Ymm<VNNI> {
         unsafe { _mm256_storeu_ps(p, v) }
     }
     #[inline(always)]
-    unsafe fn add(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_add_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn sub(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_sub_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn mul(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_mul_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn div(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_div_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: __m256, b: __m256, c: __m256) -> __m256 {
-        unsafe { _mm256_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    unsafe fn max(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_max_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn min(a: __m256, b: __m256) -> __m256 {
-        unsafe { _mm256_min_ps(a, b) }
+    unsafe fn load_first(p: *const f32, n: usize, fill: f32) -> __m256 {
+        unsafe {
+            let lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+            let wanted = _mm256_cmpgt_epi32(_mm256_set1_epi32(n as i32), lane);
+            _mm256_blendv_ps(_mm256_set1_ps(fill), _mm256_maskload_ps(p, wanted), _mm256_castsi256_ps(wanted))
+        }
     }
     #[inline(always)]
     unsafe fn lt(a: __m256, b: __m256) -> __m256 {
@@ -268,6 +240,17 @@ impl Simd for Avx512 {
     const LANES: usize = 16;
     const MR: usize = 12;
 
+    intrinsics! {
+        __m512;
+        add(a, b) = _mm512_add_ps;
+        sub(a, b) = _mm512_sub_ps;
+        mul(a, b) = _mm512_mul_ps;
+        div(a, b) = _mm512_div_ps;
+        fma(a, b, c) = _mm512_fmadd_ps;
+        max(a, b) = _mm512_max_ps;
+        min(a, b) = _mm512_min_ps;
+        abs(v) = _mm512_abs_ps;
+    }
     #[inline(always)]
     unsafe fn splat(x: f32) -> __m512 {
         unsafe { _mm512_set1_ps(x) }
@@ -281,32 +264,20 @@ impl Simd for Avx512 {
         unsafe { _mm512_storeu_ps(p, v) }
     }
     #[inline(always)]
-    unsafe fn add(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_add_ps(a, b) }
+    unsafe fn load_first(p: *const f32, n: usize, fill: f32) -> __m512 {
+        unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), !(u16::MAX << n), p) }
     }
     #[inline(always)]
-    unsafe fn sub(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_sub_ps(a, b) }
+    unsafe fn store_first(p: *mut f32, v: __m512, n: usize) {
+        unsafe { _mm512_mask_storeu_ps(p, !(u16::MAX << n), v) }
     }
     #[inline(always)]
-    unsafe fn mul(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_mul_ps(a, b) }
+    unsafe fn sum(v: __m512) -> f32 {
+        unsafe { _mm512_reduce_add_ps(v) }
     }
     #[inline(always)]
-    unsafe fn div(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_div_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn fma(a: __m512, b: __m512, c: __m512) -> __m512 {
-        unsafe { _mm512_fmadd_ps(a, b, c) }
-    }
-    #[inline(always)]
-    unsafe fn max(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_max_ps(a, b) }
-    }
-    #[inline(always)]
-    unsafe fn min(a: __m512, b: __m512) -> __m512 {
-        unsafe { _mm512_min_ps(a, b) }
+    unsafe fn largest(v: __m512) -> f32 {
+        unsafe { _mm512_reduce_max_ps(v) }
     }
     #[inline(always)]
     unsafe fn lt(a: __m512, b: __m512) -> __mmask16 {
@@ -333,10 +304,6 @@ impl Simd for Avx512 {
             let n = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted));
             _mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(v), n))
         }
-    }
-    #[inline(always)]
-    unsafe fn abs(v: __m512) -> __m512 {
-        unsafe { _mm512_abs_ps(v) }
     }
     #[inline(always)]
     unsafe fn copysign(v: __m512, sign: __m512) -> __m512 {
