@@ -324,8 +324,18 @@ pub struct Separator {
     stft: Stft,
     /// The transform's envelope of the last length of a chunk.
     envelope: Vec<f32>,
+    buffers: PassBuffers,
     stages: StageTimes,
     hops: context::HopWorkspace,
+}
+
+/// Memory of a pass, kept for the next: fresh pages cost a few percent of a small model's time.
+#[derive(Default)]
+struct PassBuffers {
+    /// [batch, frames, freqs, channels]
+    spec: Vec<Complex32>,
+    /// [batch, stems, frames, (f s) c], then the stems' spectra.
+    masks: Vec<f32>,
 }
 
 /// Number of the next separator.
@@ -369,6 +379,7 @@ impl Separator {
             hops: context::HopWorkspace::default(),
             stft: Stft::new(arch.stft),
             envelope: Vec::new(),
+            buffers: PassBuffers::default(),
             most_samples: usize::MAX,
             network,
             pool,
@@ -450,25 +461,23 @@ impl Separator {
     /// # Errors
     /// [`SeparateError::Network`].
     pub fn masks(&mut self, spec: &[Complex32], batch: usize) -> Result<Vec<Complex32>, SeparateError> {
-        self.masks_controlled(spec, batch, &())
+        let mut masks = Vec::new();
+        self.estimate_masks(spec, batch, &mut masks, &())?;
+        // In place where the capacity is even.
+        Ok(bytemuck::allocation::try_cast_vec(masks)
+            .unwrap_or_else(|(_, masks)| bytemuck::cast_slice(&masks).to_vec()))
     }
 
-    fn masks_controlled(
+    fn estimate_masks(
         &mut self,
         spec: &[Complex32],
         batch: usize,
+        masks: &mut Vec<f32>,
         control: &dyn JobControl,
-    ) -> Result<Vec<Complex32>, SeparateError> {
-        let device = self.network.device();
-        let pool = self.pool.clone();
-        let network = &mut self.network;
-        pool.install(|| network.forward(bytemuck::cast_slice(spec), batch, control))
-            .map(|masks| {
-                // In place, since masks are the largest buffer. Only an odd capacity needs a copy.
-                bytemuck::allocation::try_cast_vec(masks)
-                    .unwrap_or_else(|(_, masks)| bytemuck::cast_slice(&masks).to_vec())
-            })
-            .map_err(|source| SeparateError::Network { device, source })
+    ) -> Result<(), SeparateError> {
+        let (pool, network) = (self.pool.clone(), &mut self.network);
+        pool.install(|| network.forward(bytemuck::cast_slice(spec), batch, masks, control))
+            .map_err(|source| SeparateError::Network { device: self.network.device(), source })
     }
 
     /// Time spent in each stage since the last call.
@@ -568,12 +577,28 @@ impl Separator {
         if let Some(stems) = self.separate_on_device(chunks, samples, rule, control)? {
             return Ok(stems);
         }
+        let mut buffers = std::mem::take(&mut self.buffers);
+        let separated = self.separate_chunks(chunks, samples, rule, &mut buffers, control);
+        self.buffers = buffers;
+        separated
+    }
+
+    /// On the host, chunks of `samples` samples.
+    fn separate_chunks(
+        &mut self,
+        chunks: &[&[f32]],
+        samples: usize,
+        rule: MaskRule,
+        PassBuffers { spec, masks }: &mut PassBuffers,
+        control: &dyn JobControl,
+    ) -> Result<Vec<Vec<f32>>, SeparateError> {
+        let channels = self.info.architecture.channels;
         let config = *self.stft.config();
         let (frames, bins) = (config.frames(samples), config.freqs() * channels);
         let spectrum = frames * bins;
 
         let started = Instant::now();
-        let mut spec = vec![Complex32::default(); chunks.len() * spectrum];
+        spec.resize(chunks.len() * spectrum, Complex32::default());
         // Parts of a spectrum are tasks, since most passes have one chunk.
         let parts = spec.chunks_exact_mut(spectrum).zip(chunks).flat_map(|(spec, chunk)| {
             let parts = spec.chunks_mut(TRANSFORM_FRAMES * bins).enumerate();
@@ -587,7 +612,8 @@ impl Separator {
         self.stages.stft += started.elapsed();
 
         let started = Instant::now();
-        let mut masks = self.masks_controlled(&spec, chunks.len(), control)?;
+        self.estimate_masks(spec, chunks.len(), masks, control)?;
+        let masks: &mut [Complex32] = bytemuck::cast_slice_mut(masks);
         self.stages.network += started.elapsed();
 
         let started = Instant::now();

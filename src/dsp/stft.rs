@@ -95,7 +95,7 @@ impl Stft {
             let start = ((first + t) * hop_length) as isize - (n_fft / 2) as isize;
             let inside = usize::try_from(start).ok().and_then(|start| signal.get(start..start + n_fft));
             if let Some(inside) = inside {
-                self.forward_frame(|i| inside[i], channel, channels, row, &mut buffers);
+                self.forward_slice(inside, channel, channels, row, &mut buffers);
             } else {
                 let sample = |i| signal[reflect(start + i as isize, signal.len())];
                 self.forward_frame(sample, channel, channels, row, &mut buffers);
@@ -109,8 +109,9 @@ impl Stft {
         let mut envelope = vec![0.0f32; samples];
         for t in 0..frames {
             let (skip, at) = self.overlap(t);
-            let part = envelope.iter_mut().skip(at).zip(&squares[skip.min(squares.len())..]);
-            part.for_each(|(e, square)| *e += square);
+            // Slices, whose loop is vectors; that of a skipping iterator is not.
+            let reached = envelope.get_mut(at..).unwrap_or_default();
+            reached.iter_mut().zip(&squares[skip.min(squares.len())..]).for_each(|(e, square)| *e += square);
         }
         envelope
     }
@@ -145,7 +146,8 @@ impl Stft {
             let (skip, at) = self.overlap(t);
             let skip = skip.min(frame.len());
             let windowed = frame[skip..].iter().zip(&self.analysis_window[skip..]);
-            signal.iter_mut().skip(at).zip(windowed).for_each(|(x, (y, w))| *x += y * w);
+            let reached = signal.get_mut(at..).unwrap_or_default();
+            reached.iter_mut().zip(windowed).for_each(|(x, (y, w))| *x += y * w);
         }
         for (x, e) in signal.iter_mut().zip(envelope) {
             *x = normalise(*x * scale, *e);

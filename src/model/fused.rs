@@ -178,17 +178,33 @@ impl FusedRoformer {
         batch: usize,
         control: &dyn JobControl,
     ) -> Result<Vec<f32>, KernelError> {
+        let mut masks = Vec::new();
+        self.forward_into(spec, batch, &mut masks, control)?;
+        Ok(masks)
+    }
+
+    /// As [`Self::forward_controlled`], into memory that earlier calls may have used.
+    ///
+    /// # Errors
+    /// [`KernelError`] if `spec` has the wrong size, or `control` cancels the pass.
+    pub fn forward_into(
+        &mut self,
+        spec: &[f32],
+        batch: usize,
+        masks: &mut Vec<f32>,
+        control: &dyn JobControl,
+    ) -> Result<(), KernelError> {
         let frame = self.architecture.frame_features();
         let frames = spec.len() / frame / batch.max(1);
         let stems = self.architecture.num_stems;
-        let mut masks = vec![0.0; batch * stems * frames * frame];
+        masks.resize(batch * stems * frames * frame, 0.0);
         if frames > 0 {
             let chunks = spec.chunks_exact(frames * frame);
             for (spec, masks) in chunks.zip(masks.chunks_exact_mut(stems * frames * frame)) {
                 self.forward_chunk(spec, masks, frames, control)?;
             }
         }
-        Ok(masks)
+        Ok(())
     }
 
     fn forward_chunk(

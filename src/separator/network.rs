@@ -169,20 +169,22 @@ impl Network {
         }
     }
 
-    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c], flat.
+    /// spec: [batch, frames, (f s) c] → masks [batch, stems, frames, (f s) c], flat, in memory that earlier passes may have used.
     pub fn forward(
         &mut self,
         spec: &[f32],
         batch: usize,
+        masks: &mut Vec<f32>,
         control: &dyn JobControl,
-    ) -> Result<Vec<f32>, Box<dyn std::error::Error + Send + Sync>> {
+    ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
         match self {
-            Self::Fused(network, _) => Ok(network.forward_controlled(spec, batch, control)?),
+            Self::Fused(network, _) => Ok(network.forward_into(spec, batch, masks, control)?),
             Self::Candle { network, .. } => {
                 let features = network.architecture().frame_features();
                 let frames = spec.len() / features / batch.max(1);
                 let spec = Tensor::from_slice(spec, (batch, frames, features), network.device())?;
-                Ok(network.forward_controlled(&spec, control)?.flatten_all()?.to_vec1()?)
+                *masks = network.forward_controlled(&spec, control)?.flatten_all()?.to_vec1()?;
+                Ok(())
             }
         }
     }

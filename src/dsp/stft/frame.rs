@@ -37,16 +37,41 @@ impl Stft {
         row: &mut [Complex32],
         buffers: &mut FrameBuffers,
     ) {
-        let FrameBuffers { frame, bins, scratch } = buffers;
-        for (i, (x, w)) in frame.iter_mut().zip(&self.analysis_window).enumerate() {
+        for (i, (x, w)) in buffers.frame.iter_mut().zip(&self.analysis_window).enumerate() {
             *x = sample(i) * w;
         }
+        self.transform_frame(channel, channels, row, buffers);
+    }
+
+    /// As [`Self::forward_frame`] of the n_fft samples of `samples`.
+    pub(super) fn forward_slice(
+        &self,
+        samples: &[f32],
+        channel: usize,
+        channels: usize,
+        row: &mut [Complex32],
+        buffers: &mut FrameBuffers,
+    ) {
+        let windowed = samples.iter().zip(&self.analysis_window);
+        buffers.frame.iter_mut().zip(windowed).for_each(|(x, (sample, w))| *x = sample * w);
+        self.transform_frame(channel, channels, row, buffers);
+    }
+
+    /// The spectrum of the windowed frame in `buffers`.
+    fn transform_frame(
+        &self,
+        channel: usize,
+        channels: usize,
+        row: &mut [Complex32],
+        buffers: &mut FrameBuffers,
+    ) {
+        let FrameBuffers { frame, bins, scratch } = buffers;
         // The buffers come from the plan, so their lengths are right and the call cannot fail.
         let done = self.forward.process_with_scratch(frame, bins, scratch);
         debug_assert!(done.is_ok());
         let scale = if self.config.normalized { 1.0 / (self.config.n_fft as f32).sqrt() } else { 1.0 };
-        for (f, bin) in bins.iter().enumerate() {
-            row[f * channels + channel] = bin * scale;
+        for (values, bin) in row.chunks_exact_mut(channels).zip(bins.iter()) {
+            values[channel] = bin * scale;
         }
     }
 
@@ -67,8 +92,8 @@ impl Stft {
         buffers: &'a mut FrameBuffers,
     ) -> &'a [f32] {
         let FrameBuffers { frame, bins, scratch } = buffers;
-        for (f, bin) in bins.iter_mut().enumerate() {
-            *bin = row[f * channels + channel];
+        for (bin, values) in bins.iter_mut().zip(row.chunks_exact(channels)) {
+            *bin = values[channel];
         }
         // A real signal has real first and last bins; masks don't keep them so, and torch drops the imaginary part.
         let last = bins.len() - 1;

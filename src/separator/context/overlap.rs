@@ -68,7 +68,9 @@ impl OverlapLine<'_> {
 
 /// sums += frame · window, without the first `skip` samples, as far as `sums` reaches.
 pub(super) fn add_windowed(sums: &mut [f32], frame: &[f32], window: &[f32], skip: usize) {
-    for (sum, (y, w)) in sums.iter_mut().zip(frame.iter().zip(window).skip(skip)) {
+    // Slices, whose loop is vectors; that of a skipping iterator is not.
+    let (frame, window) = (frame.get(skip..).unwrap_or_default(), window.get(skip..).unwrap_or_default());
+    for (sum, (y, w)) in sums.iter_mut().zip(frame.iter().zip(window)) {
         *sum += y * w;
     }
 }
