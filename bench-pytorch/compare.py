@@ -41,6 +41,8 @@ def main():
     parser.add_argument("--warmup", type=int, choices=[0, 1], default=1)
     parser.add_argument("--isa", choices=sorted(HELD))
     parser.add_argument("--bf16", action="store_true")
+    parser.add_argument("--old", help="an older nullsum-cli, timed by turns with the new one")
+    parser.add_argument("--no-pytorch", dest="pytorch", action="store_false")
     parser.add_argument("--no-candle", dest="candle", action="store_false")
     args = parser.parse_args()
     # Read when torch is loaded.
@@ -61,7 +63,8 @@ def main():
     print(f"{processor()}, {os.cpu_count()} processors; PyTorch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}; "
           f"load average {os.getloadavg()[0]:.1f}; medians of {args.rounds}")
     print(f"PyTorch: eager, angles kept, its own choice of attention; {memory()}; {waiting()}")
-    print("| Chunk | Threads | What | RTF | Slower than ours | Processor time | Its ratio | Peak memory | SNR to PyTorch f32 |")
+    exact = PYTORCH if args.pytorch else "ours in f32"
+    print(f"| Chunk | Threads | What | RTF | Slower than ours | Processor time | Its ratio | Peak memory | SNR to {exact} |")
     print("|---|---|---|---|---|---|---|---|---|", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
@@ -86,11 +89,14 @@ class Comparison:
         ways = {"f32": lambda: self.ours("f32")}
         if self.args.bf16:
             ways["bf16"] = lambda: self.ours("bf16")
+        for precision in list(ways) if self.args.old else []:
+            ways[f"old {precision}"] = lambda precision=precision: self.ours(precision, cli=self.args.old)
         if self.args.candle:
             ways["candle"] = lambda: self.ours("f32", "candle")
-        ways[PYTORCH] = lambda: self.pytorch(PYTORCH)
+        if self.args.pytorch:
+            ways[PYTORCH] = lambda: self.pytorch(PYTORCH)
         # Without such instructions PyTorch takes minutes per pass, which is no useful comparison.
-        if self.args.bf16 and multiplies_bf16():
+        if self.args.pytorch and self.args.bf16 and multiplies_bf16():
             ways["PyTorch bf16 autocast"] = lambda: self.pytorch("PyTorch bf16 autocast", bf16=True)
         for _ in range(self.args.rounds):
             for name, way in ways.items():
@@ -98,11 +104,11 @@ class Comparison:
         for name in ways:
             self.report(name)
 
-    def ours(self, precision, kernel=None):
+    def ours(self, precision, kernel=None, cli=None):
         import numpy
 
         raw = self.folder / "stems.f32"
-        command = [self.args.cli, "bench", "--model", self.folder / "model.ckpt", "--config", self.folder / "model.yaml", "--json",
+        command = [cli or self.args.cli, "bench", "--model", self.folder / "model.ckpt", "--config", self.folder / "model.yaml", "--json",
                    "--seconds", str(self.seconds), "--threads", str(self.threads), "--runs", "1", "--warmup", str(self.args.warmup),
                    "--precision", precision, "--stems", raw]
         environment = dict(os.environ, **({"NULLSUM_KERNEL": kernel} if kernel else {}))
@@ -110,8 +116,8 @@ class Comparison:
         report = json.loads(subprocess.run(command, env=environment, check=True, capture_output=True).stdout)
         samples = numpy.fromfile(raw, dtype=numpy.float32).reshape(-1, CHANNELS, round(report["audio_seconds"] * 44_100))
         self.chunk = samples[0]
-        self.stems[kernel or precision] = samples[1:]
-        label = "candle, f32" if kernel else f"ours, {report['precision']}, {report['kernel']}"
+        self.stems[f"old {precision}" if cli else kernel or precision] = samples[1:]
+        label = "candle, f32" if kernel else f"{'older' if cli else 'ours'}, {report['precision']}, {report['kernel']}"
         return label, report["median_seconds"], report["processor_seconds"], report["peak_rss_bytes"]
 
     def pytorch(self, name, bf16=False):
@@ -134,7 +140,8 @@ class Comparison:
         wall, processor = self.medians(name)
         our_wall, our_processor = self.medians("f32")
         label, *_, peak = self.turns[name][-1]
-        snr = "" if name == PYTORCH else f"{snr_db(self.stems[PYTORCH], self.stems[name]):.1f} dB"
+        exact = PYTORCH if self.args.pytorch else "f32"
+        snr = "" if name == exact else f"{snr_db(self.stems[exact], self.stems[name]):.1f} dB"
         print(f"| {self.seconds} s | {self.threads} | {label} | {wall / self.seconds:.3f} | {wall / our_wall:.2f} × | {processor:.2f} s "
               f"| {processor / our_processor:.2f} × | {peak / 1e6:.0f} MB | {snr} |", flush=True)
 
