@@ -3,7 +3,7 @@
 use super::compiled::Kernels;
 use super::error::KernelError;
 use super::layout::{Addend, Gemm, Output};
-use super::packed::{Folded, Packed, pad_bias};
+use super::packed::{Packed, pad_bias};
 use super::pool::Pool;
 use super::rows::{SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
@@ -34,6 +34,8 @@ struct Band {
     /// First feature of the band in a frame.
     from: usize,
     weight: Packed,
+    /// The norm's gain where the weights do not contain it.
+    gain: Option<Vec<f32>>,
     bias: AlignedVec,
 }
 
@@ -49,10 +51,9 @@ impl BandSplit {
             let dim_in = require_nonzero("a band's norm", band.norm.len())?;
             KernelError::check(&format!("band {k}: weight"), dim * dim_in, band.linear.weight.len())?;
             KernelError::check(&format!("band {k}: bias"), dim, band.linear.bias.len())?;
-            let columns = fold_gain(band.norm);
-            let folded = Folded { columns: Some(&columns), ..Folded::NONE };
-            let weight = Packed::new(&kernels.linear, kernels.nr, band.linear.weight, [dim, dim_in], folded)?;
-            packed.push(Band { from, weight, bias: pad_bias(kernels.nr, band.linear.bias) });
+            let gain = fold_gain(band.norm);
+            let (weight, gain) = Packed::exact(kernels, band.linear.weight, [dim, dim_in], Some(&gain))?;
+            packed.push(Band { from, weight, gain, bias: pad_bias(kernels.nr, band.linear.bias) });
             from += dim_in;
         }
         Ok(Self { kernels, dim, dim_in: from, bands: packed })
@@ -86,7 +87,8 @@ impl BandSplit {
             let k = bands - 1 - task / blocks;
             let first = (task % blocks) * TILE;
             let m = TILE.min(frames - first);
-            let Band { from, weight, bias } = &self.bands[k];
+            let Band { from, weight, gain, bias } = &self.bands[k];
+            let gain = gain.as_ref().map_or(std::ptr::null(), |gain| gain.as_ptr());
             let kn = self.kernels;
             with_scratch([kn.linear.operand_words(m, weight.k), weight.k], |[xn, spare]| {
                 let xn = kn.linear.buffer(xn.as_mut_ptr(), m, weight.k);
@@ -96,10 +98,10 @@ impl BandSplit {
                     for row in 0..m {
                         let band = &features[(first + row) * self.dim_in + from..][..weight.k];
                         xn.write_row(row, spare.as_mut_ptr(), |to| {
-                            (kn.ops.normalize)(band.as_ptr(), to, weight.k, std::ptr::null());
+                            (kn.ops.normalize)(band.as_ptr(), to, weight.k, gain);
                         });
                     }
-                    (kn.linear.gemm)(&Gemm {
+                    (weight.gemm)(&Gemm {
                         m,
                         n: self.dim,
                         k: weight.k,

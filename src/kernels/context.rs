@@ -11,9 +11,8 @@ use half::bf16;
 use super::attention::Segment;
 use super::compiled::Kernels;
 use super::error::KernelError;
-use super::isa::Format;
 use super::layout::{Element, Gemm, Panels};
-use super::target::Target;
+use super::target::widening_product;
 
 /// How kept keys and values are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,13 +206,7 @@ fn storage(kernels: &Kernels, wanted: CacheFormat) -> (Element, unsafe fn(&Gemm)
         return own;
     }
     // Products of f32 with weights in bf16 read activations in bf16 as well.
-    let widening = |target: &Target| {
-        let linear = &target.kernels().ok().filter(|other| other.nr == kernels.nr)?.linear;
-        (linear.left == Element::F32 && linear.right == Element::Bf16).then_some(linear.gemm)
-    };
-    let targets = Target::available();
-    let gemm = targets.iter().rev().filter(|target| target.format == Format::Bf16).find_map(widening);
-    gemm.map_or(own, |gemm| (Element::Bf16, gemm))
+    widening_product(kernels).map_or(own, |product| (Element::Bf16, product.gemm))
 }
 
 /// Half `half` (0 the lower) of a word of two bf16 ← `value`.

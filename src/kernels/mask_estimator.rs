@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::compiled::Kernels;
 use super::error::KernelError;
 use super::layout::{Activations, Addend, Gemm, Output};
-use super::packed::{Folded, Packed, pad_bias};
+use super::packed::{Packed, pad_bias};
 use super::pool::Pool;
 use super::rows::{SequenceRows, Sequences};
 use super::scratch::{AlignedVec, with_scratch};
@@ -28,6 +28,8 @@ pub struct BandMlp {
     /// The two halves of the last: values and gates.
     value: (Packed, AlignedVec),
     gate: (Packed, AlignedVec),
+    /// The norm's gain where the first Linear does not contain it.
+    gain: Option<Vec<f32>>,
     dim: usize,
 }
 
@@ -44,8 +46,7 @@ impl BandMlp {
         let folded = norm.map(fold_gain);
         require_nonzero("the number of Linears of a mask estimator", layers.len())?;
         let mut packed = Vec::with_capacity(layers.len());
-        let mut width = 0;
-        let mut dim = 0;
+        let (mut width, mut dim, mut gain) = (0, 0, None);
         for (i, layer) in layers.iter().enumerate() {
             let n = require_nonzero("a mask estimator's bias", layer.bias.len())?;
             let k = require_nonzero("a mask estimator's weight", layer.weight.len() / n)?;
@@ -64,18 +65,16 @@ impl BandMlp {
             }
             // The last Linear is packed as two, values and gates, so that the GLU can run on a few columns at a time.
             let parts = if last { 2 } else { 1 };
-            for rows in (0..parts).map(|part| part * n / parts..(part + 1) * n / parts) {
-                let weight = &layer.weight[rows.start * width..rows.end * width];
-                let folded = Folded { columns, ..Folded::NONE };
-                let weight = Packed::new(&kernels.linear, kernels.nr, weight, [rows.len(), width], folded)?;
-                packed.push((weight, pad_bias(kernels.nr, &layer.bias[rows])));
-            }
+            let halves = Packed::exact_parts(kernels, layer.weight, [n, width], parts, columns)?;
+            let bias = layer.bias.chunks_exact(n / parts).map(|bias| pad_bias(kernels.nr, bias));
+            packed.extend(halves.0.into_iter().zip(bias));
+            gain = if i == 0 { halves.1 } else { gain };
             width = n;
         }
         let (Some(gate), Some(value)) = (packed.pop(), packed.pop()) else {
             return Err(KernelError::Size { what: "mask estimator".to_owned(), expected: 2, found: 0 });
         };
-        Ok(Self { target, kernels, hidden: packed, value, gate, dim })
+        Ok(Self { target, kernels, hidden: packed, value, gate, gain, dim })
     }
 
     /// Mask values of a frame: frequencies · channels · 2.
@@ -155,7 +154,7 @@ unsafe fn project(
         addend: Addend::Bias(bias[columns.start..].as_ptr()),
     };
     // SAFETY: the bias is padded as the weight is; the rest is the caller's.
-    unsafe { (kernels.linear.gemm)(&product) }
+    unsafe { (weight.gemm)(&product) }
 }
 
 /// The mask estimators of all stems.
@@ -268,6 +267,7 @@ impl MaskEstimator {
     ) {
         let (kn, dim, bands) = (self.kernels, self.dim, self.from.len());
         let mlp = &self.stems[n][k];
+        let gain = mlp.gain.as_ref().map_or(std::ptr::null(), |gain| gain.as_ptr());
         let sizes = [
             kn.linear.operand_words(m, dim),
             dim,
@@ -289,7 +289,7 @@ impl MaskEstimator {
                     let source = source(row).as_ptr();
                     xn.write_row(row, spare, |to| {
                         if self.normalize {
-                            (kn.ops.normalize)(source, to, dim, std::ptr::null());
+                            (kn.ops.normalize)(source, to, dim, gain);
                         } else {
                             std::ptr::copy_nonoverlapping(source, to, dim);
                         }

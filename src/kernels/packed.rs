@@ -2,15 +2,19 @@
 
 use half::bf16;
 
+use super::compiled::Kernels;
 use super::error::KernelError;
-use super::layout::{Element, Panels};
+use super::layout::{Element, Gemm, Panels};
 use super::product::LinearProduct;
 use super::scratch::AlignedVec;
+use super::target::widening_product;
 
 /// A weight matrix [n, k] as panels of `nr` columns (see [`layout`](super::layout)).
 pub(super) struct Packed {
     pub n: usize,
     pub k: usize,
+    /// The product that reads it.
+    pub gemm: unsafe fn(&Gemm),
     nr: usize,
     element: Element,
     data: AlignedVec,
@@ -58,6 +62,7 @@ impl Packed {
         let mut packed = Self {
             n,
             k,
+            gemm: product.gemm,
             nr,
             element,
             data: AlignedVec::zeroed(n.div_ceil(nr) * panel_words),
@@ -70,6 +75,42 @@ impl Packed {
             packed.put_column(j, panel_words, &values);
         }
         Ok(packed)
+    }
+
+    /// Packs weights [n, k] after a norm with `gain`, if there is one, and returns the gain where it must be applied at run time. In f32,
+    /// weights that are exact in bf16, as those of small checkpoints often are, are kept in bf16: their products are the same, and few
+    /// rows mostly wait for weights. A gain is then not folded into them, since the products would not be exact.
+    pub fn exact(
+        kernels: &Kernels,
+        weight: &[f32],
+        shape: [usize; 2],
+        gain: Option<&[f64]>,
+    ) -> Result<(Self, Option<Vec<f32>>), KernelError> {
+        let (mut parts, gain) = Self::exact_parts(kernels, weight, shape, 1, gain)?;
+        let missing = || KernelError::Size { what: "packed weight".to_owned(), expected: 1, found: 0 };
+        Ok((parts.pop().ok_or_else(missing)?, gain))
+    }
+
+    /// As [`Self::exact`], of `parts` equal parts of the outputs.
+    pub fn exact_parts(
+        kernels: &Kernels,
+        weight: &[f32],
+        [n, k]: [usize; 2],
+        parts: usize,
+        gain: Option<&[f64]>,
+    ) -> Result<(Vec<Self>, Option<Vec<f32>>), KernelError> {
+        KernelError::check("packed weight", n * k, weight.len())?;
+        let f32_weights = kernels.linear.right == Element::F32;
+        let half = widening_product(kernels)
+            .filter(|_| f32_weights && weight.iter().all(|&w| bf16::from_f32(w).to_f32() == w));
+        let folded = Folded { columns: gain.filter(|_| half.is_none()), ..Folded::NONE };
+        let product = half.unwrap_or(&kernels.linear);
+        let packed = weight
+            .chunks_exact((n / parts * k).max(1))
+            .map(|part| Self::new(product, kernels.nr, part, [n / parts, k], folded))
+            .collect::<Result<_, _>>()?;
+        let gain = gain.filter(|_| half.is_some()).map(|gain| gain.iter().map(|&g| g as f32).collect());
+        Ok((packed, gain))
     }
 
     /// Writes the k values of output `j` into its panel.
@@ -121,6 +162,7 @@ impl Packed {
         Some(Self {
             n: parts.iter().map(Self::padded).sum(),
             k: first.k,
+            gemm: first.gemm,
             nr: first.nr,
             element: first.element,
             data: concat(|part| &part.data),

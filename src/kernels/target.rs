@@ -5,6 +5,8 @@ use std::fmt;
 use super::compiled::{self, Kernels};
 use super::error::KernelError;
 use super::isa::{Format, Isa};
+use super::layout::Element;
+use super::product::LinearProduct;
 
 /// Environment variable that overrides the choice of instruction set, for tests and reports.
 pub const ENV: &str = "NULLSUM_KERNEL";
@@ -104,6 +106,16 @@ impl Target {
         let mut all = compiled::ALL.iter();
         all.find(|(isa, format, _)| (*isa, *format) == (self.isa, self.format)).map(|(.., kernels)| *kernels)
     }
+}
+
+/// A product of rows of f32 with a right operand in bf16, in panels as those of `kernels`, if this processor has one.
+pub(super) fn widening_product(kernels: &Kernels) -> Option<&'static LinearProduct> {
+    let targets = Target::available();
+    let halves = targets.iter().rev().filter(|target| target.format == Format::Bf16);
+    let mut products = halves.filter_map(|target| target.lookup()).filter(|other| other.nr == kernels.nr);
+    let half =
+        products.find(|other| (other.linear.left, other.linear.right) == (Element::F32, Element::Bf16))?;
+    Some(&half.linear)
 }
 
 impl fmt::Display for Target {
