@@ -133,10 +133,20 @@ pub(super) fn decide(request: &Request, actual: &Actual, facts: &Facts) -> Actio
     if !actual.active {
         return Action::Rest;
     }
-    if let Some(action) = decide_measurement(request, actual, facts) {
-        return action;
+    let plan = decide_plan(request, actual, facts);
+    match decide_measurement(request, actual, facts) {
+        // What the user has chosen does not wait for a second measurement.
+        Some(_) if actual.measured == MeasureState::Doubtful && !request.measure && plan.is_change() => plan,
+        Some(measurement) => measurement,
+        None => plan,
     }
-    decide_plan(request, actual, facts)
+}
+
+impl Action {
+    /// Whether it leads to another stream.
+    fn is_change(&self) -> bool {
+        matches!(self, Self::AdoptCost | Self::OpenStream(_) | Self::RequestRestart(_))
+    }
 }
 
 /// Model first: plans depend on it.
@@ -292,6 +302,10 @@ mod tests {
             (Impossible, REQUEST, Idle, None),
             (Impossible, asked, Idle, Some(&force)),
         ];
+        let another = Facts { planned: Ok(planned(Tier::High)), ..facts(Idle) };
+        let doubtful = Actual { measured: Doubtful, ..loaded() };
+        let chosen = decide(&Request { adopt_cost: true, ..REQUEST }, &doubtful, &another);
+        assert!(chosen.is_change(), "the user's choice first: {chosen:?}");
         for (measured, request, transport, expected) in table {
             let action = decide(&request, &Actual { measured, ..loaded() }, &facts(transport));
             let measures = matches!(action, Action::Measure { .. }).then_some(&action);
