@@ -207,13 +207,16 @@ pub fn convert(
     Ok(ConversionReport { tensors, parameters, bytes, skipped, source_sha256 })
 }
 
+/// Tensors with what becomes of each.
+type StoredTensors<'a> = Vec<(TensorView<'a>, Stored)>;
+
 /// The tensors to write, wide numbers first, so that every tensor is aligned for readers that map the file; and the names of
 /// those that are not part of the network.
 fn select<'a>(
     checkpoint: &'a Checkpoint,
     architecture: &Architecture,
     format: WeightFormat,
-) -> Result<(Vec<(TensorView<'a>, Stored)>, Vec<String>), CheckpointError> {
+) -> Result<(StoredTensors<'a>, Vec<String>), CheckpointError> {
     let mut weights = Vec::new();
     for expected in architecture.tensors() {
         let Some(tensor) = checkpoint.get(&expected.name) else { continue };

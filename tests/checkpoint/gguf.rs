@@ -1,4 +1,5 @@
 //! GGUF files of BSRoformer.cpp, built by hand after its converter.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests; a failure is a failed test")]
 
 use half::f16;
 use nullsum::model::architecture::{Architecture, Family};
@@ -127,8 +128,11 @@ fn converted_name(name: &str) -> String {
     }
 }
 
+/// Name, shape and values.
+type NamedTensor = (String, Vec<usize>, Vec<f32>);
+
 /// A small network whose rows are multiples of 32 where they can be, with its numbers.
-fn network() -> (Architecture, Vec<(String, Vec<usize>, Vec<f32>)>) {
+fn network() -> (Architecture, Vec<NamedTensor>) {
     let mut arch = Architecture::reference_default();
     (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner, arch.mask_hidden) =
         (32, 1, 2, 16, 64, 32);

@@ -1,4 +1,5 @@
 //! Memory does not grow with the length of a song.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests; a failure is a failed test")]
 #![cfg(target_os = "linux")]
 
 use std::process::Stdio;

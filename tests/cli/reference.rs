@@ -1,4 +1,5 @@
 //! Comparison with ffmpeg, where it is installed: what we write is what it reads.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests; a failure is a failed test")]
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,5 @@
 //! Stem files: the song and four stems in one file.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests; a failure is a failed test")]
 
 use std::path::Path;
 

@@ -102,13 +102,17 @@ both! {
             let outcome = on_an_audio_thread(&mut host, |host| {
                 let start = Instant::now();
                 let mut told = false;
-                for block in 0..260u32 {
+                // The new stream is heard when it has a whole latency of input; before that, the model may be measured.
+                for block in 0..2_000u32 {
                     if block == 40 {
                         host.set(TIER, HIGH);
                     }
                     std::thread::sleep((start + Duration::from_millis(12) * block).saturating_duration_since(Instant::now()));
                     host.process(&[&silence, &silence]).unwrap();
                     told |= host.service();
+                    if told {
+                        break;
+                    }
                 }
                 told
             });

@@ -1,4 +1,5 @@
 //! Streams with kept context, with a real network: small, with random weights.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests; a failure is a failed test")]
 
 use std::time::Duration;
 
@@ -80,8 +81,8 @@ fn the_stems_sum_to_the_input_at_the_reported_latency() {
             let song: Vec<Vec<f32>> = vec![tone(4_000.0).collect(), tone(9_000.0).collect()];
             let out = feed_on_time(&mut client, &mut engine, &song, 2, &mut || 256);
             let latency = plan.latency().len();
-            for c in 0..2 {
-                let expected = delayed(&song[c], latency as u64);
+            for (c, plane) in song.iter().enumerate() {
+                let expected = delayed(plane, latency as u64);
                 // The first frames are cut off: a tone does not begin at once.
                 let settled = latency + rate as usize / 20;
                 let sum = |i: usize| out.stems[0][c][i] + out.stems[1][c][i];

@@ -289,7 +289,8 @@ mod tests {
 
     #[test]
     fn the_format_of_a_mixed_stream_loses_nothing_that_is_heard() {
-        let table: [(&[(u8, bool, usize)], Option<(usize, u32)>); 7] = [
+        type Case<'a> = (&'a [(u8, bool, usize)], Option<(usize, u32)>);
+        let table: [Case<'_>; 7] = [
             (&[(0, false, 9)], None),
             (&[(0, false, 9), (0, true, 9)], Some((2, 44_100))),
             (&[(0, true, 9), (0, false, 9)], Some((2, 44_100))),
@@ -311,7 +312,8 @@ mod tests {
     fn missing_frames_are_found_and_tags_are_none() {
         let some = || frame(0, false).repeat(10);
         let id3 = [b"ID3\x04\0\0\0\0\x01\x00".as_slice(), &[0xFF; 128]].concat();
-        let table: Vec<(&str, Vec<Vec<u8>>, Vec<Gap>)> = vec![
+        type Case = (&'static str, Vec<Vec<u8>>, Vec<Gap>);
+        let table: Vec<Case> = vec![
             ("whole", vec![some(), some()], vec![]),
             ("a tag between", vec![some(), id3, some()], vec![]),
             ("zeros between", vec![some(), vec![0; 3000], some()], vec![]),

@@ -127,7 +127,7 @@ impl StemFileContainer {
         if packets >= CHUNK_PACKETS {
             chunks.push([1, CHUNK_PACKETS as u32, 1]);
         }
-        if packets % CHUNK_PACKETS > 0 {
+        if !packets.is_multiple_of(CHUNK_PACKETS) {
             chunks.push([(packets / CHUNK_PACKETS) as u32 + 1, (packets % CHUNK_PACKETS) as u32, 1]);
         }
         let mut sizes = [[0; 4], [0; 4], (packets as u32).to_be_bytes()].concat();
@@ -178,9 +178,9 @@ impl ContainerWriter for StemFileContainer {
                 self.tracks[n / alac::CHANNELS].pending.push(step);
             }
             self.samples += 1;
-            if self.samples % alac::FRAME as u64 == 0 {
+            if self.samples.is_multiple_of(alac::FRAME as u64) {
                 self.encode_packets();
-                if self.tracks[0].sizes.len() % CHUNK_PACKETS == 0 {
+                if self.tracks[0].sizes.len().is_multiple_of(CHUNK_PACKETS) {
                     self.write_chunks(out)?;
                 }
             }

@@ -92,6 +92,7 @@ pub(super) struct Facts {
 
 /// The next thing to do.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "made a few times a second, never stored")]
 pub(super) enum Action {
     /// Nothing, until something changes.
     Rest,

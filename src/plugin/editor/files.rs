@@ -22,7 +22,7 @@ pub struct Item {
 }
 
 pub fn is_checkpoint(path: &Path) -> bool {
-    has_extension(path, &["ckpt", "pt", "pth", "th", "bin", "safetensors"])
+    has_extension(path, &["ckpt", "pt", "pth", "th", "bin", "safetensors", "gguf"])
 }
 
 pub fn is_yaml(path: &Path) -> bool {
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn listing_holds_folders_first_then_model_files() {
         let root = tempfile::tempdir().unwrap();
-        for name in ["B.CKPT", "a.safetensors", "c.yaml", "song.wav", ".hidden.ckpt", "readme"] {
+        for name in ["B.CKPT", "a.safetensors", "b.gguf", "c.yaml", "song.wav", ".hidden.ckpt", "readme"] {
             std::fs::write(root.path().join(name), "xy").unwrap();
         }
         std::fs::create_dir(root.path().join("Zoo")).unwrap();
@@ -109,6 +109,7 @@ mod tests {
             (Kind::Folder, "Zoo"),
             (Kind::Checkpoint, "a.safetensors"),
             (Kind::Checkpoint, "B.CKPT"),
+            (Kind::Checkpoint, "b.gguf"),
             (Kind::Yaml, "c.yaml"),
         ];
         assert_eq!(names, expected);

@@ -105,7 +105,7 @@ impl Picker {
             (Some(checkpoint), config) => self.load_files(checkpoint, config),
             (None, _) => {
                 self.show_error(
-                    "Enter the path of a .ckpt, .pt, .pth, .th, .bin or .safetensors file".into(),
+                    "Enter the path of a .ckpt, .pt, .pth, .th, .bin, .safetensors or .gguf file".into(),
                 );
                 None
             }
