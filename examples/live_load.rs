@@ -1,6 +1,6 @@
 //! Three plugin instances in real time, one of them with a model that is far too slow for the machine: the other two must have no late hop.
 //!
-//!     cargo run --release --example live_load -- [SECONDS]
+//!     cargo run --release --example live_load -- [SECONDS [INSTANCES]]
 //!
 //! Two streams of the embedded model in the tier *Live* and one of the default architecture with random weights, 48 kHz, blocks of 512,
 //! driven by one thread as by a host. Prints what became of each.
@@ -34,6 +34,7 @@ struct Instance {
 fn main() -> Result<(), Failure> {
     let seconds: u64 = std::env::args().nth(1).map_or(Ok(60), |text| text.parse())?;
     let runtime = Runtime { threads: default_threads(), precision: Precision::F32, ..Runtime::default() };
+    let count: usize = std::env::args().nth(2).map_or(Ok(3), |text| text.parse())?;
     let scheduler = Scheduler::of_process()?;
     let small = embedded(runtime)?;
     let slow = ModelSpec::random("default architecture", Architecture::reference_default(), SLOW_CHUNK);
@@ -43,6 +44,7 @@ fn main() -> Result<(), Failure> {
         open("second, embedded", Tier::Live, &small, true, &scheduler)?,
         open("third, default architecture", Tier::High, &slow, false, &scheduler)?,
     ];
+    instances.truncate(count);
     play(&mut instances, seconds);
     println!("| instance | latency | hops | late | skipped | load of the worker | state |");
     println!("|---|---|---|---|---|---|---|");

@@ -47,6 +47,9 @@ pub struct KeyValueCache {
     pub(super) angles: Vec<f32>,
 }
 
+// SAFETY: all bits 0 are sixteen floats of 0.
+unsafe impl bytemuck::Zeroable for Line {}
+
 // SAFETY: `memory` is written only by `keep`, whose caller owns the sequence and head that it names.
 unsafe impl Sync for KeyValueCache {}
 
@@ -63,7 +66,6 @@ impl KeyValueCache {
         let key_floats = capacity.div_ceil(kernels.nr) * element.words(dim_head) * kernels.nr;
         let value_floats = dim_head.div_ceil(kernels.nr) * element.words(capacity) * kernels.nr;
         let floats = sequences * heads * (key_floats + value_floats);
-        let line = || Line(UnsafeCell::new([0.0; 16]));
         Self {
             kernels,
             element,
@@ -73,7 +75,8 @@ impl KeyValueCache {
             kept: 0,
             key_floats,
             value_floats,
-            memory: std::iter::repeat_with(line).take(floats.div_ceil(16)).collect(),
+            // From pages that the system has zeroed: a large context must not hold up the hop that opens it.
+            memory: bytemuck::allocation::zeroed_vec(floats.div_ceil(16)),
             angles: Vec::new(),
         }
     }

@@ -218,10 +218,7 @@ impl Tile {
                     for (j, v) in bv.iter_mut().enumerate() {
                         *v = S::load(line.add(j * S::LANES));
                     }
-                    #[allow(
-                        clippy::needless_range_loop,
-                        reason = "iterators over arrays take 3 % longer here"
-                    )]
+                    #[allow(clippy::needless_range_loop, reason = "rows of two arrays, and of registers")]
                     for i in 0..MR {
                         let av = S::splat(*self.a[i].add(at));
                         for j in 0..NV {

@@ -9,7 +9,7 @@
 //! k·H, with zeros before the segment's start. At a jump the old segment gets one more window, padded with zeros, so that its remaining
 //! samples still have stems.
 //!
-//! With kept context ([`frames`]) a hop runs its new frames only. With repeated windows ([`windows`]) it runs the whole last window.
+//! With kept context (`frames`) a hop runs its new frames only. With repeated windows (`windows`) it runs the whole last window.
 //!
 //! In real time several hops may become final at once: those that have arrived since the last one. So a stream that was late, or whose
 //! host delivers blocks of several hops, catches up with one window, or one larger hop. A render runs one hop at a time.
@@ -310,6 +310,11 @@ impl Engine {
             Some(incoming) if self.next_is_background() => Some(&incoming.model),
             _ => self.model(),
         }
+    }
+
+    /// Whether a model that has not taken over yet is to be primed next, while another one plays.
+    pub(super) fn primes_incoming(&self) -> bool {
+        self.incoming.is_some()
     }
 
     /// Whether the next piece of work only fills a context, which has time.

@@ -36,6 +36,9 @@ pub const THREAD_NAME: &str = "nullsum-live";
 const JOIN_LIMIT: Duration = Duration::from_millis(80);
 /// Time between two probes of a stream that is too slow.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
+/// The same for a probe that takes long: at most this share of the worker's time, and no rarer than that.
+const PROBE_SHARE: f64 = 0.05;
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(20);
 /// How often flags are looked at that an audio thread sets.
 const FLAG_INTERVAL: Duration = Duration::from_millis(20);
 
@@ -258,13 +261,25 @@ impl ScheduledStream {
         let plan = self.engine.plan();
         // A hop that catches up takes as many times as long.
         let size = work.frames.map_or(1.0, |frames| frames.size.max(1.0));
-        let limit = COLD_FACTOR * size * (plan.deadline_seconds() + plan.hop_seconds());
+        let limit = match self.engine.is_suspended() {
+            false => COLD_FACTOR * size * (plan.deadline_seconds() + plan.hop_seconds()),
+            // A probe that takes longer than a hop has told all.
+            true => plan.hop_seconds(),
+        };
         if self.engine.is_blocking() { None } else { Duration::try_from_secs_f64(limit).ok() }
+    }
+
+    /// Time to the next probe: probes take a small share of the worker's time.
+    fn probe_interval(&self) -> Duration {
+        let cost = self.engine.cost().latest().unwrap_or(0.0);
+        let rare = Duration::try_from_secs_f64(cost / PROBE_SHARE).unwrap_or(MAX_PROBE_INTERVAL);
+        rare.clamp(PROBE_INTERVAL, MAX_PROBE_INTERVAL)
     }
 
     fn urgency(&self, due: Instant) -> Urgency {
         let cost = self.engine.cost().percentile(0.9).and_then(|cost| Duration::try_from_secs_f64(cost).ok());
-        let in_background = self.engine.is_suspended() || self.is_background;
+        // Without its context a stream has no stems, unless another model still plays.
+        let in_background = self.engine.is_suspended() || self.is_background && self.engine.primes_incoming();
         let priority = match (self.engine.is_blocking(), in_background) {
             (true, _) => Priority::Normal,
             (false, false) => Priority::Live,
@@ -337,7 +352,7 @@ impl Runner {
             let stream = &mut self.streams[index];
             if stream.engine.is_suspended() && now >= stream.next_probe {
                 stream.engine.request_probe();
-                stream.next_probe = now + PROBE_INTERVAL;
+                stream.next_probe = now + stream.probe_interval();
             }
             let urgency = stream.urgency(due);
             if stream.engine.needs_executor()

@@ -11,6 +11,8 @@ use super::super::work::{Group, Work, playable};
 use super::context_states::ContextStates;
 use super::{Begun, Engine, Flight, FlightKind, Step};
 
+/// Most frames of the context of a probe: a whole one takes memory and time, and is thrown away.
+const PROBE_CONTEXT_FRAMES: usize = 8;
 /// Fewest frames of a piece of priming.
 const MIN_PRIMING_FRAMES: u64 = 8;
 /// Work, and the states that travel with it.
@@ -119,7 +121,7 @@ impl Engine {
     /// The work of the hops from `first` to `last`; none while the context is being filled, or without a model.
     pub(super) fn cut_hops(
         &mut self,
-        context: KeptContext,
+        mut context: KeptContext,
         (first, last): (u64, u64),
         kind: FlightKind,
     ) -> FrameJob {
@@ -129,8 +131,11 @@ impl Engine {
         let (blocking, oldest) = (self.shared.is_blocking(), self.oldest_input());
         let gap = Self::priming_frames(context);
         let states = match self.states.take() {
-            // A probe needs no past: it measures the hop.
-            _ if matches!(kind, FlightKind::Probe) => self.new_states(model, context, target - hop_frames),
+            // A probe needs no past and hardly any context: it measures the hop.
+            _ if matches!(kind, FlightKind::Probe) => {
+                context.plan.context_frames = context.plan.context_frames.min(PROBE_CONTEXT_FRAMES);
+                self.new_states(model, context, target - hop_frames)
+            }
             Some(states) if states.can_go_on_from(oldest) && (blocking || states.done + gap >= begin) => {
                 states
             }
