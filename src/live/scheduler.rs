@@ -34,11 +34,12 @@ use crate::kernels::os::{self, Priority};
 pub const THREAD_NAME: &str = "nullsum-live";
 /// Longest wait for the threads to end when the last handle is dropped. Then they are left to end by themselves.
 const JOIN_LIMIT: Duration = Duration::from_millis(80);
-/// Time between two probes of a stream that is too slow.
+/// Shortest time between two probes of a stream that is too slow.
 const PROBE_INTERVAL: Duration = Duration::from_secs(3);
-/// The same for a probe that takes long: at most this share of the worker's time, and no rarer than that.
-const PROBE_SHARE: f64 = 0.05;
-const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(20);
+/// Share of the worker's time that the probes of a stream may take.
+const PROBE_SHARE: f64 = 0.1;
+/// Longest time between two probes, whatever they take.
+const MAX_PROBE_INTERVAL: Duration = Duration::from_secs(10);
 /// How often flags are looked at that an audio thread sets.
 const FLAG_INTERVAL: Duration = Duration::from_millis(20);
 

@@ -303,3 +303,34 @@ fn every_pass_of_a_loop_begins_with_context() {
         assert!(near > far + 10.0 && near > 40.0, "pass {pass}: {near:.1} dB, without context {far:.1} dB");
     }
 }
+
+#[test]
+fn sixteen_instances_of_one_model_render_the_same_bits_together_as_alone() {
+    let _threads = in_threads();
+    let scheduler = Scheduler::new().unwrap();
+    let plan = context_plan(48_000, [2, 2, 12], 512);
+    let model = shared(2);
+    let song: Vec<_> = (0..2).map(|c| noise(c + 9, 9_000, 0.6)).collect();
+    let expected = offline_reference(&plan, &mut network(2), MaskRule::Complete, &song).unwrap();
+    let latency = plan.latency();
+    let input: Vec<_> = song.iter().map(|plane| with_tail(plane, latency.0)).collect();
+    std::thread::scope(|scope| {
+        for seed in 0..16 {
+            let (mut client, stream) = Stream::open(&plan, 2, 2, &scheduler);
+            client.set_carrier(None);
+            stream.swap(Some(model.clone())).unwrap();
+            let (input, expected) = (&input, &expected);
+            scope.spawn(move || {
+                let out = feed(input, 2, &mut random_blocks(seed + 1, 2_000), &mut |main, buses| {
+                    client.process_blocking(main, buses, Duration::from_secs(60)).unwrap();
+                });
+                for (stem, expected) in out.stems.iter().zip(expected) {
+                    for (plane, expected) in stem.iter().zip(expected) {
+                        assert_eq!(bits(&plane[latency.len()..]), bits(expected), "instance {seed}");
+                    }
+                }
+                drop(stream);
+            });
+        }
+    });
+}
