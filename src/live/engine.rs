@@ -39,7 +39,7 @@ use super::status::{State, Status};
 use super::work::{Group, Outcome, Work};
 use crate::kernels::JobControl;
 
-/// Seconds that filling a context may wait for other work.
+/// Seconds for which priming may wait for other work.
 const PRIMING_SLACK: f64 = 1.0;
 
 /// Result of [`Engine::step`].
@@ -71,7 +71,7 @@ enum NextAction {
     Hops(u64),
     /// End the segment at this position.
     Flush(u64),
-    /// Fill a context from past input, when nothing else is to be done.
+    /// Fill a context from past input; only when there is no other work.
     Prime,
 }
 
@@ -312,7 +312,7 @@ impl Engine {
         }
     }
 
-    /// Whether a model that has not taken over yet is to be primed next, while another one plays.
+    /// Whether a model waits for its context while another one plays.
     pub(super) fn primes_incoming(&self) -> bool {
         self.incoming.is_some()
     }

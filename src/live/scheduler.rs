@@ -264,7 +264,7 @@ impl ScheduledStream {
         let size = work.frames.map_or(1.0, |frames| frames.size.max(1.0));
         let limit = match self.engine.is_suspended() {
             false => COLD_FACTOR * size * (plan.deadline_seconds() + plan.hop_seconds()),
-            // A probe that takes longer than a hop has told all.
+            // A stream whose probe takes longer than a hop stays suspended, so the rest of the probe is not needed.
             true => plan.hop_seconds(),
         };
         if self.engine.is_blocking() { None } else { Duration::try_from_secs_f64(limit).ok() }

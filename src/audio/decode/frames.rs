@@ -1,7 +1,7 @@
 //! The frame headers of an MPEG audio or ADTS stream, read before decoding: whether channels or sample rate change on the
 //! way, and where frames are missing.
 //!
-//! Demuxers skip bytes that are no frame without a word. What comes after them would then be early.
+//! Demuxers silently skip bytes that are not a frame, so the audio after them would come too early.
 
 use std::io::{self, Read, SeekFrom};
 

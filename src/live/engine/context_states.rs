@@ -7,7 +7,7 @@ use super::super::model::SharedModel;
 use super::super::plan::KeptContext;
 use super::super::work::{FrameWork, Group};
 
-/// Priming ends after as many seconds of the stream, whether the context is full or not.
+/// Longest priming in seconds of the stream. It then ends even if the context is not full.
 const MAX_PRIMING_SECONDS: f64 = 8.0;
 
 /// The context that one model keeps of this stream.
@@ -17,7 +17,7 @@ pub(super) struct ContextStates {
     pub(super) id: u64,
     /// One for each group of channels; empty while work uses them.
     groups: Vec<Group>,
-    /// The frame that is frame 0 of the states.
+    /// Frame of the segment at which the states begin.
     pub(super) first_frame: u64,
     /// Samples that were cut for them.
     received: u64,
@@ -49,14 +49,14 @@ impl ContextStates {
         self.received >= oldest
     }
 
-    /// Whether `hops_waited` is as long as priming may take.
+    /// Whether priming has taken as long as it may.
     pub(super) fn has_waited_enough(&self, context: KeptContext, rate: u32) -> bool {
         let hop = (context.plan.hop_frames * context.timing.hop_length()) as f64 / f64::from(rate.max(1));
         self.hops_waited as f64 * hop > MAX_PRIMING_SECONDS
     }
 
-    /// Takes the groups for work that makes the frames before `target` final. `cut` appends the input of a group of channels, without all but its
-    /// last samples, whose number is given; `end` is where the input ends.
+    /// Takes the groups for work that makes the frames before `target` final. `end` is the end of the input. `cut` gets the index of a group and
+    /// a number of samples, and appends that many samples from the end of the group's input.
     pub(super) fn take(
         &mut self,
         (context, count): (KeptContext, usize),

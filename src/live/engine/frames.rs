@@ -2,7 +2,7 @@
 //!
 //! A stream of a model that keeps context needs states that have seen the last C frames. At the start of a segment there is nothing to see. After a
 //! change of the model, or a pause, the states are *primed*: they run over past input in small pieces, between the hops, and their stems are
-//! thrown away. Until then the model before plays on, or the delayed input.
+//! discarded. Meanwhile the previous model plays, or the delayed input.
 
 use super::super::model::SharedModel;
 use super::super::plan::KeptContext;
@@ -11,7 +11,7 @@ use super::super::work::{Group, Work, playable};
 use super::context_states::ContextStates;
 use super::{Begun, Engine, Flight, FlightKind, Step};
 
-/// Most frames of the context of a probe: a whole one takes memory and time, and is thrown away.
+/// Most frames in the context of a probe. A full context would take memory and time, and is discarded after the probe.
 const PROBE_CONTEXT_FRAMES: usize = 8;
 /// Fewest frames of a piece of priming.
 const MIN_PRIMING_FRAMES: u64 = 8;
@@ -34,13 +34,13 @@ impl Engine {
         (self.input.end() as u64).saturating_sub(self.plan.input_window() as u64)
     }
 
-    /// Frames of a piece of priming. The last piece may be left to the first hop.
+    /// Frames of a piece of priming. The first hop may run the last piece with its own frames.
     fn priming_frames(context: KeptContext) -> u64 {
         let plan = context.plan;
         ((plan.hop_frames + plan.lookahead_frames) as u64).max(MIN_PRIMING_FRAMES)
     }
 
-    /// Whether states have all the context that they can have, but for a piece that the next hop can run with its own frames.
+    /// Whether the context is filled, except for a few frames that the next hop can run with its own.
     fn is_primed(&self, states: &ContextStates, context: KeptContext) -> bool {
         states.can_go_on_from(self.oldest_input())
             && states.done + Self::priming_frames(context) >= self.frames_passed(context)
@@ -74,7 +74,7 @@ impl Engine {
         }
     }
 
-    /// Empty states that begin in the past: as far back as the context reaches, or the input.
+    /// Empty states that begin in past input: as many frames back as the context holds, if the input window holds as many.
     fn states_from_past(&mut self, model: SharedModel, context: KeptContext) -> ContextStates {
         let reach = context.plan.context_frames as u64;
         let held = self.oldest_input().div_ceil(context.timing.hop_length() as u64);
@@ -131,7 +131,7 @@ impl Engine {
         let (blocking, oldest) = (self.shared.is_blocking(), self.oldest_input());
         let gap = Self::priming_frames(context);
         let states = match self.states.take() {
-            // A probe needs no past and hardly any context: it measures the hop.
+            // A probe only measures the cost of a hop, so a short context is enough.
             _ if matches!(kind, FlightKind::Probe) => {
                 context.plan.context_frames = context.plan.context_frames.min(PROBE_CONTEXT_FRAMES);
                 self.new_states(model, context, target - hop_frames)
@@ -179,7 +179,7 @@ impl Engine {
         Some((work, Some(id)))
     }
 
-    /// Makes the incoming model the present one if its context is filled, or has had its time.
+    /// Makes the incoming model the present one if its context is filled, or if priming has taken too long.
     pub(super) fn let_incoming_take_over(&mut self, hops: u64) {
         let Some(context) = self.plan.context() else { return };
         let Some(mut incoming) = self.incoming.take() else { return };
@@ -197,7 +197,7 @@ impl Engine {
         self.states = Some(incoming);
     }
 
-    /// Goes on without a filled context, after a piece of priming has failed or took too long: a hop then tells what is wrong.
+    /// Continues with an empty context after a piece of priming has failed or was cancelled. The next hop then reports the error.
     pub(super) fn give_up_priming(&mut self) {
         if let Some(incoming) = self.incoming.take() {
             self.take_model(Some(incoming.model), self.shared.status.state());

@@ -64,7 +64,7 @@ impl CostEstimate {
         self.postponed_until = Some(now + POSTPONE);
     }
 
-    /// Takes what the windows of the running stream are observed to take: on average over `windows` of them, and what few of them exceed.
+    /// Takes the observed run time of the stream's windows: the average over `windows` of them, and a high percentile.
     pub fn observe(&mut self, average: MeasuredCost, percentile: MeasuredCost, windows: u64) {
         let valid = |cost: MeasuredCost| cost.seconds.is_finite() && cost.seconds > 0.0;
         if windows < MIN_WINDOWS || !valid(average) || !valid(percentile) {

@@ -136,7 +136,7 @@ pub(super) fn decide(request: &Request, actual: &Actual, facts: &Facts) -> Actio
     }
     let plan = decide_plan(request, actual, facts);
     match decide_measurement(request, actual, facts) {
-        // What the user has chosen does not wait for a second measurement.
+        // A choice of the user comes before a second measurement.
         Some(_) if actual.measured == MeasureState::Doubtful && !request.measure && plan.is_change() => plan,
         Some(measurement) => measurement,
         None => plan,

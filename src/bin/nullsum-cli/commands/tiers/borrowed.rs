@@ -1,4 +1,4 @@
-//! A shared model for code that needs one of its own.
+//! Adapter that gives a shared model to code that needs an owned one.
 
 use nullsum::kernels::JobControl;
 use nullsum::live::{ModelTiming, SharedModel, WindowError, WindowSeparator};

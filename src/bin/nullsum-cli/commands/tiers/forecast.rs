@@ -1,4 +1,4 @@
-//! `tiers --arch`: what each tier would cost with a network that is not here.
+//! `tiers --arch`: predicts the cost of each tier for a network that is not on this computer.
 
 use nullsum::live::{HostSamples, LiveForecast, ModelTiming, Plan};
 use nullsum::live_cost;
