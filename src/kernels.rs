@@ -50,7 +50,7 @@ pub use mask_estimator::{BandMlp, MaskEstimator};
 pub use masks::apply_masks;
 #[cfg(feature = "train")]
 pub use matmul::{MatrixView, multiply};
-pub use pool::Pool;
+pub use pool::{LANES, Pool, enter_lane};
 pub use rotary::Rotary;
 pub use rows::{Axis, Sequences};
 pub use target::{ENV, Target};

@@ -1,7 +1,11 @@
 //! The crate's own thread pool. All separators of a process share it; it is joined when the last clone is dropped.
+//!
+//! A pool has a set of threads for each [`lane`](enter_lane), so that light work runs beside heavy work. The sets of all lanes but the first are
+//! started when they are needed.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicU8, Ordering::Relaxed};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::thread::{self, JoinHandle};
 
 use parking_lot::{Mutex, RwLock};
@@ -18,18 +22,38 @@ pub struct Pool {
 }
 
 struct Inner {
+    /// Threads of the first lane.
+    first: Threads,
+    /// Threads of the other lanes. None if the system could not start them.
+    others: [OnceLock<Option<Threads>>; LANES - 1],
+    count: usize,
+    /// Called before each task of [`Pool::run`].
+    pause: RwLock<Option<Pause>>,
+}
+
+/// Running threads.
+struct Threads {
     /// `None` only while dropping.
     rayon: Option<rayon::ThreadPool>,
     handles: Vec<JoinHandle<()>>,
-    threads: usize,
-    /// Called before each task of [`Pool::run`].
-    interrupt: RwLock<Option<Interrupt>>,
     /// Priority of the threads. Written by whoever starts work of another kind.
     priority: AtomicU8,
 }
 
-/// Runs urgent work of others, on a worker, between two tasks.
-pub type Interrupt = Arc<dyn Fn() + Send + Sync>;
+/// Number of lanes.
+pub const LANES: usize = 3;
+
+/// Called with the lane of the calling thread. Waits while work on another lane needs the processor.
+pub type Pause = Arc<dyn Fn(usize) + Send + Sync>;
+
+thread_local! {
+    static LANE: Cell<usize> = const { Cell::new(0) };
+}
+
+/// From now on the calling thread's work runs on the threads that pools have for `lane`, below [`LANES`]. Threads are on lane 0 before.
+pub fn enter_lane(lane: usize) {
+    LANE.set(lane);
+}
 
 /// Pools created by [`Pool::shared`], one for each size.
 static SHARED: Mutex<Vec<Weak<Inner>>> = Mutex::new(Vec::new());
@@ -48,7 +72,7 @@ impl Pool {
         let mut shared = SHARED.lock();
         shared.retain(|pool| pool.strong_count() > 0);
         alive = shared.iter().filter_map(Weak::upgrade).collect();
-        if let Some(inner) = alive.iter().find(|pool| pool.threads == threads) {
+        if let Some(inner) = alive.iter().find(|pool| pool.count == threads) {
             return Ok(Self { inner: Arc::clone(inner) });
         }
         let inner = Arc::new(Inner::new(threads)?);
@@ -56,16 +80,23 @@ impl Pool {
         Ok(Self { inner })
     }
 
-    /// Sets what is called before each task of [`Self::run`]. It may run other work on this pool, so that light work need not wait for the
-    /// end of a heavy layer. It is called on every worker, and must be cheap when there is nothing to do.
-    pub fn set_interrupt(&self, interrupt: Option<Interrupt>) {
-        *self.inner.interrupt.write() = interrupt;
+    /// Sets what is called before each task of [`Self::run`], on every thread. It may wait for work on other lanes, and must be cheap when there
+    /// is none.
+    pub fn set_pause(&self, pause: Option<Pause>) {
+        *self.inner.pause.write() = pause;
     }
 
-    /// Sets the priority of all threads, if it is not what it was. Call it between pieces of work.
+    /// Whether the calling thread's lane has threads of its own; starts them. Without them its work runs on those of the first lane, which must
+    /// then not pause for it.
+    pub fn has_own_threads(&self) -> bool {
+        self.inner.of_lane(LANE.get()).is_some()
+    }
+
+    /// Sets the priority of the threads that work for the caller, if it is not what it was. Call it between pieces of work.
     pub fn set_priority(&self, priority: Priority) {
-        if self.inner.priority.swap(priority as u8, Relaxed) != priority as u8
-            && let Some(rayon) = &self.inner.rayon
+        let threads = self.inner.threads();
+        if threads.priority.swap(priority as u8, Relaxed) != priority as u8
+            && let Some(rayon) = &threads.rayon
         {
             rayon.broadcast(|_| os::set_priority(priority));
         }
@@ -73,12 +104,12 @@ impl Pool {
 
     /// Number of worker threads.
     pub fn threads(&self) -> usize {
-        self.inner.threads
+        self.inner.count
     }
 
     /// Runs `f` on a worker, so that rayon's parallel iterators inside it use this pool.
     pub fn install<R: Send>(&self, f: impl FnOnce() -> R + Send) -> R {
-        match &self.inner.rayon {
+        match &self.inner.threads().rayon {
             Some(rayon) => rayon.install(f),
             None => f(),
         }
@@ -90,11 +121,11 @@ impl Pool {
             0 => {}
             1 => self.install(|| f(0)),
             _ => {
-                let interrupt = self.inner.interrupt.read().clone();
+                let (pause, lane) = (self.inner.pause.read().clone(), LANE.get());
                 self.install(|| {
                     (0..tasks).into_par_iter().with_max_len(1).for_each(|i| {
-                        if let Some(interrupt) = &interrupt {
-                            interrupt();
+                        if let Some(pause) = &pause {
+                            pause(lane);
                         }
                         f(i);
                     });
@@ -106,7 +137,7 @@ impl Pool {
     /// Fills the scratch memory of every worker with NaN, so that a test notices reads of memory that was not written.
     #[doc(hidden)]
     pub fn poison_scratch(&self) {
-        if let Some(rayon) = &self.inner.rayon {
+        if let Some(rayon) = &self.inner.threads().rayon {
             rayon.broadcast(|_| scratch::poison());
         }
     }
@@ -123,30 +154,55 @@ fn resolve(threads: usize) -> usize {
 }
 
 impl Inner {
-    fn new(threads: usize) -> Result<Self, KernelError> {
-        let mut handles = Vec::with_capacity(threads.min(1024));
-        let rayon = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .spawn_handler(|worker| {
-                let name = format!("nullsum-{}", worker.index());
-                handles.push(thread::Builder::new().name(name).spawn(|| worker.run())?);
-                Ok(())
-            })
-            .build();
-        match rayon {
-            Ok(rayon) => Ok(Self {
-                rayon: Some(rayon),
-                handles,
-                threads,
-                interrupt: RwLock::default(),
-                priority: AtomicU8::new(Priority::Normal as u8),
-            }),
-            Err(error) => Err(KernelError::Threads { threads, reason: error.to_string() }),
+    fn new(count: usize) -> Result<Self, KernelError> {
+        let first = Threads::start(count, 0)?;
+        Ok(Self { first, others: Default::default(), count, pause: RwLock::default() })
+    }
+
+    /// The threads that work for the calling thread.
+    fn threads(&self) -> &Threads {
+        self.of_lane(LANE.get()).unwrap_or(&self.first)
+    }
+
+    fn of_lane(&self, lane: usize) -> Option<&Threads> {
+        match lane.checked_sub(1) {
+            None => Some(&self.first),
+            Some(other) => {
+                self.others.get(other)?.get_or_init(|| Threads::start(self.count, lane).ok()).as_ref()
+            }
         }
     }
 }
 
-impl Drop for Inner {
+impl Threads {
+    fn start(count: usize, lane: usize) -> Result<Self, KernelError> {
+        let mut handles = Vec::with_capacity(count.min(1024));
+        let rayon = rayon::ThreadPoolBuilder::new()
+            .num_threads(count)
+            .spawn_handler(|worker| {
+                // At most 15 characters of a name are shown on Linux.
+                let name = match lane {
+                    0 => format!("nullsum-{}", worker.index()),
+                    _ => format!("nullsum-{}.{lane}", worker.index()),
+                };
+                let run = move || {
+                    enter_lane(lane);
+                    worker.run();
+                };
+                handles.push(thread::Builder::new().name(name).spawn(run)?);
+                Ok(())
+            })
+            .build();
+        match rayon {
+            Ok(rayon) => {
+                Ok(Self { rayon: Some(rayon), handles, priority: AtomicU8::new(Priority::Normal as u8) })
+            }
+            Err(error) => Err(KernelError::Threads { threads: count, reason: error.to_string() }),
+        }
+    }
+}
+
+impl Drop for Threads {
     fn drop(&mut self) {
         self.rayon = None;
         let me = thread::current().id();

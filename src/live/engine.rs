@@ -283,7 +283,7 @@ impl Engine {
         match self.begin() {
             Begun::Step(step) => step,
             Begun::Work(mut work) => {
-                let outcome = work.run(control, true);
+                let outcome = work.run(control, || ());
                 self.finish(work, outcome)
             }
         }

@@ -28,7 +28,7 @@ pub fn measure(
     let mut out = vec![0.0; noise.len() * model.own_stems()];
     let mut run = || {
         check_stop(stop)?;
-        let Some(mut model) = model.lock(true) else { return Ok(f64::INFINITY) };
+        let mut model = model.lock();
         // Waiting for another stream that runs the model is not part of its cost.
         let started = Instant::now();
         model.separate_window(&noise, MaskRule::Complete, &mut out)?;
@@ -59,7 +59,7 @@ pub fn measure_hop(
 ) -> Result<f64, WindowError> {
     check_stop(stop)?;
     let channels = model.channels();
-    let Some(mut model) = model.lock(true) else { return Ok(f64::INFINITY) };
+    let mut model = model.lock();
     time_hops(&mut **model, channels, context, rounds, &())
 }
 

@@ -262,14 +262,12 @@ impl SharedModel {
         self.cell.model.lock().separate_window(window, rule, out)
     }
 
-    /// The model itself, for one caller at a time. None if another has it and the caller must not wait.
-    pub(super) fn lock(&self, may_wait: bool) -> Option<MutexGuard<'_, Box<dyn WindowSeparator>>> {
-        let free = self.cell.model.try_lock();
-        if free.is_some() {
-            return free;
-        }
-        self.cell.contended.store(true, Relaxed);
-        may_wait.then(|| self.cell.model.lock())
+    /// The model itself, for one caller at a time. A measurement that has it gives way.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Box<dyn WindowSeparator>> {
+        self.cell.model.try_lock().unwrap_or_else(|| {
+            self.cell.contended.store(true, Relaxed);
+            self.cell.model.lock()
+        })
     }
 
     /// Lets `run` have the model beside streams that play, if nobody has it. The control that it gets cancels as soon as another caller wants
@@ -467,7 +465,7 @@ mod tests {
         let model = SharedModel::new(Box::new(Multiples(2)));
         assert!(measure_undisturbed(&model, window, &|| false).unwrap().is_some());
         assert_eq!(measure_undisturbed(&model, window, &|| true).unwrap(), None, "disturbed");
-        let held = model.lock(true);
+        let held = model.lock();
         assert_eq!(measure_undisturbed(&model, window, &|| false).unwrap(), None, "in use");
         drop(held);
         assert!(measure_undisturbed(&model, window, &|| false).unwrap().is_some());
@@ -476,8 +474,12 @@ mod tests {
         let model = SharedModel::new(Box::new(Interrupted({
             let asking = asking.clone();
             move || {
-                if let Some(model) = asking.lock().as_ref() {
-                    assert!(model.lock(false).is_none());
+                if let Some(model) = asking.lock().clone() {
+                    let stream = model.clone();
+                    std::thread::spawn(move || drop(stream.lock()));
+                    while !model.cell.contended.load(Relaxed) {
+                        std::thread::yield_now();
+                    }
                 }
             }
         })));

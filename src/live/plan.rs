@@ -260,6 +260,14 @@ impl Plan {
         self.parts.deadline.seconds(self.host_rate())
     }
 
+    /// The highest cost of a hop, in seconds, that a measured deadline was made for; none if nothing was measured.
+    pub(super) fn expected_cost(&self) -> Option<f64> {
+        match self.request.deadline {
+            Deadline::WholeHop => None,
+            Deadline::Seconds(seconds) => Some(seconds / deadline::MARGIN),
+        }
+    }
+
     /// Inference time as a share of real time, if a window takes `seconds_per_window`: at 1 the device only just keeps up.
     pub fn load(&self, seconds_per_window: f64) -> f64 {
         seconds_per_window / self.hop_seconds()

@@ -278,7 +278,8 @@ impl ScheduledStream {
     }
 
     fn urgency(&self, due: Instant) -> Urgency {
-        let cost = self.engine.cost().percentile(0.9).and_then(|cost| Duration::try_from_secs_f64(cost).ok());
+        let cost = self.engine.cost().percentile(0.9).or_else(|| self.engine.plan().expected_cost());
+        let cost = cost.and_then(|cost| Duration::try_from_secs_f64(cost).ok());
         // Without its context a stream has no stems, unless another model still plays.
         let in_background = self.engine.is_suspended() || self.is_background && self.engine.primes_incoming();
         let priority = match (self.engine.is_blocking(), in_background) {

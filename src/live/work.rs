@@ -58,15 +58,13 @@ pub(super) enum Outcome {
     },
     Failed(String),
     Panicked(String),
-    /// Another caller has the model; nothing was done.
-    Busy,
 }
 
 impl Work {
-    /// Runs the model, on the calling thread and the model's pool. `may_wait` for another caller that has the model; otherwise the work is then
-    /// [`Outcome::Busy`].
-    pub(super) fn run(&mut self, control: &dyn JobControl, may_wait: bool) -> Outcome {
-        let Some(mut model) = self.model.lock(may_wait) else { return Outcome::Busy };
+    /// Runs the model, on the calling thread and the model's pool. Waits for another caller that has the model, then calls `begin`.
+    pub(super) fn run(&mut self, control: &dyn JobControl, begin: impl FnOnce()) -> Outcome {
+        let mut model = self.model.lock();
+        begin();
         let control = Recorded { control, cancelled: AtomicBool::new(false) };
         let started = Instant::now();
         let mut silent = true;

@@ -16,7 +16,6 @@ impl Engine {
                 }
                 return false;
             }
-            Outcome::Busy => return false,
             Outcome::Failed(message) => {
                 status.set_state(State::Failing);
                 message

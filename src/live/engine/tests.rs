@@ -61,7 +61,7 @@ impl SlowWorker {
                     Begun::Step(Step::Idle) => return,
                     Begun::Step(_) => {}
                     Begun::Work(mut work) => {
-                        let outcome = work.run(&(), true);
+                        let outcome = work.run(&(), || ());
                         self.running = Some((work, outcome, now + cost));
                     }
                 },

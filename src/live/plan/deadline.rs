@@ -3,7 +3,7 @@
 use super::{MeasuredCost, PlanRequest};
 
 /// Margin over a measured cost: caches are cold, and the host uses the processor too.
-const MARGIN: f64 = 2.0;
+pub(super) const MARGIN: f64 = 2.0;
 /// Share of a hop for other streams that are served first.
 const QUEUEING_SHARE: f64 = 0.25;
 /// Longest allowance for other streams, in seconds.

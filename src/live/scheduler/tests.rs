@@ -4,13 +4,14 @@ use std::collections::HashMap;
 
 use super::super::Client;
 use super::super::client::NoStems;
-use super::super::executor::{Running, may_interrupt};
+use super::super::executor::{Running, lane_for};
 use super::super::model::{WindowError, WindowSeparator};
 use super::super::plan::{Deadline, HostSamples, ModelSamples, ModelTiming, Plan, PlanRequest, Tier};
 use super::super::shared::Shared;
 use super::super::status::State;
 use super::super::work::Outcome;
 use super::*;
+use crate::kernels::LANES;
 use crate::separator::MaskRule;
 
 #[test]
@@ -28,9 +29,9 @@ fn the_earliest_deadline_is_served_first() {
 }
 
 /// Never run: its cost is simulated.
-struct Simulated;
+struct NeverRun;
 
-impl WindowSeparator for Simulated {
+impl WindowSeparator for NeverRun {
     fn stems(&self) -> usize {
         1
     }
@@ -49,61 +50,92 @@ impl WindowSeparator for Simulated {
     }
 }
 
-/// Tasks of a simulated window between which it can be interrupted.
+/// Tasks of a simulated window, after each of which it can pause.
 const TASKS: u32 = 200;
 
-/// A processor in virtual time: jobs take the cost of their stream, and are interrupted between tasks.
+/// A job that runs, and what it still needs.
+struct Simulated {
+    running: Running,
+    job: Job,
+    cost: Duration,
+    left: Duration,
+}
+
+impl Simulated {
+    /// What the present task still needs.
+    fn left_of_task(&self) -> Duration {
+        let task = (self.cost / TASKS).as_nanos().max(1);
+        Duration::from_nanos((self.left.as_nanos() % task) as u64)
+    }
+}
+
+/// A single processor in virtual time. Jobs take the cost of their stream. Those of several lanes share the processor until a task of a lower
+/// lane has ended, which then pauses.
 #[derive(Default)]
 struct Processor {
     now: Option<Instant>,
     costs: HashMap<u64, Duration>,
-    /// Tops last. Each with its job and what it still needs.
-    running: Vec<(Running, Job, Duration)>,
-    urgent: Option<Job>,
+    lanes: [Option<Simulated>; LANES],
     finished: Vec<Finished>,
     /// Time spent in each stream's jobs.
     spent: HashMap<u64, Duration>,
 }
 
 impl Processor {
-    fn push(&mut self, job: Job) {
-        let cost = self.costs.get(&job.stream).copied().unwrap_or_default();
-        self.running.push((Running::new(&job), job, cost));
+    fn lane_for(&self, urgency: Urgency, model: &SharedModel) -> Option<usize> {
+        // The same rule as on the real one.
+        lane_for(self.lanes.iter().map(|job| job.as_ref().map(|job| &job.running)), urgency, model)
     }
 
-    /// When something happens next: a job ends, or its next task begins while another waits to interrupt it.
+    fn start(&mut self, job: Job) {
+        let cost = self.costs.get(&job.stream).copied().unwrap_or_default();
+        let lane = self.lane_for(job.urgency, &job.work.model).expect("it was accepted");
+        self.lanes[lane] = Some(Simulated { running: Running::new(&job), job, cost, left: cost });
+    }
+
+    /// For each lane that does not pause, the work up to its end or, below another one, up to its pause.
+    fn steps(&self) -> [Option<Duration>; LANES] {
+        let top = self.lanes.iter().rposition(Option::is_some);
+        std::array::from_fn(|lane| {
+            let job = self.lanes[lane].as_ref()?;
+            if Some(lane) == top {
+                return Some(job.left);
+            }
+            Some(job.left_of_task()).filter(|left| !left.is_zero())
+        })
+    }
+
+    /// How many jobs share the processor.
+    fn sharing(&self) -> u32 {
+        self.steps().iter().flatten().count().max(1) as u32
+    }
+
+    /// When something happens next.
     fn next_event(&self) -> Option<Instant> {
-        let (_, job, left) = self.running.last()?;
-        let task = self.costs.get(&job.stream).copied().unwrap_or_default() / TASKS;
-        let until_task = if task.is_zero() {
-            Duration::ZERO
-        } else {
-            Duration::from_nanos((left.as_nanos() % task.as_nanos()) as u64)
-        };
-        self.now.map(|now| now + if self.urgent.is_some() { until_task } else { *left })
+        Some(self.now? + self.steps().into_iter().flatten().min()? * self.sharing())
     }
 
     fn advance(&mut self, to: Instant) {
         while let Some(event) = self.next_event().filter(|event| *event <= to) {
             self.spend(event);
-            if let Some(job) = self.urgent.take() {
-                self.push(job);
-                continue;
-            }
-            if let Some((_, job, _)) = self.running.pop() {
-                let cost = self.costs.get(&job.stream).copied().unwrap_or_default();
-                let outcome = Outcome::Done { seconds: Some(cost.as_secs_f64()) };
-                self.finished.push(Finished { stream: job.stream, work: job.work, outcome });
+            for lane in &mut self.lanes {
+                if let Some(Simulated { job, cost, .. }) = lane.take_if(|job| job.left.is_zero()) {
+                    let outcome = Outcome::Done { seconds: Some(cost.as_secs_f64()) };
+                    self.finished.push(Finished { stream: job.stream, work: job.work, outcome });
+                }
             }
         }
         self.spend(to);
     }
 
     fn spend(&mut self, to: Instant) {
-        if let (Some((_, job, left)), Some(now)) = (self.running.last_mut(), self.now) {
-            let span = to.saturating_duration_since(now);
-            *left = left.saturating_sub(span);
-            *self.spent.entry(job.stream).or_default() += span;
+        let elapsed = self.now.map_or(Duration::ZERO, |now| to.saturating_duration_since(now));
+        let (steps, share) = (self.steps(), elapsed / self.sharing());
+        for (job, _) in self.lanes.iter_mut().zip(steps).filter(|(_, step)| step.is_some()) {
+            if let Some(job) = job {
+                job.left = job.left.saturating_sub(share);
+                *self.spent.entry(job.job.stream).or_default() += share;
+            }
         }
         self.now = Some(to);
     }
@@ -114,18 +146,11 @@ struct SimulatedExecutor(Arc<Mutex<Processor>>);
 
 impl Executor for SimulatedExecutor {
     fn accepts(&self, urgency: Urgency, model: &SharedModel) -> bool {
-        let processor = self.0.lock();
-        if processor.running.is_empty() {
-            return true;
-        }
-        // The same rule as on the real one.
-        let running: Vec<Running> = processor.running.iter().map(|(_, job, _)| Running::new(job)).collect();
-        processor.urgent.is_none() && may_interrupt(&running, urgency, model)
+        self.0.lock().lane_for(urgency, model).is_some()
     }
 
     fn start(&mut self, job: Job) {
-        let mut processor = self.0.lock();
-        if processor.running.is_empty() { processor.push(job) } else { processor.urgent = Some(job) }
+        self.0.lock().start(job);
     }
 
     fn join(&mut self, _: Instant) -> bool {
@@ -169,7 +194,7 @@ impl Simulation {
                 let plan = plan(*hop, block as u64);
                 let shared = Arc::new(Shared::new(&plan, 1, 1));
                 let mut engine = Engine::new(plan.clone(), shared.clone());
-                engine.swap(Some(SharedModel::new(Box::new(Simulated)))).unwrap();
+                engine.swap(Some(SharedModel::new(Box::new(NeverRun)))).unwrap();
                 runner.apply(Message::Add(id, Box::new(engine)), begun);
                 processor.0.lock().costs.insert(id, *cost);
                 Client::new(&plan, shared, None)
