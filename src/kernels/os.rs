@@ -11,6 +11,8 @@ pub enum Priority {
     Normal,
     /// Below normal: live separation beside a host.
     Live,
+    /// Live work that others pause for: it must get the processor at once, also from a thread of ours that has it.
+    Urgent,
     /// Below live work: measurements and preparation.
     Background,
 }
@@ -33,7 +35,11 @@ mod imp {
 
     pub fn set_priority(priority: Priority) {
         // A higher nice value could not be undone without privileges, so both classes below normal use the batch policy.
-        let policy = if priority == Priority::Normal { libc::SCHED_OTHER } else { libc::SCHED_BATCH };
+        let policy = match priority {
+            // A batch thread that wakes up waits until another one's time slice ends; a normal one need not.
+            Priority::Normal | Priority::Urgent => libc::SCHED_OTHER,
+            Priority::Live | Priority::Background => libc::SCHED_BATCH,
+        };
         let param = libc::sched_param { sched_priority: 0 };
         // SAFETY: the call reads one `sched_param`; thread 0 is the calling thread.
         unsafe { libc::sched_setscheduler(0, policy, &raw const param) };
@@ -51,7 +57,7 @@ mod imp {
     pub fn set_priority(priority: Priority) {
         let class = match priority {
             Priority::Normal => libc::qos_class_t::QOS_CLASS_DEFAULT,
-            Priority::Live => libc::qos_class_t::QOS_CLASS_USER_INITIATED,
+            Priority::Live | Priority::Urgent => libc::qos_class_t::QOS_CLASS_USER_INITIATED,
             Priority::Background => libc::qos_class_t::QOS_CLASS_UTILITY,
         };
         // SAFETY: the call changes the calling thread only and takes no pointers.
@@ -83,7 +89,7 @@ mod imp {
 
     pub fn set_priority(priority: Priority) {
         let level = match priority {
-            Priority::Normal => 0,
+            Priority::Normal | Priority::Urgent => 0,
             Priority::Live => BELOW_NORMAL,
             Priority::Background => LOWEST,
         };
@@ -132,6 +138,7 @@ mod tests {
             let policy = || unsafe { libc::sched_getscheduler(0) };
             for (priority, expected) in [
                 (Priority::Live, libc::SCHED_BATCH),
+                (Priority::Urgent, libc::SCHED_OTHER),
                 (Priority::Normal, libc::SCHED_OTHER),
                 (Priority::Background, libc::SCHED_BATCH),
                 (Priority::Normal, libc::SCHED_OTHER),

@@ -42,6 +42,10 @@ use crate::kernels::JobControl;
 /// Seconds for which priming may wait for other work.
 const PRIMING_SLACK: f64 = 1.0;
 
+/// Most input that is read at once, in samples at the model's rate. Resampling it takes a fraction of a millisecond; the input of many seconds, in which a
+/// slow model ran, would make the hops of other streams late.
+const MAX_READ: i64 = 4096;
+
 /// Result of [`Engine::step`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -49,6 +53,8 @@ pub enum Step {
     Idle,
     /// Input was read, and a window was run if one was due.
     Ran,
+    /// A part of the input was read; there is more.
+    Read,
     /// Input was read, but its window failed or was skipped.
     Skipped,
 }
@@ -483,9 +489,13 @@ impl Engine {
         }
         let last = last.min(first + most - 1);
         let end = self.plan.model_needed_for(last) as i64;
-        if !self.input.advance(end, &self.shared, self.start, None) {
+        let part = end.min(self.input.end() + MAX_READ);
+        if !self.input.advance(part, &self.shared, self.start, None) {
             self.begin_segment(self.shared.written().saturating_sub(self.plan.latency().0).max(self.floor));
             return Begun::Step(Step::Skipped);
+        }
+        if part < end {
+            return Begun::Step(Step::Read);
         }
         let skipped = first - self.hop;
         self.hop = last + 1;

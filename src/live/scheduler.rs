@@ -24,7 +24,7 @@ use admission::{COLD_FACTOR, Demand, admit};
 use hop_clock::HopClock;
 
 use super::client::WorkerHandle;
-use super::engine::{Begun, Engine};
+use super::engine::{Begun, Engine, Step};
 use super::executor::{CpuExecutor, Executor, Finished, Job, JobToken, Urgency};
 use super::model::SharedModel;
 use super::work::Work;
@@ -306,6 +306,14 @@ fn by_deadline(due: impl Iterator<Item = Option<Instant>>) -> Vec<(Instant, usiz
 /// Identifier, flag of the audio thread, and what is called when the flag is set.
 type WatchedFlag = (u64, Arc<AtomicBool>, Box<dyn Fn() + Send>);
 
+/// What [`Runner::begin_most_urgent`] has done.
+enum Began {
+    Nothing,
+    Something,
+    /// A part of a longer piece of work.
+    Part,
+}
+
 /// The scheduler without its thread: everything happens at the times that it is told.
 struct Runner {
     streams: Vec<ScheduledStream>,
@@ -332,8 +340,11 @@ impl Runner {
                 stream.update(now);
             }
             self.apply_admission(now);
-            if !self.begin_most_urgent(now) {
-                break;
+            match self.begin_most_urgent(now) {
+                Began::Nothing => break,
+                Began::Something => {}
+                // Messages and other streams come first.
+                Began::Part => return Some(now),
             }
         }
         // A stream whose job runs, or waits for another to end, is looked at when that has ended.
@@ -348,8 +359,8 @@ impl Runner {
         polls.chain(resets).chain(flags).min()
     }
 
-    /// Begins the first job that the executor accepts, or does the first piece of work that needs no executor. False if there is none.
-    fn begin_most_urgent(&mut self, now: Instant) -> bool {
+    /// Begins the first job that the executor accepts, or does the first piece of work that needs no executor.
+    fn begin_most_urgent(&mut self, now: Instant) -> Began {
         for (due, index) in by_deadline(self.streams.iter().map(|stream| stream.due)) {
             let stream = &mut self.streams[index];
             if stream.engine.is_suspended() && now >= stream.next_probe {
@@ -365,6 +376,7 @@ impl Runner {
             }
             stream.due = None;
             match catch_unwind(AssertUnwindSafe(|| stream.engine.begin())) {
+                Ok(Begun::Step(Step::Read)) => return Began::Part,
                 Ok(Begun::Step(_)) => {}
                 Ok(Begun::Work(work)) => {
                     let token = Arc::new(JobToken::with_limit(stream.run_limit(&work)));
@@ -374,9 +386,9 @@ impl Runner {
                 // A defect of our own: this stream ends and outputs the delayed input; the others continue.
                 Err(_) => drop_quietly(self.streams.swap_remove(index)),
             }
-            return true;
+            return Began::Something;
         }
-        false
+        Began::Nothing
     }
 
     /// Suspends the streams that are too slow, and lets those run again that no longer are.

@@ -142,9 +142,12 @@ fn run_jobs(shared: &Arc<CpuShared>, lane: usize, queue: &Receiver<Job>) {
     kernels::enter_lane(lane);
     let priority = Cell::new(Priority::Normal);
     while let Ok(job) = queue.recv() {
-        let wanted = job.urgency.priority;
+        let wanted = if lane > 0 { Priority::Urgent } else { job.urgency.priority };
         if priority.replace(wanted) != wanted {
             os::set_priority(wanted);
+        }
+        if let Some(pool) = job.work.model.pool() {
+            pool.set_priority(wanted);
         }
         shared.run(job, lane);
     }
@@ -155,7 +158,6 @@ impl CpuShared {
     fn run(self: &Arc<Self>, mut job: Job, lane: usize) {
         let pool = job.work.model.pool().cloned();
         if let Some(pool) = &pool {
-            pool.set_priority(job.urgency.priority);
             let shared = Arc::clone(self);
             let share = 1.0 / pool.threads() as f64;
             pool.set_pause(Some(Arc::new(move |lane| shared.pause(lane, share))));
