@@ -33,6 +33,7 @@ mod packed;
 pub mod pool;
 mod product;
 mod rotary;
+mod row_kernels;
 mod rows;
 mod scratch;
 mod simd;
@@ -52,6 +53,7 @@ pub use masks::apply_masks;
 pub use matmul::{MatrixView, multiply};
 pub use pool::{LANES, Pool, enter_lane};
 pub use rotary::Rotary;
+pub use row_kernels::sum_of_products;
 pub use rows::{Axis, Sequences};
 pub use target::{ENV, Target};
 #[doc(hidden)]

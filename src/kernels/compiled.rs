@@ -22,6 +22,8 @@ pub(super) struct RowKernels {
     pub exp2: unsafe fn(*mut f32, usize),
     /// (a, b, out, n)
     pub glu: unsafe fn(*const f32, *const f32, *mut f32, usize),
+    /// (x, y, n) → Σ x·y, the same bits for every instruction set
+    pub sum_of_products: unsafe fn(*const f32, *const f32, usize) -> f32,
     /// (x, y, n): x += y
     pub add_assign: unsafe fn(*mut f32, *const f32, usize),
     /// (x, n): fetches n values that are about to be used; any address
@@ -150,6 +152,7 @@ macro_rules! row_kernels {
             exp,
             exp2,
             glu,
+            sum_of_products,
             add_assign,
             prefetch,
             scale,
@@ -167,6 +170,7 @@ macro_rules! row_kernels {
             exp(x: *mut f32, n: usize) = ops::map::<S, ops::Exp>(x, n);
             exp2(x: *mut f32, n: usize) = ops::map::<S, ops::Exp2>(x, n);
             glu(a: *const f32, b: *const f32, out: *mut f32, n: usize) = ops::glu::<S>(a, b, out, n);
+            sum_of_products(x: *const f32, y: *const f32, n: usize) -> f32 = ops::sum_of_products::<S>(x, y, n);
             add_assign(x: *mut f32, y: *const f32, n: usize) = ops::add_assign::<S>(x, y, n);
             prefetch(x: *const f32, n: usize) = ops::prefetch::<S>(x, n);
             scale(x: *mut f32, n: usize, a: f32) = ops::scale::<S>(x, n, a);

@@ -1,13 +1,9 @@
 //! Masks onto the mixture's spectrum.
 
-use std::sync::OnceLock;
-
 use num_complex::Complex32;
 
-use super::compiled::{self, Kernels};
-use super::isa::Format;
 use super::ops::MaskBins;
-use super::target::Target;
+use super::row_kernels::row_kernels;
 
 /// Stems whose pointers fit on the stack: a call allocates only for more.
 const STEMS: usize = 16;
@@ -28,17 +24,8 @@ pub fn apply_masks(complete: bool, spec: &[Complex32], stems: &mut [&mut [Comple
     for (pointer, stem) in pointers.iter_mut().zip(stems) {
         *pointer = stem.as_mut_ptr().cast();
     }
-    let ops = kernels().ops;
+    let ops = row_kernels();
     let apply = if complete { ops.complete_masks } else { ops.apply_masks };
     // SAFETY: a complex number is two floats; all slices have at least `len` floats, and those of the stems are borrowed exclusively.
     unsafe { apply(&MaskBins { spec: spec.as_ptr().cast(), stems: pointers, len }) }
-}
-
-/// Kernels of the best instruction set, or of the one that the environment names.
-fn kernels() -> &'static Kernels {
-    static KERNELS: OnceLock<&'static Kernels> = OnceLock::new();
-    KERNELS.get_or_init(|| {
-        let target = Target::select(Format::F32).unwrap_or(Target::best(Format::F32));
-        target.kernels().unwrap_or(compiled::PORTABLE)
-    })
 }

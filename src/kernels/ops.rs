@@ -8,7 +8,7 @@ mod masks;
 mod operands;
 mod softmax;
 
-use super::simd::Simd;
+use super::simd::{MAX_LANES, Simd};
 
 pub(super) use maps::{Exp, Exp2, Gelu, GeluCoarse, Sigmoid, Tanh, glu, map};
 pub(super) use masks::{MaskBins, apply_masks};
@@ -52,6 +52,43 @@ pub(super) unsafe fn add_assign<S: Simd>(x: *mut f32, y: *const f32, n: usize) {
             store_up_to::<S>(x.add(i), sum, n - i);
         }
         i += S::LANES;
+    }
+}
+
+/// Σ x·y over n values, in an order that is the same for every instruction set, without fused operations: so are the bits.
+///
+/// # Safety
+/// See the module.
+#[inline(always)]
+pub(super) unsafe fn sum_of_products<S: Simd>(x: *const f32, y: *const f32, n: usize) -> f32 {
+    let mut sums = [0.0; MAX_LANES];
+    let whole = n / MAX_LANES * MAX_LANES;
+    // SAFETY: all loads lie within n values, and stores within `sums`.
+    unsafe {
+        let mut partial = [S::splat(0.0); MAX_LANES];
+        let mut i = 0;
+        while i < whole {
+            for v in 0..MAX_LANES / S::LANES {
+                let at = i + v * S::LANES;
+                partial[v] = S::add(partial[v], S::mul(S::load(x.add(at)), S::load(y.add(at))));
+            }
+            i += MAX_LANES;
+        }
+        for v in 0..MAX_LANES / S::LANES {
+            S::store(sums.as_mut_ptr().add(v * S::LANES), partial[v]);
+        }
+        let mut rest = 0.0;
+        for i in whole..n {
+            rest += *x.add(i) * *y.add(i);
+        }
+        let mut width = MAX_LANES / 2;
+        while width > 0 {
+            for i in 0..width {
+                sums[i] += sums[i + width];
+            }
+            width /= 2;
+        }
+        sums[0] + rest
     }
 }
 

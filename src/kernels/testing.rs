@@ -51,6 +51,13 @@ impl RowOps {
         unsafe { (self.kernels.ops.exp2)(x.as_mut_ptr(), x.len()) }
     }
 
+    /// See [`sum_of_products`](super::sum_of_products).
+    pub fn sum_of_products(&self, x: &[f32], y: &[f32]) -> f32 {
+        let n = x.len().min(y.len());
+        // SAFETY: both have n values.
+        unsafe { (self.kernels.ops.sum_of_products)(x.as_ptr(), y.as_ptr(), n) }
+    }
+
     /// Rows of n values ← softmax, in base 2 (scores times log₂e give the usual one).
     pub fn softmax2(&self, x: &mut [f32], n: usize) {
         if n == 0 {

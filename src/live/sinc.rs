@@ -8,6 +8,8 @@ use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 
+use crate::kernels::sum_of_products;
+
 /// Half-length of the filter in samples of the slower rate. With the attenuation below, the pass band ends at 94.5 % of the slower
 /// Nyquist frequency (20.8 kHz at 44.1 kHz), and the stop band begins at that Nyquist frequency.
 const ZEROS: u64 = 128;
@@ -84,7 +86,7 @@ impl Sinc {
             debug_assert!(input.is_some(), "output {m} reaches past the input");
             let filtered = |phase: usize| {
                 let filter = self.table.get(phase * taps..(phase + 1) * taps);
-                input.zip(filter).map_or(0.0, |(x, h)| dot(x, h))
+                input.zip(filter).map_or(0.0, |(x, h)| sum_of_products(x, h))
             };
             *y = if self.to <= PHASES {
                 filtered(phase as usize)
@@ -117,28 +119,6 @@ fn table(from: u64, to: u64, half: usize) -> Vec<f32> {
         table.extend(taps.iter().map(|tap| (tap / sum) as f32));
     }
     table
-}
-
-/// Sum of products in a fixed order.
-fn dot(x: &[f32], h: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0f32; LANES];
-    let (x, x_rest) = x.as_chunks::<LANES>();
-    let (h, h_rest) = h.as_chunks::<LANES>();
-    for (x, h) in x.iter().zip(h) {
-        for i in 0..LANES {
-            sums[i] += x[i] * h[i];
-        }
-    }
-    let rest: f32 = x_rest.iter().zip(h_rest).map(|(x, h)| x * h).sum();
-    let mut width = LANES / 2;
-    while width > 0 {
-        for i in 0..width {
-            sums[i] += sums[i + width];
-        }
-        width /= 2;
-    }
-    sums[0] + rest
 }
 
 fn sinc(x: f64) -> f64 {
