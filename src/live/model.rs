@@ -262,6 +262,11 @@ impl SharedModel {
         self.cell.model.lock().separate_window(window, rule, out)
     }
 
+    /// Lets `run` have the model itself. Waits while another caller has it.
+    pub fn with<T>(&self, run: impl FnOnce(&mut dyn WindowSeparator) -> T) -> T {
+        run(&mut **self.lock())
+    }
+
     /// The model itself, for one caller at a time. A measurement that has it gives way.
     pub(super) fn lock(&self) -> MutexGuard<'_, Box<dyn WindowSeparator>> {
         self.cell.model.try_lock().unwrap_or_else(|| {

@@ -1,12 +1,10 @@
 //! `tiers`: measures live use on this device: latency, load, and the SDR of the live stems against the offline stems and
 //! against true stems.
 
-mod borrowed;
 mod forecast;
 mod output;
 mod song;
 
-use borrowed::Borrowed;
 pub use forecast::verdict;
 use nullsum::audio::Planar;
 use nullsum::demo::{Stereo, baseline_sdr, sdr};
@@ -106,7 +104,7 @@ fn share_of_processors(threads: usize) -> f64 {
 fn live_stems(shared: &SharedModel, plan: &Plan, rule: MaskRule, song: &Planar) -> CliResult<Vec<Stereo>> {
     let at_rate = PlanRequest { host_rate: plan.model_rate(), max_block: HostSamples(1), ..*plan.request() };
     let plan = Plan::new(at_rate).or_fail(ExitStatus::Usage)?;
-    let stems = offline_reference(&plan, &mut Borrowed(shared), rule, song.planes());
+    let stems = shared.with(|model| offline_reference(&plan, model, rule, song.planes()));
     Ok(stems.or_fail(ExitStatus::Failed)?.iter().map(|stem| pair(stem)).collect())
 }
 
