@@ -21,9 +21,10 @@ pub use metadata::{Metadata, Origin};
 pub use resample::Resampler;
 
 /// File name extensions that folder searches take for audio. The format itself is detected from the content.
-pub const EXTENSIONS: [&str; 23] = [
-    "wav", "wave", "bwf", "rf64", "aif", "aiff", "aifc", "flac", "mp3", "ogg", "oga", "opus", "m4a", "m4b",
-    "mp4", "aac", "caf", "mka", "mkv", "webm", "mov", "m4v", "3gp",
+pub const EXTENSIONS: [&str; 32] = [
+    "wav", "wave", "bwf", "rf64", "aif", "aiff", "aifc", "flac", "mp3", "mp2", "mp1", "mpga", "ogg", "oga",
+    "ogv", "opus", "m4a", "m4b", "m4r", "mp4", "aac", "adts", "caf", "mka", "mkv", "webm", "weba", "mov",
+    "m4v", "f4a", "3gp", "3g2",
 ];
 
 /// Most channels that a file may have, read or written. A header with more is treated as corrupt.

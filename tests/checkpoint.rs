@@ -8,6 +8,8 @@ mod build;
 mod convert;
 #[path = "checkpoint/gguf.rs"]
 mod gguf;
+#[path = "checkpoint/mlx.rs"]
+mod mlx;
 #[path = "checkpoint/refused.rs"]
 mod refused;
 #[path = "checkpoint/saved.rs"]

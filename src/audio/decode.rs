@@ -10,13 +10,17 @@
 
 mod adts;
 mod aiff;
+mod byte_window;
 mod caf;
 mod codec;
 mod conform;
 mod extent;
 mod flac;
+mod foreign;
 mod frames;
 mod gapless;
+mod joined;
+mod joins;
 pub(super) mod mp4;
 mod mpeg;
 mod opus;
@@ -34,6 +38,8 @@ use std::path::{Path, PathBuf};
 
 pub use symphonia::core::io::MediaSource;
 
+use self::foreign::Foreign;
+use self::joined::JoinedReader;
 use self::part_source::PartSource;
 use self::wav::WavContent;
 use super::{AudioError, MAX_CHANNELS, MAX_SAMPLE_RATE, MIN_SAMPLE_RATE, Planar};
@@ -190,59 +196,16 @@ impl Decoder {
     /// As [`open`](Self::open).
     pub fn from_source(mut source: Box<dyn MediaSource>, path: &Path) -> Result<Self, AudioError> {
         let read = |source| AudioError::Read { path: path.to_path_buf(), source };
-        let mut length = source.seek(SeekFrom::End(0)).map_err(read)?;
+        let length = source.seek(SeekFrom::End(0)).map_err(read)?;
         if length == 0 {
             return Err(AudioError::Empty { path: path.to_path_buf() });
         }
-        source.seek(SeekFrom::Start(0)).map_err(read)?;
-        let mut magic = Vec::with_capacity(12);
-        source.by_ref().take(12).read_to_end(&mut magic).map_err(read)?;
-
+        check_format(source.as_mut(), path)?;
         let mut warnings = Warnings::default();
-        let mut audio_end =
-            trailing_tags::audio_end(source.as_mut(), length, magic.starts_with(b"fLaC")).map_err(read)?;
-        let header = match (magic.get(..4), magic.get(8..12)) {
-            (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => {
-                match wav::parse(source.as_mut(), length, audio_end, path, &mut warnings)? {
-                    WavContent::Pcm(layout) => Some(layout),
-                    WavContent::Compressed(wav) => {
-                        (length, audio_end) = (wav.length(), wav.length());
-                        source = Box::new(wav.source(source).map_err(read)?);
-                        None
-                    }
-                }
-            }
-            (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => {
-                aiff::parse(source.as_mut(), length, audio_end, path, &mut warnings)?
-            }
-            (Some(b"fLaC"), _) => flac::parse_empty(source.as_mut(), length, path)?,
-            _ => None,
-        };
-        let blocks: Box<dyn BlockReader> = match header {
-            Some(layout) => Box::new(pcm::PcmReader::new(source, layout, path)?),
-            None => {
-                let frames_end = match magic.starts_with(b"fLaC") {
-                    true => flac::frames_end(source.as_mut(), audio_end).map_err(read)?,
-                    false => None,
-                };
-                if let Some(end) = frames_end {
-                    warnings.push(format!(
-                        "{} bytes behind the last frame are no audio and were left out",
-                        audio_end - end
-                    ));
-                    audio_end = end;
-                }
-                source.seek(SeekFrom::Start(0)).map_err(read)?;
-                // Demuxers take tags behind the last frame for damage.
-                let (source, length) = match audio_end {
-                    0 => (source, length),
-                    end if end < length => {
-                        (Box::new(PartSource::new(source, 0, end).map_err(read)?) as _, end)
-                    }
-                    _ => (source, length),
-                };
-                Box::new(packets::PacketReader::open(source, length, path, &magic, &mut warnings)?)
-            }
+        let files = joins::file_ranges(source.as_mut(), length).map_err(read)?;
+        let blocks: Box<dyn BlockReader> = match files.len() {
+            ..=1 => open_blocks(source, length, path, &mut warnings)?,
+            _ => Box::new(JoinedReader::open(source, files, path, &mut warnings)?),
         };
         let channels = blocks.info().channels;
         Ok(Self {
@@ -321,6 +284,73 @@ impl Decoder {
     pub fn warning_count(&self) -> u64 {
         self.warnings.total
     }
+}
+
+/// Refuses formats that are known and cannot be read, by their name.
+fn check_format(source: &mut dyn MediaSource, path: &Path) -> Result<(), AudioError> {
+    let read = |source| AudioError::Read { path: path.to_path_buf(), source };
+    let path = path.to_path_buf();
+    let mut head = Vec::with_capacity(foreign::HEAD_BYTES);
+    source.seek(SeekFrom::Start(0)).map_err(read)?;
+    Read::take(&mut *source, foreign::HEAD_BYTES as u64).read_to_end(&mut head).map_err(read)?;
+    match foreign::identify(&head) {
+        None => Ok(()),
+        Some(Foreign::Audio(name)) => {
+            Err(AudioError::Unsupported { path, what: format!("{name} cannot be read") })
+        }
+        Some(Foreign::Other(what)) => Err(AudioError::Unrecognised { path, found: what.to_owned() }),
+    }
+}
+
+/// Opens a single file of `length` bytes.
+fn open_blocks(
+    mut source: Box<dyn MediaSource>,
+    mut length: u64,
+    path: &Path,
+    warnings: &mut Warnings,
+) -> Result<Box<dyn BlockReader>, AudioError> {
+    let read = |source| AudioError::Read { path: path.to_path_buf(), source };
+    source.seek(SeekFrom::Start(0)).map_err(read)?;
+    let mut magic = Vec::with_capacity(12);
+    source.by_ref().take(12).read_to_end(&mut magic).map_err(read)?;
+    let is_flac = magic.starts_with(b"fLaC");
+    let mut audio_end = trailing_tags::audio_end(source.as_mut(), length, is_flac).map_err(read)?;
+    let header = match (magic.get(..4), magic.get(8..12)) {
+        (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => {
+            match wav::parse(source.as_mut(), length, audio_end, path, warnings)? {
+                WavContent::Pcm(layout) => Some(layout),
+                WavContent::Compressed(wav) => {
+                    (length, audio_end) = (wav.length(), wav.length());
+                    source = Box::new(wav.source(source).map_err(read)?);
+                    None
+                }
+            }
+        }
+        (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => {
+            aiff::parse(source.as_mut(), length, audio_end, path, warnings)?
+        }
+        (Some(b"fLaC"), _) => flac::parse_empty(source.as_mut(), length, path)?,
+        _ => None,
+    };
+    if let Some(layout) = header {
+        return Ok(Box::new(pcm::PcmReader::new(source, layout, path)?));
+    }
+    let frames_end = match is_flac {
+        true => flac::frames_end(source.as_mut(), audio_end).map_err(read)?,
+        false => None,
+    };
+    if let Some(end) = frames_end {
+        warnings
+            .push(format!("{} bytes behind the last frame are no audio and were left out", audio_end - end));
+        audio_end = end;
+    }
+    source.seek(SeekFrom::Start(0)).map_err(read)?;
+    // Demuxers take tags behind the last frame for damage.
+    if (1..length).contains(&audio_end) {
+        source = Box::new(PartSource::new(source, 0, audio_end).map_err(read)?);
+        length = audio_end;
+    }
+    Ok(Box::new(packets::PacketReader::open(source, length, path, &magic, warnings)?))
 }
 
 /// Refuses an implausible channel count or sample rate.

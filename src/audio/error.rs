@@ -50,7 +50,7 @@ pub enum AudioError {
     /// No reader knows the file's first bytes.
     #[error(
         "{} is not an audio file that can be read ({found}); \
-         expected WAV, AIFF, FLAC, MP3, Ogg Vorbis, Opus, or AAC/ALAC in M4A",
+         expected WAV, AIFF, FLAC, MP3, Ogg Vorbis, Opus, AAC or ALAC in M4A, Matroska or CAF",
         path.display()
     )]
     Unrecognised {
@@ -60,7 +60,7 @@ pub enum AudioError {
         found: String,
     },
     /// A known container with a codec or layout that is not read.
-    #[error("{}: {what}; convert it to WAV or FLAC first", path.display())]
+    #[error("{}: {what}; convert it to WAV or FLAC first, for instance with ffmpeg", path.display())]
     Unsupported {
         /// The file.
         path: PathBuf,
@@ -74,6 +74,21 @@ pub enum AudioError {
         path: PathBuf,
         /// The field, what was expected, and what was found.
         what: String,
+    },
+    /// Lossless files of different rates, one after the other in one file.
+    #[error(
+        "{}: {count} files are joined in this one, with different sample rates ({} Hz, {} Hz); split it into its files first",
+        path.display(),
+        rates.0,
+        rates.1
+    )]
+    Joined {
+        /// The file.
+        path: PathBuf,
+        /// How many files are joined in it.
+        count: usize,
+        /// Two of their rates, in Hz.
+        rates: (u32, u32),
     },
     /// The file ends before the bytes that its header announces.
     #[error(

@@ -26,6 +26,7 @@ mod error;
 mod gguf;
 mod layout;
 mod legacy;
+mod mlx;
 mod networks;
 mod pickle;
 mod pickled;

@@ -13,6 +13,7 @@ use half::f16;
 use super::architecture::{Architecture, ArchitectureError, Family};
 use super::checkpoint::{Checkpoint, CheckpointError, Dtype, ROW_SCALES, TensorView};
 use super::config::{Config, ConfigError};
+use super::inspect::holds_weights;
 use crate::atomic_file::AtomicFile;
 
 /// Number type of converted weights.
@@ -220,7 +221,7 @@ fn select<'a>(
     let mut weights = Vec::new();
     for expected in architecture.tensors() {
         let Some(tensor) = checkpoint.get(&expected.name) else { continue };
-        if tensor.dtype().is_float() || tensor.dtype().is_complex() {
+        if holds_weights(&tensor) {
             let stored = format.for_tensor(&tensor);
             weights.push((tensor, stored));
             if stored == Stored::ScaledI8 {

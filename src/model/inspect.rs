@@ -85,7 +85,7 @@ impl Inspection {
         };
         inspection.unusable = inspection
             .weights(checkpoint)
-            .filter(|w| !is_usable(w))
+            .filter(|weight| !holds_weights(weight))
             .map(|weight| (weight.name().to_owned(), weight.dtype().to_string()))
             .collect();
         inspection
@@ -93,7 +93,7 @@ impl Inspection {
 
     /// Reads all weights, and records those that cannot be read or are not finite.
     pub fn read_values(&mut self, checkpoint: &Checkpoint) {
-        let defects = self.weights(checkpoint).filter(is_usable).filter_map(|weight| {
+        let defects = self.weights(checkpoint).filter(holds_weights).filter_map(|weight| {
             let values = if weight.dtype().is_complex() { weight.to_complex() } else { weight.to_f32() };
             match values {
                 Ok(values) => {
@@ -125,9 +125,10 @@ impl Inspection {
     }
 }
 
-/// Whether weights may have the type of this tensor.
-fn is_usable(tensor: &TensorView<'_>) -> bool {
-    tensor.dtype().is_float() || tensor.dtype().is_complex()
+/// Whether weights may have the type of this tensor. The only complex ones are those of Fourier neural operators.
+pub(super) fn holds_weights(tensor: &TensorView<'_>) -> bool {
+    let is_spectral = tensor.name().ends_with(".weight.tensor");
+    tensor.dtype().is_float() || (is_spectral && tensor.dtype().is_complex())
 }
 
 impl fmt::Display for Inspection {

@@ -11,9 +11,10 @@ const PLACEHOLDERS: &str = "{name}, {stem}, {model} and {ext}";
 /// Characters that some file systems refuse in names.
 const UNSAFE: &str = r#"\/:*?"<>|"#;
 /// Names that Windows gives to devices, with any extension.
-const DEVICES: [&str; 22] = [
+const DEVICES: [&str; 30] = [
     "CON", "PRN", "AUX", "NUL", "COM1", "COM2", "COM3", "COM4", "COM5", "COM6", "COM7", "COM8", "COM9",
-    "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9",
+    "LPT1", "LPT2", "LPT3", "LPT4", "LPT5", "LPT6", "LPT7", "LPT8", "LPT9", "CONIN$", "CONOUT$", "COM¹",
+    "COM²", "COM³", "LPT¹", "LPT²", "LPT³",
 ];
 
 /// A template of file names without extension, such as `{name}_{stem}`. A `/` makes folders.
@@ -150,7 +151,7 @@ pub fn portable_name(name: &OsStr) -> OsString {
     let dropped = portable.len() - kept;
     portable.truncate(kept);
     portable.push_str(&"_".repeat(dropped));
-    let device = portable.split('.').next().unwrap_or_default().to_ascii_uppercase();
+    let device = portable.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
     if DEVICES.contains(&device.as_str()) {
         portable.insert(0, '_');
     }
@@ -200,9 +201,14 @@ mod tests {
             let template: OutputTemplate = text.parse().unwrap();
             assert_eq!(template.path(&values, "wav", portable), PathBuf::from(path));
         }
-        for (name, portable) in
-            [("CON", "_CON"), ("nul.txt", "_nul.txt"), ("end. .", "end___"), ("é 曲", "é 曲")]
-        {
+        for (name, portable) in [
+            ("CON", "_CON"),
+            ("nul.txt", "_nul.txt"),
+            ("aux .wav", "_aux .wav"),
+            ("com¹", "_com¹"),
+            ("end. .", "end___"),
+            ("é 曲", "é 曲"),
+        ] {
             assert_eq!(portable_name(OsStr::new(name)), OsString::from(portable));
         }
     }

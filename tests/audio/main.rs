@@ -6,6 +6,7 @@ mod containers;
 mod decode;
 mod encode;
 mod errors;
+mod joined;
 mod lossy;
 mod make;
 mod recovery;

@@ -144,7 +144,7 @@ fn id3v2_footer() -> Vec<u8> {
 }
 
 /// The bytes of a FLAC file of noise.
-fn flac_noise(path: &Path, samples: usize, seed: u64) -> Vec<u8> {
+pub fn flac_noise(path: &Path, samples: usize, seed: u64) -> Vec<u8> {
     let spec = WriterSpec {
         container: Container::Flac,
         format: SampleFormat::Pcm16,

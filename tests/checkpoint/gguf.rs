@@ -129,10 +129,10 @@ fn converted_name(name: &str) -> String {
 }
 
 /// Name, shape and values.
-type NamedTensor = (String, Vec<usize>, Vec<f32>);
+pub type NamedTensor = (String, Vec<usize>, Vec<f32>);
 
 /// A small network whose rows are multiples of 32 where they can be, with its numbers.
-fn network() -> (Architecture, Vec<NamedTensor>) {
+pub fn network() -> (Architecture, Vec<NamedTensor>) {
     let mut arch = Architecture::reference_default();
     (arch.dim, arch.depth, arch.heads, arch.dim_head, arch.ff_inner, arch.mask_hidden) =
         (32, 1, 2, 16, 64, 32);

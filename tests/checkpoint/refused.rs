@@ -38,7 +38,7 @@ fn other_formats_are_named() {
         [&[0x80, 2][..], &[0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19, b'.']]
             .concat();
     let other = |name: &str| zip(&[(name.to_owned(), b"x".to_vec())], CompressionMethod::Stored);
-    let cases: [(&str, Vec<u8>, &[&str]); 18] = [
+    let cases: [(&str, Vec<u8>, &[&str]); 19] = [
         ("no bytes", vec![], &["empty", "again"]),
         ("zero bytes", vec![0; 4096], &["zero bytes"]),
         ("one byte", vec![b'P'], &["not a checkpoint"]),
@@ -55,6 +55,7 @@ fn other_formats_are_named() {
         ("tar", tar, &["0.1.10", "torch.save"]),
         ("legacy", legacy, &["pickle at byte", "ends early"]),
         ("onnx", b"\x08\x07\x12\x07pytorch\x1a\x06".to_vec(), &["ONNX"]),
+        ("onnx without a producer", b"\x08\x07:\xff\x01\n\x05input\x12\x06output".to_vec(), &["ONNX"]),
         ("npz", other("layers.0.npy"), &["NumPy archive", "safetensors"]),
         ("split zip", b"PK\x07\x08PK\x03\x04".to_vec(), &["split zip archive"]),
         ("bare pickle", vec![0x80, 4, b'N', b'.'], &["bare Python pickle"]),
@@ -67,6 +68,10 @@ fn other_formats_are_named() {
     }
     let part = Checkpoint::from_bytes(b"PK\x03\x04 of the first part".to_vec(), "model.zip.001").unwrap_err();
     assert!(part.to_string().contains("join all parts"), "{part}");
+    for name in ["model.zip.002", "model.z03", "model.r01", "model.ckpt.014"] {
+        let part = Checkpoint::from_bytes(vec![0xd1, 7, 0x93, 0x5a, 0, 1], name).unwrap_err();
+        assert!(part.to_string().contains("later part of a split archive"), "{part}");
+    }
 }
 
 #[test]

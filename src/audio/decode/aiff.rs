@@ -3,8 +3,8 @@
 use std::io::SeekFrom;
 use std::path::Path;
 
-use super::extent::{ByteOrder, sample_bytes};
-use super::pcm::{Encoding, HeaderError, PcmLayout, read_array};
+use super::extent::{ByteOrder, find_chunk, sample_bytes};
+use super::pcm::{Encoding, HeaderError, PcmLayout, PcmPart, read_array};
 use super::{AudioError, MediaSource, Warnings, check_shape};
 
 /// More chunks than any real file has.
@@ -60,6 +60,12 @@ pub(super) fn parse(
     let stated = Some(sound.stated).filter(|stated| *stated <= end - sound.data_at);
     let held = sample_bytes(source, sound.data_at, stated, end, ByteOrder::Big)
         .map_err(|error| HeaderError::from(error).into_audio_error(path))?;
+    let further = find_chunk(source, sound.data_at + held, end, [b"SSND"; 2], ByteOrder::Big)
+        .map_err(|error| HeaderError::from(error).into_audio_error(path))?;
+    if further.is_some() {
+        let what = "two `SSND` chunks, expected one; split the file first".to_owned();
+        return Err(HeaderError::Header(what).into_audio_error(path));
+    }
     let is_padding = held > expected && held - expected < sound.block_size;
     let samples = match held / frame {
         samples if samples > common.samples && !is_padding => samples,
@@ -83,8 +89,7 @@ pub(super) fn parse(
         big_endian: common.big_endian,
         channels: common.channels,
         sample_rate: common.sample_rate,
-        data_at: sound.data_at,
-        samples,
+        parts: vec![PcmPart { at: sound.data_at, samples }],
     }))
 }
 

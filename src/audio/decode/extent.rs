@@ -78,6 +78,10 @@ fn walk(source: &mut dyn MediaSource, mut at: u64, end: u64, order: ByteOrder) -
         source.read_exact(&mut header)?;
         let (id, size) = parse_header(header, order);
         let next = at + 8 + size + size % 2;
+        if [*b"data", *b"SSND"].contains(&id) {
+            // More samples; their extent is found in the same way.
+            return Ok(true);
+        }
         if next > end + 1 {
             // A known chunk is a chunk even if it is cut off.
             return Ok(KNOWN_CHUNKS.contains(&&id));
@@ -88,6 +92,38 @@ fn walk(source: &mut dyn MediaSource, mut at: u64, end: u64, order: ByteOrder) -
         at = next;
     }
     Ok(false)
+}
+
+/// The first chunk with one of these ids among those that follow each other from `at` on: its id, where its content begins
+/// and its size.
+pub(super) fn find_chunk(
+    source: &mut dyn MediaSource,
+    at: u64,
+    end: u64,
+    ids: [&[u8; 4]; 2],
+    order: ByteOrder,
+) -> io::Result<Option<([u8; 4], u64, u64)>> {
+    // Chunks start at even positions, but some writers leave the padding out.
+    for start in [at + at % 2, at] {
+        let mut at = start;
+        for _ in 0..MAX_CHUNKS {
+            if end.saturating_sub(at) < 8 {
+                break;
+            }
+            let mut header = [0; 8];
+            source.seek(SeekFrom::Start(at))?;
+            source.read_exact(&mut header)?;
+            let (id, size) = parse_header(header, order);
+            if ids.contains(&&id) {
+                return Ok(Some((id, at + 8, size)));
+            }
+            if !id.iter().all(|byte| (b' '..=b'~').contains(byte)) {
+                break;
+            }
+            at += 8 + size + size % 2;
+        }
+    }
+    Ok(None)
 }
 
 /// Position of the first known chunk between `from` and `end` from which chunks reach exactly to `end`.

@@ -10,7 +10,7 @@ use symphonia::core::packet::Packet;
 use symphonia::core::units::{Duration, Timestamp};
 
 use super::codec::{Codec, catch_panics, make_codec};
-use super::pcm::{Encoding, PcmLayout, read_array};
+use super::pcm::{Encoding, PcmLayout, PcmPart, read_array};
 use super::{AudioError, MediaSource, check_shape};
 
 /// Bytes at the end of a file in which the last frame is searched.
@@ -33,8 +33,7 @@ pub(super) fn parse_empty(
         big_endian: true,
         channels,
         sample_rate,
-        data_at: length,
-        samples: 0,
+        parts: vec![PcmPart { at: length, samples: 0 }],
     }))
 }
 

@@ -3,14 +3,13 @@
 //!
 //! Demuxers silently skip bytes that are not a frame, so the audio after them would come too early.
 
-use std::io::{self, Read, SeekFrom};
+use std::io::{self, SeekFrom};
 
+use super::byte_window::{BLOCK_BYTES, ByteWindow};
 use super::{MediaSource, adts, mpeg};
 
 /// Frames of another format that are taken for a change. Fewer may be damage that looks like a header.
 const MIN_FRAMES: u64 = 2;
-/// Bytes read at a time.
-const BLOCK_BYTES: usize = 1 << 16;
 /// Bytes of the longest frame header.
 const HEADER_BYTES: usize = 7;
 /// Lowest rate that holds all that is heard, in Hz.
@@ -84,7 +83,7 @@ pub(super) struct Scan {
 /// Reads all frame headers from `start` on. The result is empty if this is no stream of frames.
 pub(super) fn scan(source: &mut dyn MediaSource, start: u64) -> io::Result<Scan> {
     let length = source.seek(SeekFrom::End(0))?;
-    let mut reader = HeaderReader { source, block: Vec::new(), block_at: 0 };
+    let mut reader = HeaderReader { bytes: ByteWindow::new(source) };
     let Some(first) = reader.frame_at(start)? else { return Ok(Scan::default()) };
     let mut census = Census::default();
     let mut at = start;
@@ -164,9 +163,7 @@ impl Census {
 
     fn finish(mut self) -> Scan {
         self.counts.retain(|count| count.1 >= MIN_FRAMES);
-        let rates = self.counts.iter().map(|count| count.0.0);
-        let full_band = rates.clone().find(|rate| *rate >= FULL_BAND_RATE);
-        let sample_rate = full_band.or(rates.max()).unwrap_or(0);
+        let sample_rate = stream_rate(self.counts.iter().map(|count| count.0.0));
         let at_rate = |samples: u64, rate: u32| {
             (samples as f64 * f64::from(sample_rate) / f64::from(rate.max(1))).round() as u64
         };
@@ -182,24 +179,20 @@ impl Census {
     }
 }
 
+/// The rate of a stream whose parts have these rates, in order: the first of 44.1 kHz or more, as players choose it; the
+/// highest where none is. 0 if there are none.
+pub(super) fn stream_rate(rates: impl Iterator<Item = u32> + Clone) -> u32 {
+    let full_band = rates.clone().find(|rate| *rate >= FULL_BAND_RATE);
+    full_band.or(rates.max()).unwrap_or(0)
+}
+
 struct HeaderReader<'a> {
-    source: &'a mut dyn MediaSource,
-    block: Vec<u8>,
-    block_at: u64,
+    bytes: ByteWindow<'a>,
 }
 
 impl HeaderReader<'_> {
-    /// Up to `count` bytes from `at` on, fewer only at the end.
     fn bytes_at(&mut self, at: u64, count: usize) -> io::Result<&[u8]> {
-        let end = self.block_at + self.block.len() as u64;
-        if at < self.block_at || at + count as u64 > end {
-            self.source.seek(SeekFrom::Start(at))?;
-            self.block.clear();
-            self.block_at = at;
-            Read::take(&mut *self.source, BLOCK_BYTES as u64).read_to_end(&mut self.block)?;
-        }
-        let rest = self.block.get((at - self.block_at) as usize..).unwrap_or_default();
-        Ok(&rest[..rest.len().min(count)])
+        self.bytes.bytes_at(at, count)
     }
 
     fn frame_at(&mut self, at: u64) -> io::Result<Option<Frame>> {

@@ -64,8 +64,15 @@ pub(super) struct PcmLayout {
     pub(super) big_endian: bool,
     pub(super) channels: usize,
     pub(super) sample_rate: u32,
+    /// Where the samples lie, in order.
+    pub(super) parts: Vec<PcmPart>,
+}
+
+/// Samples that lie together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct PcmPart {
     /// Position of the first sample.
-    pub(super) data_at: u64,
+    pub(super) at: u64,
     /// Complete sample frames from there on.
     pub(super) samples: u64,
 }
@@ -75,6 +82,8 @@ pub(super) struct PcmReader {
     path: PathBuf,
     layout: PcmLayout,
     info: SourceInfo,
+    /// Index of the part that is being read, and samples of it that have been.
+    part: usize,
     done: u64,
     bytes: Vec<u8>,
 }
@@ -85,18 +94,19 @@ impl PcmReader {
         layout: PcmLayout,
         path: &Path,
     ) -> Result<Self, AudioError> {
+        let at = layout.parts.first().map_or(0, |part| part.at);
         source
-            .seek(SeekFrom::Start(layout.data_at))
+            .seek(SeekFrom::Start(at))
             .map_err(|source| AudioError::Read { path: path.to_path_buf(), source })?;
         let info = SourceInfo {
             container: layout.container.to_owned(),
             codec: layout.codec.to_owned(),
             sample_rate: layout.sample_rate,
             channels: layout.channels,
-            samples: Some(layout.samples),
+            samples: Some(layout.parts.iter().map(|part| part.samples).sum()),
             sample_format: layout.encoding.format(),
         };
-        Ok(Self { source, path: path.to_path_buf(), layout, info, done: 0, bytes: Vec::new() })
+        Ok(Self { source, path: path.to_path_buf(), layout, info, part: 0, done: 0, bytes: Vec::new() })
     }
 }
 
@@ -106,9 +116,17 @@ impl BlockReader for PcmReader {
     }
 
     fn read_block(&mut self, out: &mut Planar, _warnings: &mut Warnings) -> Result<bool, AudioError> {
-        let samples = BLOCK.min(self.layout.samples - self.done);
+        let Some(part) = self.layout.parts.get(self.part) else { return Ok(false) };
+        let samples = BLOCK.min(part.samples - self.done);
         if samples == 0 {
-            return Ok(false);
+            self.part += 1;
+            self.done = 0;
+            if let Some(next) = self.layout.parts.get(self.part) {
+                self.source
+                    .seek(SeekFrom::Start(next.at))
+                    .map_err(|source| AudioError::Read { path: self.path.clone(), source })?;
+            }
+            return Ok(true);
         }
         let width = self.layout.encoding.bytes() as usize;
         let frame = width * self.layout.channels;

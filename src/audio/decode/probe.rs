@@ -96,7 +96,9 @@ pub(super) fn has_length_tag(source: &mut dyn MediaSource, audio_at: u64) -> boo
 
 /// Whether the first bytes belong to a known container, so that a failure means a broken file, not an unknown format.
 fn is_known(magic: &[u8]) -> bool {
-    [&b"RIFF"[..], b"FORM", b"fLaC", b"OggS", b"ID3"].iter().any(|known| magic.starts_with(known))
+    [&b"RIFF"[..], b"FORM", b"fLaC", b"OggS", b"ID3", b"caff", b"\x1A\x45\xDF\xA3"]
+        .iter()
+        .any(|known| magic.starts_with(known))
         || magic.get(4..8) == Some(b"ftyp")
 }
 

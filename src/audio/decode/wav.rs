@@ -3,9 +3,9 @@
 use std::io::SeekFrom;
 use std::path::Path;
 
-use super::extent::{ByteOrder, sample_bytes};
+use super::extent::{ByteOrder, find_chunk, sample_bytes};
 use super::part_source::PartSource;
-use super::pcm::{Encoding, HeaderError, PcmLayout, read_array};
+use super::pcm::{Encoding, HeaderError, PcmLayout, PcmPart, read_array};
 use super::{AudioError, MediaSource, Warnings, check_shape};
 
 /// More chunks before the samples than any real file has.
@@ -25,6 +25,7 @@ fn is_placeholder(size: u64) -> bool {
     size == u64::from(u32::MAX) || (0x7FFF_F000..=0x7FFF_FFFF).contains(&size)
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Format {
     /// How samples are stored; for compressed ones, the tag of the codec.
     encoding: Result<Encoding, u16>,
@@ -90,23 +91,17 @@ pub(super) fn parse(
     let header = read_header(source, length).map_err(|error| error.into_audio_error(path))?;
     let Header { format, data_at, stated, fact_at } = header;
     check_shape(path, format.channels, format.sample_rate)?;
-    let available = length.saturating_sub(data_at);
-    if let Some(bytes) = stated.filter(|bytes| *bytes > available) {
-        return Err(AudioError::Truncated { path: path.to_path_buf(), expected: bytes, found: available });
-    }
-    let bytes = match stated {
-        // Samples that look like a tag at the end of the file are samples if the header counts them.
-        Some(bytes) if data_at + bytes > audio_end || bytes == available => bytes,
-        _ => sample_bytes(source, data_at, stated, audio_end.max(data_at), ByteOrder::Little)
-            .map_err(|error| HeaderError::from(error).into_audio_error(path))?,
-    };
-    if let Some(stated) = stated.filter(|stated| *stated < bytes) {
-        warnings.push(format!(
-            "the header states {stated} bytes of samples, the file holds {bytes}; all of them were read"
-        ));
-    }
+    let mut data = Data { source, length, audio_end, path, format };
+    let bytes = data.bytes_of(data_at, stated, warnings)?;
+    let further = data.further_chunks(data_at + bytes, warnings)?;
     let encoding = match format.encoding {
         Ok(encoding) => encoding,
+        Err(_) if !further.is_empty() => {
+            return Err(AudioError::Unsupported {
+                path: path.to_path_buf(),
+                what: format!("compressed samples in {} `data` chunks", further.len() + 1),
+            });
+        }
         Err(tag) => {
             return Ok(WavContent::Compressed(CompressedWav {
                 data_at,
@@ -116,10 +111,20 @@ pub(super) fn parse(
             }));
         }
     };
-    let frame = encoding.bytes() * format.channels as u64;
-    if bytes % frame != 0 {
-        warnings.push(format!("the last {} bytes are not a whole sample and were left out", bytes % frame));
+    if !further.is_empty() {
+        warnings.push(format!(
+            "the file has {} `data` chunks where one is usual; all of them were read, one after the other",
+            further.len() + 1
+        ));
     }
+    let frame = encoding.bytes() * format.channels as u64;
+    let parts = [(data_at, bytes)].into_iter().chain(further).map(|(at, bytes)| {
+        if bytes % frame != 0 {
+            warnings
+                .push(format!("the last {} bytes are not a whole sample and were left out", bytes % frame));
+        }
+        PcmPart { at, samples: bytes / frame }
+    });
     Ok(WavContent::Pcm(PcmLayout {
         container: "WAV",
         codec: encoding.codec(),
@@ -127,9 +132,81 @@ pub(super) fn parse(
         big_endian: false,
         channels: format.channels,
         sample_rate: format.sample_rate,
-        data_at,
-        samples: bytes / frame,
+        parts: parts.collect(),
     }))
+}
+
+/// Finds the extent of `data` chunks.
+struct Data<'a> {
+    source: &'a mut dyn MediaSource,
+    length: u64,
+    audio_end: u64,
+    path: &'a Path,
+    format: Format,
+}
+
+impl Data<'_> {
+    /// Bytes of samples from `data_at` on, where the header states so many; `None` if it does not know.
+    fn bytes_of(
+        &mut self,
+        data_at: u64,
+        stated: Option<u64>,
+        warnings: &mut Warnings,
+    ) -> Result<u64, AudioError> {
+        let available = self.length.saturating_sub(data_at);
+        if let Some(bytes) = stated.filter(|bytes| *bytes > available) {
+            return Err(AudioError::Truncated {
+                path: self.path.to_path_buf(),
+                expected: bytes,
+                found: available,
+            });
+        }
+        let bytes = match stated {
+            // Samples that look like a tag at the end of the file are samples if the header counts them.
+            Some(bytes) if data_at + bytes > self.audio_end || bytes == available => bytes,
+            _ => sample_bytes(self.source, data_at, stated, self.audio_end.max(data_at), ByteOrder::Little)
+                .map_err(|error| HeaderError::from(error).into_audio_error(self.path))?,
+        };
+        if let Some(stated) = stated.filter(|stated| *stated < bytes) {
+            warnings.push(format!(
+                "the header states {stated} bytes of samples, the file holds {bytes}; all of them were read"
+            ));
+        }
+        Ok(bytes)
+    }
+
+    /// The `data` chunks from `at` on, each with its position and bytes. A file should have one only.
+    fn further_chunks(
+        &mut self,
+        mut at: u64,
+        warnings: &mut Warnings,
+    ) -> Result<Vec<(u64, u64)>, AudioError> {
+        let header_error = |error| HeaderError::from(error).into_audio_error(self.path);
+        let mut found = Vec::new();
+        while found.len() < MAX_CHUNKS {
+            let ids = [b"data", b"fmt "];
+            let Some((id, data_at, size)) =
+                find_chunk(self.source, at, self.audio_end, ids, ByteOrder::Little).map_err(header_error)?
+            else {
+                break;
+            };
+            if id == *b"fmt " {
+                let format =
+                    read_format(self.source, size).map_err(|error| error.into_audio_error(self.path))?;
+                if format != self.format {
+                    let what = "two `fmt` chunks that differ; split the file first".to_owned();
+                    return Err(HeaderError::Header(what).into_audio_error(self.path));
+                }
+                at = data_at + size;
+                continue;
+            }
+            let stated = Some(size).filter(|size| !(is_placeholder(*size) && *size > self.length - data_at));
+            let bytes = self.bytes_of(data_at, stated, warnings)?;
+            found.push((data_at, bytes));
+            at = data_at + bytes;
+        }
+        Ok(found)
+    }
 }
 
 /// Walks the chunks to the samples.

@@ -11,30 +11,51 @@ use walkdir::{DirEntry, WalkDir};
 
 use crate::args::values::Shard;
 use crate::exit::{CliResult, ExitStatus, Failure};
+use crate::pattern::{PathPattern, is_pattern};
 
 /// Extensions of audio that cannot be read, with the name of the format. Folder searches mention such files.
-const UNREADABLE: [(&str, &str); 21] = [
+const UNREADABLE: [(&str, &str); 41] = [
     ("wma", "Windows Media Audio"),
     ("asf", "Windows Media"),
+    ("wmv", "Windows Media Video"),
     ("ape", "Monkey's Audio"),
     ("wv", "WavPack"),
     ("tta", "True Audio"),
     ("tak", "TAK"),
     ("ofr", "OptimFROG"),
     ("shn", "Shorten"),
+    ("la", "Lossless Audio"),
     ("dsf", "DSD"),
     ("dff", "DSD"),
     ("mpc", "Musepack"),
+    ("mp+", "Musepack"),
     ("ac3", "Dolby Digital"),
     ("eac3", "Dolby Digital Plus"),
+    ("ec3", "Dolby Digital Plus"),
+    ("ac4", "Dolby AC-4"),
+    ("thd", "Dolby TrueHD"),
+    ("mlp", "Meridian Lossless"),
     ("dts", "DTS"),
     ("amr", "AMR"),
+    ("spx", "Speex"),
     ("au", "Sun audio"),
+    ("snd", "Sun audio"),
+    ("voc", "Creative Voice"),
     ("w64", "Sony Wave64"),
+    ("sd2", "Sound Designer II"),
     ("ra", "RealAudio"),
+    ("rm", "RealMedia"),
     ("aax", "Audible"),
+    ("aaxc", "Audible"),
+    ("m4p", "protected AAC"),
+    ("oma", "ATRAC"),
+    ("aa3", "ATRAC"),
     ("avi", "AVI"),
-    ("wmv", "Windows Media Video"),
+    ("flv", "Flash Video"),
+    ("mpg", "MPEG video"),
+    ("mpeg", "MPEG video"),
+    ("vob", "DVD video"),
+    ("m2ts", "Blu-ray video"),
 ];
 
 /// One input file.
@@ -147,9 +168,8 @@ impl SongCollector {
         if input.is_dir() {
             return self.add_folder(input);
         }
-        let pattern = input.to_str().filter(|text| text.contains(['*', '?', '[']));
-        match pattern {
-            Some(pattern) if !input.exists() => self.add_pattern(pattern),
+        match is_pattern(input) {
+            true if !input.exists() => self.add_pattern(input),
             _ => {
                 // A missing file fails when its turn comes, so that the others are still separated.
                 self.add_song(input.to_path_buf(), PathBuf::new());
@@ -167,7 +187,9 @@ impl SongCollector {
         let folder = tempfile::tempdir().map_err(failed)?;
         let path = folder.path().join("stdin");
         let mut file = std::fs::File::create(&path).map_err(failed)?;
-        io::copy(&mut io::stdin().lock(), &mut file).map_err(failed)?;
+        if io::copy(&mut io::stdin().lock(), &mut file).map_err(failed)? == 0 {
+            return Err(Failure::new(ExitStatus::Io, "standard input (-) is empty"));
+        }
         self.add_song(path, PathBuf::new());
         self.spool = Some(folder);
         Ok(())
@@ -249,28 +271,22 @@ impl SongCollector {
         Ok(())
     }
 
-    fn add_pattern(&mut self, pattern: &str) -> CliResult {
-        let any = self.add_matches(&escape_literals(pattern))?;
+    fn add_pattern(&mut self, pattern: &Path) -> CliResult {
+        let any = self.add_matches(pattern, false)?;
         // Brackets are more often part of a name than a set of characters.
-        let any = any || pattern.contains('[') && self.add_matches(&pattern.replace('[', "[[]"))?;
-        if any {
-            Ok(())
-        } else {
-            Err(Failure::new(ExitStatus::Io, format!("{pattern}: no audio file matches")))
+        if any || self.add_matches(pattern, true)? {
+            return Ok(());
         }
+        Err(Failure::new(ExitStatus::Io, format!("{}: no audio file matches", pattern.display())))
     }
 
     /// Adds what matches; returns whether anything does.
-    fn add_matches(&mut self, pattern: &str) -> CliResult<bool> {
+    fn add_matches(&mut self, pattern: &Path, literal_brackets: bool) -> CliResult<bool> {
+        let parsed = PathPattern::new(pattern, literal_brackets).map_err(|error| {
+            Failure::new(ExitStatus::Usage, format!("{}: not a pattern: {error}", pattern.display()))
+        })?;
         // As in folder searches, hidden files and the output folder are skipped, unless the pattern names them.
-        let options = glob::MatchOptions {
-            case_sensitive: !cfg!(windows),
-            require_literal_leading_dot: true,
-            ..glob::MatchOptions::new()
-        };
-        let matches = glob::glob_with(pattern, options)
-            .map_err(|error| Failure::new(ExitStatus::Usage, format!("{pattern}: not a pattern: {error}")))?;
-        let begin = literal_prefix(pattern).canonicalize().ok();
+        let begin = parsed.literal_prefix().canonicalize().ok();
         let output =
             self.output.clone().filter(|output| !begin.is_some_and(|begin| begin.starts_with(output)));
         let is_output = |path: &Path| {
@@ -278,51 +294,19 @@ impl SongCollector {
                 .as_ref()
                 .is_some_and(|output| path.canonicalize().is_ok_and(|path| path.starts_with(output)))
         };
+        let found = parsed.expand();
+        self.warnings.extend(found.warnings);
         let mut any = false;
-        for path in matches {
-            match path {
-                Ok(path) if is_output(&path) => {}
-                Ok(path) if path.is_dir() => {
-                    any = true;
-                    self.add_folder(&path)?;
-                }
-                Ok(path) => any |= self.add_found(path, PathBuf::new()),
-                Err(error) => self.warnings.push(format!("not searched: {error}")),
+        for path in found.paths.into_iter().filter(|path| !is_output(path)) {
+            if path.is_dir() {
+                any = true;
+                self.add_folder(&path)?;
+            } else {
+                any |= self.add_found(path, PathBuf::new());
             }
         }
         Ok(any)
     }
-}
-
-/// The pattern with all leading components escaped that exist as they are written, such as `Album [2020]`.
-fn escape_literals(pattern: &str) -> String {
-    let mut literal = PathBuf::new();
-    let mut escaped: Vec<String> = Vec::new();
-    let mut parts = pattern.split(std::path::is_separator);
-    for part in parts.by_ref() {
-        literal.push(if part.is_empty() && escaped.is_empty() { "/" } else { part });
-        let is_there = !part.is_empty() && std::fs::symlink_metadata(&literal).is_ok();
-        escaped.push(if is_there { glob::Pattern::escape(part) } else { part.to_owned() });
-        if !is_there && part.contains(['*', '?', '[']) {
-            break;
-        }
-    }
-    escaped.extend(parts.map(str::to_owned));
-    escaped.join("/")
-}
-
-/// The folder that contains all matches of a pattern: its components before the first wildcard.
-fn literal_prefix(pattern: &str) -> PathBuf {
-    let unescaped =
-        pattern.replace("[[]", "\0").replace("[]]", "\x01").replace("[?]", "\x02").replace("[*]", "\x03");
-    let literal = unescaped
-        .split(std::path::is_separator)
-        .take_while(|part| !part.contains(['*', '?', '[']))
-        .collect::<Vec<_>>()
-        .join("/");
-    let literal = literal.replace('\0', "[").replace('\x01', "]").replace('\x02', "?").replace('\x03', "*");
-    let literal = if literal.is_empty() && pattern.starts_with('/') { "/".to_owned() } else { literal };
-    Path::new(".").join(literal)
 }
 
 fn is_hidden(entry: &DirEntry) -> bool {
@@ -426,6 +410,32 @@ mod tests {
         assert_eq!(names(live), [live]);
         assert_eq!(names("Album [0-9]/*.wav"), ["Album 2/b.wav"]);
         assert_eq!(names("*/Song [live].wav"), [live]);
+        assert_eq!(names("**/Song [live].wav"), [live]);
+        assert_eq!(names("./Album [2020]/../Album ?/b.wav"), ["Album [2020]/../Album 2/b.wav"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn patterns_and_what_they_match_need_not_be_unicode() {
+        use std::os::unix::ffi::OsStrExt;
+        let root = tree(&["m/plain.wav"]);
+        let name = |bytes: &[u8]| PathBuf::from(OsStr::from_bytes(bytes));
+        let folder = root.path().join(name(b"Alb\xE9"));
+        std::fs::create_dir(&folder).unwrap();
+        for song in [&b"caf\xE9.wav"[..], b"caf\xE8.wav"] {
+            std::fs::write(folder.join(name(song)), b"x").unwrap();
+        }
+        for (pattern, count) in [
+            (&b"*/*.wav"[..], 3),
+            (b"**/*.wav", 3),
+            (b"**", 3),
+            (b"Alb*/caf*.wav", 2),
+            (b"Alb\xE9/*.wav", 2),
+            (b"Alb?/caf\xE9.wav", 1),
+        ] {
+            let batch = collect_songs(&[root.path().join(name(pattern))], Path::new("out"), None).unwrap();
+            assert_eq!(batch.songs.len(), count, "{}", name(pattern).display());
+        }
     }
 
     #[cfg(unix)]
@@ -451,7 +461,7 @@ mod tests {
 
     #[test]
     fn audio_that_cannot_be_read_is_mentioned() {
-        let root = tree(&["m/a.wav", "m/b.WMA", "m/c.ape", "m/notes.txt"]);
+        let root = tree(&["m/a.wav", "m/b.WMA", "m/c.ape", "m/d.mp2", "m/notes.txt"]);
         let warnings = warnings(root.path(), "m");
         assert_eq!(warnings.len(), 2, "{warnings:?}");
         assert!(warnings[0].contains("b.WMA") && warnings[0].contains("Windows Media Audio"), "{warnings:?}");

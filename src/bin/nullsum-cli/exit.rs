@@ -79,7 +79,7 @@ impl From<OfflineError> for Failure {
 /// Text of an error: its causes, each named once, and the flags that help.
 pub fn format_error(error: &anyhow::Error) -> String {
     let text = error.chain().fold(String::new(), |text, cause| {
-        let cause = cause.to_string();
+        let cause = without_backtrace(&cause.to_string()).to_owned();
         match text.contains(&cause) {
             true => text,
             false if text.is_empty() => cause,
@@ -90,6 +90,11 @@ pub fn format_error(error: &anyhow::Error) -> String {
         Some(hint) => format!("{text} ({hint})"),
         None => text,
     }
+}
+
+/// The text without the backtrace that candle's errors have where RUST_BACKTRACE is set.
+fn without_backtrace(text: &str) -> &str {
+    text.split_once("\n   0: ").map_or(text, |(text, _)| text).trim_end()
 }
 
 /// The flags that help. The library's errors name no flags, since the plugin shows them too.

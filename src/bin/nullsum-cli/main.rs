@@ -9,6 +9,7 @@ mod jobs;
 mod logger;
 mod model_source;
 mod names;
+mod pattern;
 mod printer;
 mod progress;
 mod report;

@@ -7,6 +7,8 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use nullsum::offline::template::portable_name;
+
 use crate::exit::ExitStatus;
 
 /// Names longer than this, in bytes, are tried out.
@@ -170,10 +172,15 @@ fn reject_collisions(plans: &mut [NamePlan], files: &dyn FileSystem) {
     }
 }
 
-/// Names that any file system could take for the same have one fold: letters without case, and nothing but ASCII, since
-/// accents may be stored in two ways.
+/// Names that any file system could take for the same have one fold: letters without case, nothing but ASCII, since
+/// accents may be stored in two ways, and no dots and spaces at the end, which FAT and Windows leave out.
 fn fold(path: &Path) -> String {
-    path.to_string_lossy().to_lowercase().chars().filter(char::is_ascii).collect()
+    let part = |part: &OsStr| -> String {
+        let lower = part.to_string_lossy().to_lowercase();
+        let ascii: String = lower.chars().filter(char::is_ascii).collect();
+        ascii.trim_end_matches(['.', ' ']).to_owned()
+    };
+    path.iter().map(part).collect::<Vec<_>>().join("/")
 }
 
 /// Whether a file system could refuse a part of the path.
@@ -181,7 +188,8 @@ fn is_unusual(path: &Path) -> bool {
     let unusual = |part: &OsStr| {
         let text = part.to_string_lossy();
         part.len() > LONG_NAME
-            || text.ends_with(['.', ' '])
+            // Dots and spaces at the end, and names of devices.
+            || portable_name(part) != part
             || text.chars().any(|c| !(c.is_ascii_alphanumeric() || " ._-()&',+!".contains(c)))
     };
     path.iter().any(unusual)
@@ -201,7 +209,8 @@ mod tests {
 
     use super::*;
 
-    /// A file system like exFAT: it refuses some characters and does not tell case apart.
+    /// A file system like exFAT: it refuses some characters, leaves out dots and spaces at the end, and does not tell case
+    /// apart.
     #[derive(Default)]
     struct Exfat {
         removed: Rc<RefCell<usize>>,
@@ -221,6 +230,8 @@ mod tests {
     impl Probe for ExfatProbe {
         fn create(&mut self, relative: &Path) -> io::Result<()> {
             let name = relative.to_string_lossy().to_lowercase();
+            let name: Vec<&str> = name.split('/').map(|part| part.trim_end_matches(['.', ' '])).collect();
+            let name = name.join("/");
             if name.contains(['?', ':', '"', '*']) || name.len() > 255 {
                 return Err(io::ErrorKind::InvalidInput.into());
             }
@@ -266,6 +277,8 @@ mod tests {
             ("d/What?.wav", "What?_bass.wav", true),
             ("d/What:.wav", "What:_bass.wav", true),
             ("e/other.wav", "other_bass.wav", false),
+            ("f/End..wav", "End./bass.wav", true),
+            ("f/end.wav", "end/bass.wav", true),
         ];
         let mut plans: Vec<NamePlan> = table.iter().map(|(input, name, _)| plan(input, name)).collect();
         let files = Exfat::default();
@@ -274,12 +287,14 @@ mod tests {
             assert_eq!(plan.rejected.is_some(), rejected, "{input}");
         }
         let text = |n: usize| plans[n].rejected.clone().unwrap().1;
-        for (n, other) in [(0, "b/song.wav"), (1, "a/Song.wav"), (3, "c/one.wav"), (4, "d/What:.wav")] {
+        for (n, other) in
+            [(0, "b/song.wav"), (1, "a/Song.wav"), (3, "c/one.wav"), (4, "d/What:.wav"), (7, "f/end.wav")]
+        {
             assert!(text(n).contains(other), "{}", text(n));
         }
-        // One folder in which unusual names are tried, and one for the two names that differ in case. Names that are equal as
-        // they are need no trial. Both folders are removed.
-        assert_eq!(*files.removed.borrow(), 2);
+        // One folder in which unusual names are tried, one for each pair of names that differ in case
+        // or in a dot at the end. Names that are equal as they are need no trial. All folders are removed.
+        assert_eq!(*files.removed.borrow(), 3);
     }
 
     #[test]

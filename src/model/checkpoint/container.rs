@@ -45,7 +45,7 @@ fn detect(bytes: &[u8], origin: &str) -> Result<ContainerKind, CheckpointError> 
         }
         return Err(CheckpointError::NotACheckpoint {
             file: file(),
-            found: "a bare Python pickle".to_owned(),
+            found: "a bare Python pickle (save its weights with torch.save or as safetensors)".to_owned(),
         });
     }
     if bytes.get(257..262) == Some(b"ustar") {
@@ -55,10 +55,10 @@ fn detect(bytes: &[u8], origin: &str) -> Result<ContainerKind, CheckpointError> 
             advice: RESAVE,
         });
     }
-    Err(CheckpointError::NotACheckpoint { file: file(), found: describe(bytes) })
+    Err(CheckpointError::NotACheckpoint { file: file(), found: describe(bytes, origin) })
 }
 
-fn describe(bytes: &[u8]) -> String {
+fn describe(bytes: &[u8], origin: &str) -> String {
     let head = &bytes[..bytes.len().min(512)];
     let text = String::from_utf8_lossy(head).trim_start().to_ascii_lowercase();
     let known: [(bool, &str); 14] = [
@@ -89,6 +89,9 @@ fn describe(bytes: &[u8]) -> String {
     if let Some((_, name)) = known.iter().find(|(found, _)| *found) {
         return (*name).to_owned();
     }
+    if is_later_part(origin) {
+        return "a later part of a split archive (join all parts and unpack them)".to_owned();
+    }
     let start: Vec<String> = head.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     if std::str::from_utf8(head).is_ok_and(|text| text.chars().all(|c| !c.is_control() || c.is_whitespace()))
     {
@@ -99,8 +102,15 @@ fn describe(bytes: &[u8]) -> String {
     format!("a file that begins with the bytes {}", start.join(" "))
 }
 
-/// Whether a file begins like an ONNX model: a protocol buffer with the version of the format and the producer's name.
+/// Whether a file begins like an ONNX model: a protocol buffer with the version of the format, and then the producer, the
+/// domain, the graph or the operator sets.
 fn is_onnx(head: &[u8]) -> bool {
-    matches!(head, [0x08, 1..=20, 0x12, length, name @ ..]
-        if name.get(..usize::from(*length)).is_some_and(|name| name.iter().all(u8::is_ascii_graphic)))
+    matches!(head, [0x08, 1..=20, 0x12 | 0x1A | 0x22 | 0x3A | 0x42, ..])
+}
+
+/// Whether a file is a later part of a split archive, by its name: `model.zip.002`, `model.z02`, `model.r01`.
+fn is_later_part(origin: &str) -> bool {
+    let extension = origin.rsplit_once('.').map_or("", |(_, extension)| extension);
+    let number = extension.strip_prefix(['z', 'Z', 'r', 'R']).unwrap_or(extension);
+    number.len() >= 2 && number.bytes().all(|byte| byte.is_ascii_digit())
 }

@@ -21,6 +21,10 @@ pub enum Dtype {
     F8E4M3,
     /// 8-bit float with 5 exponent bits (`float8_e5m2`).
     F8E5M2,
+    /// 8-bit float with 4 exponent bits, no infinities and no negative zero (`float8_e4m3fnuz`).
+    F8E4M3Fnuz,
+    /// 8-bit float with 5 exponent bits, no infinities and no negative zero (`float8_e5m2fnuz`).
+    F8E5M2Fnuz,
     /// Two 32-bit floats: real and imaginary part.
     Complex64,
     /// Two 64-bit floats: real and imaginary part.
@@ -64,6 +68,8 @@ impl Dtype {
                 | Self::F64
                 | Self::F8E4M3
                 | Self::F8E5M2
+                | Self::F8E4M3Fnuz
+                | Self::F8E5M2Fnuz
                 | Self::Q8_0
                 | Self::ScaledI8
         )
@@ -83,7 +89,8 @@ impl Dtype {
             Self::F64 | Self::I64 | Self::U64 | Self::Complex64 => Some(8),
             Self::F32 | Self::I32 | Self::U32 => Some(4),
             Self::F16 | Self::Bf16 | Self::I16 | Self::U16 => Some(2),
-            Self::I8 | Self::ScaledI8 | Self::U8 | Self::Bool | Self::F8E4M3 | Self::F8E5M2 => Some(1),
+            Self::I8 | Self::ScaledI8 | Self::U8 | Self::Bool => Some(1),
+            Self::F8E4M3 | Self::F8E5M2 | Self::F8E4M3Fnuz | Self::F8E5M2Fnuz => Some(1),
             Self::Q8_0 | Self::Other(_) => None,
         }
     }
@@ -103,6 +110,8 @@ impl std::fmt::Display for Dtype {
             Self::F64 => "f64",
             Self::F8E4M3 => "float8_e4m3fn",
             Self::F8E5M2 => "float8_e5m2",
+            Self::F8E4M3Fnuz => "float8_e4m3fnuz",
+            Self::F8E5M2Fnuz => "float8_e5m2fnuz",
             Self::Complex64 => "complex64",
             Self::Complex128 => "complex128",
             Self::I8 => "i8",
@@ -137,6 +146,23 @@ pub(super) fn f8_e5m2_to_f32(bits: u8) -> f32 {
     half::f16::from_bits(u16::from(bits) << 8).to_f32()
 }
 
+/// The value of a float of 8 bits without infinities and negative zero, `float8_e4m3fnuz` (3 bits of mantissa) or
+/// `float8_e5m2fnuz` (2 bits). The exponent's bias is one more than that of the types above; the pattern of the negative zero
+/// is NaN.
+pub(super) fn f8_fnuz_to_f32(bits: u8, mantissa_bits: u32) -> f32 {
+    if bits == 0x80 {
+        return f32::NAN;
+    }
+    let bias = 1 << (6 - mantissa_bits);
+    let exponent = i32::from((bits & 0x7F) >> mantissa_bits);
+    let fraction = f32::from(bits & ((1 << mantissa_bits) - 1)) / 2_f32.powi(mantissa_bits as i32);
+    let magnitude = match exponent {
+        0 => fraction * 2_f32.powi(1 - bias),
+        _ => (1.0 + fraction) * 2_f32.powi(exponent - bias),
+    };
+    if bits & 0x80 == 0 { magnitude } else { -magnitude }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,5 +189,19 @@ mod tests {
         ] {
             assert_eq!(f8_e5m2_to_f32(bits), value, "{bits:#010b}");
         }
+        // As PyTorch converts them: largest, smallest normal and smallest subnormal numbers, −1.
+        for (bits, mantissa_bits, value) in [
+            (0b0_1111_111, 3, 240.0),
+            (0b0_0001_000, 3, 2_f32.powi(-7)),
+            (0b0_0000_001, 3, 2_f32.powi(-10)),
+            (0b1_1000_000, 3, -1.0),
+            (0b0_11111_11, 2, 57344.0),
+            (0b0_00001_00, 2, 2_f32.powi(-15)),
+            (0b0_00000_01, 2, 2_f32.powi(-17)),
+            (0b1_10000_00, 2, -1.0),
+        ] {
+            assert_eq!(f8_fnuz_to_f32(bits, mantissa_bits), value, "{bits:#010b}");
+        }
+        assert!(f8_fnuz_to_f32(0x80, 3).is_nan() && f8_fnuz_to_f32(0x80, 2).is_nan());
     }
 }

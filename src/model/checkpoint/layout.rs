@@ -59,6 +59,8 @@ pub(super) fn find<'a>(pickle: &'a Pickle<'a>) -> Found<'a> {
         for (path, handle) in level {
             if let Node::Dict(pairs) = pickle.node(handle) {
                 found.dicts.extend(tensors_of(pickle, pairs, &path));
+            } else if let Some(pairs) = named_pairs(pickle, handle) {
+                found.dicts.extend(tensors_of(pickle, &pairs, &path));
             }
             if depth == MAX_DEPTH {
                 continue;
@@ -112,7 +114,7 @@ pub(super) fn most_likely(dicts: &[FoundDict<'_>]) -> Option<usize> {
 /// The tensors of a dict; `None` when it has none.
 fn tensors_of<'a>(
     pickle: &'a Pickle<'a>,
-    pairs: &'a [(Handle, Handle)],
+    pairs: &[(Handle, Handle)],
     path: &[String],
 ) -> Option<FoundDict<'a>> {
     let (mut tensors, mut others): (Vec<(&str, Handle)>, _) = (Vec::new(), Vec::new());
@@ -140,6 +142,40 @@ fn tensors_of<'a>(
     (!tensors.is_empty()).then(|| FoundDict { path: path.to_vec(), tensors, others })
 }
 
+/// The items of a list, where all are pairs of a name and a tensor: `list(model.named_parameters())`.
+fn named_pairs(pickle: &Pickle<'_>, handle: Handle) -> Option<Vec<(Handle, Handle)>> {
+    let items = items_of(pickle, handle)?;
+    let pair = |item: &Handle| match items_of(pickle, *item)? {
+        [name, value] if pickle.text(*name).is_some() && pickle.is_tensor(*value) => Some((*name, *value)),
+        _ => None,
+    };
+    items.iter().map(pair).collect()
+}
+
+/// The items of a list or tuple.
+fn items_of<'p>(pickle: &'p Pickle<'_>, handle: Handle) -> Option<&'p [Handle]> {
+    match pickle.node(handle) {
+        Node::List(items) => Some(items),
+        Node::Tuple(items) => Some(items),
+        _ => None,
+    }
+}
+
+/// A list of tensors without names at the top of a file or one level below: where it is, and how long.
+pub(super) fn unnamed_tensors(pickle: &Pickle<'_>) -> Option<(String, usize)> {
+    let count = |value: Handle| {
+        let items = items_of(pickle, value)?;
+        items.first().is_some_and(|item| pickle.is_tensor(*item)).then_some(items.len())
+    };
+    if let Some(count) = count(pickle.root) {
+        return Some(("the top".to_owned(), count));
+    }
+    let Node::Dict(pairs) = pickle.node(pickle.root) else { return None };
+    pairs.iter().find_map(|(key, value)| {
+        Some((format!("`{}`", super::printable(pickle.text(*key)?)), count(*value)?))
+    })
+}
+
 /// The dicts and lists inside a value, with their keys; those of known wrappers first.
 fn children<'a>(pickle: &'a Pickle<'a>, handle: Handle) -> Vec<(Key<'a>, Handle)> {
     let is_container =
@@ -147,14 +183,17 @@ fn children<'a>(pickle: &'a Pickle<'a>, handle: Handle) -> Vec<(Key<'a>, Handle)
     let indexed = |items: &[Handle]| {
         let short = if items.len() <= MAX_ITEMS { items } else { &[] };
         let numbered = short.iter().copied().enumerate().filter(|(_, value)| is_container(value));
-        numbered.map(|(i, value)| (Key::Index(i), value)).collect::<Vec<_>>()
+        numbered.map(|(i, value)| (Key::Number(i as i64), value)).collect::<Vec<_>>()
     };
     match pickle.node(handle) {
         Node::Dict(pairs) => {
             let mut inner: Vec<_> = pairs
                 .iter()
                 .filter(|(_, value)| is_container(value))
-                .filter_map(|(key, value)| Some((Key::Text(pickle.text(*key)?), *value)))
+                .filter_map(|(key, value)| match pickle.node(*key) {
+                    Node::Int(number) => Some((Key::Number(*number), *value)),
+                    _ => Some((Key::Text(pickle.text(*key)?), *value)),
+                })
                 .collect();
             inner.sort_by_key(|(name, _)| {
                 WRAPPERS.iter().position(|wrapper| name == wrapper).unwrap_or(usize::MAX)
@@ -167,10 +206,10 @@ fn children<'a>(pickle: &'a Pickle<'a>, handle: Handle) -> Vec<(Key<'a>, Handle)
     }
 }
 
-/// A dict key or a list index.
+/// A text or number that is a dict key, or a list index.
 enum Key<'a> {
     Text(&'a str),
-    Index(usize),
+    Number(i64),
 }
 
 impl PartialEq<str> for Key<'_> {
@@ -189,7 +228,7 @@ impl std::fmt::Display for Key<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Text(text) => f.write_str(&super::printable(text)),
-            Self::Index(index) => write!(f, "{index}"),
+            Self::Number(number) => write!(f, "{number}"),
         }
     }
 }

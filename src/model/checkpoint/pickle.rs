@@ -171,8 +171,21 @@ impl<'a> Pickle<'a> {
 
     /// Whether a value is a tensor or an array, of a supported kind or not.
     pub fn is_tensor(&self, value: Handle) -> bool {
-        matches!(self.node(value), Node::Tensor(_) | Node::NumpyArray(Some(_)))
-            || self.foreign_tensor(value).is_some()
+        match self.node(value) {
+            Node::Tensor(_) => true,
+            Node::NumpyArray(Some(array)) => self.holds_numbers(array),
+            _ => self.foreign_tensor(value).is_some(),
+        }
+    }
+
+    /// Whether an array is one of numbers, and not of texts, dates or Python objects.
+    fn holds_numbers(&self, array: &NumpyArray) -> bool {
+        match self.node(array.dtype) {
+            Node::NumpyDtype(NumpyDtype { code, .. }) => {
+                !code.starts_with(['O', 'S', 'U', 'V', 'M', 'm', 'a'])
+            }
+            _ => true,
+        }
     }
 
     /// Whether a value is a tensor of floating-point numbers.

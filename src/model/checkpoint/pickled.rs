@@ -73,8 +73,9 @@ pub(super) fn read(
     }
     contents.wrapper = (!dict.path.is_empty()).then(|| dict.path.join("."));
     contents.skipped.clone_from(&dict.others);
+    // Averages that are there and not used are reported, since they would be preferred.
     contents
-        .skipped
+        .leftovers
         .extend(found.unmatched.iter().map(|path| format!("{path} (matches no weights by order and shape)")));
     let mut reader = TensorReader {
         pickle,
@@ -127,6 +128,9 @@ fn no_weights(pickle: &Pickle<'_>, origin: &str) -> CheckpointError {
         if !keys.is_empty() {
             found = format!("the keys at the top are {keys:?}, and none leads to tensors");
         }
+    }
+    if let Some((place, count)) = layout::unnamed_tensors(pickle) {
+        found = format!("at {place} is a list of {count} tensors without names");
     }
     CheckpointError::NoWeights { file: origin.to_owned(), found }
 }

@@ -8,7 +8,7 @@ use safetensors::tensor::Metadata;
 use super::bytes::CheckpointBytes;
 use super::networks::{self, TensorDict};
 use super::tensor::{TensorEntry, TensorLocation};
-use super::{CheckpointError, ContainerContents, Dtype};
+use super::{CheckpointError, ContainerContents, Dtype, mlx};
 
 /// Largest accepted header. A real one has about a hundred bytes for each tensor, and parsing takes several times its size.
 const MAX_HEADER_BYTES: u64 = 32 << 20;
@@ -49,6 +49,8 @@ pub(super) fn read(
         });
     }
     listed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let says_mlx = metadata.metadata().as_ref().is_some_and(|texts| texts.values().any(|text| text == "mlx"));
+    let listed = mlx::with_pytorch_names(listed, says_mlx, origin)?;
     let mut contents = choose(listed, wanted, origin)?;
     contents.metadata =
         metadata.metadata().iter().flatten().map(|(key, text)| (key.clone(), text.clone())).collect();
@@ -141,6 +143,8 @@ fn dtype(stored: Stored) -> Dtype {
         Stored::I64 => Dtype::I64,
         Stored::U64 => Dtype::U64,
         Stored::BOOL => Dtype::Bool,
+        Stored::F8_E4M3FNUZ => Dtype::F8E4M3Fnuz,
+        Stored::F8_E5M2FNUZ => Dtype::F8E5M2Fnuz,
         Stored::F8_E8M0 => Dtype::Other("float8_e8m0fnu"),
         _ => Dtype::Other("a float of fewer than 8 bits"),
     }

@@ -6,7 +6,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::bytes::PIECE;
-use super::dtype::{Q8_BLOCK, Q8_BLOCK_BYTES, f8_e4m3_to_f32, f8_e5m2_to_f32};
+use super::dtype::{Q8_BLOCK, Q8_BLOCK_BYTES, f8_e4m3_to_f32, f8_e5m2_to_f32, f8_fnuz_to_f32};
 use super::storage::Storages;
 use super::{CheckpointError, Dtype};
 
@@ -149,6 +149,8 @@ impl<'a> TensorView<'a> {
             Dtype::F64 => self.copy_f64(out),
             Dtype::F8E4M3 => self.fill(out, |[b]| f8_e4m3_to_f32(b)),
             Dtype::F8E5M2 => self.fill(out, |[b]| f8_e5m2_to_f32(b)),
+            Dtype::F8E4M3Fnuz => self.fill(out, |[b]| f8_fnuz_to_f32(b, 3)),
+            Dtype::F8E5M2Fnuz => self.fill(out, |[b]| f8_fnuz_to_f32(b, 2)),
             Dtype::I8 | Dtype::ScaledI8 => self.fill(out, |b| f32::from(i8::from_le_bytes(b))),
             Dtype::U8 | Dtype::Bool => self.fill(out, |b| f32::from(u8::from_le_bytes(b))),
             Dtype::I16 => self.fill(out, |b| f32::from(i16::from_le_bytes(b))),

@@ -2,6 +2,7 @@
 
 mod catalog;
 mod file_browser;
+mod library_filter;
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use crate::plugin::model_loader::ModelLoadError;
 use crate::plugin::selection::{ModelSource, Selection};
 
 pub use file_browser::FileBrowser;
+use library_filter::LibraryFilter;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Tab {
@@ -50,7 +52,7 @@ pub struct Picker {
     path: String,
     /// Error about the entered path or about dropped files.
     error: Option<String>,
-    filter: String,
+    filter: LibraryFilter,
 }
 
 impl Picker {
@@ -196,7 +198,7 @@ impl Picker {
             if self.tab == Tab::Library {
                 ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
                     ui.add(
-                        TextEdit::singleline(&mut self.filter)
+                        TextEdit::singleline(&mut self.filter.text)
                             .desired_width(150.0)
                             .hint_text("Search: vocals, Kim …")
                             .char_limit(60),
@@ -204,6 +206,9 @@ impl Picker {
                 });
             }
         });
+        if self.tab == Tab::Library {
+            self.filter.show(ui);
+        }
         ui.separator();
         if let ModelView::Failed(error) = &view.model {
             action = failure(ui, error, selected).or(action);

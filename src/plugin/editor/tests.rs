@@ -653,6 +653,34 @@ fn tiers_and_settings_a_and_b_are_chosen_by_click() {
 }
 
 #[test]
+fn the_library_is_filtered_by_task_and_sorted_by_score() {
+    use crate::registry::{self, Task};
+    let mut harness = EditorHarness::new(played());
+    harness.size = vec2(1_000.0, 800.0);
+    harness.app.picker.open(Tab::Library, None);
+    harness.frames(3);
+    let default = &registry::default_entry().title;
+    assert!(harness.visible_text().contains(default.as_str()));
+    harness.click("karaoke");
+    let text = harness.visible_text();
+    assert!(!text.contains(default.as_str()) && !text.contains("Preview quality"), "{text}");
+    let mut expected = registry::entries_for(Some(Task::Karaoke));
+    assert!(expected.iter().any(|entry| text.contains(&entry.title)), "{text}");
+    // Sorted by a benchmark, the best one is drawn above all others.
+    let is_scored = |benchmark: &&str| expected.iter().any(|e| e.score(benchmark, Some("karaoke")).is_some());
+    let benchmark = registry::benchmarks().into_iter().find(is_scored).unwrap();
+    registry::sort_by_score(&mut expected, benchmark, Some("karaoke"));
+    harness.click(benchmark);
+    let best = harness.find(&expected[0].title).1.y;
+    for entry in expected.iter().skip(1).filter(|entry| harness.visible_text().contains(&entry.title)) {
+        assert!(harness.find(&entry.title).1.y > best, "{}", entry.title);
+    }
+    harness.click("all");
+    harness.click("no");
+    assert!(harness.visible_text().contains(default.as_str()));
+}
+
+#[test]
 fn the_model_button_opens_the_library_and_pasted_paths_load() {
     let mut harness = EditorHarness::new(played());
     harness.click("Model:");

@@ -241,6 +241,9 @@ fn check_files(args: &SeparateArgs) -> CliResult {
             "--output -: several stems cannot go to standard output; name a folder",
         ));
     }
+    if let Some(report) = &args.files.report {
+        check_report(report)?;
+    }
     let no_stems = args.files.stems.as_ref().is_some_and(|stems| {
         stems.iter().all(|stem| stem.trim().is_empty() || stem.trim().eq_ignore_ascii_case("none"))
     });
@@ -262,6 +265,25 @@ fn check_files(args: &SeparateArgs) -> CliResult {
         ));
     }
     Ok(())
+}
+
+/// Refuses a report that could not be written in the end.
+fn check_report(path: &Path) -> CliResult {
+    let refuse = |what: String| Failure::new(ExitStatus::Io, format!("--report {}: {what}", path.display()));
+    if path == Path::new("-") {
+        return Err(Failure::new(
+            ExitStatus::Usage,
+            "--report -: a report is a file; --json prints the same events to standard output",
+        ));
+    }
+    if path.is_dir() || path.file_name().is_none() {
+        return Err(refuse("is a folder, not a file".into()));
+    }
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    // The report is written there under another name first, as this file is.
+    tempfile::NamedTempFile::new_in(folder)
+        .map(drop)
+        .map_err(|error| refuse(format!("cannot write to the folder {}: {error}", folder.display())))
 }
 
 /// Refuses options that contradict `--format stem.m4a`.

@@ -56,8 +56,7 @@ fn card(
 
 pub fn library(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) -> Option<PickerAction> {
     let mut action = None;
-    let needle = picker.filter.trim().to_lowercase();
-    if "preview embedded built-in nullsum".contains(&needle) {
+    if picker.filter.shows_built_in() {
         let built_in = Card {
             title: "Nullsum preview (built in)",
             lines: vec![
@@ -71,31 +70,28 @@ pub fn library(picker: &Picker, ui: &mut Ui, selected: &Selection, view: &View) 
         action =
             card(ui, &built_in, |ui| use_button(ui, built_in.chosen, view, Selection::default())).or(action);
     }
-    for (index, entry) in registry::entries().iter().enumerate() {
-        if matches(entry, &needle) {
-            let cached = picker.cached.get(index).copied().unwrap_or(false);
-            let live = text::live_cost(picker.live_costs.get(index).and_then(Option::as_ref));
-            action = of_registry(ui, entry, (cached, &live), selected, view).or(action);
-        }
+    let entries = picker.filter.entries();
+    if entries.is_empty() {
+        let palette = Palette::of(ui.visuals());
+        ui.label(RichText::new("No model matches the search and the task.").color(palette.weak));
+    }
+    for (index, entry) in entries {
+        let cached = picker.cached.get(index).copied().unwrap_or(false);
+        let live = text::live_cost(picker.live_costs.get(index).and_then(Option::as_ref));
+        let sdr = picker.filter.score_text(entry);
+        action = of_registry(ui, entry, (cached, &live, &sdr), selected, view).or(action);
     }
     action
-}
-
-fn matches(entry: &RegistryEntry, needle: &str) -> bool {
-    needle.is_empty()
-        || [&entry.name, &entry.title, &entry.author].iter().any(|text| text.to_lowercase().contains(needle))
-        || entry.stems.iter().any(|stem| stem.contains(needle))
 }
 
 fn of_registry(
     ui: &mut Ui,
     entry: &RegistryEntry,
-    (cached, live): (bool, &str),
+    (cached, live, sdr): (bool, &str, &str),
     selected: &Selection,
     view: &View,
 ) -> Option<PickerAction> {
     let chosen = matches!(&selected.source, ModelSource::Registry { name } if *name == entry.name);
-    let sdr = if entry.sdr.is_empty() { "SDR not published".into() } else { entry.sdr_text() };
     let mut hint = format!("{} by {}\n{}", entry.architecture, entry.author, entry.source);
     for line in entry.sdr_lines().into_iter().chain(entry.licence_note.clone()) {
         hint.push('\n');
@@ -179,21 +175,4 @@ fn use_button(ui: &mut Ui, chosen: bool, view: &View, selection: Selection) -> O
         return None;
     }
     ui.button("Use").clicked().then_some(PickerAction::Load(selection))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn search_matches_author_stem_and_title() {
-        let entry = registry::default_entry();
-        assert!(
-            matches(entry, "")
-                && matches(entry, "drums")
-                && matches(entry, "zfturbo")
-                && matches(entry, "musdb")
-        );
-        assert!(!matches(entry, "kazoo"));
-    }
 }
