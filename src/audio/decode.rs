@@ -295,9 +295,10 @@ fn check_format(source: &mut dyn MediaSource, path: &Path) -> Result<(), AudioEr
     Read::take(&mut *source, foreign::HEAD_BYTES as u64).read_to_end(&mut head).map_err(read)?;
     match foreign::identify(&head) {
         None => Ok(()),
-        Some(Foreign::Audio(name)) => {
-            Err(AudioError::Unsupported { path, what: format!("{name} cannot be read") })
-        }
+        Some(Foreign::Audio(name)) => Err(AudioError::Unsupported {
+            path,
+            what: format!("its header is that of {name}, which cannot be read"),
+        }),
         Some(Foreign::Other(what)) => Err(AudioError::Unrecognised { path, found: what.to_owned() }),
     }
 }
@@ -313,6 +314,17 @@ fn open_blocks(
     source.seek(SeekFrom::Start(0)).map_err(read)?;
     let mut magic = Vec::with_capacity(12);
     source.by_ref().take(12).read_to_end(&mut magic).map_err(read)?;
+    if magic.starts_with(b"ID3") {
+        // FLAC behind an ID3v2 tag is a FLAC file of its own.
+        let at = probe::after_id3v2(source.as_mut()).map_err(read)?;
+        let mut marker = Vec::with_capacity(4);
+        source.seek(SeekFrom::Start(at)).map_err(read)?;
+        Read::take(&mut source, 4).read_to_end(&mut marker).map_err(read)?;
+        if marker == b"fLaC" {
+            let part = PartSource::new(source, at, length).map_err(read)?;
+            return open_blocks(Box::new(part), length - at, path, warnings);
+        }
+    }
     let is_flac = magic.starts_with(b"fLaC");
     let mut audio_end = trailing_tags::audio_end(source.as_mut(), length, is_flac).map_err(read)?;
     let header = match (magic.get(..4), magic.get(8..12)) {

@@ -177,10 +177,13 @@ fn flac_files_with_tags_behind_the_last_frame_are_whole() {
         ("two of one kind", [id3v1(), id3v1()].concat()),
         ("zeros", vec![0; 4096]),
     ];
+    let in_front = [b"ID3\x04\0\0\0\0\x01\x00".as_slice(), &[0; 128]].concat();
     for (name, tags) in table {
-        let mut decoder = open([whole.clone(), tags].concat());
-        let all = read_all(&mut decoder, 3000).unwrap();
-        assert!(all == song && decoder.warnings().is_empty(), "{name}: {:?}", decoder.warnings());
+        for front in [&[][..], &in_front] {
+            let mut decoder = open([front, &whole, &tags].concat());
+            let all = read_all(&mut decoder, 3000).unwrap();
+            assert!(all == song && decoder.warnings().is_empty(), "{name}: {:?}", decoder.warnings());
+        }
     }
 }
 
