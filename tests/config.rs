@@ -350,6 +350,8 @@ fn misspelt_keys_get_a_suggestion() {
     for (yaml, meant) in [
         ("model: {dim: 8}\ntraining: {instrments: [a]}", "training.instruments"),
         ("model: {dim: 8}\ntraining: {Instruments: [a]}", "training.instruments"),
+        ("model: {dim: 8}\ntraining: {stems: [a]}", "training.instruments"),
+        ("model: {dim: 8}\ntraining: {Sources: [a]}", "training.instruments"),
         ("model: {dim: 8}\ntraining: {target-instrument: a}", "training.target_instrument"),
         ("model: {stft_hop_lenght: 512}", "model.stft_hop_length"),
         ("model: {dim: 8}\ninference: {num_overlaps: 2}", "inference.num_overlap"),
@@ -377,6 +379,7 @@ fn experimental_training_code_is_warned_about() {
     for yaml in [
         "model: {dim: 8}\ntraining: {model_type: bs_roformer_experimental}",
         "model_type: mel_band_roformer_experimental\nmodel: {dim: 8}",
+        "model: {dim: 8}\ntraining: {model_type: Mel_Band_Roformer_Experimental}",
     ] {
         assert!(parse(yaml).warnings.iter().any(|warning| warning.contains("27 March 2025")), "{yaml}");
     }

@@ -222,8 +222,11 @@ impl Config {
 
     /// Warns about trainers whose networks differ under the same tensor names.
     fn warn_about_training_code(&mut self, origin: &str) {
-        let experimental =
-            self.training.model_type.as_deref().is_some_and(|name| name.contains("experimental"));
+        let experimental = self
+            .training
+            .model_type
+            .as_deref()
+            .is_some_and(|name| name.to_ascii_lowercase().contains("experimental"));
         if experimental && self.model.experimental_residuals.is_none() {
             self.warnings.push(format!(
                 "{origin}: model_type {:?}: between 15 February and 27 March 2025 this code had no residual connections from \

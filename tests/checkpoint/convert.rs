@@ -132,6 +132,8 @@ fn weights_that_cannot_be_kept_are_refused_and_leave_no_file() {
         ("F32", f32(f32::INFINITY), WeightFormat::F16, ["inf", "damaged"]),
         ("F8_E8M0", vec![1], WeightFormat::F16, ["float8_e8m0fnu", "float32"]),
         ("I8", vec![1], WeightFormat::F32, ["i8", "float32"]),
+        ("C64", vec![0; 8], WeightFormat::F32, ["complex64", "float32"]),
+        ("C64", vec![0; 8], WeightFormat::F16, ["complex64", "float32"]),
     ] {
         let source = source(&[("to_out.0.weight", dtype, bytes)]);
         let message = convert(&source, &out, format).unwrap_err().to_string();

@@ -48,7 +48,7 @@ fn assert_network(file: &str, checkpoint: &Checkpoint, start: f32, absent: &[&st
 fn every_way_of_saving_is_read() {
     let none: [&str; 0] = [];
     // File, dict keys that lead to the weights, prefix, leftovers, other networks.
-    let cases: [(&str, Option<&str>, &str, &[&str], &[&str]); 20] = [
+    let cases: [(&str, Option<&str>, &str, &[&str], &[&str]); 26] = [
         ("prefix_net", None, "net.", &none, &none),
         ("prefix_roformer", None, "roformer.", &none, &none),
         ("prefix_two_levels", Some("state_dict"), "system.model.", &none, &none),
@@ -60,6 +60,18 @@ fn every_way_of_saving_is_read() {
         ("ema_decay_shadow", Some("ema.shadow"), "", &none, &["model"]),
         ("deep", Some("trainer.states.0.modules.generator.weights"), "", &none, &none),
         ("list", Some("1.0"), "", &none, &none),
+        ("pairs", Some("model"), "", &none, &none),
+        ("number_keys", Some("0"), "", &none, &none),
+        ("object_arrays", Some("state_dict"), "", &none, &none),
+        ("object_arrays_inside", None, "", &none, &none),
+        ("student_in_ddp", None, "student.module.", &["teacher_head.weight"], &none),
+        (
+            "shadow_params_of_another",
+            Some("state_dict"),
+            "",
+            &["ema.shadow_params (matches no weights by order and shape)"],
+            &none,
+        ),
         ("numpy", Some("state_dict"), "", &none, &none),
         ("numpy_fortran", Some("state_dict"), "", &none, &none),
         ("numpy_protocol_5", None, "", &none, &none),
@@ -124,9 +136,12 @@ fn user_chooses_another_network() {
 
 #[test]
 fn float8_weights_are_read_within_their_precision() {
-    for (file, dtype, precision) in
-        [("float8_e5m2", Dtype::F8E5M2, 1.0 / 8.0), ("float8_e4m3fn", Dtype::F8E4M3, 1.0 / 16.0)]
-    {
+    for (file, dtype, precision) in [
+        ("float8_e5m2", Dtype::F8E5M2, 1.0 / 8.0),
+        ("float8_e4m3fn", Dtype::F8E4M3, 1.0 / 16.0),
+        ("float8_e5m2fnuz", Dtype::F8E5M2Fnuz, 1.0 / 8.0),
+        ("float8_e4m3fnuz", Dtype::F8E4M3Fnuz, 1.0 / 16.0),
+    ] {
         let checkpoint = open(file);
         for (i, (name, count)) in NETWORK.iter().enumerate() {
             let tensor = checkpoint.get(name).unwrap();
@@ -136,6 +151,15 @@ fn float8_weights_are_read_within_their_precision() {
             }
         }
     }
+}
+
+#[test]
+fn types_and_lists_that_cannot_be_read_are_named() {
+    let complex = open("complex_half");
+    let message = complex.get("mask_estimators.0.fno.weight").unwrap().to_complex().unwrap_err().to_string();
+    assert!(message.contains("complex32"), "{message}");
+    let message = Checkpoint::open(&path("without_names")).unwrap_err().to_string();
+    assert!(message.contains("`weights` is a list of 7 tensors without names"), "{message}");
 }
 
 #[test]

@@ -177,6 +177,63 @@ fn names_need_not_be_unicode() {
     for name in [&b"caf\xE9_bass.wav"[..], b"caf\xE8_bass.wav"] {
         assert!(studio.path("output").join(OsStr::from_bytes(name)).exists());
     }
+    // Patterns, reports, further models and segments.
+    let name = |bytes: &'static [u8]| OsStr::from_bytes(bytes);
+    let run = |args: &[&OsStr]| {
+        let mut command = studio.command(&["--model", "model.safetensors", "--stems", "bass"]);
+        Run::of(command.args(args).output().unwrap()).ok()
+    };
+    let [out, report, then, segments] = ["-o", "--report", "--then", "--segments"].map(OsStr::new);
+    run(&[out, name(b"p\xE9"), report, name(b"r\xE9.json"), name(b"m/caf*.wav")]);
+    assert!(studio.path("").join(name(b"p\xE9")).join(name(b"caf\xE8_bass.wav")).exists());
+    assert!(studio.path("").join(name(b"r\xE9.json")).exists());
+    run(&[out, name(b"t"), then, OsStr::new("bass:model.safetensors"), name(b"m/caf\xE9.wav")]);
+    assert!(studio.path("t").join(name(b"caf\xE9_bass_drums.wav")).exists());
+    run(&[out, name(b"s"), segments, name(b"m/caf\xE9.wav")]);
+    assert!(studio.path("s").join(name(b"caf\xE9_bass.wav")).exists());
+}
+
+#[test]
+fn outputs_of_every_kind_are_recognised_after_a_rename() {
+    let studio = Studio::new();
+    studio.song("song.wav", 0.05);
+    let table: [(&str, &[&str]); 6] = [
+        ("wav", &["--format", "wav"]),
+        ("flac", &["--format", "flac"]),
+        ("m4a", &["--format", "stem.m4a"]),
+        ("wav", &["--stems", "none", "--mix", "vocals=mute"]),
+        ("wav", &["--instrumental-only"]),
+        ("wav", &["--bits", "float", "--stems", "bass"]),
+    ];
+    for (n, (extension, args)) in table.iter().enumerate() {
+        let folder = format!("out{n}");
+        studio.separate(&[&["-o", &folder, "song.wav"], *args].concat()).ok();
+        let files = studio.files(&folder);
+        assert!(!files.is_empty());
+        std::fs::create_dir_all(studio.path("renamed")).unwrap();
+        for (k, file) in files.iter().enumerate() {
+            let to = studio.path(&format!("renamed/{n} {k}.{extension}"));
+            std::fs::copy(studio.path(&format!("{folder}/{file}")), to).unwrap();
+        }
+    }
+    studio.separate(&["-o", "again", "renamed"]).fails(4, &["are stems of earlier runs", "no audio files"]);
+    assert!(studio.files("again").is_empty());
+}
+
+#[test]
+fn joined_songs_are_separated_whole_or_refused() {
+    let studio = Studio::new();
+    let [a, b] = [0.1, 0.07].map(|seconds| std::fs::read(studio.song("part.wav", seconds)).unwrap());
+    std::fs::write(studio.path("joined.wav"), [&a[..], &b].concat()).unwrap();
+    let run = studio.separate(&["joined.wav"]).ok();
+    assert!(run.out.contains("2 files are joined"), "{}", run.out);
+    let song = read(&studio.path("joined.wav"));
+    assert_eq!(song.samples(), (0.1 * 44_100.0) as usize + (0.07f32 * 44_100.0) as usize);
+    assert!(sum_to(&song, &stems(&studio, "output", "joined", "wav")));
+    let slow =
+        std::fs::read(studio.noise("slow.wav", Spec { sample_rate: 22_050, ..Spec::default() })).unwrap();
+    std::fs::write(studio.path("mixed.wav"), [a, slow].concat()).unwrap();
+    studio.separate(&["mixed.wav"]).fails(4, &["joined", "44100 Hz, 22050 Hz", "split it"]);
 }
 
 #[test]
@@ -326,6 +383,16 @@ fn a_report_has_the_summary_and_every_song() {
     let report: serde_json::Value =
         serde_json::from_slice(&std::fs::read(studio.path("report.json")).unwrap()).unwrap();
     assert_eq!((&report["summary"]["done"], &report["summary"]["failed"]), (&1.into(), &1.into()));
+    // A report that could not be written in the end is refused before any work.
+    std::fs::create_dir(studio.path("folder")).unwrap();
+    for (path, status, words) in [
+        ("nowhere/report.json", 4, ["nowhere", "cannot write"]),
+        ("folder", 4, ["folder", "not a file"]),
+        ("-", 2, ["--report -", "--json"]),
+    ] {
+        studio.separate(&["-o", "none", "--report", path, "a.wav"]).fails(status, &words);
+        assert!(studio.files("none").is_empty(), "{path}");
+    }
     let songs = report["songs"].as_array().unwrap();
     assert_eq!((songs.len(), &songs[0]["event"], &songs[1]["event"]), (2, &"done".into(), &"error".into()));
 }

@@ -12,6 +12,11 @@ const SEQUENCES: [&str; 3] = ["!!seq", "!!python/tuple", "!!python/list"];
 /// Longest stem name in bytes, because it becomes part of a file name.
 const MAX_NAME_BYTES: usize = 128;
 
+/// The key of the stems, and other words for it.
+const INSTRUMENTS: &str = "instruments";
+const INSTRUMENT_WORDS: [&str; 6] =
+    ["stems", "sources", "targets", "stem_names", "instrument_names", "labels"];
+
 /// A mapping of the file; empty when the file has no such section.
 pub(super) struct Section<'a> {
     document: &'a Document,
@@ -191,8 +196,14 @@ impl<'a> Section<'a> {
             let plain = |text: &str| text.to_ascii_lowercase().replace(['-', ' '], "_");
             let missing =
                 self.read.iter().filter(|known| self.lookup(self.pairs, known, MAX_MERGES).is_none());
+            let same =
+                |known: &&&str| **known == INSTRUMENTS && INSTRUMENT_WORDS.contains(&plain(key).as_str());
             let known = missing
-                .map(|known| (strsim::damerau_levenshtein(&plain(key), known), known))
+                .clone()
+                .find(same)
+                .map(|known| (0, known))
+                .into_iter()
+                .chain(missing.map(|known| (strsim::damerau_levenshtein(&plain(key), known), known)))
                 .filter(|(distance, known)| *distance <= 1 + known.len() / 6)
                 .min()?;
             let (key, meant) = (self.dotted(&super::printable(key)), self.dotted(known.1));
