@@ -72,7 +72,15 @@ fn next_iff(bytes: &mut ByteWindow<'_>, magic: &[u8], start: u64, length: u64) -
             return Ok(Some(at));
         }
     }
-    if end <= length && length - end <= 1 {
+    // The rest of the file is this one, also where the size has 64 bits or has wrapped at 4 GiB.
+    let rest = length - (start + 8);
+    let reaches_end = |size: u64| size == rest || size + 1 == rest;
+    let size_64 = bytes.bytes_at(start + 12, 16)?.to_vec();
+    let size_64 = size_64.strip_prefix(b"ds64").and_then(|chunk| chunk.get(4..)?.first_chunk());
+    if reaches_end(u64::from(size))
+        || size_64.is_some_and(|size| reaches_end(u64::from_le_bytes(*size)))
+        || rest >> 32 > 0 && [rest as u32, (rest - 1) as u32].contains(&size)
+    {
         return Ok(None);
     }
     // The size is wrong, or is followed by something else.
