@@ -661,15 +661,16 @@ fn the_library_is_filtered_by_task_and_sorted_by_score() {
     harness.frames(3);
     let default = &registry::default_entry().title;
     assert!(harness.visible_text().contains(default.as_str()));
-    harness.click("karaoke");
+    harness.click("dereverb");
     let text = harness.visible_text();
     assert!(!text.contains(default.as_str()) && !text.contains("Preview quality"), "{text}");
-    let mut expected = registry::entries_for(Some(Task::Karaoke));
+    let mut expected = registry::entries_for(Some(Task::Dereverb));
     assert!(expected.iter().any(|entry| text.contains(&entry.title)), "{text}");
     // Sorted by a benchmark, the best one is drawn above all others.
-    let is_scored = |benchmark: &&str| expected.iter().any(|e| e.score(benchmark, Some("karaoke")).is_some());
+    let is_scored =
+        |benchmark: &&str| expected.iter().any(|e| e.score(benchmark, Some("dereverb")).is_some());
     let benchmark = registry::benchmarks().into_iter().find(is_scored).unwrap();
-    registry::sort_by_score(&mut expected, benchmark, Some("karaoke"));
+    registry::sort_by_score(&mut expected, benchmark, Some("dereverb"));
     harness.click(benchmark);
     let best = harness.find(&expected[0].title).1.y;
     for entry in expected.iter().skip(1).filter(|entry| harness.visible_text().contains(&entry.title)) {
