@@ -7,7 +7,7 @@ mod targets;
 use candle_core::{Device, Tensor};
 use nullsum::dsp::snr_db;
 use nullsum::kernels::{Format, Pool};
-use nullsum::model::architecture::{Architecture, Family, Position};
+use nullsum::model::architecture::{Architecture, ConformerSizes, Family, Position};
 use nullsum::model::bands::mel_bands;
 use nullsum::model::fused::{FusedRoformer, unsupported_feature};
 use nullsum::model::roformer::Roformer;
@@ -94,4 +94,7 @@ fn unsupported_features_are_named() {
     assert_eq!(unsupported_feature(&arch), Some("PoPE"));
     let arch = Architecture { linear_transformer_depth: 1, ..small() };
     assert_eq!(unsupported_feature(&arch), Some("linear attention"));
+    let sizes = ConformerSizes { conv_channels: 8, conv_kernel: 3, linear_ff_inner: 0 };
+    let arch = Architecture { conformer: Some(sizes), ..small() };
+    assert_eq!(unsupported_feature(&arch), Some("Conformer blocks"));
 }

@@ -4,6 +4,9 @@
 //! ones are in `tests/fixtures/parity`; `NULLSUM_PARITY_DIR` adds a folder of others, such as the full-size ones.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
+#[path = "parity/families.rs"]
+mod families;
+
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -325,6 +328,11 @@ fn yaml_only_options_change_results() {
         ("bs_lucid_streams_3", "zero_dc: true", "zero_dc: false"),
         ("bs_seed_short_window", "stft_win_length: 21", "stft_win_length: 23"),
         ("bs_seed_uneven_hop", "stft_hop_length: 7", "stft_hop_length: 8"),
+        ("bs_webui_hyperace_v1_band_strides", "hyperace_band_strides: true", "hyperace_band_strides: false"),
+        ("bs_pymss_conformer_depths", "skip_connection: true", "skip_connection: false"),
+        // Conformers set it unless told otherwise.
+        ("bs_pymss_conformer", "stereo: true", "stereo: true\n  zero_dc: false"),
+        ("mel_pymss_conformer", "stereo: true", "stereo: true\n  zero_dc: false"),
         ("bs_lucid_streams_4", "mc_hyper_conn_sinkhorn_iters: 5", "mc_hyper_conn_sinkhorn_iters: 2"),
         ("bs_lucid_freq_range", "freq_range:\n  - 2\n  - 11", "freq_range:\n  - 3\n  - 12"),
     ] {

@@ -7,6 +7,7 @@
 mod checkpoint_probe;
 mod error;
 mod expected;
+mod hyperace;
 mod mismatch;
 mod resolve;
 mod tensor_shapes;
@@ -18,6 +19,8 @@ use crate::dsp::stft::StftConfig;
 
 pub use error::ArchitectureError;
 pub use expected::ExpectedTensor;
+pub use hyperace::{HyperAceSizes, HyperAceVersion};
+pub(in crate::model) use hyperace::{TDF_BOTTLENECK, TFC_TDF_BLOCKS};
 pub use mismatch::{Mismatch, ShapeMismatch};
 pub use tensor_shapes::TensorShapes;
 
@@ -116,6 +119,20 @@ pub enum MaskKind {
     },
     /// One Fourier neural operator a band (BS-RoFormer FNO).
     Fno(FnoSizes),
+    /// The MLPs plus a convolutional network over time and bands (BS-RoFormer HyperACE).
+    HyperAce(HyperAceSizes),
+}
+
+/// Sizes of a Conformer's blocks, which take the place of the time and frequency transformers' (MSST's BS Conformer and Mel-Band
+/// Conformer).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConformerSizes {
+    /// Channels of the convolution along the sequence.
+    pub conv_channels: usize,
+    /// Tokens that it spans: an odd number.
+    pub conv_kernel: usize,
+    /// Hidden features of the feed-forward after linear attention, which `ff_mult` does not change.
+    pub linear_ff_inner: usize,
 }
 
 /// Everything needed to build a network and to say what it costs.
@@ -172,6 +189,8 @@ pub struct Architecture {
     pub experimental_residuals: bool,
     /// Whether the trunk has two residual streams (SiameseNorm).
     pub siamese: bool,
+    /// Conformer blocks; none means transformer blocks.
+    pub conformer: Option<ConformerSizes>,
     /// Whether attention and feed-forward sit under `.branch` in the tensor names (`bs-roformer` 1.x).
     pub branch_names: bool,
 }
@@ -182,6 +201,8 @@ impl Architecture {
         match self.masks {
             MaskKind::Axial { .. } => Some("transformers in the mask estimators"),
             MaskKind::Fno(_) => Some("Fourier neural operators"),
+            MaskKind::HyperAce(_) => Some("HyperACE's segmentation head"),
+            MaskKind::Mlp if self.conformer.is_some() => Some("Conformer blocks"),
             MaskKind::Mlp if self.siamese => Some("two residual streams (SiameseNorm)"),
             MaskKind::Mlp if self.attention_biases => Some("biases in the attention"),
             MaskKind::Mlp if self.experimental_residuals => Some("layers without residual connections"),
@@ -189,9 +210,22 @@ impl Architecture {
         }
     }
 
+    /// The usual name of the network.
+    pub fn title(&self) -> String {
+        let trunk = match (self.family, self.conformer) {
+            (Family::BsRoformer, Some(_)) => "BS Conformer".to_owned(),
+            (Family::MelBandRoformer, Some(_)) => "Mel-Band Conformer".to_owned(),
+            (family, None) => family.to_string(),
+        };
+        match self.masks {
+            MaskKind::HyperAce(sizes) => format!("{trunk} HyperACE {}", sizes.version),
+            _ => trunk,
+        }
+    }
+
     /// Whether a norm follows each transformer (`norm.gamma`, Mel-Band RoFormer).
     pub fn transformer_norm(&self) -> bool {
-        self.family == Family::MelBandRoformer
+        self.family == Family::MelBandRoformer && self.conformer.is_none()
     }
 
     /// Whether one norm follows all layers (`final_norm.gamma`, BS-RoFormer).
@@ -223,8 +257,14 @@ impl Architecture {
             MaskKind::Mlp => self.mask_linears,
             MaskKind::Axial { layers, .. } => self.mask_linears.saturating_add(layers.saturating_mul(2)),
             MaskKind::Fno(sizes) => sizes.blocks.saturating_mul(6).saturating_add(4),
+            MaskKind::HyperAce(_) => self.mask_linears,
+        };
+        let heads = match self.masks {
+            MaskKind::HyperAce(sizes) => self.num_stems.saturating_mul(sizes.modules()),
+            _ => 0,
         };
         let masks = self.bands.len().saturating_mul(self.num_stems).saturating_mul(mask_layers);
+        let masks = masks.saturating_add(heads);
         self.depth.saturating_mul(blocks).saturating_add(masks)
     }
 
@@ -245,9 +285,15 @@ impl Architecture {
         let block = |sequence: f64| {
             2.0 * tokens * (dim * 4.0 * inner + 2.0 * dim * self.ff_inner as f64 + 2.0 * inner * sequence)
         };
+        // The second feed-forward and the convolution of a Conformer's block.
+        let conformer = self.conformer.map_or(0.0, |sizes| {
+            let channels = sizes.conv_channels as f64;
+            2.0 * dim * self.ff_inner as f64 + channels * (3.0 * dim + sizes.conv_kernel as f64)
+        });
+        let axial = |depth: usize, sequence: f64| depth as f64 * (block(sequence) + 2.0 * tokens * conformer);
         let linear = self.linear_transformer_depth as f64 * block(self.dim_head as f64);
-        let time = self.time_transformer_depth as f64 * block(frames);
-        let freq = self.freq_transformer_depth as f64 * block(bands);
+        let time = axial(self.time_transformer_depth, frames);
+        let freq = axial(self.freq_transformer_depth, bands);
         let hyper = if streams > 1.0 { 2.0 * tokens * streams * streams * dim * 4.0 } else { 0.0 };
         let features: f64 = self.band_features().iter().map(|&f| f as f64).sum();
         let split = 2.0 * frames * features * dim;
@@ -276,6 +322,9 @@ impl Architecture {
                 let fixed = 2.0 * dim * lifting + sizes.blocks as f64 * block + dim * projection;
                 2.0 * frames * self.num_stems as f64 * (bands * fixed + 2.0 * features * projection)
             }
+            MaskKind::HyperAce(sizes) => {
+                masks + self.num_stems as f64 * sizes.flops(frames, bands, dim, features)
+            }
         };
         self.depth as f64 * (linear + time + freq + hyper) + split + head
     }
@@ -287,7 +336,11 @@ impl Architecture {
         let tokens = (self.bands.len() * self.dim) as f64 * (1.0 + 2.0 * streams);
         let features: usize = self.band_features().iter().sum();
         let masks = (self.num_stems * (2 * features + self.frame_features())) as f64;
-        4.0 * frames * (self.frame_features() as f64 + tokens + masks)
+        let head = match self.masks {
+            MaskKind::HyperAce(sizes) => sizes.values_per_frame(self.bands.len(), features),
+            _ => 0.0,
+        };
+        4.0 * frames * (self.frame_features() as f64 + tokens + masks + head)
     }
 
     /// Refuses a chunk that no computer runs in a useful time or memory, before anything is allocated for it.
@@ -348,6 +401,7 @@ impl Architecture {
             attention_biases: false,
             experimental_residuals: false,
             siamese: false,
+            conformer: None,
             branch_names: false,
         }
     }

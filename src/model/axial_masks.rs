@@ -78,6 +78,7 @@ fn transformer_architecture(arch: &Architecture, ff_inner: usize) -> Architectur
         branch_names: false,
         attention_biases: false,
         experimental_residuals: false,
+        conformer: None,
         ..arch.clone()
     }
 }

@@ -115,6 +115,20 @@ pub struct ModelOptions {
     pub multi_stft_resolutions_window_sizes: Option<Vec<usize>>,
     pub multi_stft_hop_size: Option<usize>,
     pub multi_stft_normalized: Option<bool>,
+    pub time_conformer_depth: Option<usize>,
+    pub freq_conformer_depth: Option<usize>,
+    pub linear_conformer_depth: Option<usize>,
+    pub ff_mult: Option<f64>,
+    pub conv_expansion_factor: Option<usize>,
+    pub conv_kernel_size: Option<usize>,
+    pub conv_dropout: Option<f64>,
+    pub use_shared_bias: Option<bool>,
+    pub use_mask_estimator_fno: Option<bool>,
+    pub use_mask_estimator_hyper_ace: Option<bool>,
+    pub hyperace_version: Option<usize>,
+    /// Whether HyperACE v1 halves its bands as well as its frames, as in MSST-WebUI. No trainer writes this key: no tensor tells which of
+    /// the two layouts a checkpoint was trained with.
+    pub hyperace_band_strides: Option<bool>,
     /// Whether blocks from the second layer on have no residual connection, as in MSST's models between 15 February and 27 March
     /// 2025. No trainer writes this key; it is for users whose checkpoint was trained with that code.
     pub experimental_residuals: Option<bool>,
@@ -300,6 +314,19 @@ fn model_options(model: &mut Section<'_>) -> Result<ModelOptions, ConfigError> {
             .integers_without_effect("multi_stft_resolutions_window_sizes"),
         multi_stft_hop_size: model.integer_without_effect("multi_stft_hop_size"),
         multi_stft_normalized: model.boolean_without_effect("multi_stft_normalized"),
+        time_conformer_depth: model.integer("time_conformer_depth", 0, MAX_DEPTH)?,
+        freq_conformer_depth: model.integer("freq_conformer_depth", 0, MAX_DEPTH)?,
+        linear_conformer_depth: model.integer("linear_conformer_depth", 0, MAX_DEPTH)?,
+        // The tensors tell.
+        ff_mult: model.float_without_effect("ff_mult"),
+        conv_expansion_factor: model.integer("conv_expansion_factor", 1, 1024)?,
+        conv_kernel_size: model.integer("conv_kernel_size", 1, MAX_DIM)?,
+        conv_dropout: model.float_without_effect("conv_dropout"),
+        use_shared_bias: model.boolean_without_effect("use_shared_bias"),
+        use_mask_estimator_fno: model.boolean_without_effect("use_mask_estimator_fno"),
+        use_mask_estimator_hyper_ace: model.boolean_without_effect("use_mask_estimator_hyper_ace"),
+        hyperace_version: model.integer("hyperace_version", 1, 64)?,
+        hyperace_band_strides: model.boolean("hyperace_band_strides")?,
         experimental_residuals: model.boolean("experimental_residuals")?,
         unknown: Vec::new(),
     };

@@ -13,8 +13,13 @@ pub fn kept_context_unsupported(arch: &Architecture) -> Option<&'static str> {
     } else if arch.hyper_connections.is_some_and(|hyper| hyper.streams > 1) {
         // The groups of rows that the references mix span neighbouring frames in the frequency transformers.
         Some("hyper-connections of several streams mix neighbouring frames")
+    } else if arch.conformer.is_some() {
+        // A frame's neighbours on both sides reach it in every block, so that hundreds of frames would have to run again.
+        Some("a Conformer's convolutions look at the frames on both sides in every layer")
     } else if arch.siamese {
         Some("a trunk with two residual streams keeps no context")
+    } else if matches!(arch.masks, MaskKind::HyperAce(_)) {
+        Some("HyperACE's instance norms look at all frames of a window")
     } else if arch.masks != MaskKind::Mlp {
         Some("the mask estimators run over all frames at once")
     } else {

@@ -21,7 +21,8 @@ use crate::atomic_file::AtomicFile;
 pub enum WeightFormat {
     /// Exact for every source but `f64`.
     F32,
-    /// Half the size, about three decimal digits. Position frequencies stay `F32`, because positions multiply their error.
+    /// Half the size, about three decimal digits. Position frequencies and the statistics of batch norms stay `F32`, because later steps
+    /// multiply their error.
     F16,
     /// A quarter of the size: matrices as 8-bit integers with a scale for each row, 30 to 40 dB from the source. All else stays `F32`.
     Int8,
@@ -46,8 +47,9 @@ impl WeightFormat {
         if tensor.dtype().is_complex() {
             return Stored::Complex64;
         }
-        let frequencies = ["rotary_embed.freqs", "pope_embed.inv_freqs"];
-        // Frequencies that are f16 in the source were so when the model was evaluated.
+        // Also the statistics of batch norms, which divide.
+        let frequencies = ["rotary_embed.freqs", "pope_embed.inv_freqs", ".running_mean", ".running_var"];
+        // Numbers that are f16 in the source were so when the model was evaluated.
         let exact =
             tensor.dtype() != Dtype::F16 && frequencies.iter().any(|name| tensor.name().ends_with(name));
         match self {

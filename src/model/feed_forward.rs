@@ -16,11 +16,16 @@ pub(super) struct FeedForward {
 
 impl FeedForward {
     pub fn new(arch: &Architecture, vb: VarBuilder) -> Result<Self> {
+        Self::with_inner(arch.dim, arch.ff_inner, vb)
+    }
+
+    /// With `inner` hidden features.
+    pub fn with_inner(dim: usize, inner: usize, vb: VarBuilder) -> Result<Self> {
         let net = vb.pp("net");
         Ok(Self {
-            norm: RmsNorm::new(arch.dim, net.pp("0"))?,
-            up: Linear::new(arch.dim, arch.ff_inner, net.pp("1"))?,
-            down: Linear::new(arch.ff_inner, arch.dim, net.pp("4"))?,
+            norm: RmsNorm::new(dim, net.pp("0"))?,
+            up: Linear::new(dim, inner, net.pp("1"))?,
+            down: Linear::new(inner, dim, net.pp("4"))?,
         })
     }
 

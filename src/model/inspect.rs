@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
-use super::architecture::{Architecture, ArchitectureError, Family};
+use super::architecture::{Architecture, ArchitectureError, Family, HyperAceVersion, MaskKind};
 use super::checkpoint::{Checkpoint, TensorView};
 use super::config::Config;
 use super::context::{ContextMemory, kept_context_unsupported};
@@ -197,7 +197,7 @@ impl Inspection {
     }
 
     fn write_network(&self, f: &mut fmt::Formatter<'_>, arch: &Architecture) -> fmt::Result {
-        writeln!(f, "  architecture  {}, {:.1} M parameters", arch.family, arch.parameters() as f64 / 1e6)?;
+        writeln!(f, "  architecture  {}, {:.1} M parameters", arch.title(), arch.parameters() as f64 / 1e6)?;
         let stems = if self.stems.is_empty() { "not named".into() } else { self.stems.join(", ") };
         writeln!(f, "  stems         {} ({stems})", arch.num_stems)?;
         writeln!(
@@ -243,6 +243,17 @@ impl Inspection {
         }
         if let Some(hyper) = arch.hyper_connections {
             options.push(format!("hyper-connections ({} streams, {} fractions)", hyper.streams, hyper.fracs));
+        }
+        if let Some(sizes) = arch.conformer {
+            options.push(format!("convolutions over {} tokens", sizes.conv_kernel));
+        }
+        if let MaskKind::HyperAce(sizes) = arch.masks
+            && sizes.version == HyperAceVersion::V1
+        {
+            options.push(format!(
+                "head halves {} (public references disagree; model.hyperace_band_strides chooses)",
+                if sizes.band_strides { "frames and bands" } else { "frames" }
+            ));
         }
         if !options.is_empty() {
             writeln!(f, "  options       {}", options.join(", "))?;

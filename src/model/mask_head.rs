@@ -6,6 +6,7 @@ use candle_nn::VarBuilder;
 use super::architecture::{Architecture, MaskKind};
 use super::axial_masks::AxialMasks;
 use super::fno_masks::FnoMasks;
+use super::hyperace::HyperAceMasks;
 use super::mask_estimator::MaskEstimators;
 
 /// The mask estimators of all stems.
@@ -13,6 +14,7 @@ pub(super) enum MaskHead {
     Mlp(MaskEstimators),
     Axial(AxialMasks),
     Fno(FnoMasks),
+    HyperAce(HyperAceMasks),
 }
 
 impl MaskHead {
@@ -22,6 +24,7 @@ impl MaskHead {
             MaskKind::Mlp => Self::Mlp(MaskEstimators::new(arch, 0..arch.num_stems, vb)?),
             MaskKind::Axial { layers, ff_inner } => Self::Axial(AxialMasks::new(arch, layers, ff_inner, vb)?),
             MaskKind::Fno(sizes) => Self::Fno(FnoMasks::new(arch, sizes, vb)?),
+            MaskKind::HyperAce(sizes) => Self::HyperAce(HyperAceMasks::new(arch, &sizes, vb)?),
         })
     }
 
@@ -31,6 +34,7 @@ impl MaskHead {
             Self::Mlp(masks) => masks.forward(x),
             Self::Axial(masks) => masks.forward(x),
             Self::Fno(masks) => masks.forward(x),
+            Self::HyperAce(masks) => masks.forward(x),
         }
     }
 }

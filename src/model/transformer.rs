@@ -7,6 +7,7 @@ use candle_nn::VarBuilder;
 
 use super::architecture::Architecture;
 use super::attention::Attention;
+use super::conformer::ConformerParts;
 use super::device::memory;
 use super::feed_forward::FeedForward;
 use super::hyper_connections::HyperConnections;
@@ -46,6 +47,8 @@ struct Block {
     residual: bool,
     /// Around attention and feed-forward; `None` means the plain residual.
     hyper: Option<[HyperConnections; 2]>,
+    /// What a Conformer's block has besides.
+    conformer: Option<ConformerParts>,
 }
 
 /// `depth` blocks and, for Mel-Band RoFormer, a norm.
@@ -65,11 +68,12 @@ impl Transformer {
             .map(|i| Block::new(arch, axis, layer, vb.pp(format!("layers.{i}"))))
             .collect::<Result<_>>()?;
         let inner = arch.heads * arch.dim_head;
+        let conv = arch.conformer.map_or(0, |sizes| sizes.conv_channels);
         Ok(Self {
             blocks,
             norm: if arch.transformer_norm() { Some(RmsNorm::new(arch.dim, vb.pp("norm"))?) } else { None },
             streams: arch.hyper_connections.map_or(1, |h| h.streams),
-            bytes: [2 * 4 * arch.heads, 4 * (8 * inner + 3 * arch.ff_inner + 4 * arch.dim)],
+            bytes: [2 * 4 * arch.heads, 4 * (8 * inner + 3 * arch.ff_inner + 4 * arch.dim + 6 * conv)],
             keeps_values: arch.value_residual.is_some() && layer == 0,
         })
     }
@@ -156,6 +160,15 @@ impl Transformer {
 
 impl Block {
     fn new(arch: &Architecture, axis: Axis, layer: usize, vb: VarBuilder) -> Result<Self> {
+        if let (Some(sizes), false) = (arch.conformer, axis == Axis::Linear) {
+            return Ok(Self {
+                attention: AttentionKind::Softmax(Box::new(Attention::new(arch, layer > 0, vb.pp("attn"))?)),
+                feed_forward: FeedForward::new(arch, vb.pp("ff2.ff"))?,
+                residual: true,
+                hyper: None,
+                conformer: Some(ConformerParts::new(arch, sizes, &vb)?),
+            });
+        }
         let at = |part: &str| if arch.branch_names { vb.pp(part).pp("branch") } else { vb.pp(part) };
         let attention = match axis {
             Axis::Linear => AttentionKind::Linear(Box::new(LinearAttention::new(arch, layer > 0, at("0"))?)),
@@ -171,7 +184,9 @@ impl Block {
             None => None,
         };
         let residual = layer == 0 || !arch.experimental_residuals;
-        Ok(Self { attention, feed_forward: FeedForward::new(arch, at("1"))?, residual, hyper })
+        let ff_inner = arch.conformer.map_or(arch.ff_inner, |sizes| sizes.linear_ff_inner);
+        let feed_forward = FeedForward::with_inner(arch.dim, ff_inner, at("1"))?;
+        Ok(Self { attention, feed_forward, residual, hyper, conformer: None })
     }
 
     fn tables(&self, len: usize, device: &Device) -> Result<Option<Arc<Tables>>> {
@@ -216,6 +231,11 @@ impl Block {
         first_values: Option<&Tensor>,
         kept: Option<&mut KeptTokens>,
     ) -> Result<(Tensor, Tensor)> {
+        if let Some(parts) = &self.conformer {
+            let x = parts.before_attention(x)?;
+            let (x, values) = self.attend(&x, tables, first_values, Some(&x), kept)?;
+            return Ok((parts.after_attention(&x, &self.feed_forward)?, values));
+        }
         match &self.hyper {
             None => {
                 let (x, values) = self.attend(x, tables, first_values, self.residual.then_some(x), kept)?;

@@ -94,7 +94,7 @@ impl SimpleBackend for SeededBackend {
         });
         let mut random = Random::new(seed);
         let dims = shape.dims();
-        let (centre, spread) = if name.ends_with("gamma") {
+        let (centre, spread) = if name.ends_with("gamma") || name.ends_with("running_var") {
             (1.0, 0.0)
         } else {
             (0.0, 1.0 / (dims.last().copied().unwrap_or(1).max(1) as f32).sqrt())

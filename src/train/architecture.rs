@@ -17,6 +17,14 @@ use crate::model::config::{Config, ModelOptions};
 pub(super) fn from_config(config: &Config, family: Option<Family>) -> Result<Architecture, TrainError> {
     let wrong = |source| TrainError::Architecture { origin: "the configuration".into(), source };
     let options = &config.model;
+    let is_conformer = options.time_conformer_depth.is_some() || options.freq_conformer_depth.is_some();
+    let has_head =
+        [options.use_mask_estimator_hyper_ace, options.use_mask_estimator_fno].contains(&Some(true));
+    if is_conformer || has_head {
+        let found =
+            if is_conformer { "the keys of a Conformer" } else { "mask estimators of HyperACE or FNO" };
+        return Err(TrainError::setting("model", "a network that can be trained", found));
+    }
     let missing = |key: &'static str| {
         wrong(ArchitectureError::Invalid { key, expected: "a number".into(), found: "nothing".into() })
     };
@@ -66,6 +74,7 @@ pub(super) fn from_config(config: &Config, family: Option<Family>) -> Result<Arc
         attention_biases: false,
         experimental_residuals: false,
         siamese: false,
+        conformer: None,
         branch_names: newer,
     };
     // The checks of a checkpoint's YAML, on the tensors that the network would have.

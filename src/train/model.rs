@@ -104,6 +104,9 @@ impl RoformerForTraining {
         config: &Config,
         options: &ModelOptions,
     ) -> Result<Self, TrainError> {
+        if let Some(feature) = arch.special_feature() {
+            return Err(TrainError::setting("model", "a network that can be trained", feature));
+        }
         let loss = options.loss.clone().unwrap_or_else(|| LossConfig::new(config, &arch));
         Ok(Self {
             network: Network::new(&arch, &parameters, options.kernels)?,

@@ -24,18 +24,27 @@ def case(name, package, kind, options=None, *, samples=70, dtype="f16", format="
     `check`: "noise" measures what single precision costs the reference, "all" also that every tensor matters.
     """
     model = dict(BS if kind == "bs" else MEL)
-    if package == "lossless-bs-roformer" and kind == "bs" or package in ("msst", "splifft", "neuraloperator", "siamese", "pymss-core") or package == "audio-separator" and kind == "bs":
+    if package == "lossless-bs-roformer" and kind == "bs" or package in ("msst", "splifft", "neuraloperator", "siamese", "pymss-core", "hyperace-v1", "hyperace-v2", "conformer") or package == "audio-separator" and kind == "bs":
         model["mlp_expansion_factor"] = 1
     if kind == "mel" and package != "audio-separator":
         model["linear_transformer_depth"] = 0
     if package == "bs-roformer":
         model.update(num_residual_streams=1, stereo=False)
-    if package in ("msst", "splifft", "neuraloperator", "siamese"):
+    if package in ("msst", "splifft", "neuraloperator", "siamese", "hyperace-v1", "hyperace-v2"):
         model["zero_dc"] = False
+    if package == "conformer":  # zero_dc is on unless the YAML says otherwise
+        del model["linear_transformer_depth" if kind == "mel" else "depth"]
+        model = {key.replace("_transformer_", "_conformer_"): value for key, value in model.items()} | dict(depth=1)
     model.update(options or {})
     seed = int.from_bytes(name.encode()[-4:], "little") % 100_000 + len(name)
     return dict(name=name, package=package, kind=kind, model=model, samples=samples, seed=seed, tolerance_db=tolerance,
                 weights=dict(dtype=dtype, format=format, wrap=wrap, prefix=prefix), bands=bands, check=check, **more)
+
+
+# Sizes of HyperACE's head, which its packages fix: stem and stage channels, blocks a stage, hyperedges. Stages halve the time axis,
+# and version 2 halves the bands twice.
+HYPERACE = dict(freqs_per_bands=[1, 2, 2, 3, 5])
+HEAD = dict(stem=3, channels=[16, 10, 16, 12], depth=1, edges=3)
 
 
 def fixtures():
@@ -88,6 +97,21 @@ def fixtures():
         case("bs_siamese", "siamese", "bs", dict(depth=2, time_transformer_depth=2, freqs_per_bands=[4, 9])),
         case("bs_msst_experimental_residuals", msst, "bs", dict(depth=3, experimental_residuals=True)),
         case("mel_msst_experimental_residuals", msst, "mel", dict(depth=2, experimental_residuals=True, stereo=False)),
+        # HyperACE. Frames shrink to a 32nd, so that a few more are needed; 91 and 86 divide by no power of two.
+        case("bs_splifft_hyperace_v1", "hyperace-v1", "bs", HYPERACE, samples=905, head=HEAD),
+        case("bs_splifft_hyperace_v1_mono", "hyperace-v1", "bs", HYPERACE | dict(stereo=False, num_stems=2), samples=858, head=HEAD),
+        case("bs_webui_hyperace_v1_band_strides", "hyperace-v1", "bs", HYPERACE | dict(freqs_per_bands=[1] * 10 + [3], hyperace_band_strides=True), samples=1340, head=HEAD),
+        case("bs_pymss_hyperace_v2", "hyperace-v2", "bs", HYPERACE | dict(num_stems=2), samples=905, head=HEAD),
+        case("bs_pymss_hyperace_v2_mono", "hyperace-v2", "bs", HYPERACE | dict(stereo=False), samples=858, head=HEAD, **ckpt),
+        case("mel_pymss_hyperace_v2", "hyperace-v2", "mel", dict(num_bands=4, mask_estimator_depth=1), samples=905, head=HEAD),
+        # Conformers.
+        case("bs_pymss_conformer", "conformer", "bs", dict(freqs_per_bands=[4, 9], depth=2, num_stems=2, conv_kernel_size=5), **ckpt),
+        case("bs_pymss_conformer_depths", "conformer", "bs", dict(freqs_per_bands=[2, 4, 7], stereo=False, time_conformer_depth=2, freq_conformer_depth=3, ff_mult=2,
+             conv_expansion_factor=3, conv_kernel_size=3, skip_connection=True, zero_dc=False, depth=2), samples=67),
+        case("bs_pymss_conformer_linear", "conformer", "bs", dict(freqs_per_bands=[4, 9], linear_conformer_depth=1, ff_mult=2, conv_kernel_size=31), dtype="bf16"),
+        case("mel_pymss_conformer", "conformer", "mel", dict(num_stems=2, depth=2, conv_kernel_size=7), wrap="state_dict", **ckpt),
+        case("mel_pymss_conformer_mono", "conformer", "mel", dict(stereo=False, zero_dc=False, skip_connection=True, depth=2, match_input_audio_length=True,
+             conv_expansion_factor=1, conv_kernel_size=3), samples=67, dtype="f32"),
         # Songs. A chunk of 80: border 0 (no overlap), 40 (two chunks over each sample) and 60 (four).
         case("bs_msst_demix", msst, "bs", samples=80, demix=songs(80), chunk_key="inference"),
         case("mel_seed_demix", seed, "mel", dict(stereo=False), samples=80, demix=songs(80, stereo=False)),

@@ -35,10 +35,17 @@ PACKAGES = {
     # SiameseNorm, assembled from submodules of bs-roformer in the order of openmirlab/bs-roformer-infer,
     # src/bs_roformer/siamese.py, commit cc42d460497061623dd76951c67895cbefba9df0 (MIT).
     "siamese": ("bs-roformer", "1.2.4"),
+    # The segmentation heads of BS-RoFormer HyperACE v1 and v2 (MIT; PyPI), on the trunk of `msst`. MSST-WebUI (AGPL-3.0),
+    # modules/bs_roformer/hyperace.py, commit 2aee2cc20b55ab6b080cd4c7bc0e26db7d57a2ee, has other strides in v1.
+    "hyperace-v1": ("splifft", "0.0.9"),
+    "hyperace-v2": ("pymss-core", "0.1.14"),
+    # Conformer layers (MIT; PyPI), which state models/bs_roformer/bs_conformer.py and mel_band_conformer.py of
+    # ZFTurbo/Music-Source-Separation-Training (MIT), commit ccc011abf7f89dd7922bb2888d48493b575c0289, on the trunk of `msst`.
+    "conformer": ("pymss-core", "0.1.14"),
 }
 
 # References that need a second package for the trunk.
-TRUNKS = {"splifft": "bs-roformer", "neuraloperator": "bs-roformer"}
+TRUNKS = {name: "bs-roformer" for name in ("splifft", "neuraloperator", "hyperace-v1", "hyperace-v2", "conformer")}
 
 # Options that no constructor of the package takes: they belong to the YAML alone.
 YAML_ONLY = {
@@ -88,9 +95,12 @@ def build(case, modules):
     bs, mel = modules
     if case["package"] == "siamese":
         model = SiameseModel(case["kind"], bs, mel, options)
+    elif case["package"] == "conformer":
+        model = ConformerModel(case["kind"], bs, mel, options)
     elif case["package"] in ("msst", *TRUNKS):
         model = MsstModel(case["kind"], bs, mel, options)
-        head = {"splifft": axial_masks, "neuraloperator": fno_masks}.get(case["package"])
+        heads = {"splifft": axial_masks, "neuraloperator": fno_masks, "hyperace-v1": hyperace_masks, "hyperace-v2": hyperace_masks}
+        head = heads.get(case["package"])
         if head:
             model.mask_estimators = nn.ModuleList(head(case, model) for _ in model.mask_estimators)
     else:
@@ -111,8 +121,8 @@ def draw_weights(model, seed, dtype="f32", rotary=True):
     source = torch.Generator().manual_seed(seed)
     seen = set()
     for name, tensor in model.state_dict().items():
-        if not torch.is_tensor(tensor):  # neuraloperator adds a description
-            continue
+        if not torch.is_tensor(tensor) or not (tensor.is_floating_point() or tensor.is_complex()):
+            continue  # neuraloperator adds a description, batch norms a counter
         if tensor.data_ptr() in seen:  # rotary and PoPE modules are shared by the layers
             continue
         seen.add(tensor.data_ptr())
@@ -135,17 +145,26 @@ def draw_weights(model, seed, dtype="f32", rotary=True):
             drawn = noise / tensor.shape[0] ** 0.5
         elif leaf in ("pre_branch_scale", "residual_scale", "h_post_scale"):
             drawn = 1 + 0.3 * noise
-        elif leaf == "bias" or leaf.startswith("linear_"):
+        elif leaf == "running_var":
+            drawn = 0.5 + torch.rand(tensor.shape, generator=source)
+        elif leaf == "global_proto":
+            drawn = 6 * noise
+        elif leaf == "weight" and tensor.ndim == 1:  # of batch and instance norms
+            drawn = tensor + 0.3 * noise
+        elif leaf == "bias" and ".segm." in name:
+            # Of instance norms: where SiLU is nearly linear, because some sixty random layers would amplify rounding.
+            drawn = 1 + 0.2 * noise
+        elif leaf in ("bias", "running_mean") or leaf.startswith("linear_"):
             drawn = 0.2 * noise
         elif ".y_attn." in name or ".channel_mlp_skips." in name:
             drawn = tensor + 0.3 * noise
         elif tensor.is_complex():
             drawn = torch.complex(noise.real.round(decimals=2), noise.imag.round(decimals=2))
-        elif tensor.ndim == 3 and tensor.shape[-1] == 1:
-            drawn = noise / tensor.shape[1] ** 0.5
+        elif leaf == "weight" and tensor.ndim in (3, 4):
+            drawn = noise / tensor[0].numel() ** 0.5
         else:
             assert leaf == "weight" and tensor.ndim == 2, f"no rule for {name} of shape {tuple(tensor.shape)}"
-            gain = 1.5 if ".to_qkv." in name or ".to_freqs." in name else 1.0
+            gain = 1.5 if ".to_qkv." in name or ".to_freqs." in name else 3.0 if ".ahc." in name else 1.0
             drawn = noise * gain / tensor.shape[1] ** 0.5
         if dtype != "f32" and not tensor.is_complex():
             drawn = drawn.to({"f16": torch.float16, "bf16": torch.bfloat16}[dtype]).float()
@@ -218,6 +237,14 @@ def snr_db(expected, found):
     return math.inf if error == 0 else 10 * math.log10(max(expected.square().sum().item(), 1e-300) / error)
 
 
+def forget_angles(model):
+    """Empties pymss-core's caches of rotary angles."""
+    for module in model.modules():
+        for cache in ("_pymss_cos_sin_cache", "cache"):
+            if isinstance(getattr(module, cache, None), dict):
+                getattr(module, cache).clear()
+
+
 def deafest_tensor(model, chunk, mask, inert=None):
     """The stored tensor whose change shows least in the mask, and how loud that change is (dB below the mask).
 
@@ -226,11 +253,12 @@ def deafest_tensor(model, chunk, mask, inert=None):
     source = torch.Generator().manual_seed(1)
     worst, seen = ("", math.inf), set()
     for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() in seen or inert and name.endswith(tuple(inert)):
+        if not tensor.is_floating_point() or tensor.data_ptr() in seen or inert and name.endswith(tuple(inert)):
             continue
         seen.add(tensor.data_ptr())
         kept = tensor.clone()
         tensor.mul_(1 + 0.5 * torch.randn(tensor.shape, generator=source).sign()).add_(0.05)
+        forget_angles(model)
         change = -snr_db(mask, Reading(model, chunk).mask)
         tensor.copy_(kept)
         if change < worst[1]:
@@ -425,3 +453,72 @@ class FnoMasks(nn.Module):
 
 def fno_masks(case, model):
     return FnoMasks(case["model"]["dim"], model.band_split.dim_inputs)
+
+
+class ConformerModel(MsstModel):
+    """MsstModel with Conformers in place of transformers; no norm follows them, in Mel-Band models neither."""
+
+    def __init__(self, kind, bs, mel, options):
+        from pymss_core.modules.bs_roformer.common import RotaryEmbedding
+        from pymss_core.modules.bs_roformer.conformer import Conformer
+
+        plain = {key.replace("_conformer_", "_transformer_"): value for key, value in options.items()}
+        super().__init__(kind, bs, mel, plain)
+        lib = bs if kind == "bs" else mel
+        dim, heads, dim_head = (options[k] for k in ("dim", "heads", "dim_head"))
+        sizes = {k: options[k] for k in ("ff_mult", "conv_expansion_factor", "conv_kernel_size") if k in options}
+        rotary = [RotaryEmbedding(dim=dim_head) for _ in range(2)]
+        linear = lambda: mel.LinearAttention(dim=dim, heads=heads, dim_head=dim_head, flash=True)
+        layers = []
+        for _ in range(options["depth"]):
+            depth = options.get("linear_conformer_depth", 0)
+            layer = [MsstTransformer(depth, linear, lambda: lib.FeedForward(dim=dim), None)] if depth else []
+            for axis, embedding in zip(("time", "freq"), rotary):
+                layer.append(Conformer(dim=dim, depth=options[f"{axis}_conformer_depth"], heads=heads, dim_head=dim_head,
+                                       rotary_embed=embedding, norm_output=False, **sizes))
+            layers.append(nn.ModuleList(layer))
+        self.layers = nn.ModuleList(layers)
+
+
+class HyperAceMasks(nn.Module):
+    """The usual MLPs plus the head's masks."""
+
+    def __init__(self, masks, segm):
+        super().__init__()
+        self.to_freqs, self.segm = masks.to_freqs, segm
+
+    def forward(self, x):
+        segm = rearrange(self.segm(rearrange(x, "b t k d -> b d t k")), "b c t f -> b t (f c)")
+        return torch.cat([mlp(band) for band, mlp in zip(x.unbind(dim=-2), self.to_freqs)], dim=-1) + segm
+
+
+def hyperace_masks(case, model):
+    """The head as its package builds it, with fewer channels: the packages fix those, and a committed file must be small."""
+    if case["package"] == "hyperace-v1":
+        from splifft.models.utils import hyperace as package
+
+        build = package.SegmModelHyperAceV1
+    else:
+        from pymss_core.modules.bs_roformer import hyperace_segm as package
+
+        build = package.SegmModel
+    o, sizes, features = case["model"], case["head"], model.band_split.dim_inputs
+    out = dict(out_channels=2 * model.channels, target_bins=sum(features) // (2 * model.channels))
+    full = build(in_bands=len(features), in_dim=o["dim"], out_bins=out["target_bins"], out_channels=out["out_channels"],
+                 base_channels=sizes["stem"], base_depth=sizes["depth"])
+    before = sizes["stem"]
+    for name, after in zip(("p2", "p3", "p4", "p5"), sizes["channels"]):
+        down, stage = getattr(full.backbone, name)
+        stride = (2, 2) if o.get("hyperace_band_strides") else down.dwconv.stride
+        setattr(full.backbone, name, nn.Sequential(package.DSConv(before, after, k=3, s=stride, p=1),
+                                                   package.DS_C3k2(after, after, n=len(stage.m.m))))
+        before = after
+    channels, ace = sizes["channels"], full.hyperace
+    full.hyperace = type(ace)(channels, channels[2], sizes["edges"], 8, k=len(ace.high_order_branch), l=len(ace.low_order_branch))
+    full.decoder = type(full.decoder)(channels, channels[2], channels)
+    if case["package"] == "hyperace-v2":
+        out["in_bands"] = len(features)
+    full.upsample_head = type(full.upsample_head)(in_channels=channels[0], **out)
+    masks = model.mask_estimators[0].__class__(dim=o["dim"], dim_inputs=features, depth=o["mask_estimator_depth"],
+                                               mlp_expansion_factor=o["mlp_expansion_factor"])
+    return HyperAceMasks(masks, full)

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{ArchitectureError, Family, FnoSizes, MaskKind, TensorShapes, ValueResidual};
+use super::{
+    ArchitectureError, ConformerSizes, Family, FnoSizes, HyperAceSizes, HyperAceVersion, MaskKind,
+    TensorShapes, ValueResidual,
+};
 
 /// Most modules in a module list of a real network.
 const MAX_MODULES: usize = 4096;
@@ -13,6 +16,8 @@ pub(super) struct CheckpointProbe<'a> {
     pub branch: &'static str,
     pub indices: [usize; 3],
     pub has_linear: bool,
+    /// Whether the layers hold Conformer blocks.
+    pub is_conformer: bool,
     pub family: Option<Family>,
 }
 
@@ -44,8 +49,12 @@ impl<'a> CheckpointProbe<'a> {
             _ => [0, 0, 1],
         };
         let norm = format!("layers.0.{}.norm.gamma", indices[1]);
+        let conformer = format!("layers.0.{}.layers.0.ff1.ff.net.1.weight", indices[1]);
+        let is_conformer = tensors.shape(&conformer).is_some();
         let family = match (tensors.shape("final_norm.gamma"), tensors.shape(&norm)) {
             (Some(_), None) => Some(Family::BsRoformer),
+            // No norm follows the blocks of a Mel-Band Conformer.
+            (None, None) if is_conformer => Some(Family::MelBandRoformer),
             (None, Some(_)) => Some(Family::MelBandRoformer),
             _ => None,
         };
@@ -55,7 +64,7 @@ impl<'a> CheckpointProbe<'a> {
         } else {
             ""
         };
-        Ok(Self { tensors, branch, indices, has_linear, family })
+        Ok(Self { tensors, branch, indices, has_linear, is_conformer, family })
     }
 
     /// Number of modules under `prefix`: the highest index plus one.
@@ -67,7 +76,12 @@ impl<'a> CheckpointProbe<'a> {
 
     /// Dimension `axis` of a tensor of the first block of the first time transformer.
     fn block_axis(&self, part: usize, tensor: &str, axis: usize) -> Option<usize> {
-        let name = format!("layers.0.{}.layers.0.{part}{}.{tensor}", self.indices[1], self.branch);
+        let part = match (self.is_conformer, part) {
+            (true, 0) => "attn".to_owned(),
+            (true, _) => "ff1.ff".to_owned(),
+            (false, part) => format!("{part}{}", self.branch),
+        };
+        let name = format!("layers.0.{}.layers.0.{part}.{tensor}", self.indices[1]);
         self.tensors.shape(&name)?.get(axis).copied()
     }
 
@@ -142,7 +156,43 @@ impl<'a> CheckpointProbe<'a> {
         self.tensors.shape(&format!("layers.0.{}.ln_y_attn.0.gamma", self.indices[1])).is_some()
     }
 
-    /// Kind of the mask estimators.
+    /// Sizes of the Conformer blocks.
+    pub fn conformer(&self) -> Option<ConformerSizes> {
+        if !self.is_conformer {
+            return None;
+        }
+        let [linear_at, time_at, _] = self.indices;
+        let axis = |name: String, axis: usize| self.tensors.shape(&name)?.get(axis).copied();
+        let conv = |axis_of: usize| axis(format!("layers.0.{time_at}.layers.0.conv.net.4.weight"), axis_of);
+        Some(ConformerSizes {
+            conv_channels: conv(0).unwrap_or(0),
+            conv_kernel: conv(2).unwrap_or(0),
+            linear_ff_inner: axis(format!("layers.0.{linear_at}.layers.0.1.net.1.weight"), 0).unwrap_or(0),
+        })
+    }
+
+    /// Sizes of HyperACE's head; `None` without one.
+    pub fn hyperace(&self, band_strides: bool) -> Option<HyperAceSizes> {
+        let at = "mask_estimators.0.segm";
+        let axis = |name: &str, axis: usize| self.tensors.shape(&format!("{at}.{name}"))?.get(axis).copied();
+        let rows = |name: &str| axis(name, 0).unwrap_or(0);
+        let count = |prefix: &str| self.count(&format!("{at}.{prefix}.")).unwrap_or(0);
+        let stem = axis("backbone.stem.pwconv.weight", 0)?;
+        let is_v2 = axis("upsample_head.block1.out_conv.blocks.0.tfc1.2.weight", 0).is_some();
+        Some(HyperAceSizes {
+            version: if is_v2 { HyperAceVersion::V2 } else { HyperAceVersion::V1 },
+            stem,
+            channels: [2, 3, 4, 5].map(|stage| rows(&format!("backbone.p{stage}.0.pwconv.weight"))),
+            depths: [2, 3, 4, 5].map(|stage| count(&format!("backbone.p{stage}.1.m.m"))),
+            hyperedges: rows("hyperace.high_order_branch.0.ahc.adaptive_hyperedge_gen.global_proto"),
+            high_order: count("hyperace.high_order_branch"),
+            low_order: count("hyperace.low_order_branch"),
+            out_channels: rows("upsample_head.final_conv.weight"),
+            band_strides: band_strides && !is_v2,
+        })
+    }
+
+    /// Kind of the mask estimators but HyperACE's.
     pub fn masks(&self) -> MaskKind {
         let at = "mask_estimators.0";
         let axis = |name: &str, axis: usize| self.tensors.shape(&format!("{at}.{name}"))?.get(axis).copied();
@@ -193,10 +243,15 @@ fn index_after(name: &str, prefix: &str) -> Option<usize> {
 /// several of them.
 fn unsupported_variant(tensors: &dyn TensorShapes) -> Option<(&'static str, &str)> {
     /// A pattern of a name; `*` stands for a number. It matches the beginning of a name.
-    const VARIANTS: [(&str, &str); 9] = [
-        ("layers.*.*.layers.*.ff1.ff.net.0.gamma", "a Conformer"),
-        ("layers.*.*.layers.*.conv.net.", "a Conformer"),
-        ("mask_estimators.*.segm.", "a HyperACE segmentation head"),
+    const VARIANTS: [(&str, &str); 8] = [
+        (
+            "layers.*.*.layers.*.attn.fn.to_q.weight",
+            "a Conformer of the package `conformer` (MSST's first Mel-Band Conformer)",
+        ),
+        (
+            "layers.*.*.layers.*.ff1.fn.fn.net.",
+            "a Conformer of the package `conformer` (MSST's first Mel-Band Conformer)",
+        ),
         ("layers.*.*.mixer.A_log", "a Mamba network"),
         ("layers.*.*.*.mamba.", "a Mamba network"),
         (

@@ -1,8 +1,8 @@
 //! The tensors that an architecture consists of, by name and shape.
 
 use super::{
-    AXIAL_DIM_HEAD as DIM_HEAD, AXIAL_HEADS as HEADS, Architecture, FnoSizes, MaskKind, Position,
-    ValueResidual,
+    AXIAL_DIM_HEAD as DIM_HEAD, AXIAL_HEADS as HEADS, Architecture, ConformerSizes, FnoSizes, MaskKind,
+    Position, ValueResidual,
 };
 
 /// One tensor that the checkpoint of an architecture holds.
@@ -39,6 +39,14 @@ impl Architecture {
                 }
                 let at = format!("layers.{layer}.{index}");
                 for block in 0..depth {
+                    if let Some(sizes) = self.conformer.filter(|_| !is_linear) {
+                        self.conformer_tensors(&mut list, &format!("{at}.layers.{block}"), layer, sizes);
+                        continue;
+                    }
+                    let ff_inner = match self.conformer {
+                        Some(sizes) => sizes.linear_ff_inner,
+                        None => self.ff_inner,
+                    };
                     let branch = if self.branch_names { ".branch" } else { "" };
                     for (part, is_attention) in [(0, true), (1, false)] {
                         let part = format!("{at}.layers.{block}.{part}");
@@ -49,11 +57,7 @@ impl Architecture {
                         match (is_attention, is_linear) {
                             (true, true) => self.linear_attention_tensors(&mut list, &part, layer),
                             (true, false) => self.attention_tensors(&mut list, &part, layer),
-                            (false, _) => {
-                                list.add(format!("{part}.net.0.gamma"), [dim]);
-                                list.linear(&format!("{part}.net.1"), dim, self.ff_inner, true);
-                                list.linear(&format!("{part}.net.4"), self.ff_inner, dim, true);
-                            }
+                            (false, _) => list.feed_forward(&part, dim, ff_inner),
                         }
                     }
                 }
@@ -81,6 +85,9 @@ impl Architecture {
             let at = format!("mask_estimators.{stem}");
             match self.masks {
                 MaskKind::Mlp => {}
+                MaskKind::HyperAce(sizes) => {
+                    sizes.tensors(&mut list, &format!("{at}.segm"), dim, self.bands.len());
+                }
                 MaskKind::Axial { layers, ff_inner } => axial_tensors(&mut list, &at, dim, layers, ff_inner),
                 MaskKind::Fno(sizes) => {
                     for (k, &features) in self.band_features().iter().enumerate() {
@@ -96,6 +103,25 @@ impl Architecture {
             }
         }
         list.0
+    }
+
+    /// One block of a Conformer.
+    fn conformer_tensors(&self, list: &mut TensorList, at: &str, layer: usize, sizes: ConformerSizes) {
+        let (dim, channels) = (self.dim, sizes.conv_channels);
+        list.feed_forward(&format!("{at}.ff1.ff"), dim, self.ff_inner);
+        self.attention_tensors(list, &format!("{at}.attn"), layer);
+        let conv = format!("{at}.conv.net");
+        list.add(format!("{conv}.0.gamma"), [dim]);
+        list.conv(&format!("{conv}.2"), [2 * channels, dim, 1], true);
+        list.conv(&format!("{conv}.4"), [channels, 1, sizes.conv_kernel], true);
+        for part in ["weight", "bias", "running_mean", "running_var"] {
+            list.add(format!("{conv}.5.{part}"), [channels]);
+        }
+        // A counter of training.
+        list.optional(format!("{conv}.5.num_batches_tracked"), []);
+        list.conv(&format!("{conv}.7"), [dim, channels, 1], true);
+        list.feed_forward(&format!("{at}.ff2.ff"), dim, self.ff_inner);
+        list.add(format!("{at}.out_norm.gamma"), [dim]);
     }
 
     fn attention_tensors(&self, list: &mut TensorList, at: &str, layer: usize) {
@@ -164,9 +190,7 @@ fn axial_tensors(list: &mut TensorList, at: &str, dim: usize, layers: usize, ff_
             list.linear(&format!("{at}.0.to_qkv"), dim, 3 * inner, false);
             list.linear(&format!("{at}.0.to_gates"), dim, HEADS, true);
             list.linear(&format!("{at}.0.to_out.0"), inner, dim, false);
-            list.add(format!("{at}.1.net.0.gamma"), [dim]);
-            list.linear(&format!("{at}.1.net.1"), dim, ff_inner, true);
-            list.linear(&format!("{at}.1.net.4"), ff_inner, dim, true);
+            list.feed_forward(&format!("{at}.1"), dim, ff_inner);
         }
     }
     list.add(format!("{at}.norm.gamma"), [dim]);
@@ -200,10 +224,10 @@ fn fno_tensors(list: &mut TensorList, at: &str, dim: usize, features: usize, siz
 }
 
 /// Collects [`ExpectedTensor`]s.
-struct TensorList(Vec<ExpectedTensor>);
+pub(super) struct TensorList(Vec<ExpectedTensor>);
 
 impl TensorList {
-    fn add<const N: usize>(&mut self, name: String, shape: [usize; N]) {
+    pub fn add<const N: usize>(&mut self, name: String, shape: [usize; N]) {
         self.0.push(ExpectedTensor { name, shape: shape.into(), optional: false });
     }
 
@@ -211,7 +235,22 @@ impl TensorList {
         self.0.push(ExpectedTensor { name, shape: shape.into(), optional: true });
     }
 
-    fn linear(&mut self, at: &str, input: usize, output: usize, bias: bool) {
+    /// A convolution: [output, input, kernel…]
+    pub fn conv<const N: usize>(&mut self, at: &str, shape: [usize; N], bias: bool) {
+        self.add(format!("{at}.weight"), shape);
+        if bias {
+            self.add(format!("{at}.bias"), [shape[0]]);
+        }
+    }
+
+    /// Norm and two Linears.
+    fn feed_forward(&mut self, at: &str, dim: usize, inner: usize) {
+        self.add(format!("{at}.net.0.gamma"), [dim]);
+        self.linear(&format!("{at}.net.1"), dim, inner, true);
+        self.linear(&format!("{at}.net.4"), inner, dim, true);
+    }
+
+    pub fn linear(&mut self, at: &str, input: usize, output: usize, bias: bool) {
         self.add(format!("{at}.weight"), [output, input]);
         if bias {
             self.add(format!("{at}.bias"), [output]);

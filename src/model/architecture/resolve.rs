@@ -2,8 +2,8 @@
 
 use super::checkpoint_probe::CheckpointProbe;
 use super::{
-    Architecture, ArchitectureError, Family, HyperConnections, Mismatch, Position, TensorShapes,
-    ValueResidual, contiguous_bands,
+    Architecture, ArchitectureError, ConformerSizes, Family, HyperConnections, MaskKind, Mismatch, Position,
+    TensorShapes, ValueResidual, contiguous_bands,
 };
 use crate::dsp::stft::StftConfig;
 use crate::model::bands::{default_freqs_per_bands, mel_bands};
@@ -55,16 +55,24 @@ impl Architecture {
                 .unwrap_or(1);
         let [linear_at, time_at, freq_at] = probe.indices;
         let blocks = |at: usize| probe.count(&format!("layers.0.{at}.layers."));
-        let time_transformer_depth =
-            agree("time_transformer_depth", options.time_transformer_depth, blocks(time_at), "blocks")
-                .unwrap_or(1);
-        let freq_transformer_depth =
-            agree("freq_transformer_depth", options.freq_transformer_depth, blocks(freq_at), "blocks")
-                .unwrap_or(1);
+        let axis_depths = match probe.is_conformer {
+            true => [
+                ("time_conformer_depth", options.time_conformer_depth.or(options.time_transformer_depth)),
+                ("freq_conformer_depth", options.freq_conformer_depth.or(options.freq_transformer_depth)),
+            ],
+            false => [
+                ("time_transformer_depth", options.time_transformer_depth),
+                ("freq_transformer_depth", options.freq_transformer_depth),
+            ],
+        };
+        let [time_transformer_depth, freq_transformer_depth] =
+            [(axis_depths[0], time_at), (axis_depths[1], freq_at)]
+                .map(|((key, yaml), at)| agree(key, yaml, blocks(at), "blocks").unwrap_or(1));
         let linear_blocks = if probe.has_linear { blocks(linear_at) } else { Some(0) };
+        let linear_yaml = options.linear_conformer_depth.filter(|_| probe.is_conformer);
         let linear_transformer_depth = agree(
-            "linear_transformer_depth",
-            options.linear_transformer_depth,
+            if linear_yaml.is_some() { "linear_conformer_depth" } else { "linear_transformer_depth" },
+            linear_yaml.or(options.linear_transformer_depth),
             linear_blocks,
             "linear-attention blocks",
         )
@@ -84,6 +92,23 @@ impl Architecture {
         });
         let held_streams = Some(hyper.map_or(1, |h| h.0));
         agree("num_residual_streams", options.num_residual_streams, held_streams, "residual streams");
+
+        let conformer = probe.conformer();
+        if let Some(sizes) = conformer {
+            let expansion = sizes.conv_channels / dim.max(1);
+            agree(
+                "conv_kernel_size",
+                options.conv_kernel_size,
+                Some(sizes.conv_kernel),
+                "tokens a convolution",
+            );
+            agree("conv_expansion_factor", options.conv_expansion_factor, Some(expansion), "times dim");
+        }
+        let hyperace = probe.hyperace(options.hyperace_band_strides.unwrap_or(false));
+        if let Some(sizes) = hyperace {
+            let version = Some(sizes.version as usize + 1);
+            agree("hyperace_version", options.hyperace_version, version, "as its version of HyperACE");
+        }
 
         let stft = StftConfig {
             n_fft: options.stft_n_fft.unwrap_or(2048),
@@ -122,6 +147,14 @@ impl Architecture {
             causes.insert(0, cause);
         }
 
+        if conformer.is_none()
+            && (options.time_conformer_depth.is_some() || options.freq_conformer_depth.is_some())
+        {
+            causes.push("the YAML is that of a Conformer, the file holds transformer blocks".into());
+        }
+        if options.use_mask_estimator_hyper_ace == Some(true) && hyperace.is_none() {
+            causes.push("the YAML says use_mask_estimator_hyper_ace, the file holds no HyperACE head".into());
+        }
         let value_residual = match (probe.value_residual(), options.add_value_residual) {
             // The first layer has no earlier values to mix with, so a network of one layer has no such tensors.
             (None, Some(true)) if depth > 1 => {
@@ -159,15 +192,17 @@ impl Architecture {
             mask_linears: probe.mask_linears(),
             mask_hidden: probe.mask_hidden().unwrap_or(4 * dim),
             stft,
-            zero_dc: options.zero_dc.unwrap_or(false) && min_freq == 0,
+            // The Conformers' references set it unless told otherwise.
+            zero_dc: options.zero_dc.unwrap_or(conformer.is_some()) && min_freq == 0,
             skip_connection: options.skip_connection.unwrap_or(false),
             position,
             value_residual,
             hyper_connections,
-            masks: probe.masks(),
+            masks: hyperace.map_or_else(|| probe.masks(), MaskKind::HyperAce),
             attention_biases: probe.attention_biases(),
             experimental_residuals: options.experimental_residuals.unwrap_or(false),
             siamese: probe.siamese(),
+            conformer,
             branch_names: !probe.branch.is_empty(),
         };
         if let Some(h) = architecture.hyper_connections
@@ -179,6 +214,7 @@ impl Architecture {
                 found: h.fracs.to_string(),
             });
         }
+        check_parts(&architecture)?;
         let modules = architecture.modules();
         if modules > MAX_MODULES_IN_ALL {
             causes.push(format!(
@@ -195,6 +231,36 @@ impl Architecture {
             Err(ArchitectureError::Mismatch(Box::new(mismatch)))
         }
     }
+}
+
+/// Refuses sizes of Conformer blocks and HyperACE heads that no network has. They come from tensor shapes, which are untrusted.
+fn check_parts(architecture: &Architecture) -> Result<(), ArchitectureError> {
+    if let Some(ConformerSizes { conv_channels, conv_kernel, linear_ff_inner }) = architecture.conformer {
+        let within = |size: usize| (1..=MAX_WIDTH).contains(&size);
+        let has_linear = architecture.linear_transformer_depth > 0;
+        let valid = within(conv_channels)
+            && within(conv_kernel)
+            && conv_kernel % 2 == 1
+            && (!has_linear || within(linear_ff_inner));
+        if !valid {
+            return Err(ArchitectureError::Unsupported {
+                what: "a Conformer with such a convolution",
+                tensor: format!(
+                    "layers.0.{}.layers.0.conv.net.4.weight",
+                    architecture.transformer_indices[1]
+                ),
+            });
+        }
+    }
+    if let MaskKind::HyperAce(sizes) = architecture.masks
+        && !sizes.is_valid(total(&architecture.band_features()))
+    {
+        return Err(ArchitectureError::Unsupported {
+            what: "a HyperACE head of such sizes",
+            tensor: "mask_estimators.0.segm.upsample_head.final_conv.weight".into(),
+        });
+    }
+    Ok(())
 }
 
 /// Returns the number of channels, the bins of every band, and the first bin that a band may own.
@@ -465,18 +531,29 @@ mod tests {
     #[test]
     fn refused_variants_are_told_apart_exactly() {
         for (tensor, what) in [
-            ("layers.0.0.layers.0.conv.net.2.weight", "a Conformer"),
-            ("layers.0.1.layers.0.ff1.ff.net.0.gamma", "a Conformer"),
-            ("mask_estimators.0.segm.backbone.p2.0.conv.weight", "HyperACE"),
-            ("mask_estimators.1.segm.backbone.stem.dwconv.weight", "HyperACE"),
+            ("layers.0.0.layers.0.attn.fn.to_q.weight", "MSST's first Mel-Band Conformer"),
+            ("layers.0.1.layers.0.ff1.fn.fn.net.0.weight", "MSST's first Mel-Band Conformer"),
+            ("layers.0.0.mixer.A_log", "a Mamba network"),
+            ("mask_estimators.0.segm.backbone.stem.pwconv.weight", "a HyperACE head of such sizes"),
+            ("layers.0.0.layers.0.ff1.ff.net.1.weight", "a Conformer with such a convolution"),
             ("layers.0.0.layers.0.0.attend.sink", "attention sinks"),
             ("layers.0.0.layers.0.0.to_q.weight", "separate query"),
         ] {
             let message = resolve_shapes(&changed(&[(tensor, &[8])]), YAML).unwrap_err().to_string();
-            assert!(message.contains(what) && message.contains(tensor), "{message}");
+            let named = tensor.split(".layers.0.").next().unwrap();
+            assert!(
+                message.contains(what) && message.contains(named.split(".segm.").next().unwrap()),
+                "{message}"
+            );
         }
         // The same words elsewhere are not those families.
-        for tensor in ["head.conv.weight", "mask_estimators.0.conv.weight", "ff1.weight"] {
+        for tensor in [
+            "head.conv.weight",
+            "mask_estimators.0.conv.weight",
+            "ff1.weight",
+            "layers.0.0.layers.0.conv.net.2.weight",
+            "mask_estimators.0.segm.weight",
+        ] {
             let message = resolve_shapes(&changed(&[(tensor, &[8])]), YAML).unwrap_err().to_string();
             assert!(message.contains("unexpected") && !message.contains("Conformer"), "{message}");
         }

@@ -34,10 +34,10 @@ impl From<LosslessArg> for LosslessMode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ModelType {
     /// Disjoint bands
-    #[value(name = "bs_roformer", alias = "bs-roformer")]
+    #[value(name = "bs_roformer", aliases = ["bs-roformer", "bs_conformer"])]
     BsRoformer,
     /// Overlapping mel bands
-    #[value(name = "mel_band_roformer", alias = "mel-band-roformer")]
+    #[value(name = "mel_band_roformer", aliases = ["mel-band-roformer", "mel_band_conformer"])]
     MelBandRoformer,
 }
 
