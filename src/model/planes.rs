@@ -350,7 +350,7 @@ mod tests {
         // torch.nn.functional.interpolate(torch.arange(4.)[None, None, None], size=(1, n), mode="bilinear"), PyTorch 2.15
         let x = Tensor::arange(0.0_f32, 4.0, &Device::Cpu).unwrap().reshape((1, 1, 4)).unwrap();
         for (columns, expected) in [
-            (2, vec![0.5, 2.5]),
+            (2, vec![0.5_f32, 2.5]),
             (3, vec![0.166_666_67, 1.5, 2.833_333_3]),
             (7, vec![0.0, 0.357_142_87, 0.928_571_46, 1.5, 2.071_428_5, 2.642_857_3, 3.0]),
         ] {

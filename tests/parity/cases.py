@@ -150,6 +150,14 @@ def full(heavy=False):
         case("full_bs_song", seed, "bs", dict(big, dim=64, depth=2, num_stems=2), samples=44100, demix=[
             dict(overlap=2, length=123_457), dict(overlap=4, length=100_001)], **common),
     ]
+    # The public files have depth 12.
+    wide = dict(big, dim=256, depth=1, num_stems=1, mlp_expansion_factor=4)
+    conformer = {k.replace("_transformer_", "_conformer_"): v for k, v in wide.items()}
+    out += [
+        case("full_bs_hyperace_v1", "hyperace-v1", "bs", wide, samples=88200, **common),
+        case("full_bs_hyperace_v2", "hyperace-v2", "bs", wide, samples=88200, **common),
+        case("full_bs_conformer", "conformer", "bs", dict(conformer, conv_kernel_size=31), samples=44100, **common),
+    ]
     if heavy:
         out.append(case("full_bs_default_8s", seed, "bs", big, samples=352_800, **common))
     return out

@@ -493,7 +493,8 @@ class HyperAceMasks(nn.Module):
 
 
 def hyperace_masks(case, model):
-    """The head as its package builds it, with fewer channels: the packages fix those, and a committed file must be small."""
+    """The head as its package builds it. With `head` in the case it gets fewer channels: the packages fix those, and a committed
+    file must be small."""
     if case["package"] == "hyperace-v1":
         from splifft.models.utils import hyperace as package
 
@@ -502,10 +503,14 @@ def hyperace_masks(case, model):
         from pymss_core.modules.bs_roformer import hyperace_segm as package
 
         build = package.SegmModel
-    o, sizes, features = case["model"], case["head"], model.band_split.dim_inputs
+    o, sizes, features = case["model"], case.get("head"), model.band_split.dim_inputs
     out = dict(out_channels=2 * model.channels, target_bins=sum(features) // (2 * model.channels))
-    full = build(in_bands=len(features), in_dim=o["dim"], out_bins=out["target_bins"], out_channels=out["out_channels"],
-                 base_channels=sizes["stem"], base_depth=sizes["depth"])
+    masks = model.mask_estimators[0].__class__(dim=o["dim"], dim_inputs=features, depth=o["mask_estimator_depth"],
+                                               mlp_expansion_factor=o["mlp_expansion_factor"])
+    base = dict(base_channels=sizes["stem"], base_depth=sizes["depth"]) if sizes else {}
+    full = build(in_bands=len(features), in_dim=o["dim"], out_bins=out["target_bins"], out_channels=out["out_channels"], **base)
+    if not sizes:
+        return HyperAceMasks(masks, full)
     before = sizes["stem"]
     for name, after in zip(("p2", "p3", "p4", "p5"), sizes["channels"]):
         down, stage = getattr(full.backbone, name)
@@ -519,6 +524,4 @@ def hyperace_masks(case, model):
     if case["package"] == "hyperace-v2":
         out["in_bands"] = len(features)
     full.upsample_head = type(full.upsample_head)(in_channels=channels[0], **out)
-    masks = model.mask_estimators[0].__class__(dim=o["dim"], dim_inputs=features, depth=o["mask_estimator_depth"],
-                                               mlp_expansion_factor=o["mlp_expansion_factor"])
     return HyperAceMasks(masks, full)
