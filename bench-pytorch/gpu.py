@@ -35,8 +35,10 @@ def main():
     parser.add_argument("--rounds", type=int, default=5, help="turns of each; medians are reported")
     parser.add_argument("--runs", type=int, default=5, help="passes a turn, after two to warm up")
     parser.add_argument("--tiny", action="store_true", help="a small network, to see that nothing is broken")
-    parser.add_argument("--json", type=Path, help="file for all figures")
+    parser.add_argument("--json", type=Path, help="file for all figures; written after each part, so that an interrupted run leaves some")
+    parser.add_argument("--limit", type=float, default=math.inf, help="seconds after which nothing more is begun")
     args = parser.parse_args()
+    args.until = time.monotonic() + args.limit
     warnings.simplefilter("ignore")
 
     import cases
@@ -63,14 +65,30 @@ def main():
         (folder / "model.yaml").write_text(generate.yaml_text(case))
         signal = generate.signal(case, int(RATE * max(args.seconds)))
         model = make_fastest(model).to(torch_device)
-        out["parity"] = parity(args, model, signal[:, :RATE * 4], folder, torch_device)
-        out["ceilings"] = ceilings(torch_device, args.tiny)
-        out["passes"] = passes(args, model, signal, folder, torch_device)
-    if args.json:
-        args.json.write_text(json.dumps(out, indent=1) + "\n")
+        # The most wanted figures first: a machine may be lent for minutes only.
+        parts = {
+            "parity": lambda: parity(args, model, signal[:, :RATE * 4], folder, torch_device),
+            "ceilings": lambda: ceilings(torch_device, args.tiny),
+            "hops": lambda: hops(args, folder),
+            "passes": lambda: passes(args, model, signal, folder, torch_device),
+        }
+        for part, measure in parts.items():
+            if is_over(args, part):
+                continue
+            out[part] = measure()
+            if args.json:
+                args.json.write_text(json.dumps(out, indent=1) + "\n")
     short = [row["what"] for row in out["parity"] if row["db"] < row["least_db"]]
     if short:
         sys.exit(f"short of the SNR that it must reach: {', '.join(short)}")
+
+
+def is_over(args, what):
+    """Whether the time is up, which is said once for each part that is left out."""
+    over = time.monotonic() > args.until
+    if over:
+        print(f"left out, because the time is up: {what}", flush=True)
+    return over
 
 
 def describe(device):
@@ -153,6 +171,27 @@ def parity(args, model, signal, folder, device):
     return rows
 
 
+def hops(args, folder):
+    """Time of a live hop in each tier, and the latency that follows."""
+    rows = []
+    print("\n| Live tier | What | Hop | Latency | Load |\n|---|---|---|---|---|")
+    for way, (precision, kernels, _) in OURS.items():
+        if is_over(args, f"hops of {way}"):
+            break
+        try:
+            report = ours(args, folder, precision, kernels, "tiers", "--device", args.device, "--seconds", 3 if args.tiny else 12, "--json")
+        except RuntimeError as error:
+            print(f"| | {way} | does not run: {str(error).splitlines()[0][:160]} | | |", flush=True)
+            continue
+        for line in filter(None, report.splitlines()):
+            row = json.loads(line) | {"what": way}
+            if "hop_cost_seconds" not in row:
+                continue
+            rows.append(row)
+            print(f"| {row['tier']} | {way} | {1e3 * row['hop_cost_seconds']:.2f} ms | {row['latency_ms']:.0f} ms | {row['load']:.2f} |", flush=True)
+    return rows
+
+
 def ceilings(device, tiny):
     """Measured limits of the card: half-precision products and copies."""
     import torch
@@ -209,13 +248,15 @@ def passes(args, model, signal, folder, device):
         turns |= {name: lambda way=way: torch_turn(way) for name, way in pytorch.items()}
         found = {name: [] for name in turns}
         for _ in range(args.rounds):
+            if is_over(args, f"turns of {seconds:g} s"):
+                break
             for name, turn in list(turns.items()):
                 try:
                     found[name].append(turn())
                 except Exception as error:  # noqa: BLE001  # a variant that fails gets a row that says so
                     print(f"| {seconds:g} s | {name} | does not run: {str(error).splitlines()[0][:160]} | | |", flush=True)
                     del turns[name], found[name]
-        medians = {name: statistics.median(times) for name, times in found.items()}
+        medians = {name: statistics.median(times) for name, times in found.items() if times}
         for name, median in medians.items():
             rows.append({"seconds": seconds, "what": name, "median_seconds": median, "all": found[name]})
             print(f"| {seconds:g} s | {name} | {1e3 * median:.1f} ms | {seconds / median:.1f} × | {median / min(medians.values()):.2f} × |",

@@ -35,6 +35,10 @@ pub const VARIABLES: &[Variable] = &[
         name: "NULLSUM_THREADS",
         meaning: "threads for live separation; by default all logical processors but one, unless the editor sets a number",
     },
+    Variable {
+        name: "NULLSUM_WORKER",
+        meaning: "path of the program nullsum-worker, which runs models on GPUs for the plugin; by default it is looked for beside the plugin, in the data folder and on PATH",
+    },
 ];
 
 #[cfg(test)]

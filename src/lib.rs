@@ -80,6 +80,8 @@ pub mod registry;
 pub mod separator;
 #[cfg(feature = "train")]
 pub mod train;
+#[doc(hidden)]
+pub mod worker;
 
 pub use api::{
     Audio, Error, Inspection, LiveOptions, LiveStream, Model, ModelOptions, Report, Result, Stems,

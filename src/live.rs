@@ -32,6 +32,7 @@ use std::sync::Arc;
 
 pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
 pub use engine::{Engine, Step, SwapError};
+pub use executor::RemoteUrgency;
 pub use measure::{measure, measure_hop, measure_hop_undisturbed, measure_undisturbed};
 pub use model::{SharedModel, WindowError, WindowSeparator, load_shared};
 pub use plan::{

@@ -13,6 +13,7 @@
 mod automation_delay;
 mod calibration;
 mod control;
+mod device;
 mod editor;
 mod hash_cache;
 mod host_call;

@@ -28,7 +28,9 @@ use crate::model::weights;
 use network::Network;
 
 pub use crate::model::context::kept_context_unsupported;
-pub use context::{ContextError, ContextPlan, FrameTiming, Hop, HopOutput, StreamState};
+pub use context::{
+    ContextError, ContextPlan, FrameTiming, Hop, HopOutput, RemoteHop, RemoteInput, StreamState,
+};
 pub use mask::MaskRule;
 pub use precision::ResolvedPrecision;
 
@@ -125,6 +127,9 @@ pub enum SeparateError {
     /// A stream of another model.
     #[error("the stream was opened by another model; open one with this model")]
     ForeignStream,
+    /// Another process sent a result that does not fit.
+    #[error("the worker process sent a result that does not fit the stream: {0}")]
+    Remote(String),
     /// The [`JobControl`] cancelled the pass.
     #[error("the separation was cancelled")]
     Cancelled,
@@ -478,6 +483,14 @@ impl Separator {
         let (pool, network) = (self.pool.clone(), &mut self.network);
         pool.install(|| network.forward(bytemuck::cast_slice(spec), batch, masks, control))
             .map_err(|source| SeparateError::Network { device: self.network.device(), source })
+    }
+
+    /// Whether a device is waited for after each stage, so that [`take_stage_times`](Self::take_stage_times) tells them apart. By default this is
+    /// false: the waits cost time, and the last stage has the time of all. The stages of the processor are always told apart.
+    pub fn time_stages(&mut self, times_stages: bool) {
+        if let Some((pipeline, _)) = self.network.device_pipeline() {
+            pipeline.times_stages = times_stages;
+        }
     }
 
     /// Time spent in each stage since the last call.

@@ -23,6 +23,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("live", &["dsp", "kernels", "model", "separator"]),
     ("cache_file", &["atomic_file", "registry"]),
     ("live_cost", &["cache_file", "dsp", "embedded", "live", "model", "registry", "separator"]),
+    ("worker", &["embedded", "kernels", "live", "model", "registry", "separator"]),
     ("api", &["audio", "embedded", "live", "model", "offline", "separator"]),
     ("train", &["atomic_file", "audio", "dsp", "hash", "kernels", "model", "offline", "separator"]),
     (
@@ -38,6 +39,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "model",
             "registry",
             "separator",
+            "worker",
         ],
     ),
 ];

@@ -1,9 +1,10 @@
 //! Where the work of streams runs.
 //!
-//! An [`Executor`] is asynchronous: the scheduler gives it a job and goes on serving its streams; the result comes back as a message. The only
-//! executor so far is this machine's processor. A GPU or a worker process is another implementation of the same trait.
+//! An [`Executor`] is asynchronous: the scheduler gives it a job and goes on serving its streams; the result comes back as a message. There
+//! are two: this machine's processor (`cpu`), and other processes (`remote`).
 
 mod cpu;
+mod remote;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -12,6 +13,8 @@ use std::time::{Duration, Instant};
 pub(super) use cpu::CpuExecutor;
 #[cfg(test)]
 pub(super) use cpu::{Running, lane_for};
+pub(super) use remote::Executors;
+pub use remote::RemoteUrgency;
 
 use super::model::SharedModel;
 use super::work::{Outcome, Work};

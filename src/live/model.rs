@@ -92,6 +92,11 @@ pub trait WindowSeparator: Send {
     fn pool(&self) -> Option<Pool> {
         None
     }
+
+    /// Name of the device, such as `cuda:0`, if another process runs it. Its jobs then only wait here.
+    fn remote_device(&self) -> Option<String> {
+        None
+    }
 }
 
 impl WindowSeparator for Separator {
@@ -186,6 +191,7 @@ struct ModelCell {
     names: Vec<String>,
     runs_on: String,
     pool: Option<Pool>,
+    remote_device: Option<String>,
     model: Mutex<Box<dyn WindowSeparator>>,
     /// Set by whoever finds the model in use, so that a measurement gives way.
     contended: AtomicBool,
@@ -196,8 +202,19 @@ impl SharedModel {
     pub fn new(model: Box<dyn WindowSeparator>) -> Self {
         let (stems, channels, timing) = (model.stems(), model.channels().max(1), model.timing());
         let (names, runs_on, pool) = (model.stem_names(), model.runs_on(), model.pool());
+        let remote_device = model.remote_device();
         let (model, contended) = (Mutex::new(model), AtomicBool::new(false));
-        Self::of_cell(Arc::new(ModelCell { stems, channels, timing, names, runs_on, pool, model, contended }))
+        Self::of_cell(Arc::new(ModelCell {
+            stems,
+            channels,
+            timing,
+            names,
+            runs_on,
+            pool,
+            remote_device,
+            model,
+            contended,
+        }))
     }
 
     fn of_cell(cell: Arc<ModelCell>) -> Self {
@@ -320,6 +337,25 @@ impl SharedModel {
         control: &dyn JobControl,
     ) -> Result<(), WindowError> {
         self.cell.model.lock().separate_hop(state, frames, rule, control)
+    }
+
+    /// Name of the device, such as `cuda:0`, if another process runs it.
+    pub fn remote_device(&self) -> Option<&str> {
+        self.cell.remote_device.as_deref()
+    }
+
+    /// As [`separate_window`](Self::separate_window); asks `control` between layers whether to go on.
+    ///
+    /// # Errors
+    /// [`WindowError`], also when `control` cancels the run.
+    pub fn separate_controlled(
+        &self,
+        window: &[f32],
+        rule: MaskRule,
+        out: &mut [f32],
+        control: &dyn JobControl,
+    ) -> Result<(), WindowError> {
+        self.cell.model.lock().separate_controlled(window, rule, out, control)
     }
 
     /// The pool that it runs on, if it is one of ours.

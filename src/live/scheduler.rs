@@ -20,12 +20,12 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, bounded, unbounded}
 use parking_lot::Mutex;
 
 pub use admission::LOAD_BUDGET;
-use admission::{COLD_FACTOR, Demand, admit};
+use admission::{COLD_FACTOR, Demand, admit_by_device};
 use hop_clock::HopClock;
 
 use super::client::WorkerHandle;
 use super::engine::{Begun, Engine, Step};
-use super::executor::{CpuExecutor, Executor, Finished, Job, JobToken, Urgency};
+use super::executor::{Executor, Executors, Finished, Job, JobToken, Urgency};
 use super::model::SharedModel;
 use super::work::Work;
 use crate::kernels::os::{self, Priority};
@@ -111,13 +111,10 @@ impl Scheduler {
         let (alive, ended) = bounded::<()>(0);
         let (progress, loads) = (Arc::new(AtomicU64::new(0)), Arc::default());
         let results = messages.clone();
-        let executor = CpuExecutor::new(
-            Arc::clone(&progress),
-            Box::new(move |finished| {
-                // After a stop nobody needs it.
-                let _ = results.send(Message::Finished(finished));
-            }),
-        )?;
+        let executor = Executors::new(Arc::clone(&progress), move |finished| {
+            // After a stop nobody needs it.
+            let _ = results.send(Message::Finished(finished));
+        })?;
         let mut runner = Runner::new(Box::new(executor), Arc::clone(&loads));
         let thread = std::thread::Builder::new().name(THREAD_NAME.into()).spawn(move || {
             let _alive = alive;
@@ -397,7 +394,13 @@ impl Runner {
         let mut streams: Vec<_> = self.streams.iter_mut().collect();
         streams.sort_by_key(|stream| stream.id);
         let demands: Vec<_> = streams.iter().map(|stream| stream.demand()).collect();
-        for ((stream, admitted), demand) in streams.into_iter().zip(admit(&demands)).zip(&demands) {
+        let device = |stream: &&mut ScheduledStream| {
+            stream.engine.model().and_then(SharedModel::remote_device).map(str::to_owned)
+        };
+        let devices: Vec<_> = streams.iter().map(device).collect();
+        for ((stream, admitted), demand) in
+            streams.into_iter().zip(admit_by_device(&demands, &devices)).zip(&demands)
+        {
             if admitted == stream.engine.is_suspended() && !demand.exempt {
                 stream.engine.set_suspended(!admitted);
                 stream.next_probe = now + PROBE_INTERVAL;

@@ -110,8 +110,8 @@ fn attend(q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
 
 /// Softmax over the last axis, computed in f32 for every number type.
 fn softmax(scores: &Tensor) -> Result<Tensor> {
-    // The CUDA kernel accumulates in f32.
-    if scores.dtype() == DType::F32 || scores.device().is_cuda() {
+    // candle's CUDA kernel sums in f32, but subtracts the maximum and exponentiates in the number type of the scores.
+    if scores.dtype() == DType::F32 {
         return softmax_last_dim(scores);
     }
     softmax_last_dim(&scores.to_dtype(DType::F32)?)?.to_dtype(scores.dtype())

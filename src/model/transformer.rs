@@ -61,6 +61,14 @@ pub(super) struct Transformer {
     keeps_values: bool,
 }
 
+/// Sequences whose largest tensor has fewer than 2³¹ values: candle's kernels count in 32 bits. `bytes`: those of a transformer, of which a pair of
+/// tokens takes the scores of all heads, twice, and a token all its activations.
+fn indices_fit(bytes: [usize; 2], len: usize) -> usize {
+    let scores = (bytes[0] / 8).saturating_mul(len).saturating_mul(len);
+    let activations = (bytes[1] / 4).saturating_mul(len);
+    (i32::MAX as usize / scores.max(activations).max(1)).max(1)
+}
+
 impl Transformer {
     /// `depth` blocks of layer `layer`, whose tensors are at `vb`.
     pub fn new(arch: &Architecture, axis: Axis, depth: usize, layer: usize, vb: VarBuilder) -> Result<Self> {
@@ -84,7 +92,8 @@ impl Transformer {
         let tables = self.blocks.iter().map(|b| b.tables(len, x.device())).collect::<Result<Vec<_>>>()?;
         let per_sequence =
             self.bytes[0].saturating_mul(len).saturating_add(self.bytes[1]).saturating_mul(len);
-        let step = (max_slice_bytes(x.device()) / per_sequence.max(1)).max(1) * self.streams;
+        let bytes_fit = (max_slice_bytes(x.device()) / per_sequence.max(1)).max(1);
+        let step = bytes_fit.min(indices_fit(self.bytes, len)) * self.streams;
         if step >= sequences {
             return self.forward_slice(x, &tables, first_values);
         }
@@ -250,5 +259,24 @@ impl Block {
                 Ok((around_feed_forward.depth(&out, streams)?, values))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::indices_fit;
+
+    #[test]
+    fn slices_have_fewer_values_than_a_kernel_can_count() {
+        // 8 heads over 1101 frames, the longest chunk of common checkpoints, and ten times as many.
+        for (heads, inner, len) in [(8, 512, 1_101), (8, 512, 11_010), (16, 1_024, 32_000), (1, 1, 1)] {
+            let bytes = [2 * 4 * heads, 4 * 8 * inner];
+            let count = indices_fit(bytes, len);
+            let scores = count * heads * len * len;
+            assert!(count == 1 || scores < 1 << 31, "{heads} heads, {len} frames: {scores}");
+            assert!(count == 1 || count * len * 8 * inner < 1 << 31);
+            assert!((count + 1) * (heads * len * len).max(len * 8 * inner) > i32::MAX as usize);
+        }
+        assert_eq!(indices_fit([usize::MAX; 2], usize::MAX), 1);
     }
 }

@@ -72,14 +72,18 @@ impl CalibrationEntry {
 impl CalibrationRecord {
     /// The entry of a model. See [`stored_measurement`].
     fn find(&self, sha256: &str, runs_on: Option<&str>, threads: usize) -> Option<CalibrationEntry> {
-        let entries = self.measurements.get(&key(sha256))?;
         match runs_on {
-            Some(runs_on) => entries.get(runs_on).copied(),
-            None => {
-                let same_threads = entries.values().filter(|entry| entry.threads == threads);
-                same_threads.max_by_key(|entry| entry.serial).copied()
-            }
+            Some(runs_on) => self.measurements.get(&key(sha256))?.get(runs_on).copied(),
+            None => self.find_latest(sha256, "", threads),
         }
+    }
+
+    /// The latest entry of a model on a device, with this setting of threads. `prefix`: how the names of that device begin.
+    fn find_latest(&self, sha256: &str, prefix: &str, threads: usize) -> Option<CalibrationEntry> {
+        let entries = self.measurements.get(&key(sha256))?.iter();
+        let fitting =
+            entries.filter(|(runs_on, entry)| runs_on.starts_with(prefix) && entry.threads == threads);
+        fitting.max_by_key(|(_, entry)| entry.serial).map(|(_, entry)| *entry)
     }
 
     fn insert(&mut self, sha256: &str, runs_on: &str, entry: CalibrationEntry) {
@@ -115,6 +119,15 @@ pub fn stored_measurement(sha256: &str, runs_on: Option<&str>, host_channels: us
         Some(entry)
     });
     entry?.cost(host_channels)
+}
+
+/// As [`stored_measurement`] before the model is loaded, of the latest measurement on a device. `prefix`: how the names of that device begin.
+pub fn stored_measurement_on(sha256: &str, prefix: &str, host_channels: usize) -> Option<MeasuredCost> {
+    let threads = thread_setting::current();
+    let known = KNOWN.lock().find_latest(sha256, prefix, threads);
+    let read =
+        || cache_file::read::<CalibrationRecord>(CALIBRATION_FILE).find_latest(sha256, prefix, threads);
+    known.or_else(read)?.cost(host_channels)
 }
 
 /// Remembers a measurement that was made while nothing else ran. Returns what holds from now on: the measurement before, if the new one is
@@ -303,6 +316,16 @@ mod tests {
         let old: CalibrationEntry =
             serde_json::from_str(r#"{"window":1,"seconds":1.0,"channels":2,"serial":3}"#).unwrap();
         assert_eq!(old.threads, 0);
+    }
+
+    #[test]
+    fn before_loading_only_the_chosen_device_counts() {
+        let model = "calibration-device-test";
+        store(model, "cpu, avx2, f32, 2 threads", cost(1.0), 2);
+        store(model, "worker: cuda:0, candle, f32, 2 threads", cost(0.25), 2);
+        let seconds = |prefix| stored_measurement_on(model, prefix, 2).map(|cost| cost.seconds);
+        assert_eq!((seconds("cpu,"), seconds("worker: cuda:0,")), (Some(1.0), Some(0.25)));
+        assert_eq!((seconds("worker: cuda:1,"), seconds("")), (None, Some(0.25)));
     }
 
     #[test]

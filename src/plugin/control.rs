@@ -8,6 +8,7 @@
 
 mod cost;
 mod decide;
+mod device;
 mod planning;
 mod transport;
 
@@ -20,6 +21,7 @@ use nice_plug::prelude::PluginApi;
 
 use self::cost::CostEstimate;
 use self::decide::{Action, Actual, Facts, MeasureState, ModelState, Request, Transport, decide};
+use self::device::DeviceWatch;
 pub(super) use self::planning::activate;
 #[cfg(test)]
 pub(super) use self::planning::fade_in;
@@ -59,6 +61,7 @@ struct Control {
     /// Cancelled loader threads that have not ended yet.
     cancelled: Vec<OwnedThread>,
     cost: CostEstimate,
+    device: DeviceWatch,
     /// Windows that the stream had run before the model was attached.
     windows_before_model: u64,
     request: PendingRequest,
@@ -90,6 +93,7 @@ struct PendingRequest {
 /// Runs the control thread.
 pub(super) fn run(shared: &Arc<InstanceShared>) {
     let _registration = instances::Registration::new(shared.command_sender());
+    DeviceWatch::observe_workers();
     let mut control = Control::new(shared.clone());
     let mut stream_log = StreamLog::default();
     while !shared.is_stopping() {
@@ -135,6 +139,7 @@ impl Control {
             fetches: false,
             cancelled: Vec::new(),
             cost: CostEstimate::default(),
+            device: DeviceWatch::default(),
             windows_before_model: 0,
             request: PendingRequest::default(),
             size: None,
@@ -207,6 +212,7 @@ impl Control {
                 self.shared.clear_ready();
             }
             ControlCommand::Retry => {
+                self.device.retry();
                 self.request.reload = true;
                 self.shared.clear_ready();
             }
@@ -240,6 +246,7 @@ impl Control {
         self.finish_load(&wanted);
         self.recheck_download();
         self.reload_for_threads();
+        self.reload_for_device();
         self.observe_cost();
         for _ in 0..MAX_ACTIONS {
             let Some(action) = self.next_action(&wanted, now) else { break };
@@ -367,7 +374,8 @@ impl Control {
         let wake = move || _ = commands.send(ControlCommand::Reconcile);
         let selection = self.shared.params.model.get();
         self.fetches = self.request.fetch;
-        self.job = Some(LoadJob::start(selection, generation, self.request.fetch, wake));
+        let device = self.device.device(self.shared.params.device.get());
+        self.job = Some(LoadJob::start(selection, generation, device, self.request.fetch, wake));
         self.model = ModelState::Loading { generation };
         (self.request.fetch, self.request.reload) = (false, false);
     }
@@ -556,7 +564,9 @@ impl Control {
     }
 
     fn show(&mut self) {
+        let device_note = self.device_note();
         let shared = &self.shared;
+        shared.update_view(|view| view.device_note = device_note);
         if let Some(job) = &self.job {
             shared.update_view(|view| view.model = ModelView::Loading(job.step()));
         }

@@ -189,10 +189,10 @@ impl EditorApp {
                 zoom,
             );
             header_action =
-                header::show_tiers(ui, &mut self.edits, &view, window.is_some()).or(header_action);
+                header::show_tiers(ui, &mut self.edits, &view, window.is_some()).or(header_action.take());
             if let Some(set) = window {
                 let change = self.custom_window.show(ui, set, view.plan_inputs.as_ref());
-                header_action = change.map(HeaderAction::ChangeWindow).or(header_action);
+                header_action = change.map(HeaderAction::ChangeWindow).or(header_action.take());
             }
             banner_action = banner::show(ui, &view.model, &selected);
             if let Some(text) = overload.and_then(|overload| overload.banner_text(&view)) {
@@ -469,6 +469,11 @@ impl EditorApp {
             Some(HeaderAction::SetThreads(threads)) => {
                 thread_setting::choose(threads);
                 instances::notify_all();
+            }
+            Some(HeaderAction::SetDevice(device)) => {
+                self.shared.params.device.choose(device);
+                self.shared.mark_dirty();
+                self.shared.send(ControlCommand::Reconcile);
             }
             Some(HeaderAction::CopyDiagnostics) => {
                 ui.ctx().copy_text(diagnostics::report(&self.shared, view));

@@ -494,7 +494,12 @@ impl InstanceShared {
         );
         let shared = (shared, self.editor_threads.lock(), self.track_name.lock());
         let process = (process, Stream::lock_tables());
-        let params = (self.params.model.lock(), self.params.window.lock(), self.params.editor.lock());
+        let params = (
+            self.params.model.lock(),
+            self.params.window.lock(),
+            self.params.device.lock(),
+            self.params.editor.lock(),
+        );
         (stream_state, message, process, shared, params)
     }
 

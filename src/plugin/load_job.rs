@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use super::device::DeviceSetting;
 use super::model_loader::{self, LoadStep, LoadedModel, ModelLoadError};
 use super::owned_thread::{END_TIMEOUT, OwnedThread};
 use super::selection::Selection;
@@ -39,6 +40,7 @@ impl LoadJob {
     pub fn start(
         selection: Selection,
         generation: u64,
+        device: DeviceSetting,
         may_fetch: bool,
         wake: impl Fn() + Send + 'static,
     ) -> Self {
@@ -54,8 +56,9 @@ impl LoadJob {
                 }
                 if job.cancelled.load(Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             };
-            let result =
-                catch_unwind(AssertUnwindSafe(|| model_loader::open(&chosen, may_fetch, &mut on_step)));
+            let result = catch_unwind(AssertUnwindSafe(|| {
+                model_loader::open(&chosen, &device, may_fetch, &mut on_step)
+            }));
             // A bug of ours. The user may choose another model.
             let result = result.unwrap_or_else(|_| Err(internal_error()));
             *job.result.lock() = Some(result);

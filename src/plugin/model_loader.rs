@@ -4,21 +4,23 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::device::{self, DeviceSetting, ModelFiles, PlaceError, PlacedModel};
 use super::hash_cache::{FileIdentity, store_hash, stored_hash};
 use super::selection::{ModelSource, SavedModelSpec, Selection};
 use super::{serde_path, thread_setting};
 use crate::cache_file;
 use crate::embedded;
 use crate::hash::sha256_of_reader;
-use crate::live::{SharedModel, WindowSeparator, load_shared};
+use crate::live::SharedModel;
 use crate::model::checkpoint::Checkpoint;
 use crate::model::inspect::Inspection;
 use crate::registry::{self, DownloadProgress, FetchError, FetchOptions, RegistryEntry};
-use crate::separator::{Runtime, Separator};
+use crate::worker::Supervisor;
 
 const LOCATIONS_FILE: &str = "places.json";
 /// Connection timeout. Responses and stalls get twice as long.
@@ -42,6 +44,12 @@ pub struct LoadedModel {
     pub licence: Option<String>,
     /// The number of threads that it was loaded for.
     pub threads: usize,
+    /// The device that it was loaded for.
+    pub device: DeviceSetting,
+    /// Why it runs on another device.
+    pub device_note: Option<String>,
+    /// Watches over the worker that runs it; none in this process.
+    pub supervisor: Option<Arc<Supervisor>>,
 }
 
 /// Why a model could not be loaded.
@@ -99,20 +107,22 @@ pub enum LoadStep {
     Loading,
 }
 
-/// Loads the selected model. Downloads it only if `may_fetch`.
+/// Loads the selected model on `device`, or on the processor if the device is not there. Downloads it only if `may_fetch`.
 ///
 /// # Errors
 /// [`ModelLoadError`].
 pub fn open(
     selection: &Selection,
+    device: &DeviceSetting,
     may_fetch: bool,
     on_step: OnLoadStep,
 ) -> Result<LoadedModel, ModelLoadError> {
     match &selection.source {
-        ModelSource::Embedded => built_in(on_step),
-        ModelSource::Registry { name } => from_registry(name, may_fetch, on_step),
+        ModelSource::Embedded => built_in(device, on_step),
+        ModelSource::Registry { name } => from_registry(name, device, may_fetch, on_step),
         ModelSource::File { checkpoint, config } => {
-            from_file(checkpoint, config.as_deref(), selection.sha256.as_deref(), on_step)
+            let named = (checkpoint.as_path(), config.as_deref());
+            from_file(named, selection.sha256.as_deref(), device, on_step)
         }
         ModelSource::Unknown(_) => Err(invalid_model(
             "this project names its model in a way that this version does not know; update the plugin, or choose another model (the project keeps its choice until then)",
@@ -124,14 +134,20 @@ fn step(on_step: OnLoadStep, step: LoadStep) -> Result<(), ModelLoadError> {
     if on_step(step).is_break() { Err(ModelLoadError::Cancelled) } else { Ok(()) }
 }
 
-fn built_in(on_step: OnLoadStep) -> Result<LoadedModel, ModelLoadError> {
+fn built_in(device: &DeviceSetting, on_step: OnLoadStep) -> Result<LoadedModel, ModelLoadError> {
     step(on_step, LoadStep::Loading)?;
     let checkpoint = embedded::checkpoint()
         .ok_or_else(|| invalid_model("this build has no built-in model; choose a checkpoint"))?;
-    load(&checkpoint, None, None, embedded::sha256().into(), Some("CC0 1.0".into()))
+    let licence = Some("CC0 1.0".into());
+    load((&checkpoint, embedded::sha256().into()), (None, None), licence, device, on_step)
 }
 
-fn from_registry(name: &str, may_fetch: bool, on_step: OnLoadStep) -> Result<LoadedModel, ModelLoadError> {
+fn from_registry(
+    name: &str,
+    device: &DeviceSetting,
+    may_fetch: bool,
+    on_step: OnLoadStep,
+) -> Result<LoadedModel, ModelLoadError> {
     let entry = registry::find(name).map_err(invalid_model)?;
     let files = match registry::cached_files(entry) {
         Some(files) => files,
@@ -151,7 +167,8 @@ fn from_registry(name: &str, may_fetch: bool, on_step: OnLoadStep) -> Result<Loa
     };
     step(on_step, LoadStep::Loading)?;
     let checkpoint = Checkpoint::open(&files.checkpoint).map_err(invalid_model)?;
-    load(&checkpoint, Some(&files.checkpoint), Some(&files.config), sha256, entry.licence.clone())
+    let paths = (Some(files.checkpoint.as_path()), Some(files.config.as_path()));
+    load((&checkpoint, sha256), paths, entry.licence.clone(), device, on_step)
 }
 
 fn fetch(entry: &RegistryEntry, on_step: OnLoadStep) -> Result<registry::ModelFiles, ModelLoadError> {
@@ -168,9 +185,9 @@ fn fetch(entry: &RegistryEntry, on_step: OnLoadStep) -> Result<registry::ModelFi
 }
 
 fn from_file(
-    path: &Path,
-    config: Option<&Path>,
+    (path, config): (&Path, Option<&Path>),
     sha256: Option<&str>,
+    device: &DeviceSetting,
     on_step: OnLoadStep,
 ) -> Result<LoadedModel, ModelLoadError> {
     #[cfg(test)]
@@ -199,7 +216,7 @@ fn from_file(
     // A configuration that moved is searched where it was last used with this checkpoint, or beside it.
     let gone = config.as_ref().is_some_and(|config| !config.is_file());
     let config = if gone { places.config_of(&found, &path) } else { config };
-    let loaded = load(&checkpoint, Some(&path), config.as_deref(), found.clone(), None)?;
+    let loaded = load((&checkpoint, found.clone()), (Some(&path), config.as_deref()), None, device, on_step)?;
     cache_file::update(LOCATIONS_FILE, |places: &mut ModelLocations| places.remember(found, path, config));
     Ok(loaded)
 }
@@ -222,30 +239,32 @@ fn hash(path: &Path, on_step: OnLoadStep) -> Result<String, ModelLoadError> {
 }
 
 fn load(
-    checkpoint: &Checkpoint,
-    path: Option<&Path>,
-    config: Option<&Path>,
-    sha256: String,
+    (checkpoint, sha256): (&Checkpoint, String),
+    (path, named): (Option<&Path>, Option<&Path>),
     licence: Option<String>,
+    device: &DeviceSetting,
+    on_step: OnLoadStep,
 ) -> Result<LoadedModel, ModelLoadError> {
-    let named = config;
     let config = registry::load_config(checkpoint, path, named, &mut registry::cached_config)
         .map_err(invalid_model)?;
     let threads = thread_setting::current();
     thread_setting::log_once();
-    let key = format!("{sha256} {threads} threads {}", config.text());
-    let runtime = Runtime { threads, auto_may_use_int8: true, ..Runtime::default() };
-    let model = load_shared(&key, || {
-        Separator::load(checkpoint, &config, None, runtime)
-            .map(|separator| Box::new(separator) as Box<dyn WindowSeparator>)
-    })
-    .map_err(|error| ModelLoadError::Broken {
-        reason: error.to_string(),
-        report: Some(Inspection::new(checkpoint, &config, None).to_string()),
+    let files =
+        ModelFiles { checkpoint, config: &config, path, named_config: named, sha256: &sha256, threads };
+    let placed = device::place(device, &files, &mut || on_step(LoadStep::Loading)).map_err(|error| {
+        let (reason, report) = match error {
+            PlaceError::Cancelled => return ModelLoadError::Cancelled,
+            PlaceError::Invalid(reason, report) => (reason, report),
+            PlaceError::Load(error) => (error.to_string(), None),
+        };
+        let report = report.or_else(|| Some(Inspection::new(checkpoint, &config, None).to_string()));
+        ModelLoadError::Broken { reason, report }
     })?;
+    let PlacedModel { model, supervisor, note } = placed;
     let spec = SavedModelSpec::new(model.timing(), model.stem_names().to_vec());
     let (path, config) = (path.map(Path::to_path_buf), named.map(Path::to_path_buf));
-    Ok(LoadedModel { model, spec, sha256, path, config, licence, threads })
+    let (device, device_note) = (device.clone(), note);
+    Ok(LoadedModel { model, spec, sha256, path, config, licence, threads, device, device_note, supervisor })
 }
 
 /// Known locations of checkpoints, by SHA-256.
@@ -373,7 +392,11 @@ mod tests {
     fn an_absent_file_is_missing_and_another_file_is_broken() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("a.ckpt");
-        let open = || open(&Selection::file(path.clone(), None), false, &mut |_| ControlFlow::Continue(()));
+        let open = || {
+            open(&Selection::file(path.clone(), None), &DeviceSetting::Auto, false, &mut |_| {
+                ControlFlow::Continue(())
+            })
+        };
         assert!(matches!(open(), Err(ModelLoadError::Missing { .. })));
         std::fs::write(&path, "not a checkpoint").unwrap();
         let Err(ModelLoadError::Broken { reason, .. }) = open() else { panic!("opened") };

@@ -9,6 +9,7 @@ use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use super::automation_delay::{MAIN, SOLO};
+use super::device::SharedDevice;
 use super::indications::ParamIndications;
 use super::routing::{STRIP_COUNT, STRIP_NAMES};
 use super::selection::SharedSelection;
@@ -324,6 +325,8 @@ pub struct NullsumParams {
     pub window: SharedWindow,
     #[persist = "automation"]
     pub automation: SharedAutomationTiming,
+    #[persist = "device"]
+    pub device: SharedDevice,
     #[persist = "editor"]
     pub editor: Arc<Mutex<EditorMemory>>,
     /// Groups of gains that the user changed in the editor since the last block, one bit each.
@@ -368,6 +371,7 @@ impl NullsumParams {
             model: SharedSelection::new(wake.clone()),
             window: SharedWindow { window: Mutex::default(), wake: wake.clone() },
             automation: SharedAutomationTiming::default(),
+            device: SharedDevice::new(wake.clone()),
             editor: Arc::default(),
             user_edits: AtomicU32::new(0),
             indications: ParamIndications::default(),

@@ -65,6 +65,8 @@ pub struct View {
     /// Why the last offline render is incomplete.
     pub render_failure: Option<RenderFailure>,
     pub routing: Option<Routing>,
+    /// Why the model does not run on the device that was asked for.
+    pub device_note: Option<String>,
     /// Counters, meters and scope of the stream.
     pub status: Option<Arc<Status>>,
 }

@@ -8,6 +8,7 @@
 mod emit;
 mod hops;
 mod overlap;
+mod remote;
 mod state;
 mod timing;
 
@@ -16,6 +17,7 @@ use crate::model::architecture::Architecture;
 pub use crate::model::context::ContextMemory;
 use crate::model::context::{kept_context_unsupported, kept_values_per_frame};
 pub use hops::Hop;
+pub use remote::{RemoteHop, RemoteInput};
 pub use state::{HopOutput, StreamState};
 pub use timing::FrameTiming;
 

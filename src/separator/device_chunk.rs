@@ -20,6 +20,8 @@ pub(super) struct DevicePipeline {
     channels: usize,
     stems: usize,
     zero_dc: bool,
+    /// Whether to wait for the device after each stage, so that its time is known.
+    pub times_stages: bool,
     /// Number of samples, over all chunks, from which on an out-of-memory error is simulated.
     #[cfg(test)]
     pub out_of_memory_at: usize,
@@ -42,6 +44,7 @@ impl DevicePipeline {
             channels: arch.channels,
             stems: arch.num_stems,
             zero_dc: arch.zero_dc,
+            times_stages: false,
             #[cfg(test)]
             out_of_memory_at: usize::MAX,
         })
@@ -65,11 +68,13 @@ impl DevicePipeline {
         let freqs = self.device_stft.config().freqs();
         let frames = self.device_stft.config().frames(samples);
 
-        // Device calls return early; a stage ends when the device has finished.
+        // Device calls return early. Only who wants the times of stages waits for each; otherwise the last one has them all.
         let mut started = Instant::now();
-        let device = self.device.clone();
+        let (device, waits) = (self.device.clone(), self.times_stages);
         let mut ended = |stage: &mut Duration| -> Result<()> {
-            device.synchronize()?;
+            if waits {
+                device.synchronize()?;
+            }
             *stage += started.elapsed();
             started = Instant::now();
             Ok(())
@@ -99,8 +104,9 @@ impl DevicePipeline {
         let spectra = spectra.reshape((batch * stems * channels, frames, 2 * freqs))?;
         let out: Vec<f32> = self.device_stft.inverse(&spectra, samples)?.flatten_all()?.to_vec1()?;
         let each = stems * channels * samples;
-        let mut out: Vec<Vec<f32>> = out.chunks_exact(each).map(<[f32]>::to_vec).collect();
-        out.iter_mut().flatten().filter(|x| !x.is_finite()).for_each(|x| *x = 0.0);
+        // One pass over the samples, which the compiler makes of vectors.
+        let finite = |x: &f32| if x.is_finite() { *x } else { 0.0 };
+        let out = out.chunks_exact(each).map(|stems| stems.iter().map(finite).collect()).collect();
         ended(&mut stages.istft)?;
         Ok(out)
     }

@@ -1,5 +1,7 @@
 //! The network on its backend: fused kernels on the CPU where they support it, else candle.
 
+use std::any::Any;
+
 use candle_core::{DType, Tensor};
 use candle_nn::VarBuilder;
 use smallvec::SmallVec;
@@ -33,6 +35,13 @@ pub(super) enum Network {
 pub(super) enum NetworkContext {
     Candle(RoformerContext),
     Fused(FusedContext),
+    /// Of a network in another process.
+    Remote {
+        /// What it is known by there.
+        context: Box<dyn Any + Send + Sync>,
+        /// Whether it is to be forgotten before the next hop.
+        forget: bool,
+    },
 }
 
 impl NetworkContext {
@@ -41,6 +50,7 @@ impl NetworkContext {
         match self {
             Self::Candle(context) => context.len(),
             Self::Fused(context) => context.len(),
+            Self::Remote { .. } => 0,
         }
     }
 
@@ -49,6 +59,7 @@ impl NetworkContext {
         match self {
             Self::Candle(context) => context.clear(),
             Self::Fused(context) => context.clear(),
+            Self::Remote { forget, .. } => *forget = true,
         }
     }
 
@@ -57,6 +68,7 @@ impl NetworkContext {
         match self {
             Self::Candle(context) => context.bytes(),
             Self::Fused(context) => context.bytes(),
+            Self::Remote { .. } => 0,
         }
     }
 }

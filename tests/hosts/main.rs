@@ -40,3 +40,5 @@ mod leaks;
 mod syscalls;
 #[cfg(target_os = "linux")]
 mod virtual_screen;
+#[cfg(target_os = "linux")]
+mod worker;

@@ -9,7 +9,7 @@ use std::process::Command;
 use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
-use crate::{bundle, copy_all, notices, remove, root_folder, target_folder};
+use crate::{WORKER, build_program, bundle, copy_all, notices, remove, root_folder, target_folder};
 
 /// Shells that `nullsum-cli completions` supports, with the file name that each expects.
 const COMPLETIONS: [(&str, &str); 4] = [
@@ -46,7 +46,7 @@ pub fn dist(mut options: Vec<String>) -> Result<()> {
     }
     bundle("bundle", options.clone())?;
     let (root, target) = (root_folder()?, target_folder()?);
-    let cli = build_cli(root, &target, &options, debug)?;
+    let cli = build_program(root, &target, &options, "nullsum-cli")?;
 
     let dist = target.join("dist");
     remove(&dist)?;
@@ -64,21 +64,6 @@ pub fn dist(mut options: Vec<String>) -> Result<()> {
     Ok(())
 }
 
-/// Builds `nullsum-cli` with the features of the bundle, so that the library is built once.
-fn build_cli(root: &Path, target: &Path, options: &[String], debug: bool) -> Result<PathBuf> {
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
-        .current_dir(root)
-        .args(["build", "--bin", "nullsum-cli"])
-        .args(options)
-        .status()
-        .context("could not run cargo")?;
-    ensure!(status.success(), "building nullsum-cli failed");
-    let triple = notices::option_values(options, &["--target"]).pop().unwrap_or_default();
-    let profile = if debug { "debug" } else { "release" };
-    Ok(target.join(triple).join(profile).join(format!("nullsum-cli{}", env::consts::EXE_SUFFIX)))
-}
-
 /// The version in the project's `Cargo.toml`.
 fn version(root: &Path) -> Result<String> {
     let manifest = root.join("Cargo.toml");
@@ -93,7 +78,7 @@ fn collect(root: &Path, target: &Path, cli: &Path, folder: &Path, options: &[Str
     let bundled = target.join("bundled");
     create_folder(folder)?;
     copy_all(cli, &folder.join(cli.file_name().unwrap_or_default()))?;
-    for file in ["Nullsum.vst3", "Nullsum.clap", "Nullsum.app", "Nullsum.exe", "Nullsum"] {
+    for file in ["Nullsum.vst3", "Nullsum.clap", "Nullsum.app", "Nullsum.exe", "Nullsum", WORKER] {
         if bundled.join(file).exists() {
             copy_all(&bundled.join(file), &folder.join(file))?;
         }
@@ -145,6 +130,7 @@ fn debian_package(root: &Path, dist: &Path, folder: &Path) -> Result<PathBuf> {
         ("Nullsum", "usr/bin/nullsum"),
         ("Nullsum.vst3", "usr/lib/vst3/Nullsum.vst3"),
         ("Nullsum.clap", "usr/lib/clap/Nullsum.clap"),
+        (WORKER, "usr/bin/nullsum-worker"),
         ("completions/nullsum-cli.bash", "usr/share/bash-completion/completions/nullsum-cli"),
         ("completions/_nullsum-cli", "usr/share/zsh/vendor-completions/_nullsum-cli"),
         ("completions/nullsum-cli.fish", "usr/share/fish/vendor_completions.d/nullsum-cli.fish"),

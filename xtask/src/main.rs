@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 const USAGE: &str = "\
 cargo xtask <task>
@@ -57,10 +57,54 @@ fn bundle(task: &str, options: Vec<String>) -> Result<()> {
     // The bundler expects the package as its first argument.
     let arguments = [task, "nullsum"].map(String::from).into_iter().chain(options.iter().cloned());
     nice_plug_xtask::main_with_args("cargo xtask", arguments)?;
+    if task == "bundle" {
+        add_worker(root, &target, &options)?;
+    }
     for document in ["LICENSE", "assets/MODEL_CARD.md"] {
         copy_all(&root.join(document), &bundled.join(Path::new(document).file_name().unwrap_or_default()))?;
     }
     notices::write(&bundled.join("THIRD_PARTY.txt"), root, &options)
+}
+
+/// Name of the worker's program.
+pub const WORKER: &str = "nullsum-worker";
+
+/// Builds the worker's program with the features of the bundle, and puts it beside the libraries of both plugins and the app: that is where they look
+/// for it. Windows has no worker yet.
+fn add_worker(root: &Path, target: &Path, options: &[String]) -> Result<()> {
+    if cfg!(windows) || options.iter().any(|option| option.contains("windows")) {
+        return Ok(());
+    }
+    let bundled = target.join("bundled");
+    let program = build_program(root, target, options, WORKER)?;
+    let mut folders = vec![bundled.clone(), bundled.join("Nullsum.app/Contents/MacOS")];
+    for plugin in ["Nullsum.vst3", "Nullsum.clap"] {
+        let contents = fs::read_dir(bundled.join(plugin).join("Contents")).into_iter().flatten().flatten();
+        // The folders of libraries, such as `x86_64-linux` and `MacOS`.
+        let has_library = |folder: &PathBuf| folder.is_dir() && !folder.ends_with("Resources");
+        folders.extend(contents.map(|entry| entry.path()).filter(has_library));
+    }
+    for folder in folders.into_iter().filter(|folder| folder.is_dir()) {
+        copy_all(&program, &folder.join(WORKER))?;
+    }
+    Ok(())
+}
+
+/// Builds a program of the package with the features of the bundle, so that the library is built once. Returns its path.
+pub fn build_program(root: &Path, target: &Path, options: &[String], name: &str) -> Result<PathBuf> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = process::Command::new(cargo)
+        .current_dir(root)
+        .args(["build", "--bin", name])
+        .args(options)
+        .status()
+        .context("could not run cargo")?;
+    ensure!(status.success(), "building {name} failed");
+    let first = |option| notices::option_values(options, &[option]).into_iter().next();
+    let default = if options.iter().any(|option| option == "--release") { "release" } else { "debug" };
+    let profile = first("--profile").unwrap_or_else(|| default.into());
+    let folder = target.join(first("--target").unwrap_or_default()).join(profile);
+    Ok(folder.join(format!("{name}{}", env::consts::EXE_SUFFIX)))
 }
 
 /// Removes the package from the options, in any position and form, since only one package can be bundled.
@@ -112,6 +156,10 @@ fn install(mut options: Vec<String>) -> Result<()> {
         let folder = folders::of_user(folder)?;
         replace(&bundled.join(plugin), &folder, plugin)?;
         println!("{}", folder.join(plugin).display());
+    }
+    // The CLAP plugin is a single file on Linux, so its folder holds the program.
+    if bundled.join("Nullsum.clap").is_file() && bundled.join(WORKER).exists() {
+        replace(&bundled.join(WORKER), &folders::of_user(folders::CLAP)?, WORKER)?;
     }
     Ok(())
 }

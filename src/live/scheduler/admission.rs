@@ -38,8 +38,22 @@ impl Demand {
     }
 }
 
+/// As [`admit`], with a budget for each device; `devices[i]` is that of stream i.
+pub(super) fn admit_by_device<D: PartialEq>(demands: &[Demand], devices: &[D]) -> Vec<bool> {
+    let mut admitted = vec![false; demands.len()];
+    for (index, device) in devices.iter().enumerate() {
+        if devices.iter().take(index).any(|before| before == device) {
+            continue;
+        }
+        let same: Vec<_> = (index..demands.len()).filter(|i| devices.get(*i) == Some(device)).collect();
+        let theirs: Vec<_> = same.iter().map(|i| demands[*i]).collect();
+        same.into_iter().zip(admit(&theirs)).for_each(|(i, may_run)| admitted[i] = may_run);
+    }
+    admitted
+}
+
 /// Which of the streams may run, oldest first: an older stream is not suspended for a younger one.
-pub(super) fn admit(demands: &[Demand]) -> Vec<bool> {
+fn admit(demands: &[Demand]) -> Vec<bool> {
     let mut total = 0.0;
     demands
         .iter()
@@ -71,6 +85,15 @@ mod tests {
         assert_eq!(admit(&[demand(0.05), demand(0.06), demand(0.03)]), [true, false, true]);
         assert_eq!(admit(&[Demand { exempt: true, ..demand(9.0) }, demand(0.08)]), [true, true]);
         assert_eq!(admit(&[Demand { cost: None, ..demand(0.0) }]), [true]);
+    }
+
+    #[test]
+    fn every_device_has_a_budget_of_its_own() {
+        let streams = [demand(0.06); 4];
+        assert_eq!(admit_by_device(&streams, &["cpu"; 4]), [true, false, false, false]);
+        assert_eq!(admit_by_device(&streams, &["cpu", "gpu", "cpu", "gpu"]), [true, true, false, false]);
+        assert_eq!(admit_by_device(&streams[..3], &["cpu", "gpu", "other"]), [true; 3]);
+        assert!(admit_by_device::<u8>(&[], &[]).is_empty());
     }
 
     #[test]

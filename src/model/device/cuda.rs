@@ -14,8 +14,31 @@ pub(super) fn open(n: usize) -> Result<Device, String> {
     if let Ok(cuda) = device.as_cuda_device() {
         // SAFETY: all tensors of a device are used on its one stream, in the order of the calls, so no events are needed.
         unsafe { cuda.disable_event_tracking() };
+        if let Err(error) = keep_freed_memory(cuda) {
+            log::debug!("the device's memory pool gives memory back at every wait: {error}");
+        }
     }
     Ok(device)
+}
+
+/// Lets the memory pool keep what is freed. By default it gives all of it back to the system whenever the host waits for the device, and
+/// allocates it again for the next chunk.
+fn keep_freed_memory(cuda: &candle_core::CudaDevice) -> Result<(), String> {
+    use candle_core::cuda_backend::cudarc::driver::{result, sys};
+
+    let context = cuda.cuda_stream().context().clone();
+    if !context.has_async_alloc() {
+        return Ok(());
+    }
+    let mut threshold = u64::MAX;
+    // SAFETY: the context's device is valid as long as the context, the pool is the one that the device's allocations use, and the attribute
+    // is a u64, which the call reads.
+    unsafe {
+        let pool = result::device::get_mem_pool(context.cu_device()).map_err(|error| error.to_string())?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        result::mem_pool::set_attribute(pool, attribute, (&raw mut threshold).cast())
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// Name and memory of a device.

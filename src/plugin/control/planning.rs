@@ -42,8 +42,11 @@ pub(in crate::plugin) fn activate(
     state.host = Some(host);
     shared.request_restart(false);
     let runs_on = active_model(shared, &state).map(|loaded| loaded.model.runs_on().to_owned());
-    let measured = known_sha256(shared, &state)
-        .and_then(|sha256| calibration::stored_measurement(&sha256, runs_on.as_deref(), host.channels));
+    let prefix = shared.params.device.get().runs_on_prefix().unwrap_or_default();
+    let measured = known_sha256(shared, &state).and_then(|sha256| match runs_on.as_deref() {
+        Some(runs_on) => calibration::stored_measurement(&sha256, Some(runs_on), host.channels),
+        None => calibration::stored_measurement_on(&sha256, &prefix, host.channels),
+    });
     state.basis = PlanBasis { measured, available: available_load(old.as_ref()) };
     state.planned_for = Some(shared.params.model.generation());
     let (tier, plan) = match wanted_plan(shared, &shared.wanted(), &state, host, state.basis) {

@@ -79,7 +79,9 @@ fn write_model(out: &mut String, shared: &InstanceShared, view: &View) -> std::f
         ModelView::Failed(error) => format!("failed: {error}"),
         ModelView::Unplanned(reason) => format!("cannot run live: {reason}"),
     };
-    writeln!(out, "Model state: {state}")
+    writeln!(out, "Model state: {state}")?;
+    let note = view.device_note.as_deref().unwrap_or("as asked for");
+    writeln!(out, "Device: {}; {note}", shared.params.device.get())
 }
 
 fn write_plan(out: &mut String, shared: &InstanceShared, view: &View) -> std::fmt::Result {

@@ -83,6 +83,10 @@ pub fn show(ui: &mut Ui, view: &View, preview: bool, overload: Option<Overload>)
                 }
                 let stream_error = view.status.as_ref().and_then(|status| stream_error(status));
                 let (label, ink) = match stream_error {
+                    // It names the cause of what the stream reports.
+                    _ if view.device_note.is_some() => {
+                        (view.device_note.clone().unwrap_or_default(), palette.warn)
+                    }
                     Some(stream_error) if severity != Severity::Busy => (stream_error, palette.bad),
                     _ if view.restart_pending => (
                         "Waiting for the host to restart the plugin with the new latency".into(),
@@ -91,7 +95,8 @@ pub fn show(ui: &mut Ui, view: &View, preview: bool, overload: Option<Overload>)
                     _ => overload
                         .map_or((label, palette.text), |overload| (overload.status_text(), palette.bad)),
                 };
-                ui.add(egui::Label::new(RichText::new(label).color(ink).size(12.0)).truncate());
+                let shown = egui::Label::new(RichText::new(&label).color(ink).size(12.0)).truncate();
+                ui.add(shown).on_hover_text(label);
             });
         });
     });

@@ -14,13 +14,14 @@ use super::text;
 use super::theme::{Palette, font};
 use super::widgets;
 use crate::live::plan::SUSTAINABLE_LOAD;
+use crate::plugin::device::DeviceSetting;
 use crate::plugin::instance_shared::{TierView, View};
 use crate::plugin::params::{AutomationTiming, TierChoice};
 use crate::plugin::presets::Preset;
 
 const ZOOMS: [f32; 6] = [0.75, 0.9, 1.0, 1.25, 1.5, 2.0];
 
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum HeaderAction {
     ChooseModel,
     SetLightTheme(bool),
@@ -32,6 +33,7 @@ pub enum HeaderAction {
     SetAutomationTiming(AutomationTiming),
     /// `None`: the default.
     SetThreads(Option<usize>),
+    SetDevice(DeviceSetting),
     ChangeWindow(WindowChange),
 }
 
@@ -57,7 +59,7 @@ pub fn show_toolbar(
         }
         ui.with_layout(Layout::right_to_left(Align::Center), |ui| {
             ui.spacing_mut().item_spacing.x = 4.0;
-            action = super::menu::show(ui, edits.params.automation.get());
+            action = super::menu::show(ui, edits.params.automation.get(), &edits.params.device.get());
             let button = egui::Button::new(text::percent(f64::from(zoom))).min_size(vec2(52.0, 26.0));
             let menu = egui::containers::menu::MenuButton::from_button(button).ui(ui, |ui| {
                 for factor in ZOOMS {

@@ -4,12 +4,13 @@ use egui::Ui;
 use egui::containers::menu::MenuButton;
 
 use super::header::HeaderAction;
+use crate::plugin::device::DeviceSetting;
 use crate::plugin::params::AutomationTiming;
 use crate::plugin::presets::{DEFAULTS, FACTORY};
 use crate::plugin::{logger, thread_setting};
 
 /// Draws the button and, while it is open, the menu.
-pub fn show(ui: &mut Ui, automation: AutomationTiming) -> Option<HeaderAction> {
+pub fn show(ui: &mut Ui, automation: AutomationTiming, device: &DeviceSetting) -> Option<HeaderAction> {
     let mut action = None;
     let button = egui::Button::new("Menu").min_size(egui::vec2(46.0, 26.0));
     MenuButton::from_button(button).ui(ui, |ui| {
@@ -37,6 +38,10 @@ pub fn show(ui: &mut Ui, automation: AutomationTiming) -> Option<HeaderAction> {
         ui.separator();
         if let Some(threads) = show_threads(ui) {
             action = Some(HeaderAction::SetThreads(threads));
+            ui.close();
+        }
+        if let Some(device) = show_device(ui, device) {
+            action = Some(HeaderAction::SetDevice(device));
             ui.close();
         }
         ui.separator();
@@ -72,6 +77,22 @@ fn show_threads(ui: &mut Ui) -> Option<Option<usize>> {
     });
     menu.response.on_hover_text(
         "Threads for live separation, for all instances on this computer. A change loads the model again.",
+    );
+    choice
+}
+
+/// Draws the choice of the device. Returns the new choice.
+fn show_device(ui: &mut Ui, current: &DeviceSetting) -> Option<DeviceSetting> {
+    let mut choice = None;
+    let menu = ui.menu_button("Device", |ui| {
+        for (device, hint) in DeviceSetting::choices(current) {
+            if ui.radio(device == *current, device.to_string()).on_hover_text(hint).clicked() {
+                choice = Some(device);
+            }
+        }
+    });
+    menu.response.on_hover_text(
+        "Where the model of this instance runs; saved with the project. The latency stays until the transport stops.",
     );
     choice
 }

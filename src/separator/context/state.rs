@@ -16,18 +16,18 @@ use crate::separator::{ModelSpec, SeparateError};
 pub struct StreamState {
     /// Of the separator that opened it.
     pub(super) owner: u64,
-    plan: ContextPlan,
-    timing: FrameTiming,
+    pub(super) plan: ContextPlan,
+    pub(super) timing: FrameTiming,
     pub(super) n_fft: usize,
     pub(super) channels: usize,
     /// Stems that come out, the complement included.
     pub(super) stems: usize,
     /// Samples pushed so far.
-    received: u64,
-    finished: bool,
+    pub(super) received: u64,
+    pub(super) finished: bool,
     /// Each channel from sample `input_first` on.
-    input: Vec<Vec<f32>>,
-    input_first: u64,
+    pub(super) input: Vec<Vec<f32>>,
+    pub(super) input_first: u64,
     /// Spectra [frames, freqs, channels] from frame `spectra_first` on.
     pub(super) spectra: Vec<Complex32>,
     pub(super) spectra_first: u64,

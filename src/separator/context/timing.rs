@@ -22,6 +22,11 @@ impl FrameTiming {
         Self::new(StftConfig { n_fft, hop_length, win_length, normalized: false })
     }
 
+    /// Samples of the Fourier transform.
+    pub const fn n_fft(&self) -> usize {
+        self.config.n_fft
+    }
+
     /// Samples of the analysis window.
     pub const fn win_length(&self) -> usize {
         self.config.win_length

@@ -20,6 +20,7 @@ const SAMPLE_RATE: u32 = 44_100;
 pub fn run(args: &BenchArgs) -> CliResult {
     let started = Instant::now();
     let mut separator = load(args)?;
+    separator.time_stages(true);
     let load_seconds = started.elapsed().as_secs_f64();
     let info = separator.info().clone();
     let samples = (args.seconds * f64::from(info.sample_rate)).round() as usize;
