@@ -179,7 +179,7 @@ def hops(args, folder):
         if is_over(args, f"hops of {way}"):
             break
         try:
-            report = ours(args, folder, precision, kernels, "tiers", "--device", args.device, "--seconds", 3 if args.tiny else 12, "--json")
+            report = ours(args, folder, precision, kernels, "tiers", "--device", args.device, "--seconds", 1 if args.tiny else 6, "--json")
         except RuntimeError as error:
             print(f"| | {way} | does not run: {str(error).splitlines()[0][:160]} | | |", flush=True)
             continue

@@ -13,6 +13,9 @@ use crate::kernels::JobControl;
 use crate::live::{ModelSamples, ModelTiming, WindowError, WindowSeparator};
 use crate::separator::{ContextPlan, FrameTiming, MaskRule, RemoteHop, StreamState};
 
+/// Attempts to load a model in workers that end meanwhile.
+const MAX_LOADS: usize = 3;
+
 /// A model in a worker. It keeps its connection; the weights are there as long as any connection uses them.
 pub struct RemoteModel {
     spec: RemoteSpec,
@@ -63,8 +66,21 @@ impl RemoteModel {
         policy: RestartPolicy,
         go_on: GoOn<'_>,
     ) -> Result<Self, WorkerError> {
-        let mut connection = launcher.connect(device)?;
-        let spec = connection.load(&request, go_on)?;
+        let mut attempt = 1;
+        let (connection, spec) = loop {
+            let loaded = launcher.connect(device).and_then(|mut connection| {
+                let spec = connection.load(&request, &mut *go_on)?;
+                Ok((connection, spec))
+            });
+            match loaded {
+                Ok(loaded) => break loaded,
+                Err(error) if error.is_crash() && attempt < policy.crashes.min(MAX_LOADS) => {
+                    log::warn!("the worker of {device} is started again: {error}");
+                    attempt += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let link = Link { connection: Some(connection), epoch: 0, closed: Arc::default() };
         let supervisor = Supervisor::new(launcher, device, request, spec.clone(), policy);
         Ok(Self { spec, device: device.to_owned(), link: Mutex::new(link), supervisor, input: Vec::new() })

@@ -18,7 +18,10 @@ fn with_runtime_folder(body: impl FnOnce(&Path)) {
     in_own_process(|| {
         let folder = tempfile::Builder::new().prefix("ns").tempdir_in("/tmp").unwrap();
         // SAFETY: the process runs this test only, and the plugin is not loaded yet.
-        unsafe { std::env::set_var("XDG_RUNTIME_DIR", folder.path()) };
+        unsafe {
+            std::env::set_var("XDG_RUNTIME_DIR", folder.path());
+            std::env::set_var("NULLSUM_WORKER", env!("CARGO_BIN_EXE_nullsum-worker"));
+        }
         body(folder.path());
         end_workers(folder.path());
     });

@@ -22,7 +22,8 @@ struct Player {
 
 impl Player {
     fn new(model: nullsum::live::SharedModel, scheduler: &Scheduler) -> Self {
-        let plan = Plan::new(Tier::Live.request(&model.timing(), RATE, HostSamples(BLOCK as u64))).unwrap();
+        let plan =
+            Plan::new(Tier::Balanced.request(&model.timing(), RATE, HostSamples(BLOCK as u64))).unwrap();
         let (client, stream) = Stream::open(&plan, model.stems(), 2, scheduler);
         stream.swap(Some(model)).unwrap();
         // Longer than the latency, and of a length that the latency does not divide.
