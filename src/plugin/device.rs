@@ -4,6 +4,7 @@ use std::fmt;
 use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nice_plug::params::persist::PersistentField;
 use parking_lot::Mutex;
@@ -142,6 +143,8 @@ impl<'de> Deserialize<'de> for DeviceSetting {
 #[derive(Debug, Default)]
 pub struct SharedDevice {
     device: Mutex<DeviceSetting>,
+    /// Incremented whenever another device is chosen.
+    generation: AtomicU64,
     /// Set when a host restores a state.
     wake: WakeFlag,
 }
@@ -162,7 +165,16 @@ impl SharedDevice {
     }
 
     pub fn choose(&self, device: DeviceSetting) {
-        *self.device.lock() = device;
+        let mut current = self.device.lock();
+        if *current != device {
+            *current = device;
+            self.generation.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// How often a device was chosen.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
     }
 }
 

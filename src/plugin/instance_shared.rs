@@ -65,6 +65,8 @@ pub(super) struct Wanted {
     pub window: Option<WindowSpec>,
     /// Generation of the selection.
     pub model: u64,
+    /// Generation of the device.
+    pub device: u64,
 }
 
 /// Name of the control thread.
@@ -508,6 +510,7 @@ impl InstanceShared {
             tier: self.params.tier.value(),
             window: self.params.window.lock().map(WindowSpec::clamped),
             model: self.params.model.generation(),
+            device: self.params.device.generation(),
         }
     }
 

@@ -33,7 +33,8 @@ fn workers(folder: &Path) -> Vec<i32> {
     let is_worker = |process: &i32| {
         let read = |name: &str| std::fs::read(format!("/proc/{process}/{name}")).unwrap_or_default();
         let (arguments, environment) = (read("cmdline"), read("environ"));
-        arguments.split(|byte| *byte == 0).any(|argument| argument == b"serve")
+        // Not the process that starts it and ends at once.
+        arguments.split(|byte| *byte == 0).any(|argument| argument == b"--foreground")
             && environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes())
     };
     let entries = std::fs::read_dir("/proc").unwrap().flatten();

@@ -22,8 +22,7 @@ struct Player {
 
 impl Player {
     fn new(model: nullsum::live::SharedModel, scheduler: &Scheduler) -> Self {
-        let plan =
-            Plan::new(Tier::Balanced.request(&model.timing(), RATE, HostSamples(BLOCK as u64))).unwrap();
+        let plan = Plan::new(Tier::High.request(&model.timing(), RATE, HostSamples(BLOCK as u64))).unwrap();
         let (client, stream) = Stream::open(&plan, model.stems(), 2, scheduler);
         stream.swap(Some(model)).unwrap();
         // Longer than the latency, and of a length that the latency does not divide.
@@ -92,7 +91,7 @@ fn kill_during_playback(times: usize) {
 
 #[test]
 fn a_worker_that_is_killed_costs_no_sample_and_the_stems_return() {
-    kill_during_playback(4);
+    kill_during_playback(3);
 }
 
 #[test]

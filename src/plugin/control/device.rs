@@ -1,7 +1,6 @@
 //! The device of the model: another one that was chosen, and the processor when a worker is given up.
 
 use std::sync::Once;
-use std::sync::atomic::Ordering::Relaxed;
 
 use super::super::device::DeviceSetting;
 use super::super::instances;
@@ -46,17 +45,15 @@ impl Control {
         let state = self.shared.stream_state.lock();
         let Some(active) = &state.model else { return };
         let loaded = &active.loaded;
-        let mut is_lost = false;
         if let Some(RemoteState::GivenUp(reason)) =
             loaded.supervisor.as_ref().map(|supervisor| supervisor.state())
             && loaded.device == self.device.device(self.shared.params.device.get())
         {
             self.device.given_up = Some(reason);
-            is_lost = true;
         }
         let device = self.device.device(self.shared.params.device.get());
-        let may_reload = is_lost || !self.shared.offline.load(Relaxed);
-        if loaded.device != device && may_reload && matches!(self.model, ModelState::Loaded { .. }) {
+        // Even in a render, which waits for the device that was restored with the state.
+        if loaded.device != device && matches!(self.model, ModelState::Loaded { .. }) {
             self.request.reload = true;
             self.shared.clear_ready();
         }
