@@ -75,6 +75,8 @@ pub mod offline;
 #[doc(hidden)]
 pub mod plugin;
 #[doc(hidden)]
+pub mod prepared;
+#[doc(hidden)]
 pub mod registry;
 #[doc(hidden)]
 pub mod separator;

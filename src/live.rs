@@ -16,7 +16,7 @@ mod measure;
 pub mod model;
 pub mod plan;
 pub mod reference;
-mod ring;
+pub(crate) mod ring;
 pub mod scheduler;
 pub mod scope;
 mod shared;
@@ -26,11 +26,11 @@ mod speed;
 pub mod status;
 mod threads;
 mod units;
-mod work;
+pub(crate) mod work;
 
 use std::sync::Arc;
 
-pub use client::{BlockingError, Client, NoStems, StemOutputs, StemPlanes};
+pub use client::{BlockingError, Client, NoStems, StemOutputs, StemOverlay, StemPlanes};
 pub use engine::{Engine, Step, SwapError};
 pub use executor::RemoteUrgency;
 pub use measure::{measure, measure_hop, measure_hop_undisturbed, measure_undisturbed};

@@ -29,6 +29,7 @@ mod owned_thread;
 mod params;
 mod platform;
 pub mod player;
+mod prepared;
 mod presets;
 mod processor;
 mod remote_controls;

@@ -155,6 +155,8 @@ pub struct Runtime {
     /// Whether `Precision::Auto` may choose int8, where that is faster and a self-check finds it accurate enough. For live streams,
     /// whose latency depends on speed. By default this is false.
     pub auto_may_use_int8: bool,
+    /// Whether it gets a pool of its own, whose priority and interruptions are not those of other separators. For background work.
+    pub private_pool: bool,
     /// Runs chunks on the CPU through the GPU pipeline, candle from waveform to stems. For tests.
     pub as_on_gpu: bool,
 }
@@ -375,7 +377,8 @@ impl Separator {
         weights: impl FnOnce(&Device) -> VarBuilder<'a>,
     ) -> Result<Self, LoadError> {
         let device = runtime.device.open()?;
-        let pool = Pool::shared(runtime.threads)?;
+        let pool =
+            if runtime.private_pool { Pool::new(runtime.threads) } else { Pool::shared(runtime.threads) }?;
         let on_device = !device.is_cpu() || runtime.as_on_gpu;
         let arch = &info.architecture;
         let network = Network::new(arch, weights(&device), &pool, &runtime, on_device)?;

@@ -7,7 +7,7 @@ use nullsum::audio::Planar;
 use nullsum::dsp;
 use nullsum::model::architecture::Architecture;
 use nullsum::model::device::DeviceChoice;
-use nullsum::offline::demix::{DemixOptions, Standardise, demix};
+use nullsum::offline::demix::{DemixOptions, Standardise, demix, demix_from};
 use nullsum::offline::plan::ChunkPlan;
 use nullsum::offline::reader::MemoryReader;
 use nullsum::separator::{MaskRule, ModelSpec, Separator};
@@ -209,4 +209,46 @@ fn a_break_cancels_at_once() {
     );
     assert_eq!(result.unwrap_err().to_string(), "cancelled");
     assert_eq!(calls, 1);
+}
+
+#[test]
+fn stems_from_a_later_sample_on_equal_those_of_the_whole_song() {
+    let samples = 7_345;
+    let song = noise(2, samples);
+    for overlap in [1.25, 2.0, 4.0] {
+        for padded in [true, false] {
+            let mut plan = ChunkPlan::new(CHUNK, overlap);
+            if !padded {
+                plan.border = 0;
+            }
+            let options =
+                DemixOptions { plan, batch: 1, rule: MaskRule::Complete, tta: false, standardise: None };
+            let run = |first: u64| {
+                let mut stems = Planar::new(4);
+                let mut sink = |block: &Planar| {
+                    stems.append(block);
+                    Ok(())
+                };
+                demix_from(
+                    &mut separator(2, 2),
+                    &mut MemoryReader::new(&song),
+                    &options,
+                    first,
+                    &(),
+                    &mut sink,
+                    &mut |_| ControlFlow::Continue(()),
+                )
+                .unwrap();
+                stems
+            };
+            let whole = run(0);
+            for first in [1, 499, 500, 1000, 3_333, 7_344, 7_345, 9_999] {
+                let rest = run(first as u64);
+                assert_eq!(rest.samples(), samples.saturating_sub(first));
+                for (plane, expected) in rest.iter().zip(whole.iter()) {
+                    assert_eq!(plane, &expected[first.min(samples)..], "overlap {overlap}, from {first}");
+                }
+            }
+        }
+    }
 }

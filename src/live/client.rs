@@ -7,12 +7,15 @@
 
 mod concealer;
 mod dry;
+mod overlay;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use concealer::{DropoutConcealer, Provisional, Weights};
+use overlay::Overlay;
+pub use overlay::StemOverlay;
 
 use super::plan::{HostSamples, Plan};
 use super::shared::{Availability, Shared, SlotMask};
@@ -23,6 +26,8 @@ use super::status::{State, Status};
 const CHUNK: usize = 256;
 /// Duration of a gain ramp in seconds.
 const RAMP_SECONDS: f64 = 0.02;
+/// Duration in seconds in which stems that replace the model's fade out when they come too late.
+const OVERLAY_FADE_SECONDS: f64 = 0.01;
 /// Adding and subtracting it rounds an `f64` to multiples of 2⁻²³: 1.5 · 2⁵², in steps of the grid.
 const TO_GRID: f64 = 1.5 * (1u64 << 52) as f64 / (1u64 << 23) as f64;
 
@@ -95,6 +100,7 @@ pub struct Client {
     gains: Vec<Ramp>,
     wet: Ramp,
     carrier: Option<usize>,
+    overlay: Box<Overlay>,
     scratch: Box<Scratch>,
 }
 
@@ -129,6 +135,7 @@ impl Client {
             gains: vec![Ramp::new(1.0, ramp); shared.stems * shared.channels],
             wet: Ramp::new(1.0, ramp),
             carrier: shared.stems.checked_sub(1),
+            overlay: Overlay::new((OVERLAY_FADE_SECONDS * f64::from(plan.host_rate())) as u64),
             scratch: Box::new(Scratch {
                 dry: [0.0; CHUNK],
                 main: [0.0; CHUNK],
@@ -188,6 +195,18 @@ impl Client {
     /// Realtime-safe.
     pub fn set_carrier(&mut self, carrier: Option<usize>) {
         self.carrier = carrier.filter(|stem| *stem < self.shared.stems);
+    }
+
+    /// Sets the stems that replace those of the model where they are there in time. Not for the audio thread.
+    pub fn set_overlay(&mut self, source: Option<Arc<dyn StemOverlay>>) {
+        self.overlay.set_source(source);
+    }
+
+    /// Tells which position of the overlay the next input sample has.
+    ///
+    /// Realtime-safe.
+    pub fn align_overlay(&mut self, next: u64) {
+        self.overlay.set_offset(next.wrapping_sub(self.written));
     }
 
     /// Discards all past input: the output is silent until new input arrives, and the model sees zeros before it.
@@ -345,6 +364,8 @@ impl Client {
             let position = first + done as u64;
             self.update_available(position);
             let late = self.concealer.fill(position, n, self.origin, self.available, &mut self.weights);
+            self.overlay.begin(position, n);
+            let late = if self.overlay.covers_all() { 0 } else { late };
             if matches!(self.shared.status.state(), State::Running | State::Failing) {
                 self.shared.status.count_late(late);
             }
@@ -399,6 +420,7 @@ impl Client {
             }
             self.read_stem(stem * self.shared.channels + channel, position, n);
             let Scratch { stem: signal, others, .. } = &mut *self.scratch;
+            self.overlay.mix(stem, channel, signal.get_mut(..n).unwrap_or_default());
             if self.carrier.is_some() {
                 for (x, others) in signal.iter_mut().zip(others) {
                     *x = ((f64::from(*x) + TO_GRID) - TO_GRID) as f32;
@@ -472,7 +494,8 @@ impl Client {
             let x = signal[i];
             sum[i] += f64::from(x);
             let share = if partial {
-                (f64::from(self.weights.sum[i]) * f64::from(dry[i]) - others[i]) as f32
+                (f64::from(self.overlay.total_share(i, self.weights.sum[i])) * f64::from(dry[i]) - others[i])
+                    as f32
             } else {
                 x
             };

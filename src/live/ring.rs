@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 /// Ring channels (audio channels, or stems × channels) of equal capacity.
-pub(super) struct Ring {
+pub(crate) struct Ring {
     /// [channels][capacity], bits of `f32`.
     channels: Box<[OnceLock<Box<[AtomicU32]>>]>,
     capacity: usize,
@@ -19,25 +19,25 @@ pub(super) struct Ring {
 
 impl Ring {
     /// Room for at least `samples` positions in each of `channels` ring channels, none of which has memory yet.
-    pub(super) fn new(channels: usize, samples: usize) -> Self {
+    pub(crate) fn new(channels: usize, samples: usize) -> Self {
         let capacity = samples.max(1).next_power_of_two();
         Self { channels: (0..channels).map(|_| OnceLock::new()).collect(), capacity }
     }
 
     /// Positions in each ring channel.
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
     /// Gives a channel its memory, all zeros.
-    pub(super) fn allocate(&self, channel: usize) {
+    pub(crate) fn allocate(&self, channel: usize) {
         if let Some(cells) = self.channels.get(channel) {
             cells.get_or_init(|| (0..self.capacity).map(|_| AtomicU32::new(0)).collect());
         }
     }
 
     /// Whether a channel has memory.
-    pub(super) fn is_allocated(&self, channel: usize) -> bool {
+    pub(crate) fn is_allocated(&self, channel: usize) -> bool {
         self.channels.get(channel).is_some_and(|cells| cells.get().is_some())
     }
 
@@ -54,7 +54,7 @@ impl Ring {
     /// Stores samples from position `at` on.
     ///
     /// Realtime-safe: stores only.
-    pub(super) fn write(&self, channel: usize, at: u64, samples: &[f32]) {
+    pub(crate) fn write(&self, channel: usize, at: u64, samples: &[f32]) {
         let (head, tail) = self.cells(channel, at, samples.len());
         for (cell, sample) in head.iter().chain(tail).zip(samples) {
             cell.store(sample.to_bits(), Relaxed);
@@ -64,7 +64,7 @@ impl Ring {
     /// Loads samples from position `at` on; silence if the channel has no memory.
     ///
     /// Realtime-safe: loads only.
-    pub(super) fn read(&self, channel: usize, at: u64, out: &mut [f32]) {
+    pub(crate) fn read(&self, channel: usize, at: u64, out: &mut [f32]) {
         let (head, tail) = self.cells(channel, at, out.len());
         if head.is_empty() {
             out.fill(0.0);

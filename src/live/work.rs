@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
 
 use super::model::{SharedModel, WindowError, WindowSeparator};
@@ -60,11 +60,35 @@ pub(super) enum Outcome {
     Panicked(String),
 }
 
+/// Work of streams that runs now, in this process.
+static RUNNING: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether work of a stream runs now. Background work then waits.
+pub(crate) fn is_running() -> bool {
+    RUNNING.load(Relaxed) > 0
+}
+
+struct RunningWork;
+
+impl RunningWork {
+    fn begin() -> Self {
+        RUNNING.fetch_add(1, Relaxed);
+        Self
+    }
+}
+
+impl Drop for RunningWork {
+    fn drop(&mut self) {
+        RUNNING.fetch_sub(1, Relaxed);
+    }
+}
+
 impl Work {
     /// Runs the model, on the calling thread and the model's pool. Waits for another caller that has the model, then calls `begin`.
     pub(super) fn run(&mut self, control: &dyn JobControl, begin: impl FnOnce()) -> Outcome {
         let mut model = self.model.lock();
         begin();
+        let _running = RunningWork::begin();
         let control = Recorded { control, cancelled: AtomicBool::new(false) };
         let started = Instant::now();
         let mut silent = true;

@@ -6,6 +6,7 @@ use super::error::OfflineError;
 use super::plan::{Chunk, ChunkPlan};
 use super::reader::SongReader;
 use crate::audio::Planar;
+use crate::kernels::JobControl;
 use crate::separator::{MaskRule, SeparateError, Separator};
 
 /// How a stream is separated.
@@ -78,7 +79,25 @@ pub fn demix(
     sink: &mut dyn FnMut(&Planar) -> Result<(), OfflineError>,
     on_progress: &mut OnProgress,
 ) -> Result<(), OfflineError> {
-    Demix::new(separator, source, *options).run(sink, on_progress)
+    demix_from(separator, source, options, 0, &(), sink, on_progress)
+}
+
+/// As [`demix`], but computes only the stems from sample `first` on: the same, bit for bit, as in a separation of everything. `source` starts at the
+/// beginning of the song all the same. Asks `control` between the layers of the network.
+///
+/// # Errors
+/// As [`demix`].
+pub fn demix_from(
+    separator: &mut Separator,
+    source: &mut dyn SongReader,
+    options: &DemixOptions,
+    first: u64,
+    control: &dyn JobControl,
+    sink: &mut dyn FnMut(&Planar) -> Result<(), OfflineError>,
+    on_progress: &mut OnProgress,
+) -> Result<(), OfflineError> {
+    let first = usize::try_from(first).unwrap_or(usize::MAX);
+    Demix { first, ..Demix::new(separator, source, *options, control) }.run(sink, on_progress)
 }
 
 /// A variant of the mixture for test-time augmentation.
@@ -104,6 +123,9 @@ struct Demix<'a> {
     separator: &'a mut Separator,
     source: &'a mut dyn SongReader,
     options: DemixOptions,
+    control: &'a dyn JobControl,
+    /// First sample whose stems are wanted.
+    first: usize,
     channels: usize,
     stems: usize,
     /// The padded song, from sample `base` on.
@@ -120,13 +142,20 @@ struct Demix<'a> {
 }
 
 impl<'a> Demix<'a> {
-    fn new(separator: &'a mut Separator, source: &'a mut dyn SongReader, options: DemixOptions) -> Self {
+    fn new(
+        separator: &'a mut Separator,
+        source: &'a mut dyn SongReader,
+        options: DemixOptions,
+        control: &'a dyn JobControl,
+    ) -> Self {
         let channels = source.channels();
         let stems = separator.info().architecture.num_stems;
         Self {
             separator,
             source,
             options,
+            control,
+            first: 0,
             channels,
             stems,
             input: Planar::new(channels),
@@ -147,7 +176,7 @@ impl<'a> Demix<'a> {
     ) -> Result<(), OfflineError> {
         self.read_head()?;
         let mut batch = Vec::new();
-        let mut next = self.next_chunk(None)?;
+        let mut next = self.skip_unwanted()?;
         while let Some(chunk) = next {
             batch.push(chunk);
             next = self.next_chunk(Some(chunk.start))?;
@@ -168,6 +197,27 @@ impl<'a> Demix<'a> {
             }
         }
         Ok(())
+    }
+
+    /// Position in the padded song from which stems are wanted.
+    fn first_wanted(&self) -> usize {
+        self.first.saturating_add(if self.padded { self.options.plan.border } else { 0 })
+    }
+
+    /// Skips the chunks that end before the first wanted sample. Returns the first chunk that is run.
+    fn skip_unwanted(&mut self) -> Result<Option<Chunk>, OfflineError> {
+        let mut next = self.next_chunk(None)?;
+        while let Some(chunk) = next
+            && self.first > 0
+            && chunk.start + chunk.len <= self.first_wanted()
+        {
+            next = self.next_chunk(Some(chunk.start))?;
+            if let Some(chunk) = next {
+                self.input.drop_front(chunk.start - self.base);
+                (self.base, self.done) = (chunk.start, chunk.start);
+            }
+        }
+        Ok(next)
     }
 
     /// Reads enough to know whether the song is padded, and pads its head.
@@ -296,7 +346,7 @@ impl<'a> Demix<'a> {
     ) -> Result<Vec<Vec<f32>>, SeparateError> {
         let rule = self.options.rule;
         let views: Vec<&[f32]> = inputs.iter().map(Vec::as_slice).collect();
-        let mut outputs = self.separator.separate(&views, rule)?;
+        let mut outputs = self.separator.separate_controlled(&views, rule, self.control)?;
         if !self.options.tta {
             return Ok(outputs);
         }
@@ -312,7 +362,9 @@ impl<'a> Demix<'a> {
             let changed: Vec<Vec<f32>> =
                 inputs.iter().map(|input| variant.apply(input, samples, channels)).collect();
             let views: Vec<&[f32]> = changed.iter().map(Vec::as_slice).collect();
-            for (output, answer) in outputs.iter_mut().zip(self.separator.separate(&views, rule)?) {
+            for (output, answer) in
+                outputs.iter_mut().zip(self.separator.separate_controlled(&views, rule, self.control)?)
+            {
                 // A variant undoes itself.
                 let undone = variant.apply(&answer, samples, channels);
                 output.iter_mut().zip(undone).for_each(|(x, y)| *x += y);
@@ -366,8 +418,8 @@ impl<'a> Demix<'a> {
     ) -> Result<(), OfflineError> {
         let count = upto.saturating_sub(self.done).min(self.weights.len());
         let border = if self.padded { self.options.plan.border } else { 0 };
-        // The part of them that is not padding.
-        let from = border.saturating_sub(self.done).min(count);
+        // The part of them that is not padding, and that is wanted.
+        let from = self.first_wanted().saturating_sub(self.done).min(count);
         let to = self.length.map_or(count, |length| (border + length).saturating_sub(self.done).min(count));
         if from < to {
             let mut block = self.sums.slice(from..to);

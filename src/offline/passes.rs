@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use super::demix::{DemixOptions, Moments, Standardise, demix};
+use super::demix::{DemixOptions, Moments, Standardise, demix_from};
 use super::error::OfflineError;
 use super::options::{RenderOptions, hybrid_stems};
 use super::plan::{ChunkPlan, MAX_OVERLAP};
@@ -10,6 +10,7 @@ use super::reader::{ShiftedReader, SongReader};
 use super::render::RenderProgress;
 use super::spool::Spool;
 use crate::audio::Planar;
+use crate::kernels::JobControl;
 use crate::lossless::LosslessMode;
 use crate::lossless::hybrid::{Energies, distribute};
 use crate::separator::{MaskRule, ModelSpec, Separator, check_chunk};
@@ -25,6 +26,9 @@ pub(super) struct SongPasses<'a> {
     normalize: bool,
     /// Length of the song at the model's rate, if the header states it.
     expected: Option<u64>,
+    /// First sample whose stems are wanted.
+    first: u64,
+    control: &'a dyn JobControl,
 }
 
 impl<'a> SongPasses<'a> {
@@ -63,7 +67,32 @@ impl<'a> SongPasses<'a> {
                 .map(|n| (n as f64 * f64::from(info.sample_rate) / f64::from(sample_rate)).round() as u64),
             separator,
             info,
+            first: 0,
+            control: &(),
         })
+    }
+
+    /// Leaves out the stems before sample `first`, which a pass before has computed.
+    #[must_use]
+    pub fn from_sample(self, first: u64) -> Self {
+        Self { first, ..self }
+    }
+
+    /// Asks `control` between the layers of the network.
+    #[must_use]
+    pub fn controlled(self, control: &'a dyn JobControl) -> Self {
+        Self { control, ..self }
+    }
+
+    /// One pass over `source`; stems from sample `first` on.
+    fn demix(
+        &mut self,
+        source: &mut dyn SongReader,
+        first: u64,
+        sink: &mut dyn FnMut(&Planar) -> Result<(), OfflineError>,
+        on_progress: &mut dyn FnMut(u64) -> ControlFlow<()>,
+    ) -> Result<(), OfflineError> {
+        demix_from(self.separator, source, &self.options, first, self.control, sink, on_progress)
     }
 
     /// Runs all passes over `source`, which is at the model's rate. `sink` gets the final stems in order.
@@ -86,7 +115,7 @@ impl<'a> SongPasses<'a> {
             })
         };
         if direct && !self.normalize {
-            return demix(self.separator, source, &self.options, sink, &mut |done| report(0, done, expected));
+            return self.demix(source, self.first, sink, &mut |done| report(0, done, expected));
         }
 
         let (mut mixture, moments) = spool_song(source, &mut || report(0, 0, expected))?;
@@ -96,9 +125,7 @@ impl<'a> SongPasses<'a> {
         }
         if direct {
             let mut shifted = ShiftedReader::new(&mut mixture, 0);
-            return demix(self.separator, &mut shifted, &self.options, sink, &mut |done| {
-                report(0, done, expected)
-            });
+            return self.demix(&mut shifted, self.first, sink, &mut |done| report(0, done, expected));
         }
         let mut stems = Spool::new(self.info.architecture.num_stems * mixture.channels())?;
         for pass in 0..self.shifts {
@@ -108,9 +135,7 @@ impl<'a> SongPasses<'a> {
             let total = mixture.samples();
             let mut add = |block: &Planar| add_to_spool(&mut stems, block, &mut at, total, share, pass > 0);
             let mut shifted = ShiftedReader::new(&mut mixture, shift);
-            demix(self.separator, &mut shifted, &self.options, &mut add, &mut |done| {
-                report(pass, done, expected)
-            })?;
+            self.demix(&mut shifted, 0, &mut add, &mut |done| report(pass, done, expected))?;
         }
         if self.hybrid {
             // Without a second pass, progress stays at the end of the last one.
@@ -122,7 +147,8 @@ impl<'a> SongPasses<'a> {
         }
         let mut block = Planar::new(stems.channels());
         let whole = stems.samples() as u64;
-        for at in (0..stems.samples()).step_by(BLOCK) {
+        let first = usize::try_from(self.first).unwrap_or(usize::MAX).min(stems.samples());
+        for at in (first..stems.samples()).step_by(BLOCK) {
             check_cancelled(report(passes - 1, whole, expected))?;
             block.clear();
             stems.read(at, BLOCK.min(stems.samples() - at), &mut block)?;
@@ -233,7 +259,8 @@ impl SongPasses<'_> {
             let planes = pick(drums).chain(pick(other)).map(|i| block.channel(i).to_vec()).collect();
             second_pass.append(&Planar::from_equal(planes))
         };
-        demix(self.separator, &mut ShiftedReader::new(&mut residual, 0), &options, &mut sink, on_progress)?;
+        let mut source = ShiftedReader::new(&mut residual, 0);
+        demix_from(self.separator, &mut source, &options, 0, self.control, &mut sink, on_progress)?;
         let ratio = energies.ratio();
         for at in (0..samples).step_by(BLOCK) {
             check_cancelled(on_progress(samples as u64))?;

@@ -40,6 +40,7 @@ use super::load_job::LoadJob;
 use super::model_loader::{LoadedModel, ModelLoadError};
 use super::owned_thread::{END_TIMEOUT, OwnedThread};
 use super::params::TierChoice;
+use super::prepared;
 use super::stream_log::StreamLog;
 use super::thread_setting;
 use crate::live::plan::{MeasuredCost, WindowSpec};
@@ -245,6 +246,7 @@ impl Control {
         self.cancelled.retain(|thread| !thread.is_finished());
         self.finish_load(&wanted);
         self.recheck_download();
+        prepared::start_if_wanted(&self.shared);
         self.reload_for_threads();
         self.reload_for_device();
         self.observe_cost();

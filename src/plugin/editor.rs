@@ -16,6 +16,7 @@ mod overload;
 mod param_edits;
 mod param_id;
 mod picker;
+mod prepare;
 mod strip;
 #[cfg(test)]
 mod tests;
@@ -47,6 +48,7 @@ use self::overload::{LateWindowMonitor, Overload};
 use self::param_edits::ParamEdits;
 use self::param_id::{ParamId, StripParam};
 use self::picker::{Picker, PickerAction, Tab};
+use self::prepare::PrepareRow;
 use self::strip::Strip;
 use self::theme::Palette;
 use self::waveform::WaveformRow;
@@ -55,6 +57,7 @@ use super::instances;
 use super::model_loader::ModelLoadError;
 use super::platform::window_threads::WindowThreads;
 use super::platform::x11;
+use super::prepared::{self, PrepareCommand};
 use super::routing::{Routing, STRIP_COUNT, STRIP_NAMES};
 use super::selection::{ModelSource, Selection};
 use super::thread_setting;
@@ -80,6 +83,7 @@ pub struct EditorApp {
     /// Files dropped on the editor. Each window gets a new queue.
     drop_queue: Arc<DropQueue>,
     custom_window: CustomWindowRow,
+    prepare_row: PrepareRow,
     meters: [[Meter; 2]; STRIP_COUNT],
     output_meters: [Meter; 2],
     null_peak: PeakHold,
@@ -130,6 +134,7 @@ impl EditorApp {
             shared,
             picker: Picker::default(),
             custom_window: CustomWindowRow::default(),
+            prepare_row: PrepareRow::default(),
             meters: Default::default(),
             output_meters: Default::default(),
             null_peak: PeakHold::default(),
@@ -212,6 +217,7 @@ impl EditorApp {
             if let Some(player) = self.shared.player() {
                 transport::show(ui, player, view.host_rate);
             }
+            self.show_prepare_row(ui, view.host_rate);
         });
         Panel::bottom("footer").frame(edge(2, 4)).show_separator_line(false).show(ui, |ui| {
             footer::show(ui, &view, selected.source == ModelSource::Embedded, overload);
@@ -244,6 +250,16 @@ impl EditorApp {
         self.handle_header_action(ui, header_action, &view);
         self.handle_banner_action(banner_action, &view);
         self.schedule_repaint(ui, &view);
+    }
+
+    fn show_prepare_row(&mut self, ui: &mut Ui, rate: u32) {
+        let learn = self.shared.params.prepared.lock().learn;
+        let view = self.shared.prepared.view();
+        if self.prepare_row.is_visible(&view, learn)
+            && let Some(command) = self.prepare_row.show(ui, &view, learn, rate)
+        {
+            prepared::send(&self.shared, command);
+        }
     }
 
     /// Applies the project's size and zoom. Hosts restore the state after they create the editor, so both are known only now.
@@ -330,10 +346,10 @@ impl EditorApp {
                 self.picker.clear_error();
                 match self.shared.player() {
                     Some(player) => player.open(song),
-                    None => self.picker.show_error(
-                        "Only the standalone app plays songs. Drop a checkpoint here, with its YAML file."
-                            .into(),
-                    ),
+                    None => {
+                        self.prepare_row.is_open = Some(true);
+                        prepared::send(&self.shared, PrepareCommand::PrepareFile(song));
+                    }
                 }
                 None
             }
@@ -485,6 +501,11 @@ impl EditorApp {
                     .plan_inputs
                     .map_or_else(WindowSpec::default, |inputs| tier.window_spec(&inputs.timing));
                 self.set_window(Some(shape));
+            }
+            Some(HeaderAction::TogglePrepareRow) => {
+                let learn = self.shared.params.prepared.lock().learn;
+                let is_visible = self.prepare_row.is_visible(&self.shared.prepared.view(), learn);
+                self.prepare_row.is_open = Some(!is_visible);
             }
             Some(HeaderAction::ChangeWindow(WindowChange::Set(shape))) => self.set_window(Some(shape)),
             Some(HeaderAction::ChangeWindow(WindowChange::UseTier)) => self.set_window(None),

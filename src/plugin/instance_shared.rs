@@ -18,6 +18,7 @@ use super::owned_thread::{END_TIMEOUT, OwnedThread};
 use super::params::{NullsumParams, TierChoice};
 use super::platform::window_threads::WindowThreads;
 use super::player::Player;
+use super::prepared::PreparedShared;
 use super::presets::Preset;
 use super::routing::Routing;
 use super::selection::Selection;
@@ -82,6 +83,8 @@ pub(super) type HostCallback = Arc<dyn Fn() + Send + Sync>;
 pub struct InstanceShared {
     /// Parameters and other saved state.
     pub params: Arc<NullsumParams>,
+    /// Stems that were separated before.
+    pub(super) prepared: PreparedShared,
     /// Realtime-safe: requests an immediate repaint of the editor.
     pub(super) repaint: RepaintNotifier,
     /// New streams, for the audio thread to take where the format allows latency changes in place.
@@ -150,6 +153,7 @@ impl InstanceShared {
         super::logger::install();
         Arc::new(Self {
             params,
+            prepared: PreparedShared::default(),
             repaint: RepaintNotifier::new(),
             handoff: ArrayQueue::new(1),
             retired: ArrayQueue::new(8),
@@ -247,6 +251,7 @@ impl InstanceShared {
         if let Some(thread) = self.thread.lock().take() {
             thread.end_by(deadline);
         }
+        self.prepared.stop(deadline);
         self.release_stream(deadline);
     }
 
@@ -531,11 +536,14 @@ impl InstanceShared {
 
     /// Waits at most `timeout` until the control thread has completed what is wanted. For offline rendering only.
     pub(super) fn wait_until_ready(self: &Arc<Self>, timeout: std::time::Duration) -> bool {
-        if self.is_ready() {
-            return true;
-        }
-        self.send(ControlCommand::Reconcile);
         let until = std::time::Instant::now() + timeout;
+        let ready = self.is_ready() || self.wait_for_model(until);
+        self.prepared.wait_until_settled(&self.params.prepared, until);
+        ready
+    }
+
+    fn wait_for_model(self: &Arc<Self>, until: std::time::Instant) -> bool {
+        self.send(ControlCommand::Reconcile);
         let mut ready_for = self.ready_for.0.lock();
         while *ready_for != Some(self.wanted()) {
             if self.is_stopping() || self.ready_for.1.wait_until(&mut ready_for, until).timed_out() {

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::automation_delay::{MAIN, SOLO};
 use super::device::SharedDevice;
 use super::indications::ParamIndications;
+use super::prepared::SharedPreparedMemory;
 use super::routing::{STRIP_COUNT, STRIP_NAMES};
 use super::selection::SharedSelection;
 use super::wake_flag::WakeFlag;
@@ -327,6 +328,9 @@ pub struct NullsumParams {
     pub automation: SharedAutomationTiming,
     #[persist = "device"]
     pub device: SharedDevice,
+    /// Prepared songs of the project.
+    #[persist = "prepared"]
+    pub prepared: SharedPreparedMemory,
     #[persist = "editor"]
     pub editor: Arc<Mutex<EditorMemory>>,
     /// Groups of gains that the user changed in the editor since the last block, one bit each.
@@ -370,6 +374,7 @@ impl NullsumParams {
             render: EnumParam::new("Render Mode", RenderMode::Auto).non_automatable(),
             model: SharedSelection::new(wake.clone()),
             window: SharedWindow { window: Mutex::default(), wake: wake.clone() },
+            prepared: SharedPreparedMemory::new(wake.clone()),
             automation: SharedAutomationTiming::default(),
             device: SharedDevice::new(wake.clone()),
             editor: Arc::default(),

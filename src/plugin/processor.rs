@@ -19,6 +19,7 @@ use super::routing::{Routing, STRIP_COUNT};
 use super::transition::{Transition, TransitionBuffers};
 use crate::live::smooth::Ramp;
 use crate::live::{BlockingError, Client, NoStems, StemOutputs};
+use crate::prepared::exchange::Exchange;
 
 /// How long a render waits for a worker that makes no progress.
 const WORKER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -28,6 +29,8 @@ const REPEATED_TIMEOUT: Duration = Duration::from_millis(50);
 const LOAD_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long it waits in total if only the call rate suggests a render, because the host may be playing.
 const UNANNOUNCED_LOAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a render waits for prepared stems. A drive that needs longer is left out.
+const PREPARED_TIMEOUT: Duration = Duration::from_secs(10);
 /// Smoothing time of the output gain, in seconds.
 const RAMP_SECONDS: f32 = 0.02;
 /// Largest number of channels of a layout.
@@ -53,6 +56,8 @@ pub(super) struct Processor {
     /// Number of finished windows at the last timeout. `None` once the worker makes progress.
     timed_out_at_window: Option<u64>,
     automation: AutomationDelay,
+    /// Where the input is matched with prepared stems, and those of the streams come from.
+    exchange: Option<Arc<Exchange>>,
     output: Ramp,
     jump_detector: TransportJumpDetector,
     /// Whether gains apply without smoothing, because nothing was played yet.
@@ -74,6 +79,7 @@ impl Processor {
         announced: bool,
     ) -> Self {
         Self {
+            exchange: shared.prepared.exchange(),
             shared,
             stream: stream.map(Box::new),
             transition: None,
@@ -296,6 +302,8 @@ impl Processor {
         for client in self.clients() {
             client.set_carrier(carrier);
         }
+        // The app's own song has no position in a host's project.
+        let song = transport.pos_samples().filter(|_| transport.playing && self.shared.player().is_none());
         while self.done < samples {
             let longest = self.advance_transition().min(samples - self.done);
             let (mut gains, length) = self.automation.next_segment(longest);
@@ -303,13 +311,39 @@ impl Processor {
             if params.bypass.value() {
                 gains[MAIN] = BYPASSED;
             }
-            self.process_segment(&gains, routing, main, buses, self.done..self.done + length, offline);
+            let range = self.done..self.done + length;
+            self.share_input(main, range.clone(), song.map(|song| song + self.done as i64), offline);
+            self.process_segment(&gains, routing, main, buses, range, offline);
             self.snap_gains = false;
             self.done += length;
         }
         self.shared.record_output_peaks(main);
         if samples > 0 {
             self.shared.before_first_block.store(false, Relaxed);
+        }
+    }
+
+    /// Leaves a part of the input to be matched with prepared stems. A render waits until it was. Realtime-safe unless `offline`.
+    fn share_input(
+        &mut self,
+        main: &mut [&mut [f32]],
+        range: Range<usize>,
+        song: Option<i64>,
+        offline: bool,
+    ) {
+        let Some(exchange) = self.exchange.clone() else { return };
+        let next = exchange.position();
+        for client in self.clients() {
+            client.align_overlay(next);
+        }
+        let mut planes: [&mut [f32]; MAX_CHANNELS] = Default::default();
+        let channels = main.len().min(MAX_CHANNELS);
+        for (part, plane) in planes.iter_mut().zip(main.iter_mut()) {
+            *part = plane.get_mut(range.clone()).unwrap_or_default();
+        }
+        exchange.push(planes.get(..channels).unwrap_or_default(), song);
+        if offline {
+            permit_alloc(|| exchange.wait_until_seen(PREPARED_TIMEOUT));
         }
     }
 

@@ -97,7 +97,8 @@ pub(super) fn open_stream(
     plan: Plan,
 ) -> Option<StreamClient> {
     let scheduler = Scheduler::of_process().ok()?;
-    let (client, stream) = Stream::open(&plan, STRIP_COUNT, host.channels, &scheduler);
+    let (mut client, stream) = Stream::open(&plan, STRIP_COUNT, host.channels, &scheduler);
+    client.set_overlay(Some(shared.prepared.overlay(host)));
     stream.set_rule(mask_rule(shared));
     let latency = u32::try_from(plan.latency().0).unwrap_or(u32::MAX);
     let fade_in = fade_in(&plan);

@@ -29,6 +29,7 @@ pub enum HeaderAction {
     MeasureAgain,
     UseCustomWindow,
     CopyDiagnostics,
+    TogglePrepareRow,
     ApplyPreset(&'static Preset),
     SetAutomationTiming(AutomationTiming),
     /// `None`: the default.

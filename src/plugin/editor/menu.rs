@@ -1,4 +1,4 @@
-//! The header's menu: presets, automation, threads, log file, diagnostics.
+//! The header's menu: presets, automation, prepared stems, threads, log file, diagnostics.
 
 use egui::Ui;
 use egui::containers::menu::MenuButton;
@@ -34,6 +34,12 @@ pub fn show(ui: &mut Ui, automation: AutomationTiming, device: &DeviceSetting) -
             if ui.radio(automation == timing, name).on_hover_text(hint).clicked() {
                 action = Some(HeaderAction::SetAutomationTiming(timing));
             }
+        }
+        ui.separator();
+        let hint = "Separates the song once, in the background and at full quality, and plays the stems from disk from then on.";
+        if ui.button("Prepared stems").on_hover_text(hint).clicked() {
+            action = Some(HeaderAction::TogglePrepareRow);
+            ui.close();
         }
         ui.separator();
         if let Some(threads) = show_threads(ui) {
