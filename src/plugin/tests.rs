@@ -1,6 +1,7 @@
 //! Tests of an instance without a wrapper: shared state, control thread and audio half, driven by the test.
 
 mod closing;
+mod prepared;
 mod processing;
 mod saved_states;
 mod waking;
