@@ -14,6 +14,8 @@ pub mod block;
 pub mod entry;
 pub mod error;
 pub mod exchange;
+pub mod export;
+pub mod file;
 pub mod job;
 pub mod key;
 pub mod matching;

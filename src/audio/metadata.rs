@@ -176,6 +176,25 @@ impl Metadata {
         self
     }
 
+    /// Adds a `bext` chunk with the song position of the first sample, in samples, where a host places the file.
+    #[must_use]
+    pub fn spotted_at(mut self, sample: u64) -> Self {
+        /// Length of the chunk without a coding history, and the places of originator, time reference and version in it.
+        const LENGTH: usize = 602;
+        const ORIGINATOR: usize = 256;
+        const TIME_REFERENCE: usize = 338;
+        const VERSION: usize = 346;
+        let mut chunk = vec![0; LENGTH];
+        let fields: [(usize, &[u8]); 3] =
+            [(ORIGINATOR, b"Nullsum"), (TIME_REFERENCE, &sample.to_le_bytes()), (VERSION, &[1, 0])];
+        for (at, bytes) in fields {
+            chunk[at..at + bytes.len()].copy_from_slice(bytes);
+        }
+        self.chunks.retain(|(id, _)| id != b"bext");
+        self.chunks.push((*b"bext", chunk));
+        self
+    }
+
     /// Whether there is nothing to write.
     pub fn is_empty(&self) -> bool {
         self.tag.item_count() == 0

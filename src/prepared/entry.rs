@@ -375,10 +375,15 @@ impl EntryWriter {
         let end = places.last().map_or(0, |(offset, length)| offset + u64::from(*length));
         self.pending[part as usize].clear();
         let path = self.folder.join(part.file());
-        let file = &mut self.files[part as usize];
-        file.set_len(end)
-            .and_then(|()| file.seek(SeekFrom::Start(end)).map(drop))
-            .map_err(|source| StoreError::write(&path, source))
+        let mut file = &self.files[part as usize];
+        let mut cut = || -> io::Result<()> {
+            // A file that is complete keeps its time.
+            if file.metadata()?.len() != end {
+                file.set_len(end)?;
+            }
+            file.seek(SeekFrom::Start(end)).map(drop)
+        };
+        cut().map_err(|source| StoreError::write(&path, source))
     }
 
     /// Appends samples to a part; whole blocks are written.

@@ -1,5 +1,7 @@
 //! What prepared stems are identified by: the audio, the model, and how it separates.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -53,6 +55,15 @@ impl Key {
         id.truncate(32);
         id
     }
+}
+
+/// SHA-256 of a checkpoint's file.
+///
+/// # Errors
+/// Those of reading it.
+pub fn sha256_of_file(path: &Path) -> std::io::Result<String> {
+    let hashed = hash::sha256_of_reader(std::fs::File::open(path)?, &mut |_| true)?;
+    hashed.ok_or_else(|| std::io::ErrorKind::Interrupted.into())
 }
 
 /// Whether `id` may be the name of an entry: nothing else is ever used as a path.

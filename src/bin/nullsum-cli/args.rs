@@ -68,6 +68,8 @@ pub enum Command {
     Convert(ConvertArgs),
     /// List the known models, download them, or print their paths
     Models(ModelsArgs),
+    /// Prepare songs for the plugin, and list, export or erase prepared stems
+    Cache(CacheArgs),
     /// Time the whole pass, from waveform to stems
     Bench(BenchArgs),
     /// Measure latency, load and quality of the plugin's tiers on this device
@@ -106,6 +108,70 @@ pub struct ModelArgs {
     /// Never use the network
     #[arg(long)]
     pub offline: bool,
+}
+
+/// Arguments of `cache`.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// What to do; `list` if nothing is given.
+    #[command(subcommand)]
+    pub command: Option<CacheCommand>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Commands of `cache`.
+#[derive(Debug, Subcommand)]
+pub enum CacheCommand {
+    /// List prepared stems, the ones used last first
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Separate songs as the plugin does in the background; it finds their stems by the content of the audio
+    Prepare {
+        /// The songs
+        #[arg(required = true, value_name = "SONG", value_hint = ValueHint::FilePath)]
+        songs: Vec<PathBuf>,
+        /// Sample rate of the project in Hz [default: that of each song]
+        #[arg(long, value_name = "HZ", value_parser = clap::value_parser!(u32).range(8_000..=384_000))]
+        rate: Option<u32>,
+        /// Chunks that cover each sample on average, 1 to 64 [default: the model's]
+        #[arg(long, value_name = "N")]
+        overlap: Option<f64>,
+        /// How the residual is distributed
+        #[arg(long, default_value = "spectral", value_name = "MODE")]
+        lossless: LosslessArg,
+        #[command(flatten)]
+        model: ModelArgs,
+        #[command(flatten)]
+        run: RunArgs,
+    },
+    /// Write prepared stems as WAV files that a host places where the song was
+    Export {
+        /// Name of the entry, as `list` prints it
+        id: String,
+        /// Folder of the files
+        #[arg(long, short, default_value = "output", value_hint = ValueHint::DirPath)]
+        output: PathBuf,
+    },
+    /// Erase prepared stems from this computer
+    Erase {
+        /// Names of entries, as `list` prints them
+        #[arg(required_unless_present = "all")]
+        ids: Vec<String>,
+        /// Erase everything that is not in use
+        #[arg(long, conflicts_with = "ids")]
+        all: bool,
+    },
+    /// Print the size limit, or set it and erase the oldest stems beyond it
+    Limit {
+        /// Gigabytes, such as 20 or 2.5
+        #[arg(value_name = "GB")]
+        gigabytes: Option<f64>,
+    },
 }
 
 /// Options that choose device, precision and threads.

@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub mod bench;
+pub mod cache;
 pub mod completions;
 pub mod convert;
 pub mod demo;

@@ -45,6 +45,7 @@ fn main() -> ExitCode {
 fn run(command: Command) -> CliResult {
     match command {
         Command::Separate(args) => run_interruptible(|| commands::separate::run(&args)),
+        Command::Cache(args) => run_interruptible(|| commands::cache::run(&args)),
         Command::Bench(args) => run_interruptible(|| commands::bench::run(&args)),
         Command::Demo(args) => run_interruptible(|| commands::demo::run(&args)),
         Command::Tiers(args) => run_interruptible(|| commands::tiers::run(&args)),

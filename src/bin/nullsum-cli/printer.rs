@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::args::{Command, MessageArgs, ModelsCommand};
+use crate::args::{CacheCommand, Command, MessageArgs, ModelsCommand};
 use crate::report::path_text;
 
 /// Prints a line on standard output. A closed pipe (`| head`) is not an error.
@@ -56,6 +56,9 @@ impl Command {
                 Some(ModelsCommand::Path { .. }) => Printer::Plain,
             },
             Self::Devices(args) => of(args.json),
+            Self::Cache(args) => {
+                of(args.json || matches!(args.command, Some(CacheCommand::List { json: true })))
+            }
             // With `--json` standard output carries the measurements only.
             Self::Bench(_) | Self::Tiers(_) => Printer::stderr_only(),
             Self::Convert(args) if args.quiet => Printer::Quiet,

@@ -1,6 +1,6 @@
 //! A thread that separates what was heard, or the file of the track.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use crossbeam::channel::Sender;
@@ -8,21 +8,19 @@ use crossbeam::channel::Sender;
 use super::{JOB_THREAD_NAME, PrepareCommand};
 use crate::embedded;
 use crate::model::checkpoint::Checkpoint;
-use crate::offline::reader::{FileReader, SongReader};
 use crate::plugin::model_loader::LoadedModel;
 use crate::plugin::owned_thread::OwnedThread;
+use crate::prepared::file;
 use crate::prepared::job::{self, Job, JobError, JobHandle};
 use crate::prepared::placement;
 use crate::prepared::ranges::Ranges;
-use crate::prepared::recording::{RecordedPart, Recording};
+use crate::prepared::recording::RecordedPart;
 use crate::prepared::store::Store;
 use crate::registry;
 use crate::separator::{Runtime, Separator};
 
 /// Shortest heard range that is prepared, in seconds.
 const MIN_SECONDS: i64 = 1;
-/// Samples of a file that are decoded at a time.
-const BLOCK: usize = 1 << 15;
 
 /// What is prepared, and how.
 pub(super) struct Preparation {
@@ -72,7 +70,10 @@ impl Preparation {
     fn run(mut self, handle: &Arc<JobHandle>, report: &Sender<PrepareCommand>) -> Result<(), String> {
         match self.file.take() {
             Some(path) => {
-                let decoded = self.decode(&path, handle)?;
+                let (rate, channels) = (Some(self.rate), Some(self.channels));
+                let decoded =
+                    file::record_file(&path, rate, channels, &self.store, &|| handle.is_cancelled())
+                        .map_err(|error| error.to_string())?;
                 let length = decoded.heard().total() as i64;
                 let mut song = decoded.part(0..length);
                 let at = match &mut self.heard {
@@ -143,38 +144,5 @@ impl Preparation {
         .map_err(|error| text(&error))?;
         let runtime = Runtime { threads: self.model.threads, private_pool: true, ..Runtime::default() };
         Separator::load(&checkpoint, &config, None, runtime).map_err(|error| text(&error))
-    }
-
-    /// Decodes a file at the host's rate and with its channels.
-    fn decode(&self, path: &Path, handle: &JobHandle) -> Result<Recording, String> {
-        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
-        let mut reader = FileReader::open(path, self.rate).map_err(|error| error.to_string())?;
-        let (found, expected) = (reader.channels(), self.channels);
-        if found > expected {
-            return Err(format!(
-                "{}: {found} channels; this instance has {expected}, so this is not the file of its track",
-                path.display()
-            ));
-        }
-        let limit = self.store.limit();
-        let mut recording = Recording::new(self.store.folder(), self.rate, expected, limit)
-            .map_err(|error| failed(&error))?;
-        let mut at = 0;
-        let mut block = crate::audio::Planar::new(found);
-        while reader.read(BLOCK, &mut block).map_err(|error| error.to_string())? > 0 {
-            if handle.is_cancelled() {
-                return Err(JobError::Cancelled.to_string());
-            }
-            recording.write(at, &block).map_err(|error| failed(&error))?;
-            at += block.samples() as i64;
-            block.clear();
-        }
-        if recording.is_full() {
-            return Err(format!(
-                "{}: longer than the size limit of the prepared stems allows; raise the limit",
-                path.display()
-            ));
-        }
-        Ok(recording)
     }
 }

