@@ -13,7 +13,7 @@ pub struct Variable {
 pub const VARIABLES: &[Variable] = &[
     Variable {
         name: "NULLSUM_CACHE",
-        meaning: "folder for downloaded models, measurements and the log; by default the system's cache folder",
+        meaning: "folder for downloaded models, prepared stems, measurements and the log; by default the system's cache folder",
     },
     Variable {
         name: "NULLSUM_CUDA_KERNELS",

@@ -223,9 +223,9 @@ impl Job<'_> {
             let pool = separator.pool().clone();
             pool.set_priority(Priority::Background);
             let waiting = Arc::clone(handle);
-            pool.set_interrupt(Some(Arc::new(move || _ = waiting.wait())));
+            pool.set_pause(Some(Arc::new(move |_lane| _ = waiting.wait())));
             let separated = self.write_stems(&mut separator, &mut writer, &survey, handle, on_commit);
-            pool.set_interrupt(None);
+            pool.set_pause(None);
             separated?;
         }
         handle.set_fraction(1.0);
