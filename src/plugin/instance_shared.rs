@@ -507,6 +507,7 @@ impl InstanceShared {
             self.params.device.lock(),
             self.params.editor.lock(),
         );
+        let params = (params, self.params.prepared.lock(), self.prepared.lock_everything());
         (stream_state, message, process, shared, params)
     }
 
@@ -538,7 +539,9 @@ impl InstanceShared {
     pub(super) fn wait_until_ready(self: &Arc<Self>, timeout: std::time::Duration) -> bool {
         let until = std::time::Instant::now() + timeout;
         let ready = self.is_ready() || self.wait_for_model(until);
-        self.prepared.wait_until_settled(&self.params.prepared, until);
+        if ready {
+            self.prepared.wait_until_settled(&self.params.prepared);
+        }
         ready
     }
 

@@ -34,6 +34,9 @@ pub const THREAD_NAME: &str = "nullsum-stems";
 /// Name of the thread that separates.
 pub const JOB_THREAD_NAME: &str = "nullsum-prepare";
 
+/// How long a render waits for the songs of the project to be opened.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What a project remembers: keys, no audio.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -201,15 +204,23 @@ impl PreparedShared {
         self.view.lock().clone()
     }
 
-    /// Waits until the songs of the project are open, at most until `deadline`. For offline rendering only.
-    pub fn wait_until_settled(&self, memory: &SharedPreparedMemory, deadline: Instant) {
-        while !self.settled.load(Acquire)
-            && !memory.lock().songs.is_empty()
-            && !self.is_stopping()
-            && Instant::now() < deadline
-        {
+    /// Waits until the songs of the project are open, once and for a limited time. For offline rendering only.
+    pub fn wait_until_settled(&self, memory: &SharedPreparedMemory) {
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
+        while !self.settled.load(Acquire) && !memory.lock().songs.is_empty() && !self.is_stopping() {
+            if Instant::now() >= deadline {
+                log::warn!("prepared stems were not ready in time; this render uses the live model");
+                // The next block must not wait again.
+                self.settled.store(true, Release);
+            }
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Takes every lock.
+    #[cfg(test)]
+    pub fn lock_everything(&self) -> impl Sized {
+        (self.exchange.lock(), self.thread.lock(), self.view.lock(), self.job.lock())
     }
 
     fn is_stopping(&self) -> bool {

@@ -9,7 +9,7 @@
 //! the audio thread decides nothing and waits for nobody.
 
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
 use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
@@ -23,6 +23,11 @@ use crate::live::ring::Ring;
 const MARKS: usize = 4096;
 /// Positions in the rings: nearly 12 seconds at 44.1 kHz. They get their memory when they are first used.
 const CAPACITY: usize = 1 << 19;
+
+/// The next block has no song position, as the one before.
+const NO_SONG: i64 = i64::MIN;
+/// The next block needs a mark in any case.
+const UNKNOWN: i64 = i64::MAX;
 
 /// Where in the song the input from a position on belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +53,8 @@ pub struct Exchange {
     /// End of the input that the player has taken. Written by the player thread.
     seen: CachePadded<AtomicU64>,
     marks: ArrayQueue<Mark>,
+    /// Song position with which the next block would continue, [`NO_SONG`] or [`UNKNOWN`]. Only for the audio thread.
+    next_song: AtomicI64,
     /// Whether a player thread takes the input.
     active: AtomicBool,
     /// Only for offline rendering: wakes the thread that waits, and the player.
@@ -68,6 +75,7 @@ impl Exchange {
             decided: CachePadded::default(),
             seen: CachePadded::default(),
             marks: ArrayQueue::new(MARKS),
+            next_song: AtomicI64::new(UNKNOWN),
             active: AtomicBool::new(false),
             progress: Default::default(),
             work: Default::default(),
@@ -112,13 +120,19 @@ impl Exchange {
             return;
         }
         if self.active.load(Relaxed) {
-            // If nobody takes the marks, the newest replaces the oldest; the player notices the gap.
-            self.marks.force_push(Mark { position, song });
+            let code = song.unwrap_or(NO_SONG);
+            // Marks are needed where the song does not simply go on, so the queue never fills while the player lives.
+            let is_marked =
+                code == self.next_song.load(Relaxed) || self.marks.push(Mark { position, song }).is_ok();
+            let next = song.map_or(NO_SONG, |song| song.saturating_add(samples as i64));
+            self.next_song.store(if is_marked { next } else { UNKNOWN }, Relaxed);
             for channel in 0..self.channels {
                 if let Some(plane) = main.get(channel).or(main.last()) {
                     self.input.write(channel, position, plane);
                 }
             }
+        } else {
+            self.next_song.store(UNKNOWN, Relaxed);
         }
         self.written.store(position + samples as u64, Release);
     }

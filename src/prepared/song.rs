@@ -144,7 +144,9 @@ impl Song {
                 let current = self.cached[cache].pop_front();
                 self.block(part, next);
                 self.cached[cache].extend(current);
-                self.cached[cache].rotate_right(1);
+                if self.cached[cache].len() > 1 {
+                    self.cached[cache].rotate_right(1);
+                }
             }
         }
     }

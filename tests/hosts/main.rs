@@ -18,6 +18,7 @@ mod automation;
 mod conformance;
 mod faults;
 mod lifecycle;
+mod prepared;
 mod state;
 mod stems;
 mod stress;

@@ -25,6 +25,8 @@ const IDLE_WAIT: Duration = Duration::from_millis(20);
 const REFRESH_INTERVAL: Duration = Duration::from_millis(200);
 /// Most songs of the store, beside those of the project, in which the input is looked for.
 const MAX_FOREIGN_SONGS: usize = 12;
+/// How long the end of a thread that has nothing left to do is waited for.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(1);
 /// A recording takes at most this part of the store's limit.
 const RECORDING_SHARE: u64 = 4;
 
@@ -68,6 +70,7 @@ pub(super) fn run(shared: &Arc<InstanceShared>) {
             // A bug of ours. The live stems go on.
             log::error!("internal error in the thread for prepared stems; they are not used any more");
             worker.player = None;
+            shared.prepared.settled.store(true, Release);
             worker.problem = Some("Internal error: prepared stems are not used any more.".into());
             worker.show();
             break;
@@ -134,8 +137,11 @@ impl Worker {
                 (self.reload, self.refreshed) = (true, None);
             }
             PrepareCommand::Ended(problem) => {
+                let job = self.shared.prepared.job.lock().take();
                 // The thread ends right after it has sent this.
-                *self.shared.prepared.job.lock() = None;
+                if let Some((_, thread)) = job {
+                    thread.end_by(Instant::now() + JOIN_TIMEOUT);
+                }
                 self.problem = problem;
                 self.list_store();
                 (self.reload, self.refreshed) = (true, None);
