@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::host::{Host, LOW, Layout, OFFLINE, RENDER, Run, TIER, both};
+use crate::host::{LOW, Layout, OFFLINE, RENDER, Run, TIER, both};
 use crate::play::{Blocks, assert_delayed, play};
 use crate::signal::grid;
 
