@@ -68,14 +68,14 @@ pub(super) unsafe fn sum_of_products<S: Simd>(x: *const f32, y: *const f32, n: u
         let mut partial = [S::splat(0.0); MAX_LANES];
         let mut i = 0;
         while i < whole {
-            for v in 0..MAX_LANES / S::LANES {
+            for (v, partial) in partial.iter_mut().enumerate().take(MAX_LANES / S::LANES) {
                 let at = i + v * S::LANES;
-                partial[v] = S::add(partial[v], S::mul(S::load(x.add(at)), S::load(y.add(at))));
+                *partial = S::add(*partial, S::mul(S::load(x.add(at)), S::load(y.add(at))));
             }
             i += MAX_LANES;
         }
-        for v in 0..MAX_LANES / S::LANES {
-            S::store(sums.as_mut_ptr().add(v * S::LANES), partial[v]);
+        for (v, partial) in partial.into_iter().enumerate().take(MAX_LANES / S::LANES) {
+            S::store(sums.as_mut_ptr().add(v * S::LANES), partial);
         }
         let mut rest = 0.0;
         for i in whole..n {

@@ -74,7 +74,7 @@ impl<'a> SongPasses<'a> {
 
     /// Leaves out the stems before sample `first`, which a pass before has computed.
     #[must_use]
-    pub fn from_sample(self, first: u64) -> Self {
+    pub fn starting_at(self, first: u64) -> Self {
         Self { first, ..self }
     }
 

@@ -158,7 +158,7 @@ pub fn separate_from(
         emit(Planar::from_equal(converted))
     };
     let passes = SongPasses::new(separator, &info, options, Some(samples), rate)?;
-    let passes = passes.from_sample(if is_direct { first } else { 0 }).controlled(control);
+    let passes = passes.starting_at(if is_direct { first } else { 0 }).controlled(control);
     passes.run(&mut RateReader::new(song, info.sample_rate, gain)?, &mut on_block, on_progress)?;
     let mut converted = Vec::new();
     for resampler in &mut resamplers {

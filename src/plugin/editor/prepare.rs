@@ -159,7 +159,7 @@ fn state_text(view: &PreparedView, rate: u32) -> String {
         };
     }
     match view.state {
-        MatchState::Matched { gain } if gain == 1.0 => "Prepared stems play".into(),
+        MatchState::Matched { gain: 1.0 } => "Prepared stems play".into(),
         MatchState::Matched { gain } => {
             format!("Prepared stems play, at {:+.1} dB", 20.0 * gain.abs().log10())
         }
@@ -238,7 +238,8 @@ mod tests {
 
     #[test]
     fn the_line_says_what_happens() {
-        let mut view = PreparedView { heard: vec![0..44_100 * 75], ..PreparedView::default() };
+        let mut view = PreparedView::default();
+        view.heard.push(0..44_100 * 75);
         assert_eq!(state_text(&view, 44_100), "Heard 1:15 min");
         view.missing = 2;
         assert!(state_text(&view, 44_100).contains("2 songs are not on this computer"));
@@ -254,9 +255,9 @@ mod tests {
     fn the_bar_holds_all_ranges_and_is_never_empty() {
         let mut view = PreparedView::default();
         assert_eq!(bounds(&view, 48_000), None);
-        view.heard = vec![100..200];
+        view.heard.push(100..200);
         assert_eq!(bounds(&view, 48_000), Some((0, 48_000)));
-        view.prepared = vec![-500..96_000];
+        view.prepared.push(-500..96_000);
         assert_eq!(bounds(&view, 48_000), Some((-500, 96_000)));
     }
 

@@ -168,8 +168,7 @@ fn a_new_instance_plays_what_another_has_prepared_and_says_what_is_missing() {
         bench.wait_for("prepared", |view| {
             view.job.is_none() && !view.prepared.is_empty() || view.problem.is_some()
         });
-        let memory = bench.params.prepared.lock().clone();
-        memory
+        bench.params.prepared.lock().clone()
     };
     let mut bench = Bench::new();
     {
