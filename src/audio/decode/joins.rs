@@ -51,11 +51,10 @@ fn is_iff(bytes: &[u8]) -> bool {
     let chunk_id = bytes.get(12..16);
     let is_id = chunk_id.is_some_and(|id| id.iter().all(|byte| (b' '..=b'~').contains(byte)));
     is_id
-        && match (bytes.get(..4), bytes.get(8..12)) {
-            (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) => true,
-            (Some(b"FORM"), Some(b"AIFF" | b"AIFC")) => true,
-            _ => false,
-        }
+        && matches!(
+            (bytes.get(..4), bytes.get(8..12)),
+            (Some(b"RIFF" | b"RF64" | b"BW64"), Some(b"WAVE")) | (Some(b"FORM"), Some(b"AIFF" | b"AIFC"))
+        )
 }
 
 fn next_iff(bytes: &mut ByteWindow<'_>, magic: &[u8], start: u64, length: u64) -> io::Result<Option<u64>> {

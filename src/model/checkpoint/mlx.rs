@@ -64,11 +64,12 @@ fn pytorch_name(name: &str) -> String {
             parts.push(part);
         }
     }
-    let is_norm = match parts[..] {
-        [.., "norm" | "final_norm", "weight"] => true,
-        [.., "to_features", _, "0", "weight"] | [.., "net", "0", "weight"] => true,
-        _ => false,
-    };
+    let is_norm = matches!(
+        parts[..],
+        [.., "norm" | "final_norm", "weight"]
+            | [.., "to_features", _, "0", "weight"]
+            | [.., "net", "0", "weight"]
+    );
     if is_norm && let Some(last) = parts.last_mut() {
         *last = "gamma";
     }
