@@ -1,6 +1,8 @@
 //! The command-line program, run as a process.
 #![cfg(feature = "cli")]
 
+#[path = "cli/cache.rs"]
+mod cache;
 #[path = "cli/files.rs"]
 mod files;
 #[path = "cli/memory.rs"]

@@ -9,13 +9,15 @@ pub const STEP: usize = 512;
 const STEPS: usize = 86;
 /// Samples that are searched for.
 pub const QUERY: usize = (STEPS + 1) * STEP;
-/// Places that are looked at sample by sample.
-const CANDIDATES: usize = 8;
+/// Places of the query's first step that are tried against those of the song.
+const PHASES: usize = 8;
+/// Places that are looked at sample by sample: many, since the loudness of a steady beat repeats with every bar.
+const CANDIDATES: usize = 512;
 /// Least correlation of the loudness, and of the samples.
 const MIN_LOUDNESS_MATCH: f32 = 0.5;
 const MIN_SAMPLE_MATCH: f64 = 0.9;
 /// Samples compared at each place.
-const PROBE: usize = 2048;
+const PROBE: usize = 1024;
 /// Loudness of silence, so that its logarithm is finite.
 const FLOOR: f32 = 1e-9;
 
@@ -59,34 +61,35 @@ impl Envelope {
         self.add(&mono);
     }
 
-    /// Places in the song, in samples, where the loudness runs as in `query`, the best first.
-    fn candidates(&self, query: &[f32]) -> Vec<usize> {
-        let mut wanted = Self::default();
-        wanted.add(query);
-        let Some(wanted) = normalised(wanted.steps.get(..STEPS).unwrap_or_default()) else {
-            return Vec::new();
-        };
-        let mut found: Vec<(f32, usize)> = Vec::new();
-        for (at, window) in self.steps.windows(STEPS).enumerate() {
-            let mean = window.iter().sum::<f32>() / STEPS as f32;
-            let spread = window.iter().map(|x| (x - mean).powi(2)).sum::<f32>().sqrt();
-            let product: f32 = window.iter().zip(&wanted).map(|(x, y)| (x - mean) * y).sum();
-            let match_ = product / spread.max(1e-6);
-            // Of neighbours only the best.
-            if match_ < MIN_LOUDNESS_MATCH {
-                continue;
-            }
-            match found.last_mut() {
-                Some(last) if last.1 + 2 >= at => {
-                    if match_ > last.0 {
-                        *last = (match_, at);
-                    }
-                }
-                _ => found.push((match_, at)),
+    /// Places in the song, in samples, where the loudness runs most as in `query`, in the order of the song.
+    fn candidates(&self, query: &[f32]) -> Vec<i64> {
+        let mut found = Vec::new();
+        // The steps of the song begin anywhere within those of the query.
+        for phase in (0..STEP).step_by(STEP / PHASES) {
+            let mut wanted = Self::default();
+            wanted.add(query.get(phase..).unwrap_or_default());
+            if let Some(wanted) = normalised(wanted.steps.get(..STEPS).unwrap_or_default()) {
+                self.add_candidates(&wanted, phase, &mut found);
             }
         }
         found.sort_by(|a, b| b.0.total_cmp(&a.0));
-        found.into_iter().take(CANDIDATES).map(|(_, at)| at * STEP).collect()
+        // In the order of the song, so that each part of it is read once.
+        let mut places: Vec<i64> = found.into_iter().take(CANDIDATES).map(|(_, at)| at).collect();
+        places.sort_unstable();
+        places
+    }
+
+    /// Adds the places where the song's loudness is like `wanted`, which begins `phase` samples into the query.
+    fn add_candidates(&self, wanted: &[f32], phase: usize, found: &mut Vec<(f32, i64)>) {
+        for (at, window) in self.steps.windows(STEPS).enumerate() {
+            let mean = window.iter().sum::<f32>() / STEPS as f32;
+            let spread = window.iter().map(|x| (x - mean).powi(2)).sum::<f32>().sqrt();
+            let product: f32 = window.iter().zip(wanted).map(|(x, y)| (x - mean) * y).sum();
+            let match_ = product / spread.max(1e-6);
+            if match_ >= MIN_LOUDNESS_MATCH {
+                found.push((match_, (at * STEP) as i64 - phase as i64));
+            }
+        }
     }
 }
 
@@ -109,11 +112,11 @@ pub fn find<E>(
 ) -> Result<Option<i64>, E> {
     let mut best: Option<(f64, i64)> = None;
     for at in song.candidates(query) {
-        let reach = 2 * STEP;
+        let reach = STEP / PHASES;
         // The loudest part tells most.
         let from = loudest(query);
         let Some(probe) = query.get(from..from + PROBE) else { continue };
-        let first = at as i64 + from as i64 - reach as i64;
+        let first = at + from as i64 - reach as i64;
         let song = read(first, PROBE + 2 * reach)?;
         let energy: f64 = probe.iter().map(|x| f64::from(*x).powi(2)).sum();
         for (lag, window) in song.windows(PROBE).enumerate() {

@@ -16,6 +16,8 @@ use crate::audio::Planar;
 const PIECE: usize = 256;
 /// Seconds in which stems fade in and out where a match begins and ends.
 const FADE_SECONDS: f64 = 0.01;
+/// Longest time between two searches, in seconds.
+const MAX_SEARCH_SECONDS: usize = 8;
 /// Samples that are recorded at a time.
 const RECORD_BLOCK: usize = 8192;
 
@@ -71,8 +73,9 @@ pub struct Player {
     record_error: Option<io::Error>,
     /// The last input, of one channel, without a match, for the search.
     unmatched: VecDeque<f32>,
-    /// Samples until the next search.
+    /// Samples until the next search, and from that one to the one after it: searches in vain become rare.
     search_in: usize,
+    search_interval: usize,
     input: Vec<Vec<f32>>,
     reference: Vec<Vec<f32>>,
     stems: Vec<Vec<f32>>,
@@ -104,6 +107,7 @@ impl Player {
             record_error: None,
             unmatched: VecDeque::with_capacity(QUERY),
             search_in: QUERY,
+            search_interval: 0,
             input: vec![Vec::new(); channels],
             reference: vec![Vec::new(); channels],
             stems: Vec::new(),
@@ -119,7 +123,7 @@ impl Player {
             let index = song.entry().index();
             index.key.settings.rate == rate && index.channels == channels
         });
-        (self.place, self.search_in) = (None, 0);
+        (self.place, self.search_in, self.search_interval) = (None, 0, 0);
         self.matcher.restart();
     }
 
@@ -211,7 +215,7 @@ impl Player {
             if !continues && !stood {
                 // What was looked for belongs to another place.
                 self.unmatched.clear();
-                self.search_in = QUERY;
+                (self.search_in, self.search_interval) = (QUERY, 0);
             }
             self.mark = Some(next);
         }
@@ -329,7 +333,7 @@ impl Player {
         let since = *self.matched_since.get_or_insert(at);
         self.state = MatchState::Matched { gain };
         self.unmatched.clear();
-        self.search_in = QUERY;
+        (self.search_in, self.search_interval) = (QUERY, 0);
         self.weights.resize(count, 0.0);
         self.weights.fill(0.0);
         self.exchange.clear_stems(at, &self.weights);
@@ -393,7 +397,9 @@ impl Player {
         if self.search_in > 0 || self.unmatched.len() < QUERY {
             return;
         }
-        self.search_in = self.exchange.rate() as usize / 2;
+        let second = self.exchange.rate() as usize;
+        self.search_interval = (2 * self.search_interval).clamp(second / 2, MAX_SEARCH_SECONDS * second);
+        self.search_in = self.search_interval;
         let query: Vec<f32> = self.unmatched.iter().copied().collect();
         let end = at as i64 + count as i64;
         for index in 0..self.songs.len() {

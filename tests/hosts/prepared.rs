@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::host::{LOW, Layout, OFFLINE, RENDER, Run, TIER, both};
 use crate::play::{Blocks, assert_delayed, play};
-use crate::signal::grid;
+use crate::signal::Random;
 
 const RATE: u32 = 44_100;
 const SECONDS: usize = 8;
@@ -25,6 +25,23 @@ fn cache_command(cache: &Path, args: &[&str]) -> Value {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
+}
+
+/// Noise whose loudness changes as in music, on the grid of 16 bits. Steady tones are not always found by their content.
+fn music() -> Vec<Vec<f32>> {
+    let channel = |seed: u64| {
+        let mut random = Random::new(seed);
+        let mut level = 0.0;
+        let mut sample = |i: usize| {
+            let mut unit = || f64::from(random.next()) / f64::from(u32::MAX);
+            if i.is_multiple_of(3_000) {
+                level = 0.05 + 0.5 * unit();
+            }
+            ((level * (unit() - 0.5) * 32_768.0).round() / 32_768.0) as f32
+        };
+        (0..SECONDS * RATE as usize).map(&mut sample).collect()
+    };
+    vec![channel(5), channel(6)]
 }
 
 fn write_song(path: &Path, song: &[Vec<f32>]) {
@@ -55,7 +72,7 @@ both! {
     fn prepared_stems_are_those_of_the_command_line<H>() {
         let folder = tempfile::tempdir().unwrap();
         let (cache, song_file) = (folder.path().join("cache"), folder.path().join("song.wav"));
-        let song = grid(2, SECONDS * RATE as usize);
+        let song = music();
         write_song(&song_file, &song);
         let prepared = cache_command(&cache, &["prepare", "--model", "embedded", song_file.to_str().unwrap()]);
         let id = prepared["id"].as_str().unwrap();

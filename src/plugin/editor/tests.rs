@@ -732,8 +732,10 @@ fn dropped_files_are_loaded_like_chosen_ones() {
     harness.app.drop_queue.push(Err("no names"));
     harness.frames(2);
     assert!(harness.visible_text().contains("no names"), "{}", harness.visible_text());
+    // The file of the track, to be prepared.
+    assert!(!harness.visible_text().contains("Learn"), "{}", harness.visible_text());
     drop(&mut harness, &[&root.path().join("song.wav")]);
-    assert!(harness.visible_text().contains("standalone app"), "{}", harness.visible_text());
+    assert!(harness.visible_text().contains("Learn"), "{}", harness.visible_text());
 }
 
 #[test]
