@@ -350,7 +350,7 @@ mod tests {
             let arch = network(MaskKind::HyperAce(public(version)));
             assert!(arch.activation_bytes(352_800) > 1.5 * network(MaskKind::Mlp).activation_bytes(352_800));
             assert!(arch.check_cost(485_100, 44_100).is_ok());
-            let wide = HyperAceSizes { channels: [16_384; 4], ..public(version) };
+            let wide = HyperAceSizes { channels: [1 << 17; 4], ..public(version) };
             let wide = network(MaskKind::HyperAce(wide));
             assert!(wide.check_cost(485_100, 44_100).is_err());
         }
