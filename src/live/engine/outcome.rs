@@ -48,8 +48,10 @@ impl Engine {
         let status = &self.shared.status;
         let average = self.cost.average().unwrap_or(0.0);
         status.count_window(average, self.plan.load(average), self.cost.percentile(0.95));
-        if !self.suspended && status.state() != State::Running {
-            status.set_state(State::Running);
+        // After a failure, too.
+        let state = if self.suspended { State::TooSlow } else { State::Running };
+        if status.state() != state {
+            status.set_state(state);
             status.set_message(None);
         }
     }

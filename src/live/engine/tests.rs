@@ -1,5 +1,7 @@
 //! Client and engine together, with work that takes a simulated time.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use super::super::client::{NoStems, StemPlanes};
 use super::super::model::{WindowError, WindowSeparator};
 use super::super::plan::{Deadline, HostSamples, ModelSamples, ModelTiming, PlanRequest, Tier};
@@ -181,6 +183,43 @@ fn a_suspended_stream_runs_only_probes_and_publishes_nothing() {
     feed(&mut client, &mut engine, 0.5, 20_480);
     assert_eq!(client.status().state(), State::Running);
     assert!(engine.available.until > until);
+}
+
+/// Fails while it is told to.
+struct Unreliable(Arc<AtomicBool>);
+
+impl WindowSeparator for Unreliable {
+    fn stems(&self) -> usize {
+        1
+    }
+
+    fn channels(&self) -> usize {
+        1
+    }
+
+    fn timing(&self) -> ModelTiming {
+        embedded()
+    }
+
+    fn separate_window(&mut self, _: &[f32], _: MaskRule, _: &mut [f32]) -> Result<(), WindowError> {
+        if self.0.load(Relaxed) { Err(WindowError("out of memory".into())) } else { Ok(()) }
+    }
+}
+
+#[test]
+fn a_failed_probe_of_a_suspended_stream_is_forgotten_with_the_next_one() {
+    let (mut client, mut engine) = Stream::manual(&short_plan(), 1, 1);
+    let fails = Arc::new(AtomicBool::new(true));
+    engine.swap(Some(SharedModel::new(Box::new(Unreliable(fails.clone()))))).unwrap();
+    engine.set_suspended(true);
+    engine.request_probe();
+    feed(&mut client, &mut engine, 0.5, 20_480);
+    let seen = |client: &Client| (client.status().state(), client.status().message());
+    assert_eq!(seen(&client), (State::Failing, Some("out of memory".into())));
+    fails.store(false, Relaxed);
+    engine.request_probe();
+    feed(&mut client, &mut engine, 0.5, 20_480);
+    assert_eq!(seen(&client), (State::TooSlow, None));
 }
 
 #[test]
