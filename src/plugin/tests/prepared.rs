@@ -39,14 +39,15 @@ impl Bench {
     /// Plays `song` from song position `at`, and silence for one latency. Returns the output that belongs to the song. Waits for the matching, so that
     /// the result does not depend on the computer's load.
     fn play_song(&mut self, song: &Planar, at: i64) -> Planar {
-        let latency = self.processor.latency() as usize;
+        let latency = self.settled_latency();
         let mut out = Planar::new(2);
         let mut input = song.clone();
         input.append_silence(latency.next_multiple_of(512));
         for from in (0..input.samples()).step_by(512) {
             let mut block = input.slice(from..from + 512).into_planes();
             let mut transport = Transport::new(44_100.0);
-            transport.playing = from < song.samples();
+            // At rest the latency may change.
+            transport.playing = true;
             transport.pos_samples = Some(at + from as i64);
             let mut planes: Vec<&mut [f32]> = block.iter_mut().map(Vec::as_mut_slice).collect();
             let shared = &self.shared.0;
@@ -60,6 +61,23 @@ impl Bench {
         out.drop_front(latency);
         out.truncate(song.samples());
         out
+    }
+
+    /// The latency when it no longer changes at rest: a model that was measured meanwhile may shorten it, after as much silence.
+    fn settled_latency(&mut self) -> usize {
+        loop {
+            let before = self.processor.latency() as usize;
+            for _ in 0..2 * before / 512 + 50 {
+                let mut block = [[0f32; 512]; 2];
+                let mut planes = block.each_mut().map(|plane| &mut plane[..]);
+                let transport = Transport::new(44_100.0);
+                self.processor.process_block(&self.shared.0.params, &mut planes, &mut [], &transport, None);
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            if self.processor.latency() as usize == before {
+                return before;
+            }
+        }
     }
 
     fn prepared_view(&self) -> PreparedView {
