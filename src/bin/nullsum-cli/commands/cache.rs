@@ -9,7 +9,7 @@ use nullsum::lossless::LosslessMode;
 use nullsum::offline::options::RenderOptions;
 use nullsum::prepared::error::StoreError;
 use nullsum::prepared::export::export;
-use nullsum::prepared::file::record_file;
+use nullsum::prepared::file::{SongFileError, record_file};
 use nullsum::prepared::job::{Job, JobError, JobHandle};
 use nullsum::prepared::key::sha256_of_file;
 use nullsum::prepared::store::{Listed, Store};
@@ -189,7 +189,7 @@ fn prepare(
     let runtime = Runtime { private_pool: true, ..run.runtime() };
     for song in songs {
         let recording =
-            record_file(song, rate, None, store, &interrupt::stop_requested).or_fail(ExitStatus::Io)?;
+            record_file(song, rate, None, store, &interrupt::stop_requested).map_err(file_failure)?;
         let length = i64::try_from(recording.heard().total()).unwrap_or(i64::MAX);
         let title = song.file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let job = Job {
@@ -234,6 +234,15 @@ fn run_job(
     drop(handle);
     let _ = watcher.join();
     result
+}
+
+fn file_failure(error: SongFileError) -> Failure {
+    let status = match error {
+        SongFileError::Cancelled => return Failure::interrupted(),
+        SongFileError::TooLong { .. } => ExitStatus::Usage,
+        _ => ExitStatus::Io,
+    };
+    Failure { status, error: error.into(), reported: false }
 }
 
 fn job_failure(song: &Path, error: JobError) -> Failure {
