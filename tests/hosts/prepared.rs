@@ -27,7 +27,7 @@ fn cache_command(cache: &Path, args: &[&str]) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{args:?}: {error}: {text}"))
 }
 
-/// Noise whose loudness changes as in music, on the grid of 16 bits. Steady tones are not always found by their content.
+/// Noise whose loudness changes as in music, on the grid of 16 bits.
 fn music() -> Vec<Vec<f32>> {
     let channel = |seed: u64| {
         let mut random = Random::new(seed);
@@ -79,10 +79,10 @@ both! {
         let out = folder.path().join("stems");
         let exported = cache_command(&cache, &["export", id, "-o", out.to_str().unwrap()]);
         let files: Vec<&str> = exported["outputs"].as_array().unwrap().iter().map(|file| file.as_str().unwrap()).collect();
-        // SAFETY: each test has a process of its own, and no other thread reads the environment yet.
-        unsafe { std::env::set_var("NULLSUM_CACHE", &cache) };
-
         let mut host = H::create(Layout::Multi);
+        // After the library was loaded, which gives the tests a cache of their own.
+        // SAFETY: each test has a process of its own, and no thread of the plugin runs yet.
+        unsafe { std::env::set_var("NULLSUM_CACHE", &cache) };
         host.set(TIER, LOW);
         host.set(RENDER, OFFLINE);
         let mut state: Value = serde_json::from_slice(&host.save()).unwrap();

@@ -41,7 +41,7 @@ pub struct HyperAceSizes {
     pub low_order: usize,
     /// Values that the head gives for one point of its frequency axis.
     pub out_channels: usize,
-    /// Whether the stages of version 1 halve the bands too; see [`strides`](Self::strides).
+    /// Whether the stages of version 1 halve the bands too.
     pub band_strides: bool,
 }
 

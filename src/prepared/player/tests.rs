@@ -358,3 +358,21 @@ fn a_player_that_slept_too_long_leaves_out_what_is_lost() {
     assert!(weights.iter().all(|w| *w == 0.0), "nothing is played of what was lost");
     assert!(matches!(host.player.state(), MatchState::Matched { gain: 1.0 }));
 }
+
+#[test]
+fn without_song_positions_a_song_is_found_after_any_lead_in() {
+    let song = music(5, 8 * RATE as usize);
+    for lead in [0, 1, 100, 256, 777, 5_000, 44_100] {
+        let mut host = Host::new();
+        let id = prepare(&host.store, &song, song.len(), None);
+        host.use_songs(&[id]);
+        host.play(None, &vec![0.0; lead]);
+        host.play(None, &song);
+        let weights = host.finish(1.0);
+        let found = weights.iter().position(|w| *w > 0.0);
+        assert!(
+            found.is_some_and(|found| found < lead + 3 * RATE as usize),
+            "after {lead} samples: {found:?}"
+        );
+    }
+}
