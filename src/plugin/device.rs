@@ -37,7 +37,7 @@ pub enum DeviceSetting {
     Unknown(Value),
 }
 
-/// Where a device is.
+/// The process that a device's models run in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Target {
     /// In this process.

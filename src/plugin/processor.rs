@@ -56,7 +56,7 @@ pub(super) struct Processor {
     /// Number of finished windows at the last timeout. `None` once the worker makes progress.
     timed_out_at_window: Option<u64>,
     automation: AutomationDelay,
-    /// Where the input is matched with prepared stems, and those of the streams come from.
+    /// Hands the input to the thread that matches prepared songs, and takes their stems from it.
     exchange: Option<Arc<Exchange>>,
     output: Ramp,
     jump_detector: TransportJumpDetector,

@@ -15,7 +15,7 @@ pub const MAX_PLANES: usize = 1024;
 const STEPS: f32 = 8_388_608.0;
 const MAGIC: [u8; 4] = *b"NSB1";
 const HEADER: usize = 32;
-/// Where the checksum lies in the header.
+/// Bytes of the header that hold the checksum.
 const CHECKSUM: std::ops::Range<usize> = 16..32;
 
 /// Encodings of the payload. Both are exact.

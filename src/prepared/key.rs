@@ -1,4 +1,4 @@
-//! What prepared stems are identified by: the audio, the model, and how it separates.
+//! The key of prepared stems: a hash of the audio, the model and the settings of the separation.
 
 use std::path::Path;
 

@@ -36,7 +36,7 @@ pub enum MatchState {
     },
 }
 
-/// Where the input is looked for.
+/// A song, and the position in it that the input is compared with.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Place {
     song: usize,

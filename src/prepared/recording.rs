@@ -1,4 +1,4 @@
-//! What a host has played, by song position, in a temporary file.
+//! Records the host's audio by song position in a temporary file.
 //!
 //! The audio thread never touches this: it leaves its input in a ring, and a background thread records it.
 

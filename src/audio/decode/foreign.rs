@@ -5,7 +5,7 @@ pub(super) const HEAD_BYTES: usize = 512;
 /// Length of a packet of an MPEG transport stream.
 const TS_PACKET: usize = 188;
 
-/// What a file is instead of audio that can be read.
+/// A file format that this program does not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Foreign {
     /// Audio or video in another format, which other programs convert.
@@ -71,7 +71,7 @@ const OTHER: [(&[u8], &str); 16] = [
     (b"[playlist]", "it is a playlist; name the songs in it"),
 ];
 
-/// What the file is that begins with `head`; `None` if it may be audio that can be read.
+/// Recognises the format of a file by its first bytes, `head`. `None` if the file may contain readable audio.
 pub(super) fn identify(head: &[u8]) -> Option<Foreign> {
     let find = |table: &[(&[u8], &'static str)]| {
         table.iter().find(|(magic, _)| head.starts_with(magic)).map(|(_, name)| *name)
